@@ -1,0 +1,1 @@
+"""Values: what is described, requested, placed and reported. No I/O, no decisions."""

@@ -1,0 +1,23 @@
+"""Pickled values on their way: small ones travel in the message, large ones as content-addressed blobs.
+
+A blob is named by the SHA-256 of its bytes and lies in the folder that client, agent and workers share. It is written
+durably before any fact or message names it, so a name that is read can be opened.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+INLINE_LIMIT_BYTES = 4096
+"""A payload up to this size travels inline; a larger one becomes a blob."""
+
+
+class Blob(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Names a blob: ``digest`` is the hexadecimal SHA-256 of its bytes, ``size`` their number."""
+
+    digest: str
+    size: int
+
+
+Payload = bytes | Blob
+"""Pickled bytes, or the name of the blob that holds them."""
