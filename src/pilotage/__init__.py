@@ -1,0 +1,1 @@
+"""Pilotage: a pilot system for high-performance computing."""

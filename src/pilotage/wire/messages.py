@@ -1,0 +1,132 @@
+"""Messages between a client and the agent of a pilot: one versioned, closed union.
+
+Two kinds. *Numbered* messages change what must survive (tasks, cancellations, outcomes, the end of the pilot). Each
+direction numbers them from 1 over the life of the pilot; the sender's log owns them until the receiver has acknowledged them
+as durable, gaps are sent again after a reconnect and doubles are dropped. *Plain* messages (hello, heartbeat, progress,
+acknowledgement, inspection) may be lost.
+
+A connection opens with ``ClientHello``, answered by ``AgentHello`` or ``Refused``. Both hellos carry the number of the last
+message durably received, so each side knows where to go on.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pilotage.model.ids import Attempt, Binding, PilotUid, SessionUid, TaskUid
+from pilotage.model.resources import Node
+
+PROTOCOL = 1
+"""Version of these messages; a peer of another version is refused by name."""
+
+
+class ClientHello(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """The client opens the connection. A lower ``client_epoch`` than one seen before is refused."""
+
+    protocol: int
+    session: SessionUid
+    client_epoch: int
+    durable: int
+    """Number of the last message from the agent that this client has durably."""
+    observer: bool = False
+    """Only looks and asks (the command line): it neither submits nor counts as the client whose loss matters."""
+
+
+class AgentHello(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """The agent's answer. ``incarnation`` counts the agent's starts in this pilot."""
+
+    protocol: int
+    session: SessionUid
+    pilot: PilotUid
+    incarnation: int
+    durable: int
+    """Number of the last message from the client that the agent has durably."""
+    nodes: list[Node]
+    active_since: float
+    """Seconds since the epoch."""
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """The agent will not talk to this peer; ``reason`` says why and what to do."""
+
+    reason: str
+
+
+class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """The sender is alive."""
+
+
+class Acknowledge(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """How far the sender of this has come with the other's numbered messages.
+
+    ``received``: read from the channel, which gives the other side credit to send more. ``durable``: on disk, so that the
+    other side may forget them.
+    """
+
+    received: int
+    durable: int
+
+
+class Submit(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """Tasks bound to this pilot. ``batch`` is an encoded ``Batch``, logged by both sides as it stands."""
+
+    number: int
+    binding: Binding
+    batch: msgspec.Raw
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """Cancel these tasks; those that are final or not known under this binding are passed over.
+
+    ``number`` is 0 when an observer asks.
+    """
+
+    number: int
+    tasks: list[tuple[TaskUid, Binding]]
+
+
+class EndPilot(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """End the pilot: after its tasks (``drain``), or now, cancelling them."""
+
+    number: int
+    drain: bool = False
+
+
+class Outcomes(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """Final outcomes. ``outcomes`` is an encoded ``list[Outcome]``, logged by both sides as it stands."""
+
+    number: int
+    outcomes: msgspec.Raw
+
+
+class PilotEnded(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """The last numbered message of a pilot: it holds no more tasks. ``state`` is final; ``reason`` is for people."""
+
+    number: int
+    state: str
+    reason: str
+
+
+class Progress(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """Tasks that were seen running for a while: ``(task, binding, attempt, started)``. May be late, or left out."""
+
+    started: list[tuple[TaskUid, Binding, Attempt, float]]
+
+
+class Inspect(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """A question: what does this task wait for or do, or (``task`` empty) how is the pilot? ``question`` comes back."""
+
+    question: int
+    task: TaskUid
+
+
+class Inspection(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """The answer: for a task ``{"state":, "why":, ...}``, for the pilot counts by state and what is free."""
+
+    question: int
+    answer: dict[str, str | int | float | list[str]]
+
+
+FromClient = ClientHello | Heartbeat | Acknowledge | Submit | Cancel | EndPilot | Inspect
+FromAgent = AgentHello | Refused | Heartbeat | Acknowledge | Outcomes | PilotEnded | Progress | Inspection
+Numbered = Submit | Cancel | EndPilot | Outcomes | PilotEnded

@@ -1,0 +1,148 @@
+"""Messages between an agent and its runners: the spawners and the function workers of its node.
+
+They travel as frames (see ``wire.framing``) over a Unix stream socket in the agent's private folder. The agent listens, a
+runner connects and says ``RunnerHello``; when the agent dies the runner connects again to the next one, tells what it still
+holds, and repeats the endings that the agent has not released. So a restarted agent adopts what runs.
+
+An execution is named ``(task, attempt)`` here; the binding stays with the agent.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid, TemplateId
+from pilotage.model.outcome import Ending
+from pilotage.model.payload import Payload
+from pilotage.model.resources import Placement
+from pilotage.model.workload import Row, Template
+
+Execution = tuple[TaskUid, Attempt]
+
+
+class RunnerHello(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """A runner introduces itself. ``started_ticks`` is its start time from ``/proc/<pid>/stat``, against reuse of pids."""
+
+    runner: RunnerId
+    pid: int
+    started_ticks: int
+    boot_id: str
+    holds: list[Execution]
+    """What it was handed and has not ended: waiting in a lane, or running."""
+    sent: int
+    """Number of the last ``TasksEnded`` it sent; those not released are sent again after the welcome."""
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """The agent's answer: it has logged all ``TasksEnded`` of this runner up to ``released``."""
+
+    incarnation: int
+    released: int
+
+
+class DefineTemplates(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Templates that later tasks of this runner follow. An id keeps its meaning for the life of the pilot."""
+
+    templates: dict[TemplateId, Template]
+
+
+class LaneTasks(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Tasks to run one after another in one lane. ``placement`` comes with the first tasks of a lane, None later."""
+
+    lane: LaneId
+    placement: Placement | None
+    tasks: list[tuple[Attempt, Row]]
+
+
+class Launch(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """Run these. A lane's tasks wait their turn in the runner, so that no time is lost between short tasks."""
+
+    lanes: list[LaneTasks]
+
+
+class EndTasks(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """End these executions: TERM, after their template's grace KILL, and report them with this ending.
+
+    One that has not begun is reported as returned by ``TasksReturned``; one that has already ended is passed over.
+    """
+
+    executions: list[Execution]
+    ending: Ending
+    message: str
+
+
+class RecallTasks(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """Give back what of these has not begun."""
+
+    executions: list[Execution]
+
+
+class Release(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """The agent has logged all ``TasksEnded`` up to this number; the runner may forget them."""
+
+    through: int
+
+
+class StartWorker(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """Start a function worker beside this spawner, with these environment variables on top of the tasks' own."""
+
+    worker: RunnerId
+    environment: dict[str, str]
+
+
+class EndWorker(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """Kill this worker and what it started."""
+
+    worker: RunnerId
+
+
+class StopRunner(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """End everything that still runs (TERM, ``grace_s``, KILL), then exit."""
+
+    grace_s: float
+
+
+class AttemptEnd(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One execution is over: its process tree is gone, or its function has returned or raised."""
+
+    task: TaskUid
+    attempt: Attempt
+    ending: Ending
+    exit_code: int | None = None
+    result: Payload | None = None
+    message: str = ""
+    detail: str = ""
+    started: float = 0.0
+    ended: float = 0.0
+
+
+class TasksEnded(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    """Executions that are over, numbered from 1 over the runner's life and kept by it until released."""
+
+    number: int
+    ends: list[AttemptEnd]
+
+
+class TasksStarted(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """Executions that began and still run: ``(task, attempt, pid, started)``; left out for those that ended at once."""
+
+    started: list[tuple[TaskUid, Attempt, int, float]]
+
+
+class TasksReturned(msgspec.Struct, frozen=True, array_like=True, tag=22):
+    """Executions that never began and will not; the answer to a recall, or to an end."""
+
+    executions: list[Execution]
+
+
+class WorkerExited(msgspec.Struct, frozen=True, array_like=True, tag=23):
+    """A function worker's process is gone; ``status`` is its exit code, negative for a signal."""
+
+    worker: RunnerId
+    pid: int
+    status: int
+    message: str
+
+
+ToRunner = Welcome | DefineTemplates | Launch | EndTasks | RecallTasks | Release | StartWorker | EndWorker | StopRunner
+FromRunner = RunnerHello | TasksEnded | TasksStarted | TasksReturned | WorkerExited

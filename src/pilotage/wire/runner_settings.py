@@ -1,0 +1,50 @@
+"""What a spawner or a function worker has to know, written by the agent to a file in the pilot's private folder.
+
+The private folder (mode 0700, on the node's own file system) holds ``agent.sock``, where the agent listens for runners, this
+file (``runner.settings``, mode 0600) and one ``<worker>.progress`` per function worker.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from pilotage.model.ids import PilotUid, SessionUid
+from pilotage.model.resources import Node
+
+AGENT_SOCKET = "agent.sock"
+SETTINGS_FILE = "runner.settings"
+
+
+class RunnerSettings(msgspec.Struct, frozen=True):
+    """Settings of all runners of a pilot."""
+
+    session: SessionUid
+    pilot: PilotUid
+    pilot_folder: str
+    """Where the pilot keeps its log, ``tasks/<uid>/`` (the default sandboxes) and what runners print."""
+    blob_folder: str
+    nodes: list[Node]
+    bind: bool
+    """Whether cores of placements are this machine's, so that tasks are pinned to them; False when nodes are emulated."""
+    environment: dict[str, str]
+    """The user's own environment, which every task starts from."""
+    python_path: list[str]
+    """``sys.path`` of the user's program, from which function workers import."""
+    working_folder: str
+    """The current folder of the user's program."""
+    orphan_timeout_s: float = 60.0
+    """A runner without an agent for this long ends its tasks and itself."""
+
+
+def write_settings(folder: Path, settings: RunnerSettings) -> None:
+    """Write the settings file of ``folder``, readable by its owner alone."""
+    path = folder / SETTINGS_FILE
+    path.touch(mode=0o600)
+    path.write_bytes(msgspec.msgpack.encode(settings))
+
+
+def read_settings(folder: Path) -> RunnerSettings:
+    """Read the settings file of ``folder``."""
+    return msgspec.msgpack.decode((folder / SETTINGS_FILE).read_bytes(), type=RunnerSettings)
