@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import msgspec
 
-from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid, TemplateId
+from pilotage.model.execution import AttemptEnd, Execution, LaneTasks
+from pilotage.model.ids import Attempt, RunnerId, TaskUid, TemplateId
 from pilotage.model.outcome import Ending
-from pilotage.model.payload import Payload
-from pilotage.model.resources import Placement
-from pilotage.model.workload import Row, Template
-
-Execution = tuple[TaskUid, Attempt]
+from pilotage.model.workload import Template
 
 
 class RunnerHello(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -44,14 +41,6 @@ class DefineTemplates(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """Templates that later tasks of this runner follow. An id keeps its meaning for the life of the pilot."""
 
     templates: dict[TemplateId, Template]
-
-
-class LaneTasks(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Tasks to run one after another in one lane. ``placement`` comes with the first tasks of a lane, None later."""
-
-    lane: LaneId
-    placement: Placement | None
-    tasks: list[tuple[Attempt, Row]]
 
 
 class Launch(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -100,20 +89,6 @@ class StopRunner(msgspec.Struct, frozen=True, array_like=True, tag=10):
     """End everything that still runs (TERM, ``grace_s``, KILL), then exit."""
 
     grace_s: float
-
-
-class AttemptEnd(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One execution is over: its process tree is gone, or its function has returned or raised."""
-
-    task: TaskUid
-    attempt: Attempt
-    ending: Ending
-    exit_code: int | None = None
-    result: Payload | None = None
-    message: str = ""
-    detail: str = ""
-    started: float = 0.0
-    ended: float = 0.0
 
 
 class TasksEnded(msgspec.Struct, frozen=True, array_like=True, tag=20):
