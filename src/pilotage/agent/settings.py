@@ -1,0 +1,66 @@
+"""What an agent has to know, written by the client into the pilot's folder before the pilot starts.
+
+The pilot's folder (mode 0700) holds ``pilot.json`` (this), ``connection.json`` (where the agent listens, written by the agent
+when it is ready), ``log/``, ``tasks/`` with the default sandboxes, and what each process printed: ``bootstrap.err``,
+``agent.err``, ``spawner.0.err``, ``worker.0.out`` and so on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from pilotage.model.ids import PilotUid, SessionUid
+from pilotage.model.resources import Node
+
+SETTINGS_FILE = "pilot.json"
+CONNECTION_FILE = "connection.json"
+LOG_FOLDER = "log"
+TASKS_FOLDER = "tasks"
+
+
+class PilotSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of one pilot. Paths are absolute."""
+
+    session: SessionUid
+    pilot: PilotUid
+    session_folder: str
+    pilot_folder: str
+    blob_folder: str
+    nodes: list[Node]
+    bind: bool = True
+    """Whether the nodes' cores are this machine's, so that tasks are pinned to them."""
+    executor: Literal["local", "simulated"] = "local"
+    simulated_duration_s: float = 0.0
+    transport: Literal["ipc", "tcp"] = "ipc"
+    client_keys: list[str] = []
+    """CURVE public keys (Z85) that may connect as the client over tcp."""
+    observer_keys: list[str] = []
+    """CURVE public keys (Z85) that may connect as observers over tcp."""
+    client_epoch: int = 1
+    environment: dict[str, str] = {}
+    """The user's environment, which tasks start from."""
+    python_path: list[str] = []
+    """``sys.path`` of the user's program."""
+    working_folder: str = "/"
+    on_client_loss: Literal["continue", "drain", "terminate"] = "terminate"
+    client_loss_timeout_s: float = 300.0
+    runtime_s: float = 0.0
+    """Seconds after which the pilot ends itself; 0.0: no limit."""
+    spawners: int = 2
+    keep_history: bool = True
+    """Tracing: keep every record of the log, not only those that recovery needs."""
+
+
+def write_settings(settings: PilotSettings) -> None:
+    """Write ``pilot.json`` into the pilot's folder, readable by its owner alone."""
+    path = Path(settings.pilot_folder) / SETTINGS_FILE
+    path.touch(mode=0o600)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(settings)))
+
+
+def read_settings(pilot_folder: Path) -> PilotSettings:
+    """Read ``pilot.json`` of a pilot's folder."""
+    return msgspec.json.decode((pilot_folder / SETTINGS_FILE).read_bytes(), type=PilotSettings)

@@ -1,0 +1,128 @@
+"""What the agent's core is told, in the past tense. Each event carries the time at which its shell took note of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pilotage.model.execution import AttemptEnd, Execution
+from pilotage.model.ids import Attempt, Binding, RunnerId, TaskUid
+from pilotage.model.workload import Batch
+
+
+class TasksSubmitted(msgspec.Struct, frozen=True):
+    """The client bound these tasks to the pilot, in its message of this number."""
+
+    time: float
+    number: int
+    binding: Binding
+    batch: Batch
+
+
+class CancelRequested(msgspec.Struct, frozen=True):
+    """The client (or an observer: ``number`` 0) wants these tasks cancelled."""
+
+    time: float
+    number: int
+    tasks: list[tuple[TaskUid, Binding]]
+
+
+class EndRequested(msgspec.Struct, frozen=True):
+    """The pilot is to end: after its tasks (``drain``) or at once. ``number`` is 0 when it wasn't the client who asked."""
+
+    time: float
+    number: int
+    drain: bool
+    reason: str
+
+
+class OutcomesReceived(msgspec.Struct, frozen=True):
+    """The client has all messages up to ``durable`` on disk."""
+
+    time: float
+    durable: int
+
+
+class RunnerConnected(msgspec.Struct, frozen=True):
+    """A runner said hello. ``pid``, ``started_ticks`` and ``boot_id`` name its process."""
+
+    time: float
+    runner: RunnerId
+    pid: int
+    started_ticks: int
+    boot_id: str
+
+
+class RunnerReconciled(msgspec.Struct, frozen=True):
+    """After a reconnect all endings of this runner are in: what it neither ended nor ``holds`` never reached it."""
+
+    time: float
+    runner: RunnerId
+    holds: list[Execution]
+
+
+class RunnerLost(msgspec.Struct, frozen=True):
+    """The runner's process is gone.
+
+    ``not_begun``: executions of which there is proof that they never began. ``running``: the one that ran, if that is known.
+    ``exit_code`` is the runner's (negative: a signal), None when not known.
+    """
+
+    time: float
+    runner: RunnerId
+    reason: str
+    exit_code: int | None = None
+    running: Execution | None = None
+    not_begun: list[Execution] = []
+
+
+class TasksStarted(msgspec.Struct, frozen=True):
+    """Executions that began, and when."""
+
+    time: float
+    runner: RunnerId
+    started: list[tuple[TaskUid, Attempt, float]]
+
+
+class TasksEnded(msgspec.Struct, frozen=True):
+    """Executions that are over, in the runner's message of this number."""
+
+    time: float
+    runner: RunnerId
+    number: int
+    ends: list[AttemptEnd]
+
+
+class TasksReturned(msgspec.Struct, frozen=True):
+    """Executions that the runner gave back without having begun them."""
+
+    time: float
+    runner: RunnerId
+    executions: list[Execution]
+
+
+class LinkOpened(msgspec.Struct, frozen=True):
+    """The client's link has room for another message of outcomes."""
+
+    time: float
+
+
+class TimePassed(msgspec.Struct, frozen=True):
+    """The time that ``AgentCore.next_deadline`` named has come (or any other)."""
+
+    time: float
+
+
+Event = (
+    TasksSubmitted
+    | CancelRequested
+    | EndRequested
+    | OutcomesReceived
+    | RunnerConnected
+    | RunnerReconciled
+    | RunnerLost
+    | TasksStarted
+    | TasksEnded
+    | TasksReturned
+    | LinkOpened
+    | TimePassed
+)

@@ -1,0 +1,169 @@
+"""What the agent's core has taken as true: the records of its log.
+
+``state.apply`` folds them, and nothing else changes the agent's state, so recovery is to apply the log. A fact holds the
+decision (the placement, the attempt, the outcome), never the grounds for it: a later version may decide otherwise, but
+it cannot rewrite history. Tags are never reused.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pilotage.model.ids import Attempt, Binding, LaneId, RunnerId, TaskUid
+from pilotage.model.outcome import Ending, Outcome
+from pilotage.model.resources import Placement
+from pilotage.model.workload import Batch
+
+
+class TasksAccepted(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """The tasks of the client's message ``number`` are this pilot's."""
+
+    time: float
+    number: int
+    binding: Binding
+    batch: Batch
+
+
+class EndAsked(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """These tasks are to end with this ending (cancelled by the client's message ``number``, or out of time)."""
+
+    time: float
+    number: int
+    tasks: list[TaskUid]
+    ending: Ending
+    message: str
+
+
+class RunnerAdded(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """A runner is about to be started. ``beside``: the spawner that starts this function worker, None for a spawner.
+
+    ``gpus``: a worker's GPUs are fixed when it starts, as ``"node:index,index"``.
+    """
+
+    time: float
+    runner: RunnerId
+    beside: RunnerId | None
+    node: int
+    gpus: str = ""
+
+
+class RunnerIdentified(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """The process of a runner, as it named itself."""
+
+    time: float
+    runner: RunnerId
+    pid: int
+    started_ticks: int
+    boot_id: str
+
+
+class RunnerRemoved(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """The runner is gone; what it held has been decided before."""
+
+    time: float
+    runner: RunnerId
+    reason: str
+
+
+class LaneLaunch(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Attempts handed to one lane; ``placement`` opens the lane."""
+
+    lane: LaneId
+    runner: RunnerId
+    placement: Placement | None
+    tasks: list[tuple[TaskUid, Attempt]]
+
+
+class LaunchRequested(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """These attempts are about to be handed to their runners. From here on an attempt may have begun."""
+
+    time: float
+    lanes: list[LaneLaunch]
+
+
+class LanesClosed(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """These lanes have no more tasks; their resources are free."""
+
+    time: float
+    lanes: list[LaneId]
+
+
+class Started(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """These attempts began, at these times."""
+
+    time: float
+    started: list[tuple[TaskUid, Attempt, float]]
+
+
+class Returned(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """These attempts never began, and will not: their tasks wait again."""
+
+    time: float
+    tasks: list[TaskUid]
+
+
+class Repeated(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """These attempts failed or were lost, and their tasks wait for another attempt."""
+
+    time: float
+    runner: RunnerId
+    number: int
+    tasks: list[TaskUid]
+
+
+class Ended(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """Final outcomes. ``runner`` and ``number`` say which message of a runner brought them ('' and 0: none did)."""
+
+    time: float
+    runner: RunnerId
+    number: int
+    outcomes: list[Outcome]
+
+
+class OutcomesNumbered(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """The next ``count`` outcomes that were not sent yet are the client's message ``number``."""
+
+    number: int
+    count: int
+
+
+class OutcomesDelivered(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """The client has everything up to ``number`` on disk."""
+
+    number: int
+
+
+class PilotEnding(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """The pilot takes no more tasks. ``drain``: it ends after those it has."""
+
+    time: float
+    number: int
+    drain: bool
+    state: str
+    reason: str
+
+
+class PilotEnded(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    """Nothing is left to do; the client's message ``number`` says so."""
+
+    time: float
+    number: int
+
+
+Fact = (
+    TasksAccepted
+    | EndAsked
+    | RunnerAdded
+    | RunnerIdentified
+    | RunnerRemoved
+    | LaunchRequested
+    | LanesClosed
+    | Started
+    | Returned
+    | Repeated
+    | Ended
+    | OutcomesNumbered
+    | OutcomesDelivered
+    | PilotEnding
+    | PilotEnded
+)
