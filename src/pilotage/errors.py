@@ -19,6 +19,7 @@
     ├── LogCorrupted                     an invalid record before valid ones: recovery stops here
     ├── BackendError                     a runtime or a batch system failed; ``transient`` says if a retry may help
     ├── PilotFailed                      the pilot ended before it could do what was asked
+    ├── ProtocolError                    a peer sent, or was to be sent, what is no message of this protocol
     └── InvariantViolated                a bug in Pilotage, with the story of what led to it
 """
 
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import NoReturn
 
 __all__ = [
     "BackendError",
@@ -36,6 +38,7 @@ __all__ = [
     "LogCorrupted",
     "PilotFailed",
     "PilotageError",
+    "ProtocolError",
     "SerializationError",
     "SessionClosed",
     "SessionError",
@@ -47,6 +50,7 @@ __all__ = [
     "UnknownPlatform",
     "WaitInCallback",
     "nearest",
+    "unreachable",
 ]
 
 
@@ -130,6 +134,10 @@ class PilotFailed(PilotageError):
     """The pilot ended before it could do what was asked of it."""
 
 
+class ProtocolError(PilotageError):
+    """A frame is no message of this protocol, is too long, or contradicts what was said before."""
+
+
 class InvariantViolated(PilotageError, AssertionError):
     """A bug in Pilotage. The message tells the story of the task or pilot concerned."""
 
@@ -138,3 +146,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint such as ``"; did you mean 'ranks'?"``, or nothing when no known name is near."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def unreachable(value: NoReturn) -> NoReturn:
+    """Stand where a ``match`` over a closed union is exhausted; the type checker proves that it is never reached."""
+    raise InvariantViolated(f"no case for {value!r}")

@@ -101,9 +101,10 @@ class TasksReturned(msgspec.Struct, frozen=True):
 
 
 class LinkOpened(msgspec.Struct, frozen=True):
-    """The client's link has room for another message of outcomes."""
+    """The client's link has room for this many more messages; 0 while no client is connected."""
 
     time: float
+    room: int
 
 
 class TimePassed(msgspec.Struct, frozen=True):

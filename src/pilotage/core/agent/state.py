@@ -8,13 +8,12 @@ from this state and is rebuilt from it after a restart.
 from __future__ import annotations
 
 from collections import deque
-from typing import assert_never
 
 import msgspec
 
 from pilotage.core.agent.facts import (
-    Ended,
     EndAsked,
+    Ended,
     Fact,
     LanesClosed,
     LaunchRequested,
@@ -30,7 +29,7 @@ from pilotage.core.agent.facts import (
     Started,
     TasksAccepted,
 )
-from pilotage.errors import InvariantViolated
+from pilotage.errors import InvariantViolated, unreachable
 from pilotage.model.ids import Attempt, Binding, LaneId, RunnerId, TaskUid, TemplateId
 from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.resources import Placement
@@ -172,7 +171,7 @@ def apply(state: AgentState, fact: Fact) -> None:
         case PilotEnded():
             state.numbered = state.ended = fact.number
         case _:
-            assert_never(fact)
+            unreachable(fact)
 
 
 def _apply_launch(state: AgentState, fact: LaunchRequested) -> None:
