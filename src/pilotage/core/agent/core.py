@@ -1,0 +1,531 @@
+"""The agent's state machine: one event in, facts and actions out.
+
+``handle`` looks at the event, decides, and folds each fact into the state as it is decided, so that the next decision of the
+same step sees it. The shell writes the facts to the log as one record and only then performs the actions. What the
+scheduler, the runners' loads and the paces know is derived from the state, and is rebuilt from it by ``recover``.
+
+The life of a task here::
+
+    accepted -> waits -> launched in a lane -> (started) -> ended -> numbered for the client -> delivered, forgotten
+                  ^            |                   |
+                  +- returned -+   <- repeated ----+      (never began)   (failed or lost, and may run again)
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+import msgspec
+
+from pilotage.core.agent import actions, events, facts
+from pilotage.core.agent.lanes import EXECUTABLE, Pace, group_of
+from pilotage.core.agent.runners import RunnerPool
+from pilotage.core.agent.state import AgentState, TaskRecord, apply
+from pilotage.core.scheduling.policy import GroupKey, Policy
+from pilotage.errors import unreachable
+from pilotage.model.execution import AttemptEnd, Execution, LaneTasks
+from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid, TemplateId
+from pilotage.model.outcome import Ending, Outcome, Times
+from pilotage.model.states import CANCELED, DONE
+
+OPENED_AT_ONCE = 1024
+"""Lanes opened in one step; more are opened in the next, so that messages are read in between."""
+
+OUTCOMES_PER_MESSAGE = 8192
+BYTES_PER_MESSAGE = 4 << 20
+
+
+class Step(msgspec.Struct):
+    """What came of an event: facts to log, then actions to perform."""
+
+    facts: list[facts.Fact]
+    actions: list[actions.Action]
+
+
+class AgentCore:
+    """Decides for one pilot. Drive it with ``handle``; read ``next_deadline`` to know when time alone is an event.
+
+    ``policy`` places tasks; it must be fresh. ``spawners`` is the number of spawners to keep. ``deadline`` (seconds since the
+    epoch, None for no limit) is when the pilot ends itself.
+    """
+
+    def __init__(
+        self, policy: Policy, *, spawners: int = 2, deadline: float | None = None, state: AgentState | None = None
+    ) -> None:
+        self.state = state if state is not None else AgentState()
+        self._policy = policy
+        self._pool = RunnerPool(spawners)
+        self._deadline = deadline
+        self._room = 0
+        self._groups: dict[TemplateId, GroupKey] = {}
+        self._paces: dict[GroupKey, Pace] = {}
+        self._alarms: list[tuple[float, TaskUid, Attempt]] = []
+        self._more_to_place = False
+        self._facts: list[facts.Fact] = []
+        self._actions: list[actions.Action] = []
+        self.stale = 0
+        """Messages about executions that are no longer, or not yet, what they name; ignored."""
+
+    # ---------------------------------------------------------------------------------------------------- the surface
+
+    def handle(self, event: events.Event) -> Step:
+        """Decide what the event means, fold the facts into the state, and return them with the actions they call for."""
+        now = event.time
+        match event:
+            case events.TasksEnded():
+                self._tasks_ended(event)
+            case events.TasksSubmitted():
+                self._tasks_submitted(event)
+            case events.OutcomesReceived():
+                if event.durable > self.state.delivered:
+                    self._emit(facts.OutcomesDelivered(min(event.durable, self.state.numbered)))
+            case events.LinkOpened():
+                self._room = event.room
+            case events.TasksStarted():
+                self._tasks_started(event)
+            case events.TasksReturned():
+                self._tasks_returned(now, event.executions)
+            case events.CancelRequested():
+                self._cancel_requested(event)
+            case events.EndRequested():
+                self._end_requested(event)
+            case events.RunnerConnected():
+                self._runner_connected(event)
+            case events.RunnerReconciled():
+                self._runner_reconciled(event)
+            case events.RunnerLost():
+                self._runner_lost(event)
+            case events.TimePassed():
+                self._time_passed(now)
+            case _:
+                unreachable(event)
+        self._dispatch(now)
+        self._number_outcomes(now)
+        step = Step(self._facts, self._actions)
+        self._facts, self._actions = [], []
+        return step
+
+    def start(self, now: float) -> Step:
+        """Begin, or begin again after a recovery: make the runners complete."""
+        return self.handle(events.TimePassed(now))
+
+    def recover(self, now: float) -> None:
+        """Rebuild from the state what is derived from it. Call once, after the log was applied and before ``start``."""
+        state, policy = self.state, self._policy
+        for lane_id, lane in state.lanes.items():
+            group = self._group(lane.template)
+            policy.occupy(lane.placement, group.request)
+            self._pace(group).lanes.add(lane_id)
+        self._pool.rebuild(state, now)
+        for uid, task in state.tasks.items():
+            if not task.lane:
+                policy.enqueue(uid, self._group(task.row.template), now)
+            else:
+                self._set_alarm(uid, task, task.started or task.launched)
+
+    def next_deadline(self) -> float | None:
+        """Return the time (seconds since the epoch) at which ``TimePassed`` is due even if nothing else happens."""
+        if self._more_to_place:
+            return 0.0
+        due = self._pool.next_retirement()
+        if self._alarms and (due is None or self._alarms[0][0] < due):
+            due = self._alarms[0][0]
+        if self._deadline is not None and self.state.ending is None and (due is None or self._deadline < due):
+            due = self._deadline
+        return due
+
+    @property
+    def finished(self) -> bool:
+        """Whether the pilot has ended and the client has been told all, as far as the log goes."""
+        return self.state.ended > 0
+
+    def why(self, uid: TaskUid) -> str:
+        """Return in a sentence what the task waits for, or does."""
+        task = self.state.tasks.get(uid)
+        if task is None:
+            return "is not known to this pilot: it ended and was delivered, or it was never submitted here"
+        if not task.lane:
+            return self._policy.why(uid)
+        runner = self.state.lanes[task.lane].runner
+        if task.ending is not None:
+            return f"is being ended on {runner}: {task.ending_message}"
+        return f"was handed to {runner}, attempt {task.attempt}" + (", and runs" if task.started else "")
+
+    # ------------------------------------------------------------------------------------------------ facts and derived
+
+    def _emit(self, fact: facts.Fact) -> None:
+        apply(self.state, fact)
+        self._facts.append(fact)
+
+    def _group(self, template: TemplateId) -> GroupKey:
+        group = self._groups.get(template)
+        if group is None:
+            group = self._groups[template] = group_of(self.state.templates[template])
+        return group
+
+    def _pace(self, group: GroupKey) -> Pace:
+        pace = self._paces.get(group)
+        if pace is None:
+            pace = self._paces[group] = Pace(group)
+        return pace
+
+    def _set_alarm(self, uid: TaskUid, task: TaskRecord, began: float) -> None:
+        timeout_s = self.state.templates[task.row.template].timeout_s
+        if timeout_s:
+            heapq.heappush(self._alarms, (began + timeout_s, uid, task.attempt))
+
+    # ------------------------------------------------------------------------------------------------------ from the client
+
+    def _tasks_submitted(self, event: events.TasksSubmitted) -> None:
+        if event.number <= self.state.received:
+            self.stale += 1
+            return
+        self._emit(facts.TasksAccepted(event.time, event.number, event.binding, event.batch))
+        if self.state.ending is not None:
+            uids = [row.uid for row in event.batch.rows]
+            message = f"the pilot was ending when the task arrived: {self.state.ending.reason}"
+            self._finish(event.time, uids, Ending.CANCELLED, message)
+            return
+        run: list[TaskUid] = []
+        current: TemplateId | None = None
+        for row in event.batch.rows:
+            if row.template != current:
+                if current is not None:
+                    self._enqueue(run, current, event.time)
+                run, current = [], row.template
+            run.append(row.uid)
+        if current is not None:
+            self._enqueue(run, current, event.time)
+
+    def _enqueue(self, uids: list[TaskUid], template: TemplateId, now: float) -> None:
+        group = self._group(template)
+        refusal = self._policy.refusal(group.request)
+        if refusal is None:
+            self._policy.enqueue_many(uids, group, now)
+        else:
+            self._finish(now, uids, Ending.INFEASIBLE, refusal)
+
+    def _cancel_requested(self, event: events.CancelRequested) -> None:
+        if event.number and event.number <= self.state.received:
+            self.stale += 1
+            return
+        tasks = self.state.tasks
+        known = [uid for uid, binding in event.tasks if uid in tasks and tasks[uid].binding == binding]
+        self._end_tasks(event.time, event.number, known, Ending.CANCELLED, "cancelled by the user")
+
+    def _end_requested(self, event: events.EndRequested) -> None:
+        if (event.number and event.number <= self.state.received) or self.state.ended:
+            return
+        before = self.state.ending
+        if before is not None and (event.drain or not before.drain):
+            return
+        # Only a client that ends the pilot early cancels it; a pilot whose time is over has done its work.
+        state = CANCELED if event.number and not event.drain else DONE
+        self._emit(facts.PilotEnding(event.time, event.number, event.drain, state, event.reason))
+        if not event.drain:
+            self._end_tasks(event.time, 0, list(self.state.tasks), Ending.CANCELLED, event.reason)
+
+    def _end_tasks(self, now: float, number: int, uids: list[TaskUid], ending: Ending, message: str) -> None:
+        tasks = self.state.tasks
+        uids = [uid for uid in uids if tasks[uid].ending is None]
+        if not uids and not number:
+            return
+        self._emit(facts.EndAsked(now, number, uids, ending, message))
+        waiting = []
+        running: dict[RunnerId, list[Execution]] = {}
+        for uid in uids:
+            task = tasks[uid]
+            if not task.lane:
+                self._policy.withdraw(uid)
+                waiting.append(uid)
+            else:
+                running.setdefault(self.state.lanes[task.lane].runner, []).append((uid, task.attempt))
+        self._finish(now, waiting, ending, message)
+        for runner, executions in running.items():
+            self._actions.append(actions.EndExecutions(runner, executions, ending, message))
+
+    def _finish(self, now: float, uids: Iterable[TaskUid], ending: Ending, message: str) -> None:
+        """Give final outcomes to tasks that no runner holds."""
+        outcomes = []
+        for uid in uids:
+            task = self.state.tasks[uid]
+            times = Times(accepted=task.accepted, launched=task.launched, ended=now)
+            outcomes.append(Outcome(uid, task.binding, task.attempt, ending, message=message, times=times))
+        if outcomes:
+            self._emit(facts.Ended(now, RunnerId(""), 0, outcomes))
+
+    # ------------------------------------------------------------------------------------------------------- from runners
+
+    def _tasks_started(self, event: events.TasksStarted) -> None:
+        tasks = self.state.tasks
+        started = [item for item in event.started if item[0] in tasks and tasks[item[0]].attempt == item[1]]
+        self.stale += len(event.started) - len(started)
+        if started:
+            self._emit(facts.Started(event.time, started))
+            for uid, _, at in started:
+                self._set_alarm(uid, tasks[uid], at)
+            self._actions.append(actions.TellProgress([uid for uid, _, _ in started]))
+
+    def _tasks_ended(self, event: events.TasksEnded) -> None:
+        runner = self.state.runners.get(event.runner)
+        if runner is None or event.number <= runner.released:
+            self.stale += 1
+        else:
+            self._take_ends(event.time, event.runner, event.number, event.ends)
+        self._actions.append(actions.ReleaseRunner(event.runner, event.number))
+
+    def _take_ends(self, now: float, runner: RunnerId, number: int, ends: list[AttemptEnd]) -> None:
+        tasks, lanes = self.state.tasks, self.state.lanes
+        outcomes: list[Outcome] = []
+        repeated: list[TaskUid] = []
+        spent: dict[LaneId, list[float]] = {}
+        for end in ends:
+            task = tasks.get(end.task)
+            if task is None or task.attempt != end.attempt or not task.lane:
+                self.stale += 1
+                continue
+            durations = spent.get(task.lane)
+            if durations is None:
+                durations = spent[task.lane] = []
+            durations.append(end.ended - end.started)
+            if end.ending is not Ending.DONE and self._runs_again(task, end.ending):
+                repeated.append(end.task)
+                continue
+            outcomes.append(
+                Outcome(
+                    end.task,
+                    task.binding,
+                    end.attempt,
+                    end.ending,
+                    end.exit_code,
+                    end.result,
+                    end.message,
+                    end.detail,
+                    Times(task.accepted, task.launched, end.started, end.ended),
+                )
+            )
+        for lane_id, durations in spent.items():
+            self._pace(self._group(lanes[lane_id].template)).note(sum(durations), len(durations))
+        if repeated:
+            self._emit(facts.Repeated(now, runner, 0 if outcomes else number, repeated))
+        if outcomes or not repeated:
+            self._emit(facts.Ended(now, runner, number, outcomes))
+        self._wait_again(repeated, now)
+        self._pool.relieve(runner, len(outcomes) + len(repeated))
+        self._pool.hungry.update(spent)
+
+    def _runs_again(self, task: TaskRecord, ending: Ending) -> bool:
+        if task.ending is not None or (self.state.ending is not None and not self.state.ending.drain):
+            return False
+        template = self.state.templates[task.row.template]
+        if task.failures < template.retries:
+            return True
+        return template.restartable and ending in (Ending.LOST, Ending.NODE_FAILED, Ending.PREEMPTED)
+
+    def _wait_again(self, uids: list[TaskUid], now: float) -> None:
+        for uid in uids:
+            self._policy.enqueue(uid, self._group(self.state.tasks[uid].row.template), now)
+
+    def _tasks_returned(self, now: float, executions: list[Execution]) -> None:
+        tasks, lanes = self.state.tasks, self.state.lanes
+        uids = [uid for uid, attempt in executions if uid in tasks and tasks[uid].attempt == attempt and tasks[uid].lane]
+        self.stale += len(executions) - len(uids)
+        if not uids:
+            return
+        for uid in uids:
+            lane_id = tasks[uid].lane
+            self._pool.hungry.add(lane_id)
+            self._pool.relieve(lanes[lane_id].runner, 1)
+        self._emit(facts.Returned(now, uids))
+        unwanted = [uid for uid in uids if tasks[uid].ending is not None]
+        self._wait_again([uid for uid in uids if tasks[uid].ending is None], now)
+        for uid in unwanted:
+            self._finish(now, [uid], tasks[uid].ending or Ending.CANCELLED, tasks[uid].ending_message)
+
+    def _runner_connected(self, event: events.RunnerConnected) -> None:
+        record = self.state.runners.get(event.runner)
+        if record is None:
+            self._actions.append(actions.StopRunner(event.runner))
+        elif record.pid != event.pid or record.started_ticks != event.started_ticks:
+            self._emit(facts.RunnerIdentified(event.time, event.runner, event.pid, event.started_ticks, event.boot_id))
+
+    def _runner_reconciled(self, event: events.RunnerReconciled) -> None:
+        held = set(event.holds)
+        missing: list[Execution] = []
+        unwanted: dict[tuple[Ending, str], list[Execution]] = {}
+        for lane in self.state.lanes.values():
+            if lane.runner != event.runner:
+                continue
+            for uid in lane.tasks:
+                task = self.state.tasks[uid]
+                if (uid, task.attempt) not in held:
+                    missing.append((uid, task.attempt))
+                elif task.ending is not None:
+                    unwanted.setdefault((task.ending, task.ending_message), []).append((uid, task.attempt))
+        self._tasks_returned(event.time, missing)
+        for (ending, message), executions in unwanted.items():
+            self._actions.append(actions.EndExecutions(event.runner, executions, ending, message))
+
+    def _runner_lost(self, event: events.RunnerLost) -> None:
+        if event.runner not in self.state.runners:
+            return
+        self._tasks_returned(event.time, event.not_begun)
+        ends = []
+        for lane_id in self._pool.lanes_of(event.runner):
+            for uid in self.state.lanes[lane_id].tasks:
+                ends.append(self._lost_end(uid, event))
+        if ends:
+            self._take_ends(event.time, event.runner, 0, ends)
+        self._pool.remove(event.runner)
+        self._emit(facts.RunnerRemoved(event.time, event.runner, event.reason))
+
+    def _lost_end(self, uid: TaskUid, event: events.RunnerLost) -> AttemptEnd:
+        task = self.state.tasks[uid]
+        running = event.running == (uid, task.attempt)
+        ending, message, exit_code = Ending.LOST, f"{event.reason}; it may have run", None
+        if task.ending is not None:
+            ending, message = task.ending, task.ending_message
+        elif running:
+            exit_code = event.exit_code
+            ending = Ending.SIGNALLED if exit_code is not None and exit_code < 0 else Ending.EXITED
+            message = event.reason
+        elif task.started:
+            ending, message = Ending.NODE_FAILED, event.reason
+        return AttemptEnd(
+            uid, task.attempt, ending, exit_code, message=message, started=task.started or task.launched, ended=event.time
+        )
+
+    # --------------------------------------------------------------------------------------------------------------- time
+
+    def _time_passed(self, now: float) -> None:
+        alarms, tasks = self._alarms, self.state.tasks
+        late: list[TaskUid] = []
+        while alarms and alarms[0][0] <= now:
+            _, uid, attempt = heapq.heappop(alarms)
+            task = tasks.get(uid)
+            if task is not None and task.attempt == attempt and task.lane:
+                late.append(uid)
+        for uid in late:
+            timeout_s = self.state.templates[tasks[uid].row.template].timeout_s
+            message = f"ran longer than its timeout of {timeout_s:g} s"
+            self._end_tasks(now, 0, [uid], Ending.TIMED_OUT, message)
+        if self._deadline is not None and now >= self._deadline and self.state.ending is None:
+            self._end_requested(events.EndRequested(now, 0, False, "the pilot's runtime is over"))
+        if self.state.ending is None or self.state.tasks:
+            for fact, action in self._pool.missing_spawners(self.state, now):
+                self._emit(fact)
+                self._actions.append(action)
+        for runner in self._pool.retire(now):
+            self._emit(facts.RunnerRemoved(now, runner, "idle"))
+            self._actions.append(actions.StopRunner(runner))
+
+    # ------------------------------------------------------------------------------------------------------------ dispatch
+
+    def _dispatch(self, now: float) -> None:
+        """Refill lanes that run low, close those that stay empty, and open new ones for what waits."""
+        launches: list[facts.LaneLaunch] = []
+        if self._pool.hungry:
+            launches += self._refill(now)
+        self._more_to_place = False
+        if self._policy.waiting() and self._pool.ready and not (self.state.ending and not self.state.ending.drain):
+            launches += self._open_lanes(now)
+        if launches:
+            self._launch(now, launches)
+
+    def _refill(self, now: float) -> list[facts.LaneLaunch]:
+        lanes = self.state.lanes
+        launches, empty = [], []
+        for lane_id in sorted(self._pool.hungry):
+            lane = lanes.get(lane_id)
+            if lane is None:
+                continue
+            held = len(lane.tasks)
+            drawn = self._draw(self._pace(self._group(lane.template)), held) if lane.runner in self.state.runners else []
+            if drawn:
+                launches.append(facts.LaneLaunch(lane_id, lane.runner, None, drawn))
+            elif not held:
+                empty.append(lane_id)
+        self._pool.hungry.clear()
+        if empty:
+            self._close_lanes(now, empty)
+        return launches
+
+    def _close_lanes(self, now: float, lane_ids: list[LaneId]) -> None:
+        for lane_id in lane_ids:
+            lane = self.state.lanes[lane_id]
+            group = self._group(lane.template)
+            self._policy.release(lane.placement, group.request)
+            self._paces[group].lanes.discard(lane_id)
+            self._pool.detach(lane.runner, lane_id, now)
+        self._emit(facts.LanesClosed(now, lane_ids))
+
+    def _draw(self, pace: Pace, held: int) -> list[tuple[TaskUid, Attempt]]:
+        """Take waiting tasks of the group for a lane that holds ``held``, leaving the other lanes of the group their share."""
+        depth = pace.depth()
+        if depth < 2 or held > depth // 2:
+            return []
+        waiting = self._policy.waiting_in(pace.group)
+        wanted = min(depth - held, -(-waiting // (2 * len(pace.lanes) or 1)))
+        tasks = self.state.tasks
+        return [(uid, Attempt(tasks[uid].attempt + 1)) for uid in self._policy.draw(pace.group, wanted)] if wanted else []
+
+    def _open_lanes(self, now: float) -> list[facts.LaneLaunch]:
+        assignments = self._policy.schedule(now, OPENED_AT_ONCE)
+        self._more_to_place = len(assignments) == OPENED_AT_ONCE
+        launches = []
+        last = self.state.last_lane
+        tasks = self.state.tasks
+        for assignment in assignments:
+            last = LaneId(last + 1)
+            group = assignment.group
+            if group.lane_kind == EXECUTABLE:
+                runner = self._pool.spawner()
+            else:
+                runner, added = self._pool.worker(self.state, assignment.placement, now)
+                if added is not None:
+                    fact, action = added
+                    self._emit(fact)
+                    self._actions.append(action)
+            pace = self._pace(group)
+            pace.lanes.add(last)
+            self._pool.attach(runner, last)
+            first = [(uid, Attempt(tasks[uid].attempt + 1)) for uid in assignment.tasks]
+            launches.append(facts.LaneLaunch(last, runner, assignment.placement, first))
+        for launch in launches:
+            pace = self._pace(self._group(tasks[launch.tasks[0][0]].row.template))
+            launch.tasks.extend(self._draw(pace, len(launch.tasks)))
+        return launches
+
+    def _launch(self, now: float, launches: list[facts.LaneLaunch]) -> None:
+        self._emit(facts.LaunchRequested(now, launches))
+        tasks = self.state.tasks
+        by_runner: dict[RunnerId, list[LaneTasks]] = {}
+        for launch in launches:
+            rows = [(attempt, tasks[uid].row) for uid, attempt in launch.tasks]
+            by_runner.setdefault(launch.runner, []).append(LaneTasks(launch.lane, launch.placement, rows))
+            self._pool.burden(launch.runner, len(rows))
+        for runner, lanes in by_runner.items():
+            self._actions.append(actions.LaunchTasks(runner, lanes))
+
+    # ------------------------------------------------------------------------------------------------------- to the client
+
+    def _number_outcomes(self, now: float) -> None:
+        state = self.state
+        over = state.ending is not None and not state.tasks and not state.ended
+        while state.unsent and (self._room > 0 or over):
+            count, size = 0, 0
+            for outcome in state.unsent:
+                count += 1
+                if type(outcome.result) is bytes:
+                    size += len(outcome.result)
+                if count == OUTCOMES_PER_MESSAGE or size > BYTES_PER_MESSAGE:
+                    break
+            number = state.numbered + 1
+            self._emit(facts.OutcomesNumbered(number, count))
+            self._actions.append(actions.SendOutcomes(number, state.undelivered[number]))
+            self._room -= 1
+        if over and state.ending is not None:
+            number = state.numbered + 1
+            self._emit(facts.PilotEnded(now, number))
+            self._actions.append(actions.SendPilotEnded(number, state.ending.state, state.ending.reason))

@@ -1,0 +1,55 @@
+"""How many tasks are handed to a lane ahead of time.
+
+A lane holds a placement. Tasks that last a second are handed over one at a time; tasks of a microsecond in hundreds, for
+then the messages between agent and runner, not the tasks, would use up the machine. ``Pace`` watches how long the tasks of
+a group last and says how deep their lanes may be filled: about ``HORIZON_S`` of work, and never more than ``DEEPEST`` tasks.
+A group of which nothing has ended yet is taken to be slow.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pilotage.core.scheduling.policy import GroupKey
+from pilotage.model.ids import LaneId
+from pilotage.model.workload import Template
+
+HORIZON_S = 0.05
+"""Work that is handed to a lane ahead of time. Longer than a round trip between agent and runner under load."""
+
+DEEPEST = 512
+"""Tasks in one lane at the most; more per message makes them no cheaper."""
+
+EXECUTABLE = "executable"
+FUNCTION = "function"
+FUNCTION_ALONE = "function alone"
+"""Functions with a time limit: one at a time, as their worker is killed when the time is over."""
+
+
+def group_of(template: Template) -> GroupKey:
+    """Return the scheduling group of the tasks that follow this template."""
+    if template.mode == "executable":
+        kind = EXECUTABLE
+    else:
+        kind = FUNCTION_ALONE if template.timeout_s else FUNCTION
+    return GroupKey(kind, template.request, template.priority)
+
+
+class Pace(msgspec.Struct):
+    """How long the tasks of one group last, and the lanes they have."""
+
+    group: GroupKey
+    mean_s: float = HORIZON_S
+    lanes: set[LaneId] = msgspec.field(default_factory=set)
+
+    def note(self, total_s: float, count: int) -> None:
+        """Take into account ``count`` tasks that lasted ``total_s`` seconds together."""
+        mean = total_s / count
+        # Slower tasks count at once, faster ones gradually: too shallow a lane costs little, too deep a one delays tasks.
+        self.mean_s = mean if mean > self.mean_s else 0.5 * (self.mean_s + mean)
+
+    def depth(self) -> int:
+        """Return how many tasks a lane may hold; 1 means no chaining."""
+        if self.group.lane_kind == FUNCTION_ALONE:
+            return 1
+        return max(1, min(DEEPEST, int(HORIZON_S / max(self.mean_s, 1e-6))))

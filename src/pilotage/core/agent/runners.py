@@ -1,0 +1,142 @@
+"""Which runner takes a lane: the spawners by load, and function workers that are kept while they are of use.
+
+All of it is derived from the agent's state. A function worker holds one lane at a time; without one it is kept for
+``KEEP_IDLE_S``, as the next function will want it, and its GPUs stay those with which it was started.
+"""
+
+from __future__ import annotations
+
+from pilotage.core.agent import actions, facts
+from pilotage.core.agent.state import AgentState
+from pilotage.model.ids import LaneId, RunnerId
+from pilotage.model.resources import Placement
+
+KEEP_IDLE_S = 60.0
+"""A function worker without work is kept this long."""
+
+RESPAWN_S = 0.5
+"""At least this long between the starts of spawners, so that one that dies at once does not eat the machine."""
+
+
+class RunnerPool:
+    """Chooses runners for lanes."""
+
+    def __init__(self, spawners: int) -> None:
+        self._wanted = spawners
+        self._spawners: dict[RunnerId, int] = {}
+        self._lanes: dict[RunnerId, dict[LaneId, None]] = {}
+        self._idle: dict[str, dict[RunnerId, float]] = {}
+        self._binding: dict[RunnerId, str] = {}
+        self._last_start = 0.0
+        self.hungry: set[LaneId] = set()
+        """Lanes that lost tasks since the last dispatch."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a spawner to give lanes to."""
+        return bool(self._spawners)
+
+    def rebuild(self, state: AgentState, now: float) -> None:
+        """Take over what the recovered state says."""
+        for runner, record in state.runners.items():
+            self._lanes[runner] = {}
+            if record.beside is None:
+                self._spawners[runner] = 0
+            else:
+                self._binding[runner] = record.gpus
+        for lane_id, lane in state.lanes.items():
+            self._lanes[lane.runner][lane_id] = None
+            self.burden(lane.runner, len(lane.tasks))
+            if not lane.tasks:
+                self.hungry.add(lane_id)
+        for runner, gpus in self._binding.items():
+            if not self._lanes[runner]:
+                self._idle.setdefault(gpus, {})[runner] = now + KEEP_IDLE_S
+
+    def missing_spawners(self, state: AgentState, now: float) -> list[tuple[facts.RunnerAdded, actions.StartRunner]]:
+        """Return what to record and do so that there are as many spawners as wanted."""
+        missing = self._wanted - len(self._spawners)
+        if missing <= 0 or now - self._last_start < RESPAWN_S:
+            return []
+        self._last_start = now
+        started = []
+        for offset in range(missing):
+            runner = RunnerId(f"spawner.{state.runners_added + offset}")
+            self._spawners[runner] = 0
+            self._lanes[runner] = {}
+            started.append((facts.RunnerAdded(now, runner, None, 0), actions.StartRunner(runner, None, {})))
+        return started
+
+    def spawner(self) -> RunnerId:
+        """Return the spawner with the least to do."""
+        return min(self._spawners, key=self._spawners.__getitem__)
+
+    def worker(
+        self, state: AgentState, placement: Placement, now: float
+    ) -> tuple[RunnerId, tuple[facts.RunnerAdded, actions.StartRunner] | None]:
+        """Return a function worker for this placement, and what to record and do when it is a new one."""
+        share = placement[0]
+        visible = ",".join(str(index) for index, _ in share.gpus)
+        binding = f"{share.node}:{visible}" if visible else ""
+        idle = self._idle.get(binding)
+        if idle:
+            runner, _ = idle.popitem()
+            return runner, None
+        runner = RunnerId(f"worker.{state.runners_added}")
+        beside = self.spawner()
+        environment = {"CUDA_VISIBLE_DEVICES": visible, "ROCR_VISIBLE_DEVICES": visible} if visible else {}
+        self._lanes[runner] = {}
+        self._binding[runner] = binding
+        return runner, (
+            facts.RunnerAdded(now, runner, beside, share.node, binding),
+            actions.StartRunner(runner, beside, environment),
+        )
+
+    def attach(self, runner: RunnerId, lane: LaneId) -> None:
+        """The runner has this lane now."""
+        self._lanes[runner][lane] = None
+
+    def detach(self, runner: RunnerId, lane: LaneId, now: float) -> None:
+        """The lane is closed."""
+        lanes = self._lanes.get(runner)
+        if lanes is None:
+            return
+        lanes.pop(lane, None)
+        if not lanes and runner in self._binding:
+            self._idle.setdefault(self._binding[runner], {})[runner] = now + KEEP_IDLE_S
+
+    def burden(self, runner: RunnerId, tasks: int) -> None:
+        """So many tasks were handed to the runner."""
+        if runner in self._spawners:
+            self._spawners[runner] += tasks
+
+    def relieve(self, runner: RunnerId, tasks: int) -> None:
+        """So many tasks of the runner are over."""
+        if runner in self._spawners:
+            self._spawners[runner] -= tasks
+
+    def lanes_of(self, runner: RunnerId) -> list[LaneId]:
+        """Return the lanes that the runner has."""
+        return list(self._lanes.get(runner, ()))
+
+    def remove(self, runner: RunnerId) -> None:
+        """The runner is gone; its lanes no longer count."""
+        self.hungry.update(self._lanes.pop(runner, ()))
+        self._spawners.pop(runner, None)
+        binding = self._binding.pop(runner, None)
+        if binding is not None:
+            self._idle.get(binding, {}).pop(runner, None)
+
+    def next_retirement(self) -> float | None:
+        """Return when the next idle worker is to go, or a missing spawner to be started again."""
+        times = [when for idle in self._idle.values() for when in idle.values()]
+        if len(self._spawners) < self._wanted:
+            times.append(self._last_start + RESPAWN_S)
+        return min(times, default=None)
+
+    def retire(self, now: float) -> list[RunnerId]:
+        """Let go of workers that were idle for long, and return them."""
+        gone = [runner for idle in self._idle.values() for runner, when in idle.items() if when <= now]
+        for runner in gone:
+            self.remove(runner)
+        return gone
