@@ -1,0 +1,128 @@
+"""The figures of the campaign: water against temperature, the lipids, and what the cores did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # no display on a compute node
+
+import numpy as np
+from analysis import Array, LipidPacking, Point, ReplicaSummary, density_curve, experimental_density
+from core_time import IDLE, LAUNCHING, PILOT_END, PILOT_START, WAITING, CoreTime
+from matplotlib import pyplot
+
+# The palette of Okabe and Ito, which the colour-blind can read too.
+BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, YELLOW = (
+    "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442",
+)  # fmt: skip
+OVERHEADS = {PILOT_START: "#333333", LAUNCHING: YELLOW, WAITING: "#999999", IDLE: "#EEEEEE", PILOT_END: "#666666"}
+ROUNDS = ((BLUE, "o"), (VERMILION, "s"))
+
+pyplot.rcParams.update(
+    {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "savefig.dpi": 200,
+        "savefig.bbox": "tight",
+    }
+)
+
+
+def plot_water(path: Path, rounds: Sequence[Sequence[ReplicaSummary]], points: Sequence[Point]) -> None:
+    """Draw density and potential energy against temperature: each replica, and the curve through all of them."""
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(4.8, 6.2), sharex=True, layout="constrained")
+    temperatures = np.array([point.temperature_kelvin for point in points])
+    at_kelvin = np.linspace(temperatures.min(), temperatures.max(), 200)
+
+    mean, error = density_curve(points, at_kelvin)
+    above.fill_between(at_kelvin, mean - 2 * error, mean + 2 * error, color="0.87", lw=0, label="±2 standard errors")
+    above.plot(at_kelvin, mean, color="0.35", lw=1.2, label="TIP3P, all replicas")
+    liquid = at_kelvin[at_kelvin >= 273.15]  # what the formula was fitted to
+    above.plot(liquid, experimental_density(liquid), "--", color=GREEN, lw=1.2, label="real water (Kell 1975)")
+    above.set_ylabel("density (g cm$^{-3}$)")
+
+    potential = np.array([point.potential_kj_per_mol for point in points])
+    weights = 1.0 / np.array([point.potential_error for point in points])
+    line = np.polynomial.Polynomial.fit(temperatures, potential, 1, w=weights)
+    slope = line.convert().coef[1]
+    below.plot(at_kelvin, line(at_kelvin), color="0.35", lw=1.2, label=f"slope {1000 * slope:.0f} J mol$^{{-1}}$ K$^{{-1}}$")
+    below.set_ylabel("potential energy (kJ mol$^{-1}$)")
+    below.set_xlabel("temperature (K)")
+
+    for number, (replicas, (colour, marker)) in enumerate(zip(rounds, ROUNDS, strict=True), start=1):
+        at = _side_by_side(replicas, offset_kelvin=0.4 if number == 1 else -0.4)
+        style = {"fmt": marker, "color": colour, "ms": 4, "lw": 1, "capsize": 2, "label": f"round {number}"}
+        above.errorbar(at, [one.density_g_per_cm3 for one in replicas], [one.density_error for one in replicas], **style)
+        below.errorbar(at, [one.potential_kj_per_mol for one in replicas], [one.potential_error for one in replicas], **style)
+    above.legend(loc="lower left", fontsize=8)
+    below.legend(loc="upper left", fontsize=8)
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+def plot_lipids(path: Path, packings: Sequence[LipidPacking]) -> None:
+    """Draw how tightly the lipids are bound against the area that each takes."""
+    figure, axes = pyplot.subplots(figsize=(4.8, 3.4), layout="constrained")
+    for packing in packings:
+        colour, marker = (VERMILION, "s") if packing.lipid.endswith("PE") else (BLUE, "o")
+        axes.errorbar(
+            packing.area_per_lipid_nm2,
+            packing.cohesion_kj_per_mol,
+            packing.cohesion_error_kj_per_mol,
+            fmt=marker, color=colour, ms=5, lw=1, capsize=2,
+        )  # fmt: skip
+        axes.annotate(
+            packing.lipid,
+            (packing.area_per_lipid_nm2, packing.cohesion_kj_per_mol),
+            xytext=(6, 3), textcoords="offset points", fontsize=8, color=colour,
+        )  # fmt: skip
+    axes.margins(x=0.15)
+    axes.set_xlabel("area per lipid (nm$^2$)")
+    axes.set_ylabel("cohesion of a dry cluster\n(kJ mol$^{-1}$ per lipid)")
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+def plot_utilisation(path: Path, spent: CoreTime) -> None:
+    """Draw how many cores were in which state over the life of the pilot."""
+    figure, axes = pyplot.subplots(figsize=(6.8, 3.0), layout="constrained")
+    stages = [state for state in spent.cores if state not in OVERHEADS]
+    colours = dict(zip(stages, (BLUE, SKY, GREEN, VERMILION, ORANGE, PURPLE), strict=False)) | OVERHEADS
+    base = np.zeros(len(spent.edges) - 1)
+    core_seconds = spent.core_seconds()
+    total = sum(core_seconds.values())
+    # Work first and idle cores on top, so that the height of the coloured part is the utilisation.
+    for state in [*stages, *OVERHEADS]:
+        top = base + spent.cores[state]
+        label = f"{state} ({100 * core_seconds[state] / total:.1f} %)"
+        axes.fill_between(spent.edges, _step(base), _step(top), step="post", color=colours[state], lw=0, label=label)
+        base = top
+    axes.set_xlim(0, spent.edges[-1])
+    axes.set_ylim(0, base.max())
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("time since the pilot was submitted (s)")
+    axes.set_ylabel("cores")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+def _step(values: Array) -> Array:
+    """Return `values` with the last one doubled, as a step drawn between n + 1 edges needs."""
+    return np.append(values, values[-1])
+
+
+def _side_by_side(replicas: Sequence[ReplicaSummary], offset_kelvin: float) -> list[float]:
+    """Return where to draw each replica: beside those of the same temperature, so that no error bar hides another."""
+    seen: dict[float, int] = {}
+    places = []
+    for replica in replicas:
+        before = seen.get(replica.temperature_kelvin, 0)
+        seen[replica.temperature_kelvin] = before + 1
+        places.append(replica.temperature_kelvin + offset_kelvin * (2 * before + 1))
+    return places
