@@ -13,10 +13,15 @@ INLINE_LIMIT_BYTES = 4096
 
 
 class Blob(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Names a blob: ``digest`` is the hexadecimal SHA-256 of its bytes, ``size`` their number."""
+    """Names a blob: ``digest`` is the hexadecimal SHA-256 of its bytes, ``size`` their number.
+
+    A blob lies in a file of its own, or with others in the file ``pack``, from byte ``offset`` on.
+    """
 
     digest: str
     size: int
+    pack: str = ""
+    offset: int = 0
 
 
 Payload = bytes | Blob
