@@ -1,0 +1,522 @@
+"""Runs tasks on this node: executables by spawners, functions by workers that a spawner starts.
+
+The agent listens at a Unix socket in its private folder; each runner connects to it, and connects again when a new agent
+stands in for a dead one. What is sent to a runner that is not connected waits for it. A runner is lost when its process is
+gone, never because it is silent: its spawner tells (a worker), or the process table does (a spawner, or a worker whose
+spawner is lost as well).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from pilotage.errors import InvariantViolated, unreachable
+from pilotage.executors.base import RunnerListener, RunnerProcess
+from pilotage.executors.orphans import end_marked
+from pilotage.executors.worker_calls import WorkerCalls
+from pilotage.model.execution import Execution, LaneTasks
+from pilotage.model.ids import PilotUid, RunnerId, TemplateId
+from pilotage.model.outcome import Ending
+from pilotage.model.workload import Template
+from pilotage.system.processes import is_alive
+from pilotage.system.python import python_command
+from pilotage.wire import runner_messages as wire
+from pilotage.wire.framing import Disconnected, FrameReader, FrameWriter
+from pilotage.wire.runner_settings import AGENT_SOCKET
+
+_ADOPT_S = 10.0
+"""A runner of the last agent whose process lives has this long to say hello."""
+_START_S = 30.0
+"""A runner that was started has this long to say hello."""
+_LOOK_S = 0.05
+_LONG_CALL_LOOK_S = 0.25
+_RECALL_S = 0.001
+_ORPHANS_S = 5.0
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(wire.FromRunner).decode
+
+
+class _Runner:
+    """One runner: its process, its connection if it has one, and what it holds."""
+
+    def __init__(self, name: RunnerId, beside: RunnerId | None, deadline: float) -> None:
+        self.name = name
+        self.beside = beside
+        self.hello_by: float | None = deadline
+        self.pid = 0
+        self.started_ticks = 0
+        self.boot_id = ""
+        self.released = 0
+        self.reconcile_at: int | None = None
+        self.connection: socket.socket | None = None
+        self.reader: FrameReader | None = None
+        self.writer: FrameWriter | None = None
+        self.waiting: list[bytes] = []
+        self.templates: set[TemplateId] = set()
+        self.holds: dict[Execution, None] = {}
+        self.calls: WorkerCalls | None = None
+        self.exit_code: int | None = None
+        self.gone = ""
+        """Why it is taken to be lost; empty while it is not."""
+        self.doubtful = False
+
+    @property
+    def is_worker(self) -> bool:
+        return self.beside is not None
+
+    def send(self, message: wire.ToRunner) -> None:
+        frame = _encode(message)
+        if self.writer is None:
+            self.waiting.append(frame)
+        else:
+            self.writer.write(frame)
+
+
+class LocalExecutor:
+    """The ``Executor`` of this node. ``folder`` is the agent's private folder, ``pilot`` names whose tasks these are.
+
+    ``log_folder`` takes what runners print before they open files of their own.
+    """
+
+    def __init__(self, folder: Path, pilot: PilotUid, log_folder: Path, incarnation: int) -> None:
+        self._folder = folder
+        self._pilot = pilot
+        self._log_folder = log_folder
+        self._incarnation = incarnation
+        self._listener: RunnerListener | None = None
+        self._runners: dict[RunnerId, _Runner] = {}
+        self._strangers: dict[int, tuple[socket.socket, FrameReader]] = {}
+        self._by_descriptor: dict[int, _Runner] = {}
+        self._to_flush: set[RunnerId] = set()
+        self._stuck: set[int] = set()
+        self._recalls: list[tuple[float, RunnerId, tuple[Execution, ...], bool]] = []
+        self._look_at = 0.0
+        self._long_look_at = 0.0
+        self._epoll = select.epoll()
+        self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+
+    # -------------------------------------------------------------------------------------------------------- the contract
+
+    def start(self, listener: RunnerListener, known: Mapping[RunnerId, RunnerProcess]) -> None:
+        """Listen, and expect the runners of an earlier agent."""
+        self._listener = listener
+        path = self._folder / AGENT_SOCKET
+        path.unlink(missing_ok=True)
+        self._server.bind(str(path))
+        self._server.listen(256)
+        self._epoll.register(self._server, select.EPOLLIN)
+        now = time.time()
+        for name, process in known.items():
+            runner = self._runners[name] = _Runner(name, process.beside, now + _ADOPT_S)
+            runner.pid, runner.started_ticks, runner.boot_id = process.pid, process.started_ticks, process.boot_id
+            runner.released = process.released
+            runner.doubtful = True
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll for reading."""
+        return self._epoll.fileno()
+
+    def next_deadline(self) -> float | None:
+        """Return when ``turn`` is due without anything arriving."""
+        times = [due for due, _, _, _ in self._recalls[:1]]
+        times += [runner.hello_by for runner in self._runners.values() if runner.hello_by is not None]
+        if any(runner.pid and (runner.doubtful or runner.hello_by is not None) for runner in self._runners.values()):
+            times.append(self._look_at)
+        if any(runner.calls for runner in self._runners.values()):
+            times.append(self._long_look_at)
+        return min(times, default=None)
+
+    def turn(self, now: float) -> None:
+        """Take in what has arrived, look after doubtful runners, and send what is queued."""
+        for descriptor, mask in self._epoll.poll(0):
+            if descriptor == self._server.fileno():
+                self._accept()
+            elif descriptor in self._strangers:
+                self._read_hello(descriptor)
+            elif descriptor in self._by_descriptor:
+                runner = self._by_descriptor[descriptor]
+                if mask & select.EPOLLOUT:
+                    self._to_flush.add(runner.name)
+                if mask & ~select.EPOLLOUT:
+                    self._read(runner)
+        self._finish_recalls(now)
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_S
+            self._look_after(now)
+        if now >= self._long_look_at:
+            self._long_look_at = now + _LONG_CALL_LOOK_S
+            self._look_at_calls(now)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is queued, as much as the sockets take."""
+        for name in self._to_flush:
+            runner = self._runners.get(name)
+            if runner is None or runner.writer is None or runner.connection is None:
+                continue
+            descriptor = runner.connection.fileno()
+            try:
+                empty = runner.writer.flush()
+            except Disconnected:
+                self._disconnect(runner)
+                continue
+            if empty == (descriptor in self._stuck):
+                self._epoll.modify(descriptor, select.EPOLLIN if empty else select.EPOLLIN | select.EPOLLOUT)
+                (self._stuck.discard if empty else self._stuck.add)(descriptor)
+        self._to_flush.clear()
+
+    def start_runner(self, runner: RunnerId, beside: RunnerId | None, environment: Mapping[str, str]) -> None:
+        """Start a spawner as our child, or have a spawner start a worker."""
+        self._runners[runner] = _Runner(runner, beside, time.time() + _START_S)
+        if beside is not None:
+            self._send(beside, wire.StartWorker(runner, dict(environment)))
+            return
+        output = str(self._log_folder / f"{runner}.err")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        command = python_command("pilotage.spawner.main", str(self._folder), runner)
+        self._runners[runner].pid = os.posix_spawn(
+            command[0],
+            command,
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, output, flags, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+        )
+
+    def stop_runner(self, runner: RunnerId) -> None:
+        """Let an idle runner exit, and forget it."""
+        self._send(runner, wire.StopRunner(0.0))
+        self.flush()
+        record = self._runners.pop(runner, None)
+        if record is not None:
+            self._close(record)
+
+    def launch(self, runner: RunnerId, lanes: Sequence[LaneTasks], templates: Mapping[TemplateId, Template]) -> None:
+        """Send tasks to their runner, and the templates that it has not seen."""
+        record = self._runners[runner]
+        executions = [(row.uid, attempt) for lane in lanes for attempt, row in lane.tasks]
+        new = {row.template for lane in lanes for _, row in lane.tasks} - record.templates
+        if new:
+            record.templates |= new
+            record.send(wire.DefineTemplates({template: templates[template] for template in new}))
+        record.holds.update(dict.fromkeys(executions))
+        if record.calls is not None:
+            record.calls.launched(executions)
+        record.send(wire.Launch(list(lanes)))
+        self._to_flush.add(runner)
+
+    def recall(self, runner: RunnerId, executions: Sequence[Execution]) -> None:
+        """Ask back what has not begun: by message from a spawner, through shared memory from a worker."""
+        record = self._runners.get(runner)
+        if record is None:
+            return
+        if not record.is_worker:
+            self._send(runner, wire.RecallTasks(list(executions)))
+        elif record.calls is not None and record.calls.ask_back(executions):
+            self._recalls.append((time.time() + _RECALL_S, runner, tuple(executions), False))
+
+    def end(self, runner: RunnerId, executions: Sequence[Execution], ending: Ending, message: str) -> None:
+        """End executables through their spawner; end a running call by replacing its worker."""
+        record = self._runners.get(runner)
+        if record is None:
+            return
+        if not record.is_worker:
+            self._send(runner, wire.EndTasks(list(executions), ending, message))
+        elif record.calls is not None:
+            if record.calls.ask_back(executions):
+                self._recalls.append((time.time() + _RECALL_S, runner, tuple(executions), True))
+        else:
+            # Not up yet: nothing has begun. What was sent to it in vain is passed over by name.
+            self._send(runner, wire.RecallTasks(list(executions)))
+
+    def release(self, runner: RunnerId, through: int) -> None:
+        """Let the runner forget, and see whether it has now told everything it had kept."""
+        record = self._runners.get(runner)
+        if record is None:
+            return
+        record.released = max(record.released, through)
+        self._send(runner, wire.Release(through))
+        self._reconcile(record)
+
+    def close(self, grace_s: float) -> None:
+        """Stop all runners and wait for their processes, within the grace and a little more."""
+        for runner in self._runners.values():
+            runner.send(wire.StopRunner(grace_s))
+            self._to_flush.add(runner.name)
+        self.flush()
+        until = time.monotonic() + grace_s + 2.0
+        mine = [runner for runner in self._runners.values() if runner.pid]
+        while mine and time.monotonic() < until:
+            mine = [runner for runner in mine if not self._is_gone(runner)]
+            if mine:
+                self._epoll.poll(0.005)
+        for runner in mine:
+            self._kill(runner)
+        for runner in self._runners.values():
+            self._close(runner)
+        for connection, _ in self._strangers.values():
+            connection.close()
+        self._server.close()
+        (self._folder / AGENT_SOCKET).unlink(missing_ok=True)
+        self._epoll.close()
+
+    # --------------------------------------------------------------------------------------------------------- connections
+
+    @property
+    def _told(self) -> RunnerListener:
+        if self._listener is None:
+            raise InvariantViolated("the executor was used before it was started")
+        return self._listener
+
+    def _send(self, runner: RunnerId, message: wire.ToRunner) -> None:
+        record = self._runners.get(runner)
+        if record is not None:
+            record.send(message)
+            self._to_flush.add(runner)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._server.accept()
+        except BlockingIOError:
+            return
+        connection.setblocking(False)
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        if struct.unpack("3i", credentials)[1] != os.geteuid():
+            connection.close()
+            return
+        self._strangers[connection.fileno()] = (connection, FrameReader(connection))
+        self._epoll.register(connection, select.EPOLLIN)
+
+    def _read_hello(self, descriptor: int) -> None:
+        connection, reader = self._strangers[descriptor]
+        try:
+            frames = reader.read()
+        except Disconnected:
+            del self._strangers[descriptor]
+            connection.close()
+            return
+        if not frames:
+            return
+        del self._strangers[descriptor]
+        hello = _decode(frames[0])
+        runner = self._runners.get(hello.runner) if isinstance(hello, wire.RunnerHello) else None
+        if runner is None or not isinstance(hello, wire.RunnerHello) or (runner.pid and runner.pid != hello.pid):
+            # Nobody we wait for: a runner that was given up, or one of another pilot's life.
+            writer = FrameWriter(connection)
+            writer.write(_encode(wire.StopRunner(0.0)))
+            writer.flush()
+            connection.close()
+            return
+        self._welcome(runner, connection, reader, hello)
+        for frame in frames[1:]:
+            self._take(runner, _decode(frame))
+
+    def _welcome(self, runner: _Runner, connection: socket.socket, reader: FrameReader, hello: wire.RunnerHello) -> None:
+        again = runner.connection is not None
+        if runner.connection is not None:
+            self._forget_connection(runner)
+        runner.connection, runner.reader, runner.writer = connection, reader, FrameWriter(connection)
+        runner.pid, runner.started_ticks, runner.boot_id = hello.pid, hello.started_ticks, hello.boot_id
+        runner.hello_by, runner.doubtful, runner.gone = None, False, ""
+        self._by_descriptor[connection.fileno()] = runner
+        runner.holds = dict.fromkeys(hello.holds)
+        runner.templates = runner.templates if not again else set()
+        if runner.is_worker:
+            if runner.calls is not None:
+                runner.calls.close()
+            runner.calls = WorkerCalls(self._folder, runner.name, hello.holds)
+        runner.reconcile_at = hello.sent
+        runner.writer.write(_encode(wire.Welcome(self._incarnation, runner.released)))
+        waiting, runner.waiting = runner.waiting, []
+        for frame in waiting:
+            runner.writer.write(frame)
+        self._count_waiting(runner, waiting)
+        self._to_flush.add(runner.name)
+        self._told.runner_connected(runner.name, runner.pid, runner.started_ticks, runner.boot_id)
+        self._reconcile(runner)
+
+    def _count_waiting(self, runner: _Runner, frames: list[bytes]) -> None:
+        """Take note of what is sent only now that the runner is up."""
+        for frame in frames:
+            message = msgspec.msgpack.decode(frame, type=wire.ToRunner)
+            if isinstance(message, wire.Launch):
+                executions = [(row.uid, attempt) for lane in message.lanes for attempt, row in lane.tasks]
+                runner.holds.update(dict.fromkeys(executions))
+                if runner.calls is not None:
+                    runner.calls.launched(executions)
+
+    def _reconcile(self, runner: _Runner) -> None:
+        if runner.reconcile_at is not None and runner.released >= runner.reconcile_at:
+            runner.reconcile_at = None
+            self._told.runner_reconciled(runner.name, list(runner.holds))
+
+    def _read(self, runner: _Runner) -> None:
+        assert runner.reader is not None
+        try:
+            frames = runner.reader.read()
+        except Disconnected:
+            self._disconnect(runner)
+            return
+        for frame in frames:
+            self._take(runner, _decode(frame))
+
+    def _take(self, runner: _Runner, message: wire.FromRunner) -> None:
+        match message:
+            case wire.TasksEnded():
+                executions = [(end.task, end.attempt) for end in message.ends]
+                self._over(runner, executions)
+                self._told.tasks_ended(runner.name, message.number, message.ends)
+            case wire.TasksStarted():
+                self._told.tasks_started(runner.name, [(task, attempt, at) for task, attempt, _, at in message.started])
+            case wire.TasksReturned():
+                self._over(runner, message.executions)
+                self._told.tasks_returned(runner.name, message.executions)
+            case wire.WorkerExited():
+                worker = self._runners.get(message.worker)
+                if worker is not None and (not worker.pid or worker.pid == message.pid):
+                    worker.exit_code = message.status
+                    worker.gone = message.message
+                    self._drain(worker)
+                    self._lose(worker)
+            case wire.RunnerHello():
+                raise InvariantViolated(f"{runner.name} said hello twice on one connection")
+            case _:
+                unreachable(message)
+
+    def _over(self, runner: _Runner, executions: Sequence[Execution]) -> None:
+        for execution in executions:
+            runner.holds.pop(execution, None)
+        if runner.calls is not None:
+            runner.calls.over(executions)
+
+    def _disconnect(self, runner: _Runner) -> None:
+        self._forget_connection(runner)
+        runner.doubtful = True
+        self._look_at = 0.0
+
+    def _drain(self, runner: _Runner) -> None:
+        """Take in what a dead runner still had sent."""
+        while runner.reader is not None:
+            try:
+                frames = runner.reader.read()
+            except Disconnected:
+                self._forget_connection(runner)
+                return
+            if not frames:
+                return
+            for frame in frames:
+                self._take(runner, _decode(frame))
+
+    def _forget_connection(self, runner: _Runner) -> None:
+        if runner.connection is not None:
+            self._by_descriptor.pop(runner.connection.fileno(), None)
+            self._stuck.discard(runner.connection.fileno())
+            runner.connection.close()
+        runner.connection, runner.reader, runner.writer = None, None, None
+
+    def _close(self, runner: _Runner) -> None:
+        self._forget_connection(runner)
+        if runner.calls is not None:
+            runner.calls.close()
+            runner.calls = None
+
+    # --------------------------------------------------------------------------------------------------------- lost runners
+
+    def _look_after(self, now: float) -> None:
+        for runner in list(self._runners.values()):
+            if runner.hello_by is not None and now >= runner.hello_by:
+                runner.gone = f"{runner.name} did not come up; see {runner.name}.err in {self._log_folder}"
+                self._kill(runner)
+                self._lose(runner)
+            elif (runner.doubtful or runner.hello_by is not None) and runner.pid and self._is_gone(runner):
+                beside = self._runners.get(runner.beside) if runner.beside is not None else None
+                if beside is not None and beside.connection is not None and runner.started_ticks:
+                    # Its spawner will tell with what status it ended, unless it does not know it (adopted, or long ago).
+                    runner.hello_by = runner.hello_by or now + 1.0
+                    runner.doubtful = False
+                    continue
+                self._lose(runner)
+
+    def _is_gone(self, runner: _Runner) -> bool:
+        """Tell whether the process is no more; reaps it if it was our child."""
+        try:
+            pid, status = os.waitpid(runner.pid, os.WNOHANG)
+        except ChildProcessError:
+            if runner.started_ticks:
+                return not is_alive(runner.pid, runner.started_ticks, runner.boot_id)
+            return not os.path.exists(f"/proc/{runner.pid}")
+        if pid:
+            runner.exit_code = os.waitstatus_to_exitcode(status)
+        return bool(pid)
+
+    def _kill(self, runner: _Runner) -> None:
+        if not runner.pid or (runner.started_ticks and not is_alive(runner.pid, runner.started_ticks, runner.boot_id)):
+            return
+        try:
+            os.kill(runner.pid, 9)
+        except ProcessLookupError:
+            return
+
+    def _lose(self, runner: _Runner) -> None:
+        """The runner is gone: end what it left running, and tell."""
+        name = runner.name
+        running, not_begun = None, []
+        if runner.calls is not None:
+            running, not_begun = runner.calls.running(), runner.calls.not_begun()
+        elif runner.is_worker:
+            not_begun = list(runner.holds)
+        what = "function worker" if runner.is_worker else "spawner"
+        if not runner.gone:
+            how = "was lost"
+            if runner.exit_code is not None:
+                how = f"was killed by signal {-runner.exit_code}" if runner.exit_code < 0 else f"exited with {runner.exit_code}"
+            runner.gone = f"the {what} {name} {how}"
+        if not runner.is_worker:
+            self._drain(runner)
+            end_marked(self._pilot, [task for task, _ in runner.holds], _ORPHANS_S)
+        self._close(runner)
+        del self._runners[name]
+        self._told.runner_lost(name, runner.gone, runner.exit_code, running, not_begun)
+
+    # ------------------------------------------------------------------------------------------------------------- calls
+
+    def _finish_recalls(self, now: float) -> None:
+        while self._recalls and self._recalls[0][0] <= now:
+            _, name, executions, end = self._recalls.pop(0)
+            runner = self._runners.get(name)
+            if runner is None or runner.calls is None:
+                continue
+            back = runner.calls.taken_back()
+            for execution in back:
+                runner.holds.pop(execution, None)
+            if back:
+                self._told.tasks_returned(name, back)
+            if end and runner.calls.running() in executions:
+                self._end_worker(runner)
+
+    def _end_worker(self, runner: _Runner) -> None:
+        beside = self._runners.get(runner.beside) if runner.beside is not None else None
+        if beside is not None and beside.connection is not None:
+            self._send(beside.name, wire.EndWorker(runner.name))
+        else:
+            self._kill(runner)
+
+    def _look_at_calls(self, now: float) -> None:
+        for runner in list(self._runners.values()):
+            if runner.calls is None or not runner.calls:
+                continue
+            execution = runner.calls.long_running()
+            if execution is not None:
+                self._told.tasks_started(runner.name, [(*execution, now)])
