@@ -1,0 +1,182 @@
+"""Rates of the scheduler alone, in pairs of placement and release per second of CPU: ``python bench/scheduler.py``.
+
+Nodes have 56 cores, 8 GPUs and 512 GiB. Everything is counted: letting a task wait, placing it, giving back. The cases:
+
+* empty: an idle machine; each task is placed and released before the next.
+* bulk: an idle machine; tasks wait and are placed 512 at a time, the oldest are released.
+* full: a full machine and a long queue; one core at a time becomes free, anywhere, and is given to the next task.
+* ranks: 16 ranks of 7 cores and 1 GPU; a quarter of the machine (at least one task) is in use.
+* memory: 100,000 single-core tasks of all-distinct memory, in a shuffled order, placed 512 at a time.
+* memory, one at a time: the same on a machine that they fill, one release at a time.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from pilotage.core.scheduling import GroupKey, Scheduler
+from pilotage.model.ids import TaskUid
+from pilotage.model.resources import Node, NodeShape, Placement, Request, blocks
+
+SIZES = (16, 256, 1024, 9408)
+SHAPE = NodeShape(cores=56, gpus=8, memory=blocks(512 * 1024), disk=0)
+ONE_CORE = Request()
+RANKS = Request(ranks=16, cores=7, gpu_shares=64)
+
+
+def machine(nodes: int) -> Scheduler:
+    return Scheduler([Node(index, f"node{index}", SHAPE, domain=28) for index in range(nodes)])
+
+
+def tasks(count: int) -> list[TaskUid]:
+    return [TaskUid(f"task.{number:08d}") for number in range(count)]
+
+
+def empty(nodes: int, count: int) -> float:
+    scheduler = machine(nodes)
+    group = GroupKey("executable", ONE_CORE)
+    names = tasks(count)
+    begin = time.process_time()
+    for name in names:
+        scheduler.enqueue(name, group, 0.0)
+        (lane,) = scheduler.schedule(0.0, 1)
+        scheduler.release(lane.placement, ONE_CORE)
+    return count / (time.process_time() - begin)
+
+
+def bulk(nodes: int, count: int) -> float:
+    scheduler = machine(nodes)
+    return in_bulk(scheduler, [(name, ONE_CORE) for name in tasks(count)], keep=min(nodes * 56 // 2, 4096))
+
+
+def in_bulk(scheduler: Scheduler, work: list[tuple[TaskUid, Request]], keep: int) -> float:
+    running: deque[tuple[Placement, Request]] = deque()
+    groups = {request: GroupKey("executable", request) for _, request in work}
+    plan = [(name, groups[request]) for name, request in work]
+    one_group = len(groups) == 1
+    begin = time.process_time()
+    for start in range(0, len(plan), 512):
+        part = plan[start : start + 512]
+        if one_group:
+            scheduler.enqueue_many([name for name, _ in part], part[0][1], 0.0)
+        else:
+            for name, group in part:
+                scheduler.enqueue(name, group, 0.0)
+        while scheduler.waiting():
+            for lane in scheduler.schedule(0.0, 512):
+                running.append((lane.placement, lane.group.request))
+            while len(running) > keep:
+                scheduler.release(*running.popleft())
+            if scheduler.waiting():
+                for _ in range(min(64, len(running))):
+                    scheduler.release(*running.popleft())
+    while running:
+        scheduler.release(*running.popleft())
+    return len(plan) / (time.process_time() - begin)
+
+
+def full(nodes: int, count: int) -> float:
+    scheduler = machine(nodes)
+    group = GroupKey("executable", ONE_CORE)
+    scheduler.enqueue_many([TaskUid(f"fill.{number}") for number in range(nodes * 56)], group, 0.0)
+    held = [lane.placement for lane in scheduler.schedule(0.0, nodes * 56)]
+    assert len(held) == nodes * 56
+    names = tasks(count)
+    order = [random.Random(1).randrange(len(held)) for _ in range(count)]
+    begin = time.process_time()
+    scheduler.enqueue_many(names, group, 0.0)
+    for freed in order:
+        scheduler.release(held[freed], ONE_CORE)
+        (lane,) = scheduler.schedule(0.0, 1)
+        held[freed] = lane.placement
+    return count / (time.process_time() - begin)
+
+
+def ranks(nodes: int, count: int) -> float:
+    scheduler = machine(nodes)
+    group = GroupKey("executable", RANKS)
+    names = tasks(count)
+    running: deque[Placement] = deque()
+    begin = time.process_time()
+    scheduler.enqueue_many(names, group, 0.0)
+    while scheduler.waiting():
+        for lane in scheduler.schedule(0.0, max(1, nodes // 8)):
+            running.append(lane.placement)
+        for _ in range(max(1, len(running) // 2)):
+            scheduler.release(running.popleft(), RANKS)
+    return count / (time.process_time() - begin)
+
+
+def distinct(count: int) -> list[tuple[TaskUid, Request]]:
+    sizes = list(range(1, count + 1))
+    random.Random(2).shuffle(sizes)
+    return [(name, Request(memory=blocks(mebibytes))) for name, mebibytes in zip(tasks(count), sizes, strict=True)]
+
+
+def memory(nodes: int, count: int) -> float:
+    return in_bulk(machine(nodes), distinct(count), keep=min(nodes * 5, 4096))
+
+
+def memory_singly(nodes: int, count: int) -> float:
+    scheduler = machine(nodes)
+    work = [(name, GroupKey("executable", request)) for name, request in distinct(count)]
+    chance = random.Random(3)
+    running: list[tuple[Placement, Request]] = []
+    begin = time.process_time()
+    for name, group in work:
+        scheduler.enqueue(name, group, 0.0)
+    lanes = scheduler.schedule(0.0, count)
+    while lanes or running:
+        running += [(lane.placement, lane.group.request) for lane in lanes]
+        place = chance.randrange(len(running))
+        running[place], running[-1] = running[-1], running[place]
+        scheduler.release(*running.pop())
+        lanes = scheduler.schedule(0.0, 64)
+    return count / (time.process_time() - begin)
+
+
+CASES: tuple[tuple[str, Callable[[int, int], float], int, float], ...] = (
+    ("empty", empty, 200_000, 300_000),
+    ("bulk", bulk, 400_000, 300_000),
+    ("full", full, 200_000, 300_000),
+    ("ranks", ranks, 40_000, 30_000),
+    ("memory", memory, 100_000, 150_000),
+    ("memory, one at a time", memory_singly, 100_000, 150_000),
+)
+
+
+def run(quick: bool = False) -> list[dict[str, Any]]:
+    """Return one row for each case and size: ``case``, ``nodes``, ``value``, ``unit``, ``target``, ``ratio``."""
+    rows: list[dict[str, Any]] = []
+    for name, measure, count, target in CASES:
+        for nodes in SIZES:
+            # A 16-node machine is what 100,000 tasks of 50 GiB need longest; all sizes do the same work otherwise.
+            value = measure(nodes, count // 10 if quick else count)
+            rows.append(
+                {
+                    "case": f"scheduler: {name}, {nodes:,} nodes",
+                    "nodes": nodes,
+                    "value": round(value),
+                    "unit": "tasks/s of CPU",
+                    "target": target,
+                    "ratio": round(value / target, 2),
+                }
+            )
+    return rows
+
+
+def main() -> int:
+    rows = run(quick="--quick" in sys.argv)
+    for row in rows:
+        mark = "" if row["value"] >= row["target"] else "  MISSED"
+        print(f"{row['case']:<45} {row['value']:>10,} {row['unit']}   target {row['target']:>8,}{mark}")
+    return any(row["value"] < row["target"] for row in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

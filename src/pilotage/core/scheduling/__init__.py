@@ -1,0 +1,11 @@
+"""Which waiting task runs next, and where: the policies and the books of free resources they share.
+
+``scheduler`` is the policy `continuous`. It leans on ``queue`` (who waits, in which order), ``need`` (what a request asks
+for, made ready for matching), ``pool`` (what each node has free), ``index`` (nodes grouped by what they have free) and
+``search`` (nodes for a need). ``policy`` holds the protocol that every policy fulfils.
+"""
+
+from pilotage.core.scheduling.policy import OVERTAKE, Assignment, GroupKey, Policy
+from pilotage.core.scheduling.scheduler import FreeSummary, Scheduler
+
+__all__ = ["OVERTAKE", "Assignment", "FreeSummary", "GroupKey", "Policy", "Scheduler"]

@@ -1,0 +1,100 @@
+"""What a scheduling policy is given and what it must do, whatever its way of choosing.
+
+A policy is a pure state machine: it holds the tasks that wait and the free resources of one partition, and time comes in
+with each call. The same calls in the same order give the same answers, in every process and under every hash seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from pilotage.model.ids import TaskUid
+from pilotage.model.resources import Placement, Request
+
+OVERTAKE = 1024
+"""Arrivals by which a task may be younger than a waiting task of its rank and still be drawn onto a held lane."""
+
+
+class GroupKey(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Tasks of one group are interchangeable for matching: same ``lane_kind``, ``request`` and ``priority`` (higher first)."""
+
+    lane_kind: str
+    request: Request
+    priority: int = 0
+
+
+class Assignment(msgspec.Struct, gc=False):
+    """One lane opened: ``placement`` is taken for ``tasks`` of ``group``."""
+
+    group: GroupKey
+    tasks: list[TaskUid]
+    placement: Placement
+
+
+class Policy(Protocol):
+    """Decides which waiting task is placed next, and where.
+
+    Contract:
+
+    * Resources are taken by ``schedule`` and ``occupy`` and come back only by ``release``, once for each placement. No core,
+      64th of a GPU, block of memory or block of disk is ever held twice. A rank never spans nodes.
+    * A task that was enqueued is handed out exactly once, by ``schedule`` or ``draw``, unless ``withdraw`` returned True.
+    * A task whose ``refusal`` is None is placed in the end, if every placement is released in the end and tasks of higher
+      priority do not keep coming.
+    * A policy that breaks its own books raises ``InvariantViolated``; it never mends them in silence.
+    """
+
+    def refusal(self, request: Request) -> str | None:
+        """Return why no set of the nodes can ever satisfy ``request`` (value, limit, remedy), or None if one can."""
+        ...
+
+    def enqueue(self, task: TaskUid, group: GroupKey, now: float) -> None:
+        """Let ``task`` wait. The order of calls is the order of arrival; ``now`` is in seconds."""
+        ...
+
+    def enqueue_many(self, tasks: Sequence[TaskUid], group: GroupKey, now: float) -> None:
+        """Let ``tasks`` wait, in their order."""
+        ...
+
+    def withdraw(self, task: TaskUid) -> bool:
+        """Take a waiting task out; return False if it does not wait here."""
+        ...
+
+    def schedule(self, now: float, limit: int) -> list[Assignment]:
+        """Open up to ``limit`` lanes, each with one task, and take what they hold."""
+        ...
+
+    def draw(self, group: GroupKey, count: int) -> list[TaskUid]:
+        """Return up to ``count`` waiting tasks of ``group`` to run on a lane already held, or none if others come first."""
+        ...
+
+    def release(self, placement: Placement, request: Request) -> None:
+        """Give back what a lane held."""
+        ...
+
+    def occupy(self, placement: Placement, request: Request) -> None:
+        """Take exactly ``placement``. Raises InvariantViolated if any part of it is not free."""
+        ...
+
+    def remove_node(self, index: int) -> None:
+        """Place nothing more on this node; what is released on it later is dropped."""
+        ...
+
+    def waiting(self) -> int:
+        """Return how many tasks wait."""
+        ...
+
+    def waiting_in(self, group: GroupKey) -> int:
+        """Return how many tasks of ``group`` wait."""
+        ...
+
+    def why(self, subject: TaskUid | GroupKey) -> str:
+        """Return in a sentence why the task, or the first of the group, waits."""
+        ...
+
+    def check(self) -> None:
+        """Raise InvariantViolated unless the books balance."""
+        ...

@@ -1,0 +1,322 @@
+"""The books of free resources: which cores, 64ths of GPUs, blocks of memory and disk each node has free.
+
+Cores are one integer per node with a bit for each free core. ``carve`` takes ranks of a need out of a node's books and
+``give_back`` puts a share back; both leave the node where it stands in the index until ``settle`` moves it, so that filling
+a node moves it once. A node is open, reserved (its resources are kept for one waiting task: it is in the books, not in the
+index) or lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pilotage.core.scheduling.index import NodeIndex
+from pilotage.core.scheduling.need import Need
+from pilotage.errors import InvariantViolated
+from pilotage.model.resources import GPU_SHARES, Node, NodeShape, NodeShare, Placement, core_indices, core_mask
+
+OPEN, RESERVED, LOST = range(3)
+
+_PARTIALS_SEEN = 256
+"""Nodes with started GPUs that are looked at in one search."""
+
+
+class Pool:
+    """What is free on ``nodes``, whose indices must count from 0."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.nodes = list(nodes)
+        self.shape: list[NodeShape] = [node.shape for node in nodes]
+        self.cores = [(1 << shape.cores) - 1 for shape in self.shape]
+        self.count = [shape.cores for shape in self.shape]
+        self.gpus = [[GPU_SHARES] * shape.gpus for shape in self.shape]
+        self.whole = [shape.gpus for shape in self.shape]
+        self.part = [0] * len(self.nodes)
+        """The largest free part of a GPU that is in use, in 64ths, by node."""
+        self.memory = [shape.memory for shape in self.shape]
+        self.disk = [shape.disk for shape in self.shape]
+        self.state = [OPEN] * len(self.nodes)
+        self.index = NodeIndex(self.shape)
+        self._base = [self.index.base(shape.gpus, shape.memory) for shape in self.shape]
+        self._partials: list[dict[int, None]] = [{} for _ in range(GPU_SHARES)]
+        self._partial_sizes = 0
+        self._noted_part = [0] * len(self.nodes)
+        widest = max(shape.cores for shape in self.shape)
+        self._mask_bytes = {1 << core: core_mask(1 << core) for core in range(widest)}
+        domains = {(node.shape.cores, node.domain): () for node in nodes}
+        masks: dict[tuple[int, int], tuple[int, ...]] = {
+            (cores, domain): tuple(((1 << min(domain, cores - start)) - 1) << start for start in range(0, cores, domain))
+            if 0 < domain < cores
+            else ()
+            for cores, domain in domains
+        }
+        self._domains = [masks[node.shape.cores, node.domain] for node in nodes]
+
+    def capacity(self, need: Need, node: int) -> int:
+        """Return how many ranks of ``need`` the node can take now, whether it is open or not."""
+        if need.plain:
+            return self.count[node] // need.cores
+        if need.exclusive:
+            if self.count[node] < self.shape[node].cores:
+                return 0
+            return need.capacity(self.shape[node])
+        fit = self.count[node] // need.cores
+        if need.whole:
+            fit = min(fit, self.whole[node] // need.whole)
+        elif need.share:
+            fit = min(fit, sum([free // need.share for free in self.gpus[node]]))
+        if need.memory:
+            fit = min(fit, self.memory[node] // need.memory)
+        if need.disk:
+            fit = min(fit, self.disk[node] // need.disk)
+        return fit
+
+    def carve(self, need: Need, node: int, ranks: int) -> NodeShare:
+        """Take ``ranks`` ranks out of the books of the node, which must have room for them."""
+        if need.exclusive:
+            return self._carve_node(need, node, ranks)
+        free = self.cores[node]
+        wanted = need.cores * ranks
+        if wanted == 1:
+            mask = free & -free
+            named = self._mask_bytes[mask]
+        else:
+            mask = self._choose_cores(node, free, wanted, need.ranks)
+            named = core_mask(mask)
+        self.cores[node] = free ^ mask
+        self.count[node] -= wanted
+        if need.plain:
+            return NodeShare(node, ranks, named)
+        gpus: tuple[tuple[int, int], ...] = ()
+        if need.whole:
+            gpus = self._take_whole(node, need.whole * ranks)
+        elif need.share:
+            gpus = self._take_shares(node, need.share, ranks)
+        memory = need.memory * ranks
+        disk = need.disk * ranks
+        self.memory[node] -= memory
+        self.disk[node] -= disk
+        return NodeShare(node, ranks, named, gpus, memory, disk)
+
+    def carve_cores(self, node: int, count: int) -> list[Placement]:
+        """Take ``count`` single cores at once, each a placement of its own: the hot path of short tasks."""
+        free = self.cores[node]
+        named = self._mask_bytes
+        placements: list[Placement] = []
+        for _ in range(count):
+            mask = free & -free
+            free ^= mask
+            placements.append((NodeShare(node, 1, named[mask]),))
+        self.cores[node] = free
+        self.count[node] -= count
+        return placements
+
+    def settle(self, node: int) -> None:
+        """Put the node where its free resources belong in the index."""
+        count = self.count[node]
+        if self.state[node] != OPEN:
+            count = 0
+        base = self.index.base(self.whole[node], self.memory[node])
+        self._base[node] = base
+        self.index.move(node, base + count if count else -1)
+        part = self.part[node] if count else 0
+        noted = self._noted_part[node]
+        if part != noted:
+            if noted:
+                del self._partials[noted][node]
+                if not self._partials[noted]:
+                    self._partial_sizes ^= 1 << noted
+            if part:
+                self._partials[part][node] = None
+                self._partial_sizes |= 1 << part
+            self._noted_part[node] = part
+
+    def settle_cores(self, node: int) -> None:
+        """Do what ``settle`` does, when only the cores of the node have changed."""
+        if self.state[node] or self.part[node]:
+            self.settle(node)
+            return
+        count = self.count[node]
+        self.index.move(node, self._base[node] + count if count else -1)
+
+    def give_back(self, share: NodeShare) -> bool:
+        """Put a share back and settle the node; return False if it is lost. Raises InvariantViolated if it was free."""
+        node = share.node
+        state = self.state[node]
+        if state == LOST:
+            return False
+        mask = int.from_bytes(share.cores, "little")
+        free = self.cores[node]
+        if free & mask or mask > self._full(node):
+            raise InvariantViolated(
+                f"node {node}: cores {core_indices(share.cores)} are released, but {core_indices(core_mask(free & mask))} of "
+                f"them are free, on a node of {self.shape[node].cores}"
+            )
+        self.cores[node] = free | mask
+        count = self.count[node] = self.count[node] + mask.bit_count()
+        if share.gpus or share.memory or share.disk:
+            self._give_back_more(share)
+        elif not (state or self.part[node]):
+            self.index.move(node, self._base[node] + count)
+            return True
+        self.settle(node)
+        return True
+
+    def occupy(self, share: NodeShare) -> None:
+        """Take exactly this share and settle the node. Raises InvariantViolated, with nothing taken, if it is not free."""
+        node = share.node
+        if self.state[node] == LOST:
+            return
+        mask = int.from_bytes(share.cores, "little")
+        wanted: dict[int, int] = {}
+        for gpu, parts in share.gpus:
+            wanted[gpu] = wanted.get(gpu, 0) + parts
+        gpus = self.gpus[node]
+        short = (
+            mask & ~self.cores[node]
+            or any(gpu >= len(gpus) or gpus[gpu] < parts for gpu, parts in wanted.items())
+            or share.memory > self.memory[node]
+            or share.disk > self.disk[node]
+        )
+        if short:
+            raise InvariantViolated(
+                f"node {node}: {share} is to be occupied, but free are only cores {core_indices(core_mask(self.cores[node]))}, "
+                f"GPUs {gpus}, memory {self.memory[node]} and disk {self.disk[node]}"
+            )
+        self.cores[node] ^= mask
+        self.count[node] -= mask.bit_count()
+        for gpu, parts in wanted.items():
+            gpus[gpu] -= parts
+        if wanted:
+            self._count_gpus(node)
+        self.memory[node] -= share.memory
+        self.disk[node] -= share.disk
+        self.settle(node)
+
+    def set_state(self, node: int, state: int) -> None:
+        """Open, reserve or lose the node. A lost node has nothing free and stays lost."""
+        if self.state[node] == LOST:
+            return
+        self.state[node] = state
+        if state == LOST:
+            self.cores[node] = self.count[node] = self.memory[node] = self.disk[node] = 0
+            self.whole[node] = self.part[node] = 0
+            self.gpus[node] = [0] * len(self.gpus[node])
+        self.settle(node)
+
+    def started_gpus(self, share: int) -> list[int]:
+        """Return nodes of which a GPU in use has ``share`` 64ths free, tightest first, a bounded number of them."""
+        nodes: list[int] = []
+        sizes = self._partial_sizes >> share << share
+        while sizes and len(nodes) < _PARTIALS_SEEN:
+            lowest = sizes & -sizes
+            nodes.extend(self._partials[lowest.bit_length() - 1])
+            sizes ^= lowest
+        return nodes[:_PARTIALS_SEEN]
+
+    def _full(self, node: int) -> int:
+        return (1 << self.shape[node].cores) - 1
+
+    def _choose_cores(self, node: int, free: int, wanted: int, ranks: int) -> int:
+        """Return ``wanted`` of the free cores: inside one NUMA domain for a single rank if that can be, else the lowest."""
+        if ranks == 1 and self._domains[node]:
+            best = 0
+            for domain in self._domains[node]:
+                inside = free & domain
+                if inside.bit_count() >= wanted and (not best or inside.bit_count() < best.bit_count()):
+                    best = inside
+            free = best or free
+        if free.bit_count() == wanted:
+            return free
+        run = ((1 << wanted) - 1) << ((free & -free).bit_length() - 1)
+        if free & run == run:
+            return run
+        rest = free
+        for _ in range(wanted):
+            rest &= rest - 1
+        return free ^ rest
+
+    def _take_whole(self, node: int, wanted: int) -> tuple[tuple[int, int], ...]:
+        gpus = self.gpus[node]
+        taken = [gpu for gpu, free in enumerate(gpus) if free == GPU_SHARES][:wanted]
+        for gpu in taken:
+            gpus[gpu] = 0
+        self.whole[node] -= wanted
+        return tuple([(gpu, GPU_SHARES) for gpu in taken])
+
+    def _take_shares(self, node: int, share: int, ranks: int) -> tuple[tuple[int, int], ...]:
+        """Take a share for each rank from the GPU with least room, so that whole GPUs stay free as long as they can."""
+        gpus = self.gpus[node]
+        taken = []
+        for _ in range(ranks):
+            gpu = min([gpu for gpu, free in enumerate(gpus) if free >= share], key=gpus.__getitem__)
+            gpus[gpu] -= share
+            taken.append((gpu, share))
+        self._count_gpus(node)
+        return tuple(taken)
+
+    def _carve_node(self, need: Need, node: int, ranks: int) -> NodeShare:
+        """Take the whole node. The ranks' GPUs come first, then what is left of them, which is held all the same."""
+        gpus: list[tuple[int, int]] = []
+        if need.whole:
+            gpus.extend(self._take_whole(node, need.whole * ranks))
+        elif need.share:
+            gpus.extend(self._take_shares(node, need.share, ranks))
+        gpus.extend((gpu, free) for gpu, free in enumerate(self.gpus[node]) if free)
+        shape = self.shape[node]
+        taken = NodeShare(node, ranks, core_mask(self.cores[node]), tuple(gpus), shape.memory, shape.disk)
+        self.cores[node] = self.count[node] = self.memory[node] = self.disk[node] = 0
+        self.gpus[node] = [0] * shape.gpus
+        self.whole[node] = self.part[node] = 0
+        return taken
+
+    def _give_back_more(self, share: NodeShare) -> None:
+        node = share.node
+        gpus = self.gpus[node]
+        for gpu, parts in share.gpus:
+            gpus[gpu] += parts
+        if share.gpus:
+            self._count_gpus(node)
+        self.memory[node] += share.memory
+        self.disk[node] += share.disk
+        shape = self.shape[node]
+        if self.memory[node] > shape.memory or self.disk[node] > shape.disk or any(free > GPU_SHARES for free in gpus):
+            raise InvariantViolated(
+                f"node {node}: after the release of {share} more is free than there is: GPUs {gpus}, memory "
+                f"{self.memory[node]} of {shape.memory}, disk {self.disk[node]} of {shape.disk}"
+            )
+
+    def _count_gpus(self, node: int) -> None:
+        gpus = self.gpus[node]
+        self.whole[node] = gpus.count(GPU_SHARES)
+        self.part[node] = max([free for free in gpus if free < GPU_SHARES], default=0)
+
+    def faults(self) -> list[str]:
+        """Return what is inconsistent in the books (test aid)."""
+        faults = self.index.faults()
+        for node, shape in enumerate(self.shape):
+            gpus = self.gpus[node]
+            right = (
+                self.count[node] == self.cores[node].bit_count()
+                and 0 <= self.cores[node] <= self._full(node)
+                and all(0 <= free <= GPU_SHARES for free in gpus)
+                and self.whole[node] == gpus.count(GPU_SHARES)
+                and self.part[node] == max([free for free in gpus if free < GPU_SHARES], default=0)
+                and 0 <= self.memory[node] <= shape.memory
+                and 0 <= self.disk[node] <= shape.disk
+            )
+            listed = self.state[node] == OPEN and self.count[node] > 0
+            bucket = self.index.base(self.whole[node], self.memory[node]) + self.count[node] if listed else -1
+            part = self.part[node] if listed else 0
+            if not right or self.index.bucket_of[node] != bucket or self._noted_part[node] != part:
+                faults.append(
+                    f"node {node} (state {self.state[node]}): cores {self.cores[node]:b} counted as {self.count[node]}, GPUs "
+                    f"{gpus} counted as {self.whole[node]} whole and a part of {self.part[node]} (noted "
+                    f"{self._noted_part[node]}), memory {self.memory[node]}, disk {self.disk[node]}, bucket "
+                    f"{self.index.bucket_of[node]}, belongs in {bucket}"
+                )
+        for part, nodes in enumerate(self._partials):
+            for node in nodes:
+                if self._noted_part[node] != part:
+                    faults.append(f"node {node} is listed under a part of {part}, noted is {self._noted_part[node]}")
+        return faults

@@ -1,0 +1,180 @@
+"""Finds nodes for a need: one node that holds it all, else neighbours, else the tightest choice among the freest.
+
+A search looks at a bounded number of nodes. When the bound cut it short, ``cut`` is set, and the answer "none" is not
+final. Nodes count as near when their indices are near.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from pilotage.core.scheduling.index import lowest_run
+from pilotage.core.scheduling.need import Need
+from pilotage.core.scheduling.pool import Pool
+from pilotage.model.resources import GPU_SHARES
+
+Layout = list[tuple[int, int]]
+"""Pairs of a node and ranks there; the ranks are numbered in this order."""
+
+
+class Search:
+    """Searches in ``pool`` that look at no more than about ``bound`` nodes each, unless ``thorough``."""
+
+    def __init__(self, pool: Pool, bound: int) -> None:
+        self._pool = pool
+        self._index = pool.index
+        self._bound = bound
+        self._masks: dict[tuple[int, int], tuple[int, int]] = {}
+        self.thorough = False
+        self.cut = False
+        self.missing = 0
+        """How many ranks found no room in the last search over several nodes."""
+
+    def node(self, need: Need) -> int:
+        """Return an open node that can hold all ranks of ``need`` now, or -1."""
+        if need.plain:
+            return self._index.first(need.cores * need.ranks, -1)
+        if need.exclusive:
+            return self._idle_node(need)
+        ranks = need.ranks
+        gpus = need.whole * ranks
+        if need.share:
+            for node in self._pool.started_gpus(need.share):
+                if self._pool.capacity(need, node) >= ranks:
+                    return node
+            gpus = -(-ranks // (GPU_SHARES // need.share))
+        memory = need.memory * ranks
+        key = gpus, memory
+        masks = self._masks.get(key)
+        if masks is None:
+            if len(self._masks) >= 65536:
+                self._masks.clear()
+            masks = self._masks[key] = self._index.masks(gpus, memory)
+        certain, maybe = masks
+        cores = need.cores * ranks
+        if not need.disk:
+            node = self._index.first(cores, certain)
+            if node >= 0 or not maybe & self._index.levels:
+                return node
+            return self._look_through(need, cores, maybe)
+        return self._look_through(need, cores, certain | maybe)
+
+    def _look_through(self, need: Need, cores: int, mask: int) -> int:
+        seen = self._index.members(cores, mask, fullest=True)
+        for node in seen if self.thorough else islice(seen, self._bound):
+            if self._pool.capacity(need, node) >= need.ranks:
+                return node
+        if not self.thorough and next(seen, None) is not None:
+            self.cut = True
+        return -1
+
+    def _idle_node(self, need: Need) -> int:
+        for number, shape in enumerate(self._index.shapes):
+            if need.capacity(shape) >= need.ranks:
+                idle = self._index.idle(number)
+                if idle:
+                    return (idle & -idle).bit_length() - 1
+        return -1
+
+    def nodes(self, need: Need) -> Layout | None:
+        """Return open nodes that can hold the ranks of ``need`` together now, or None; ``missing`` then tells how many lack."""
+        if need.per_node in (0, need.ranks):
+            node = self.node(need)
+            if node >= 0:
+                return [(node, need.ranks)]
+        return self._neighbours(need) or self._freest(need)
+
+    def _neighbours(self, need: Need) -> Layout | None:
+        """Return idle nodes side by side."""
+        for number, shape in enumerate(self._index.shapes):
+            each = need.capacity(shape)
+            if need.per_node:
+                each = need.per_node if each >= need.per_node else 0
+            if each:
+                length = -(-need.ranks // each)
+                start = lowest_run(self._index.idle(number), length)
+                if start >= 0:
+                    last = need.ranks - each * (length - 1)
+                    return [(start + k, each) for k in range(length - 1)] + [(start + length - 1, last)]
+        return None
+
+    def _freest(self, need: Need) -> Layout | None:
+        """Return the nodes nearest to each other among those with most free."""
+        found: Layout = []
+        enough = room = 0
+        certain, maybe = self._index.masks(need.whole, need.memory)
+        limit = max(self._bound, 8 * need.ranks)
+        freest = self._index.members(need.cores, certain | maybe, fullest=False)
+        for seen, node in enumerate(freest, 1):
+            fit = self._pool.capacity(need, node)
+            if fit:
+                found.append((node, fit))
+                room += min(fit, need.per_node) if need.per_node else fit
+                if room >= need.ranks:
+                    # Some more than are needed, to choose near ones among them.
+                    enough = enough or 2 * len(found) + 16
+                    if len(found) >= enough:
+                        break
+            if seen >= limit and not self.thorough:
+                self.cut = True
+                break
+        layout = spread(found, need)
+        if layout is None:
+            # Whole-node limits can make the sum look sufficient: then any release may help.
+            self.missing = max(1, need.ranks - room)
+        return layout
+
+
+def spread(rooms: Layout, need: Need) -> Layout | None:
+    """Lay the ranks of ``need`` on the nearest of the nodes that have ``rooms`` for ranks, or return None.
+
+    >>> from pilotage.model.resources import Request
+    >>> spread([(9, 2), (1, 2), (4, 1), (5, 3)], Need(Request(ranks=4)))
+    [(4, 1), (5, 3)]
+    """
+    rooms = sorted(rooms)
+    if need.per_node:
+        return _spread_evenly(rooms, need)
+    window = tightest([room for _, room in rooms], need.ranks, [node for node, _ in rooms], [node for node, _ in rooms])
+    if window is None:
+        return None
+    left = need.ranks
+    layout = []
+    for node, room in rooms[window[0] : window[1]]:
+        layout.append((node, min(room, left)))
+        left -= room
+    return layout
+
+
+def _spread_evenly(rooms: Layout, need: Need) -> Layout | None:
+    each = need.per_node
+    full, rest = divmod(need.ranks, each)
+    whole = [node for node, room in rooms if room >= each]
+    length = full + bool(rest)
+    window = tightest([1] * len(whole), length, whole, whole)
+    if window is not None:
+        chosen = whole[window[0] : window[1]]
+        return [(node, each) for node in chosen[:full]] + [(node, rest) for node in chosen[full:]]
+    if rest and len(whole) == full:
+        # The last node may be one with room for the remainder only.
+        for node, room in reversed(rooms):
+            if rest <= room < each:
+                return [(each_node, each) for each_node in whole] + [(node, rest)]
+    return None
+
+
+def tightest(rooms: Sequence[int], wanted: int, begins: Sequence[int], ends: Sequence[int]) -> tuple[int, int] | None:
+    """Return the slice of ``rooms`` that sums to ``wanted`` at the least cost, ``ends[last] - begins[first]``, or None."""
+    best: tuple[int, int, int] | None = None
+    total = left = 0
+    for right, room in enumerate(rooms):
+        total += room
+        while total - rooms[left] >= wanted:
+            total -= rooms[left]
+            left += 1
+        if total >= wanted:
+            cost = (ends[right] - begins[left], left, right + 1)
+            if best is None or cost < best:
+                best = cost
+    return None if best is None else best[1:]

@@ -1,0 +1,167 @@
+"""A second set of books for the tests: it sees only what goes in and out of a scheduler, and objects to what breaks a promise.
+
+It knows nothing of how the scheduler works, so a fault there can't hide here.
+"""
+
+from __future__ import annotations
+
+from pilotage.core.scheduling import OVERTAKE, Assignment, GroupKey, Scheduler
+from pilotage.model.ids import TaskUid
+from pilotage.model.resources import GPU_SHARES, Node, NodeShape, Placement, Request, core_indices
+
+
+def nodes(count: int, cores: int = 8, gpus: int = 0, memory: int = 0, disk: int = 0, domain: int = 0) -> list[Node]:
+    """Return ``count`` equal nodes."""
+    return [Node(index, f"n{index}", NodeShape(cores, gpus, memory, disk), domain) for index in range(count)]
+
+
+def group(request: Request | None = None, priority: int = 0, **amounts: int | str | bool) -> GroupKey:
+    """Return the key of executables that ask for ``amounts``."""
+    return GroupKey("executable", request or Request(**amounts), priority)  # type: ignore[arg-type]
+
+
+def task(name: str | int) -> TaskUid:
+    return TaskUid(str(name))
+
+
+class Ledger:
+    """Drives a scheduler over ``machine`` and checks all that comes out of it."""
+
+    def __init__(self, machine: list[Node], scheduler: Scheduler | None = None, **bounds: float) -> None:
+        self.machine = machine
+        self.scheduler = scheduler or Scheduler(machine, **bounds)  # type: ignore[arg-type]
+        self.running: dict[TaskUid, Assignment] = {}
+        self.waiting: dict[TaskUid, tuple[int, GroupKey]] = {}
+        self.lost: set[int] = set()
+        self.node_of_tag: dict[str, int] = {}
+        self.story: list[object] = []
+        self.now = 0.0
+        self._arrivals = 0
+
+    def enqueue(self, key: GroupKey, *names: str | int) -> None:
+        uids = [task(name) for name in names]
+        if len(uids) == 1:
+            self.scheduler.enqueue(uids[0], key, self.now)
+        else:
+            self.scheduler.enqueue_many(uids, key, self.now)
+        for uid in uids:
+            self.waiting[uid] = (self._arrivals, key)
+            self._arrivals += 1
+
+    def withdraw(self, name: str | int) -> bool:
+        withdrawn = self.scheduler.withdraw(task(name))
+        assert withdrawn == (task(name) in self.waiting)
+        self.waiting.pop(task(name), None)
+        return withdrawn
+
+    def schedule(self, limit: int = 1000) -> list[Assignment]:
+        opened = self.scheduler.schedule(self.now, limit)
+        assert len(opened) <= limit
+        for lane in opened:
+            (uid,) = lane.tasks
+            _, key = self.waiting.pop(uid)
+            assert lane.group == key
+            self.running[uid] = lane
+            self.story.append((uid, lane.placement))
+            self._check_layout(lane.placement, key.request)
+        self.check()
+        return opened
+
+    def draw(self, name: str | int, count: int) -> list[TaskUid]:
+        """Draw for the lane on which ``name`` runs; the last of the drawn tasks then holds it."""
+        lane = self.running[task(name)]
+        stranded = {uid for uids, _ in self.scheduler.stranded() for uid in uids}
+        oldest = [entry for uid, entry in self.waiting.items() if entry[1] != lane.group and uid not in stranded]
+        drawn = self.scheduler.draw(lane.group, count)
+        assert len(drawn) <= count
+        for uid in drawn:
+            arrival, key = self.waiting.pop(uid)
+            assert key == lane.group
+            for other_arrival, other in oldest:
+                assert other.priority <= key.priority, f"{uid} was drawn while {other} waited"
+                assert other.priority < key.priority or arrival - other_arrival <= OVERTAKE
+        if drawn:
+            del self.running[task(name)]
+            self.running[drawn[-1]] = lane
+            self.story.append(tuple(drawn))
+        return drawn
+
+    def release(self, name: str | int) -> None:
+        lane = self.running.pop(task(name))
+        self.scheduler.release(lane.placement, lane.group.request)
+
+    def remove_node(self, index: int) -> None:
+        self.scheduler.remove_node(index)
+        self.lost.add(index)
+        self.node_of_tag = {tag: node for tag, node in self.node_of_tag.items() if node != index}
+
+
+    def check(self) -> None:
+        """Object to a core, GPU, block of memory or disk that is held twice, and to books that differ from these."""
+        cores: dict[int, int] = {}
+        gpus: dict[tuple[int, int], int] = {}
+        memory: dict[int, int] = {}
+        disk: dict[int, int] = {}
+        exclusive: set[int] = set()
+        tenants: dict[int, int] = {}
+        for lane in self.running.values():
+            for share in lane.placement:
+                mask = int.from_bytes(share.cores, "little")
+                assert not cores.get(share.node, 0) & mask, f"cores of node {share.node} are held twice"
+                cores[share.node] = cores.get(share.node, 0) | mask
+                for gpu, parts in share.gpus:
+                    gpus[share.node, gpu] = gpus.get((share.node, gpu), 0) + parts
+                memory[share.node] = memory.get(share.node, 0) + share.memory
+                disk[share.node] = disk.get(share.node, 0) + share.disk
+                tenants[share.node] = tenants.get(share.node, 0) + 1
+                if lane.group.request.exclusive:
+                    exclusive.add(share.node)
+        for node in self.machine:
+            shape = node.shape
+            assert cores.get(node.index, 0) < 1 << shape.cores
+            assert memory.get(node.index, 0) <= shape.memory
+            assert disk.get(node.index, 0) <= shape.disk
+        assert all(parts <= GPU_SHARES for parts in gpus.values())
+        assert all(tenants[node] == 1 for node in exclusive)
+        live = [node for node in self.machine if node.index not in self.lost]
+        free = self.scheduler.free()
+        alive = {node.index for node in live}
+        assert free.cores == sum(n.shape.cores - cores.get(n.index, 0).bit_count() for n in live)
+        held_shares = sum(parts for (node, _), parts in gpus.items() if node in alive)
+        assert free.gpu_shares == sum(n.shape.gpus for n in live) * GPU_SHARES - held_shares
+        assert free.memory == sum(n.shape.memory - memory.get(n.index, 0) for n in live)
+        assert free.disk == sum(n.shape.disk - disk.get(n.index, 0) for n in live)
+        assert self.scheduler.waiting() == len(self.waiting)
+        self.scheduler.check(lane.placement for lane in self.running.values())
+
+    def _check_layout(self, placement: Placement, request: Request) -> None:
+        assert sum(share.ranks for share in placement) == request.ranks
+        assert len({share.node for share in placement}) == len(placement)
+        assert not {share.node for share in placement} & self.lost
+        each = request.ranks_per_node
+        if each:
+            assert all(share.ranks == each for share in placement[:-1])
+            assert placement[-1].ranks == (request.ranks - 1) % each + 1
+        if request.colocate:
+            (share,) = placement
+            assert self.node_of_tag.setdefault(request.colocate, share.node) == share.node
+        for share in placement:
+            shape = self.machine[share.node].shape
+            if request.exclusive:
+                assert len(core_indices(share.cores)) == shape.cores
+                assert sum(parts for _, parts in share.gpus) == shape.gpus * GPU_SHARES
+                assert (share.memory, share.disk) == (shape.memory, shape.disk)
+            else:
+                assert len(core_indices(share.cores)) == share.ranks * request.cores
+                assert (share.memory, share.disk) == (share.ranks * request.memory, share.ranks * request.disk)
+            whole = -(-request.gpu_shares // GPU_SHARES) if request.gpu_shares >= GPU_SHARES else 0
+            per_rank = whole or bool(request.gpu_shares)
+            ranks_gpus = share.gpus[: share.ranks * per_rank]
+            assert len(ranks_gpus) == share.ranks * per_rank
+            if whole:
+                assert all(parts == GPU_SHARES for _, parts in ranks_gpus)
+                assert len({gpu for gpu, _ in ranks_gpus}) == len(ranks_gpus)
+            else:
+                assert all(parts == request.gpu_shares for _, parts in ranks_gpus)
+            if not request.exclusive:
+                assert len(ranks_gpus) == len(share.gpus)

@@ -1,0 +1,120 @@
+"""A seeded random walk over everything a scheduler can be asked, checked by the ledger after each step.
+
+Run as a program, ``python scheduling_walk.py SEED``, it prints a digest of all decisions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import sys
+
+from scheduling_ledger import Ledger, group
+
+from pilotage.core.scheduling import GroupKey, Scheduler
+from pilotage.model.resources import Node, NodeShape, Request
+
+
+def random_machine(chance: random.Random) -> list[Node]:
+    shapes = [
+        NodeShape(chance.choice((4, 8, 56)), chance.choice((0, 2, 8)), chance.choice((0, 40, 8192)), chance.choice((0, 30)))
+        for _ in range(chance.choice((1, 1, 2, 3)))
+    ]
+    return [
+        Node(index, f"n{index}", chance.choice(shapes), chance.choice((0, 4))) for index in range(chance.randint(1, 12))
+    ]
+
+
+def random_request(chance: random.Random) -> Request:
+    return Request(
+        ranks=chance.choice((1, 1, 1, 2, 3, 8, 16)),
+        cores=chance.choice((1, 1, 2, 3, 7)),
+        gpu_shares=chance.choice((0, 0, 0, 1, 16, 32, 40, 64, 100, 128)),
+        memory=chance.choice((0, 0, 1, 5, 13, 20)),
+        disk=chance.choice((0, 0, 0, 3, 10)),
+        ranks_per_node=chance.choice((0, 0, 0, 0, 1, 2, 4)),
+        colocate=chance.choice(("", "", "", "", "red", "blue")),
+        exclusive=chance.random() < 0.08,
+    )
+
+
+def random_groups(chance: random.Random, scheduler: Scheduler) -> list[GroupKey]:
+    """Return groups that the machine can satisfy, the simplest among them in any case."""
+    found = [group(Request())]
+    for _ in range(40):
+        request = random_request(chance)
+        if scheduler.refusal(request) is None:
+            found.append(group(request, chance.choice((0, 0, 0, 1, 5))))
+    return found
+
+
+def walk(seed: int, steps: int = 300) -> Ledger:
+    """Walk, then let everything end; raise AssertionError or InvariantViolated if a promise is broken."""
+    chance = random.Random(seed)
+    machine = random_machine(chance)
+    ledger = Ledger(
+        machine,
+        look_ahead=chance.choice((1, 4, 128)),
+        search_bound=chance.choice((1, 4, 256)),
+        overtake_limit=chance.choice((3, 20, 1024)),
+        patience_s=chance.choice((5.0, 1000.0)),
+        retry_bound=chance.choice((1, 64)),
+    )
+    groups = random_groups(chance, ledger.scheduler)
+    number = 0
+    losses = chance.choice((0, 0, 1)) if len(machine) > 3 else 0
+    for _ in range(steps):
+        ledger.now += chance.random()
+        step = chance.randrange(20)
+        if step < 7:
+            count = chance.choice((1, 1, 2, 5, 20))
+            ledger.enqueue(chance.choice(groups), *range(number, number + count))
+            number += count
+        elif step < 12:
+            ledger.schedule(chance.choice((1, 3, 100)))
+        elif step < 17 and ledger.running:
+            for uid in chance.sample(list(ledger.running), chance.randint(1, len(ledger.running))):
+                ledger.release(uid)
+        elif step == 17 and number:
+            name = chance.randrange(number)
+            if ledger.withdraw(name) and chance.random() < 0.3:
+                ledger.enqueue(chance.choice(groups), name)
+        elif step == 18 and ledger.running:
+            ledger.draw(chance.choice(list(ledger.running)), chance.choice((1, 2, 50)))
+        elif losses:
+            losses -= 1
+            ledger.remove_node(chance.randrange(len(machine)))
+        ledger.check()
+    for uids, reason in ledger.scheduler.stranded():
+        assert reason
+        for uid in uids:
+            ledger.withdraw(uid)
+    drain(ledger)
+    return ledger
+
+
+def drain(ledger: Ledger) -> None:
+    """Let everything end; what became stranded meanwhile is withdrawn, anything else must have run."""
+    for _ in range(20 * (len(ledger.waiting) + len(ledger.running) + 10)):
+        ledger.schedule()
+        for uids, reason in ledger.scheduler.stranded():
+            assert reason
+            for uid in uids:
+                ledger.withdraw(uid)
+        if not ledger.waiting and not ledger.running:
+            free = ledger.scheduler.free()
+            assert free.idle_nodes == free.nodes
+            return
+        for uid in list(ledger.running)[: max(1, len(ledger.running) // 2)]:
+            ledger.release(uid)
+        ledger.now += 1.0
+    raise AssertionError(f"never placed: {[ledger.scheduler.why(uid) for uid in list(ledger.waiting)[:5]]}")
+
+
+def digest(seed: int) -> str:
+    """Return a digest of every decision of a walk."""
+    return hashlib.sha256(repr(walk(seed).story).encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    print(digest(int(sys.argv[1])))
