@@ -12,6 +12,7 @@ from collections import deque
 
 _LENGTH = struct.Struct("<I")
 _READ_BYTES = 1 << 18
+_READS = 16
 _GATHER = 64
 
 
@@ -27,21 +28,24 @@ class FrameReader:
         self._buffer = bytearray()
 
     def read(self) -> list[bytes]:
-        """Return the complete frames that have arrived.
+        """Return the complete frames that have arrived; a call takes at most 4 MiB from the socket.
 
         Raises:
             Disconnected: the stream is at its end and all complete frames were returned before.
         """
         buffer = self._buffer
-        while True:
+        ended = ""
+        for _ in range(_READS):
             try:
                 chunk = self._connection.recv(_READ_BYTES)
             except BlockingIOError:
                 break
             except ConnectionError as error:
-                raise Disconnected(str(error)) from error
+                ended = str(error)
+                break
             if not chunk:
-                raise Disconnected("the stream ended")
+                ended = "the stream ended"
+                break
             buffer += chunk
             if len(chunk) < _READ_BYTES:
                 break
@@ -56,6 +60,9 @@ class FrameReader:
             position = end
         if position:
             del buffer[:position]
+        # An end that follows frames is met again, and told, by the next call.
+        if ended and not frames:
+            raise Disconnected(ended)
         return frames
 
 

@@ -1,0 +1,326 @@
+"""The channel between machines: ZeroMQ over TCP with CURVE, the agent a ROUTER and the client a DEALER.
+
+Import this module only where TCP is used: it imports ZeroMQ.
+
+Who may talk is decided by public key, before the first message: CURVE proves that a peer holds the key it shows, and the
+agent looks that up in its allow-list, which also gives the role. Everything else is refused, and so are peers that speak no
+CURVE. ZeroMQ asks for the decision over ZAP, a request on an inproc socket, which is answered in ``receive``: so there is no
+thread for it, and the roles are those of this moment.
+
+ZeroMQ's descriptors are edge-triggered, and sending can swallow an edge. So each channel has an ``epoll`` over ZeroMQ's
+descriptors and an ``eventfd`` of its own, which is set whenever, after a call, messages are left: from outside that is
+level-triggered.
+
+Queues are unbounded, as credit (``wire.link``) bounds what is under way. A connection is not made anew by ZeroMQ: a new one
+has to begin with a hello.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Mapping
+
+import zmq
+from zmq.utils import z85
+from zmq.utils.monitor import parse_monitor_message
+
+from pilotage.errors import ProtocolError
+from pilotage.wire.channel import AccessDenied, Disconnected, Peer, Role, may_say, refusal
+from pilotage.wire.codec import MAX_FRAME_BYTES, decode_from_agent, decode_from_client, encode
+from pilotage.wire.keys import KeyPair
+from pilotage.wire.messages import FromAgent, FromClient, Refused
+
+_DRAIN = 256
+_LINGER_MS = 1000
+_HANDSHAKE_MS = 10_000
+_HEARTBEAT_MS = 5_000
+_HEARTBEAT_TIMEOUT_MS = 30_000
+_ZAP_ADDRESS = "inproc://zeromq.zap.01"
+_ZAP_VERSION = b"1.0"
+_ZAP_DOMAIN = b"pilotage"
+
+_LOST = {
+    zmq.Event.DISCONNECTED: "the connection broke",
+    zmq.Event.CLOSED: "nobody listens there",
+    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "the handshake failed",
+    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "the agent has another key than its address says, or speaks another protocol",
+}
+
+_context_lock = threading.Lock()
+_client_context: tuple[int, zmq.Context[zmq.Socket[bytes]]] | None = None
+
+
+def _shared_context() -> zmq.Context[zmq.Socket[bytes]]:
+    """Return the context of all client channels of this process; a forked child gets its own."""
+    global _client_context
+    with _context_lock:
+        if _client_context is None or _client_context[0] != os.getpid():
+            _client_context = (os.getpid(), zmq.Context(io_threads=1))
+        return _client_context[1]
+
+
+class _Readiness:
+    """A level-triggered descriptor over ZeroMQ sockets."""
+
+    def __init__(self, *sockets: zmq.Socket[bytes]) -> None:
+        self._sockets = sockets
+        self._poll = select.epoll()
+        self._left = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll.register(self._left, select.EPOLLIN)
+        for socket in sockets:
+            self._poll.register(socket.FD, select.EPOLLIN)
+        self._is_set = False
+        self.refresh()
+
+    def fileno(self) -> int:
+        return self._poll.fileno()
+
+    def refresh(self, left: bool = False) -> None:
+        """Look what is left in the sockets; to be called after each use of one. ``left``: there is something else."""
+        # Asking for EVENTS makes ZeroMQ take in what its descriptor announced, and so resets the descriptor.
+        for socket in self._sockets:
+            if int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                left = True
+        if left and not self._is_set:
+            os.eventfd_write(self._left, 1)
+        elif self._is_set and not left:
+            os.eventfd_read(self._left)
+        self._is_set = left
+
+    def close(self) -> None:
+        self._poll.close()
+        os.close(self._left)
+
+
+class TcpAgentChannel:
+    """The agent's end. Made by ``bind``.
+
+    ZeroMQ cannot close one of many connections: ``drop`` makes the agent deaf and mute to the peer, which notices by the
+    missing heartbeats.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        router: zmq.Socket[bytes],
+        access: zmq.Socket[bytes],
+        allowed: Mapping[str, Role],
+    ) -> None:
+        self._context = context
+        self._router = router
+        self._access = access
+        self._allowed = allowed
+        self._dropped: set[Peer] = set()
+        self._readiness = _Readiness(router, access)
+        self._closed = False
+
+    @classmethod
+    def bind(cls, keys: KeyPair, allowed: Mapping[str, Role], address: str = "127.0.0.1", port: int = 0) -> TcpAgentChannel:
+        """Listen at a numeric IPv4 or IPv6 address; port 0 takes a free one (see ``endpoint``).
+
+        ``allowed`` maps public keys (Z85) to roles. It is looked at whenever a peer connects, so it may be changed.
+
+        Raises:
+            OSError: the address or port cannot be bound.
+        """
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        access = context.socket(zmq.REP)
+        router = context.socket(zmq.ROUTER)
+        try:
+            # Before the router, so that no peer connects while nobody decides.
+            access.bind(_ZAP_ADDRESS)
+            _configure(router, keys)
+            router.setsockopt(zmq.CURVE_SERVER, 1)
+            router.setsockopt(zmq.ZAP_DOMAIN, _ZAP_DOMAIN)
+            # Without this a missing decision would let everyone in.
+            router.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+            router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+            if ":" in address:
+                router.setsockopt(zmq.IPV6, 1)
+                address = f"[{address}]"
+            try:
+                router.bind(f"tcp://{address}:{port or '*'}")
+            except zmq.ZMQError as error:
+                raise OSError(error.errno, f"cannot listen at {address} port {port}: {error}") from error
+        except BaseException:
+            context.destroy(linger=0)
+            raise
+        return cls(context, router, access, allowed)
+
+    @property
+    def endpoint(self) -> str:
+        """Where the agent listens, as ``tcp://address:port``."""
+        return self._router.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+    def fileno(self) -> int:
+        return self._readiness.fileno()
+
+    def receive(self) -> list[tuple[Peer, FromClient]]:
+        messages: list[tuple[Peer, FromClient]] = []
+        self._decide_access()
+        router = self._router
+        for _ in range(_DRAIN):
+            try:
+                parts = router.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                break
+            peer = Peer(parts[0].bytes)
+            if peer in self._dropped:
+                continue
+            try:
+                if len(parts) != 2:
+                    raise ProtocolError(f"a message has {len(parts) - 1} parts instead of one")
+                message = decode_from_client(parts[1].bytes)
+            except ProtocolError as error:
+                self.send(peer, Refused(str(error)))
+                self.drop(peer)
+                continue
+            if may_say(Role(parts[1].get("User-Id")), message):
+                messages.append((peer, message))
+            else:
+                self.send(peer, refusal(message))
+        self._readiness.refresh()
+        return messages
+
+    def send(self, peer: Peer, message: FromAgent | bytes) -> bool:
+        if peer in self._dropped:
+            return False
+        try:
+            self._router.send_multipart((peer, message if isinstance(message, bytes) else encode(message)), zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return False
+        finally:
+            self._readiness.refresh()
+        return True
+
+    def drop(self, peer: Peer) -> None:
+        self._dropped.add(peer)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._readiness.close()
+        self._context.destroy(linger=_LINGER_MS)
+
+    def _decide_access(self) -> None:
+        while True:
+            try:
+                request = self._access.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            # version, request id, domain, address, routing id, mechanism, credentials: here the peer's public key
+            role = None
+            if len(request) == 7 and request[0] == _ZAP_VERSION and request[2] == _ZAP_DOMAIN and request[5] == b"CURVE":
+                role = self._allowed.get(z85.encode(request[6]).decode("ascii"))
+            code, text = (b"400", b"this key is not allowed") if role is None else (b"200", b"")
+            user = b"" if role is None else role.value.encode("ascii")
+            self._access.send_multipart([_ZAP_VERSION, request[1], code, text, user, b""])
+
+
+class TcpClientChannel:
+    """The client's end. Made by ``connect``."""
+
+    def __init__(self, dealer: zmq.Socket[bytes], monitor: zmq.Socket[bytes], endpoint: str) -> None:
+        self._dealer = dealer
+        self._monitor = monitor
+        self._endpoint = endpoint
+        self._lost: Disconnected | None = None
+        self._readiness = _Readiness(dealer, monitor)
+        self._closed = False
+
+    @classmethod
+    def connect(cls, endpoint: str, keys: KeyPair, server_key: str) -> TcpClientChannel:
+        """Begin to connect to the agent at ``tcp://host:port`` that has this public key (Z85).
+
+        Returns at once, and messages may be sent at once; a failure is raised by ``receive``.
+
+        Raises:
+            ProtocolError: ``endpoint`` is no such address.
+        """
+        dealer = _shared_context().socket(zmq.DEALER)
+        monitor = None
+        try:
+            _configure(dealer, keys)
+            dealer.setsockopt(zmq.CURVE_SERVERKEY, server_key.encode("ascii"))
+            dealer.setsockopt(zmq.RECONNECT_IVL, -1)
+            dealer.setsockopt(zmq.IPV6, int("[" in endpoint))
+            monitor = dealer.get_monitor_socket(sum(_LOST) | zmq.Event.HANDSHAKE_FAILED_AUTH)
+            try:
+                dealer.connect(endpoint)
+            except zmq.ZMQError as error:
+                raise ProtocolError(f"cannot connect to {endpoint!r}: {error}; it has to be tcp://host:port") from error
+        except BaseException:
+            if monitor is not None:
+                dealer.disable_monitor()
+            dealer.close(linger=0)
+            raise
+        return cls(dealer, monitor, endpoint)
+
+    def fileno(self) -> int:
+        return self._readiness.fileno()
+
+    def receive(self) -> list[FromAgent]:
+        # First the end of the connection, then its messages: so none that came before the end stays unread.
+        self._watch()
+        messages: list[FromAgent] = []
+        try:
+            for _ in range(_DRAIN):
+                messages.append(decode_from_agent(self._dealer.recv(zmq.NOBLOCK)))
+        except zmq.Again:
+            pass
+        finally:
+            self._readiness.refresh(self._lost is not None)
+        if self._lost is not None and not messages:
+            raise self._lost
+        return messages
+
+    def send(self, message: FromClient | bytes) -> bool:
+        if self._lost is not None:
+            return False
+        try:
+            self._dealer.send(message if isinstance(message, bytes) else encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            # Queues are unbounded: there is none any more, only the end of the connection still to be read.
+            return False
+        finally:
+            self._readiness.refresh()
+        return True
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._readiness.close()
+        self._dealer.disable_monitor()
+        self._dealer.close(linger=_LINGER_MS)
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
+            except zmq.Again:
+                return
+            if self._lost is not None:
+                continue
+            if event["event"] == zmq.Event.HANDSHAKE_FAILED_AUTH:
+                self._lost = AccessDenied(
+                    f"the agent at {self._endpoint} does not allow this key; add its public key to the agent's allow-list"
+                )
+            else:
+                self._lost = Disconnected(f"{self._endpoint}: {_LOST[zmq.Event(event['event'])]}")
+
+
+def _configure(socket: zmq.Socket[bytes], keys: KeyPair) -> None:
+    socket.set_hwm(0)
+    socket.setsockopt(zmq.LINGER, _LINGER_MS)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public.encode("ascii"))
+    socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret.encode("ascii"))

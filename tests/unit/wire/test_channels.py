@@ -1,0 +1,492 @@
+"""What every channel between client and agent does: one suite over the Unix socket, TCP with CURVE, and memory."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import pytest
+
+from pilotage.errors import InvalidRequest
+from pilotage.model.ids import Binding, PilotUid, SessionUid
+from pilotage.wire.channel import AccessDenied, AgentChannel, ClientChannel, Disconnected, Peer, Role, may_say
+from pilotage.wire.codec import encode
+from pilotage.wire.keys import KeyPair, generate_key_pair
+from pilotage.wire.memory import MemoryAgentChannel
+from pilotage.wire.messages import (
+    Acknowledge,
+    AgentHello,
+    Cancel,
+    ClientHello,
+    EndPilot,
+    FromAgent,
+    FromClient,
+    Heartbeat,
+    Inspect,
+    Refused,
+    Submit,
+)
+from pilotage.wire.unix import CLIENT_SOCKET, UnixAgentChannel, UnixClientChannel
+from pilotage.wire.zeromq import TcpAgentChannel, TcpClientChannel
+
+DEADLINE_S = 20.0
+HELLO = ClientHello(1, SessionUid("s"), 1, 0)
+WELCOME = AgentHello(1, SessionUid("s"), PilotUid("p"), 1, 0, [], 0.0)
+
+
+class Closing(Protocol):
+    def close(self) -> None: ...
+
+
+class Transport:
+    """Makes agents' and clients' ends of one kind, and closes them all at the end."""
+
+    def __init__(self, agent: Callable[[], AgentChannel], client: Callable[[], ClientChannel]) -> None:
+        self._opened: list[Closing] = []
+        self._make_client = client
+        self.agent = agent()
+        self._opened.append(self.agent)
+
+    def client(self) -> ClientChannel:
+        channel = self._make_client()
+        self._opened.append(channel)
+        return channel
+
+    def close(self) -> None:
+        for channel in reversed(self._opened):
+            channel.close()
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("private")
+    path.chmod(0o700)
+    return path
+
+
+@pytest.fixture(params=["unix", "tcp", "memory"])
+def transport(request: pytest.FixtureRequest, folder: Path) -> Iterator[Transport]:
+    if request.param == "unix":
+        path = folder / CLIENT_SOCKET
+        made = Transport(lambda: UnixAgentChannel.bind(path), lambda: UnixClientChannel.connect(path))
+    elif request.param == "memory":
+        memory = MemoryAgentChannel()
+        made = Transport(lambda: memory, memory.connect)
+    else:
+        server, own = generate_key_pair(), generate_key_pair()
+        tcp = TcpAgentChannel.bind(server, {own.public: Role.CLIENT})
+        made = Transport(lambda: tcp, lambda: TcpClientChannel.connect(tcp.endpoint, own, server.public))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def wait(*channels: AgentChannel | ClientChannel) -> None:
+    """Wait, by ``fileno`` alone, until one of the channels has something to do."""
+    ready, _, _ = select.select(channels, [], [], DEADLINE_S)
+    assert ready, "no channel became readable"
+
+
+def at_agent(agent: AgentChannel, count: int = 1, client: ClientChannel | None = None) -> list[tuple[Peer, FromClient]]:
+    """Receive at the agent, while the client's loop turns if one is given (it sends what did not fit before)."""
+    messages: list[tuple[Peer, FromClient]] = []
+    deadline = time.monotonic() + DEADLINE_S
+    while len(messages) < count:
+        assert time.monotonic() < deadline, f"{len(messages)} of {count} messages arrived"
+        wait(*([agent] if client is None else [agent, client]))
+        messages += agent.receive()
+        if client is not None:
+            assert client.receive() == []
+    return messages
+
+
+def at_client(client: ClientChannel, agent: AgentChannel, count: int = 1) -> list[FromAgent]:
+    """Receive at the client, while the agent's loop turns (it checks keys, and flushes)."""
+    messages: list[FromAgent] = []
+    deadline = time.monotonic() + DEADLINE_S
+    while len(messages) < count:
+        assert time.monotonic() < deadline, f"{len(messages)} of {count} messages arrived"
+        wait(agent, client)
+        assert agent.receive() == []
+        messages += client.receive()
+    return messages
+
+
+def until_lost(client: ClientChannel, *agents: AgentChannel) -> Disconnected:
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        assert time.monotonic() < deadline, "the client did not notice"
+        wait(client, *agents)
+        for agent in agents:
+            agent.receive()
+        try:
+            client.receive()
+        except Disconnected as error:
+            return error
+
+
+def submit(number: int, size: int = 0) -> Submit:
+    return Submit(number, Binding(1), msgspec.Raw(msgspec.msgpack.encode(b"x" * size)))
+
+
+def test_a_hello_is_answered(transport: Transport) -> None:
+    client = transport.client()
+    assert client.send(HELLO)
+    ((peer, message),) = at_agent(transport.agent)
+    assert message == HELLO
+    assert transport.agent.send(peer, WELCOME)
+    assert at_client(client, transport.agent) == [WELCOME]
+
+
+def test_messages_may_be_sent_encoded(transport: Transport) -> None:
+    client = transport.client()
+    assert client.send(encode(HELLO))
+    ((peer, message),) = at_agent(transport.agent)
+    assert message == HELLO
+    assert transport.agent.send(peer, encode(WELCOME))
+    assert at_client(client, transport.agent) == [WELCOME]
+
+
+def test_each_client_is_a_peer_of_its_own_and_gets_its_own_answers(transport: Transport) -> None:
+    clients = [transport.client() for _ in range(3)]
+    for index, client in enumerate(clients):
+        client.send(Inspect(index, ""))  # type: ignore[arg-type]
+    asked = at_agent(transport.agent, 3)
+    assert len({peer for peer, _ in asked}) == 3
+    for peer, message in asked:
+        assert isinstance(message, Inspect)
+        transport.agent.send(peer, Acknowledge(message.question, 0))
+    for index, client in enumerate(clients):
+        assert at_client(client, transport.agent) == [Acknowledge(index, 0)]
+
+
+def test_many_messages_arrive_in_order_though_readiness_is_looked_at_alone(transport: Transport) -> None:
+    client = transport.client()
+    for number in range(1, 2001):
+        client.send(Acknowledge(number, 0))
+    received = at_agent(transport.agent, 2000, client)
+    assert [message.received for _, message in received] == list(range(1, 2001))  # type: ignore[union-attr]
+
+
+def test_a_channel_stays_readable_while_messages_are_left(transport: Transport) -> None:
+    client = transport.client()
+    client.send(HELLO)
+    ((peer, _),) = at_agent(transport.agent)
+    for number in range(1, 1001):
+        transport.agent.send(peer, Acknowledge(number, 0))
+        # Sending takes note of what has arrived; that must not hide it from who waits.
+        client.send(Heartbeat())
+    received: list[FromAgent] = []
+    heartbeats: list[tuple[Peer, FromClient]] = []
+    deadline = time.monotonic() + DEADLINE_S
+    while len(received) < 1000 or len(heartbeats) < 1000:
+        assert time.monotonic() < deadline
+        wait(client, transport.agent)
+        received += client.receive()
+        heartbeats += transport.agent.receive()
+    assert [message.received for message in received] == list(range(1, 1001))  # type: ignore[union-attr]
+    assert {message for _, message in heartbeats} == {Heartbeat()}
+
+
+def test_a_drained_channel_is_not_readable(transport: Transport) -> None:
+    client = transport.client()
+    client.send(HELLO)
+    ((peer, _),) = at_agent(transport.agent)
+    transport.agent.send(peer, WELCOME)
+    at_client(client, transport.agent)
+    # What is under way by itself (an access decision, a handshake's last step) may still wake once or twice, not for ever.
+    for channel in (client, transport.agent):
+        deadline = time.monotonic() + DEADLINE_S
+        while select.select([channel], [], [], 0)[0]:
+            assert channel.receive() == []
+            assert time.monotonic() < deadline, "the channel stays readable with nothing to do"
+
+
+def test_large_messages_pass_in_both_directions_at_once(transport: Transport) -> None:
+    client = transport.client()
+    client.send(HELLO)
+    ((peer, _),) = at_agent(transport.agent)
+    size, count = 3_000_000, 4
+    for number in range(1, count + 1):
+        assert client.send(submit(number, size))
+        assert transport.agent.send(peer, submit_like_answer(number, size))
+    sizes: list[int] = []
+    answers: list[FromAgent] = []
+    deadline = time.monotonic() + DEADLINE_S
+    while len(sizes) < count or len(answers) < count:
+        assert time.monotonic() < deadline
+        wait(client, transport.agent)
+        for _, message in transport.agent.receive():
+            assert isinstance(message, Submit)
+            sizes.append(len(bytes(message.batch)))
+        answers += client.receive()
+    assert all(got > size for got in sizes)
+    assert [len(answer.reason) for answer in answers] == [size] * count  # type: ignore[union-attr]
+
+
+def submit_like_answer(number: int, size: int) -> Refused:
+    return Refused(str(number % 10) * size)
+
+
+def test_a_frame_that_is_no_message_is_refused_and_its_sender_dropped(transport: Transport) -> None:
+    bad, good = transport.client(), transport.client()
+    bad.send(b"\xc1 this is no MessagePack")
+    (answer,) = at_client(bad, transport.agent)
+    assert isinstance(answer, Refused)
+    assert "same version of Pilotage" in answer.reason
+    good.send(HELLO)
+    assert [message for _, message in at_agent(transport.agent)] == [HELLO]
+
+
+def test_a_peer_that_left_cannot_be_sent_to(transport: Transport) -> None:
+    client = transport.client()
+    client.send(HELLO)
+    ((peer, _),) = at_agent(transport.agent)
+    client.close()
+    deadline = time.monotonic() + DEADLINE_S
+    while transport.agent.send(peer, Heartbeat()):
+        assert time.monotonic() < deadline, "the agent did not notice"
+        transport.agent.receive()
+
+
+def test_a_peer_that_never_was_cannot_be_sent_to(transport: Transport) -> None:
+    assert transport.agent.send(Peer(b"nobody"), Heartbeat()) is False
+
+
+def test_a_dropped_peer_is_neither_heard_nor_told(transport: Transport) -> None:
+    client = transport.client()
+    client.send(HELLO)
+    ((peer, _),) = at_agent(transport.agent)
+    transport.agent.drop(peer)
+    client.send(HELLO)
+    other = transport.client()
+    other.send(Heartbeat())
+    assert [message for _, message in at_agent(transport.agent)] == [Heartbeat()]
+    assert transport.agent.send(peer, Heartbeat()) is False
+
+
+def test_a_client_learns_that_the_agent_is_gone_after_what_it_sent_before(transport: Transport) -> None:
+    client = transport.client()
+    client.send(HELLO)
+    ((peer, _),) = at_agent(transport.agent)
+    transport.agent.send(peer, WELCOME)
+    assert at_client(client, transport.agent) == [WELCOME]
+    transport.agent.close()
+    until_lost(client)
+    assert client.send(HELLO) is False
+    with pytest.raises(Disconnected):
+        client.receive()
+    wait(client)
+
+
+def test_closing_twice_does_nothing(transport: Transport) -> None:
+    client = transport.client()
+    client.close()
+    client.close()
+    transport.agent.close()
+    transport.agent.close()
+
+
+# The Unix socket
+
+
+def test_the_socket_needs_a_private_folder(folder: Path) -> None:
+    folder.chmod(0o755)
+    with pytest.raises(InvalidRequest, match="mode 0755 where 0700 is required"):
+        UnixAgentChannel.bind(folder / CLIENT_SOCKET)
+
+
+def test_the_socket_needs_a_folder(folder: Path) -> None:
+    with pytest.raises(InvalidRequest, match="there is no folder"):
+        UnixAgentChannel.bind(folder / "missing" / CLIENT_SOCKET)
+
+
+def test_a_link_to_a_private_folder_is_no_private_folder(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(InvalidRequest, match="is not a folder"):
+        UnixAgentChannel.bind(tmp_path / "link" / CLIENT_SOCKET)
+
+
+def test_a_socket_path_that_the_system_does_not_allow_is_named(folder: Path) -> None:
+    deep = folder / ("d" * 100)
+    deep.mkdir(mode=0o700)
+    with pytest.raises(InvalidRequest, match="more than the 107"):
+        UnixAgentChannel.bind(deep / CLIENT_SOCKET)
+
+
+def test_the_socket_of_a_dead_agent_is_replaced_but_not_that_of_a_living_one(folder: Path) -> None:
+    path = folder / CLIENT_SOCKET
+    first = UnixAgentChannel.bind(path)
+    try:
+        with pytest.raises(InvalidRequest, match="another agent listens"):
+            UnixAgentChannel.bind(path)
+    finally:
+        first._listener.close()  # dies without tidying up
+        assert path.exists()
+    second = UnixAgentChannel.bind(path)
+    second.close()
+    assert not path.exists()
+
+
+def test_nobody_at_the_socket_is_told(folder: Path) -> None:
+    with pytest.raises(Disconnected, match="no agent answers at"):
+        UnixClientChannel.connect(folder / CLIENT_SOCKET)
+
+
+def test_another_user_is_refused_by_both_sides(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = UnixAgentChannel.bind(folder / CLIENT_SOCKET)
+    try:
+        client = UnixClientChannel.connect(folder / CLIENT_SOCKET)
+        with monkeypatch.context() as patch:
+            patch.setattr("pilotage.wire.unix._peer_uid", lambda stream: 12345)
+            wait(agent)
+            assert agent.receive() == []
+            with pytest.raises(AccessDenied, match="runs as user 12345"):
+                UnixClientChannel.connect(folder / CLIENT_SOCKET)
+        until_lost(client)
+        client.close()
+    finally:
+        agent.close()
+
+
+# TCP
+
+
+class Tcp:
+    """An agent at a TCP port that allows one client and one observer."""
+
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        self.server, self.client, self.observer = (generate_key_pair() for _ in range(3))
+        self.allowed = {self.client.public: Role.CLIENT, self.observer.public: Role.OBSERVER}
+        self.agent = TcpAgentChannel.bind(self.server, self.allowed, address)
+
+    def connect(self, keys: KeyPair, server_key: str = "") -> TcpClientChannel:
+        return TcpClientChannel.connect(self.agent.endpoint, keys, server_key or self.server.public)
+
+
+@pytest.fixture
+def tcp() -> Iterator[Tcp]:
+    made = Tcp()
+    try:
+        yield made
+    finally:
+        made.agent.close()
+
+
+def test_a_key_that_is_not_on_the_list_is_denied(tcp: Tcp) -> None:
+    stranger = tcp.connect(generate_key_pair())
+    stranger.send(HELLO)
+    error = until_lost(stranger, tcp.agent)
+    assert isinstance(error, AccessDenied)
+    assert "allow-list" in str(error)
+    stranger.close()
+    known = tcp.connect(tcp.client)
+    known.send(Heartbeat())
+    assert [message for _, message in at_agent(tcp.agent)] == [Heartbeat()]
+    known.close()
+
+
+def test_a_key_may_be_added_while_the_agent_listens(tcp: Tcp) -> None:
+    keys = generate_key_pair()
+    tcp.allowed[keys.public] = Role.CLIENT
+    client = tcp.connect(keys)
+    client.send(HELLO)
+    assert [message for _, message in at_agent(tcp.agent)] == [HELLO]
+    client.close()
+
+
+def test_a_peer_without_the_secret_of_an_allowed_key_is_not_heard(tcp: Tcp) -> None:
+    thief = tcp.connect(KeyPair(tcp.client.public, generate_key_pair().secret))
+    thief.send(HELLO)
+    until_lost(thief, tcp.agent)
+    assert tcp.agent.receive() == []
+    thief.close()
+
+
+def test_a_client_does_not_talk_to_an_agent_of_another_key(tcp: Tcp) -> None:
+    misled = tcp.connect(tcp.client, generate_key_pair().public)
+    misled.send(HELLO)
+    assert not isinstance(until_lost(misled, tcp.agent), AccessDenied)
+    assert tcp.agent.receive() == []
+    misled.close()
+
+
+@pytest.mark.parametrize("mechanism", ["null", "plain"])
+def test_a_peer_that_speaks_no_curve_is_not_heard(tcp: Tcp, mechanism: str) -> None:
+    import zmq
+
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    dealer = context.socket(zmq.DEALER)
+    try:
+        if mechanism == "plain":
+            dealer.plain_username, dealer.plain_password = b"client", b"client"
+        failed = zmq.Event.HANDSHAKE_FAILED_PROTOCOL | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.DISCONNECTED
+        monitor = dealer.get_monitor_socket(failed)
+        dealer.connect(tcp.agent.endpoint)
+        dealer.send(encode(HELLO))
+        assert monitor.poll(int(DEADLINE_S * 1000)), "the agent let the handshake stand"
+        assert tcp.agent.receive() == []
+        dealer.disable_monitor()
+    finally:
+        context.destroy(linger=0)
+
+
+def test_nobody_at_the_port_is_told(tcp: Tcp) -> None:
+    endpoint = tcp.agent.endpoint
+    tcp.agent.close()
+    late = TcpClientChannel.connect(endpoint, tcp.client, tcp.server.public)
+    assert "nobody listens there" in str(until_lost(late))
+    late.close()
+
+
+def test_an_observer_may_ask_but_not_submit(tcp: Tcp) -> None:
+    observer = tcp.connect(tcp.observer)
+    observer.send(submit(1))
+    (answer,) = at_client(observer, tcp.agent)
+    assert isinstance(answer, Refused)
+    assert "may only observe" in answer.reason
+    observer.send(Inspect(1, ""))  # type: ignore[arg-type]
+    assert [message for _, message in at_agent(tcp.agent)] == [Inspect(1, "")]  # type: ignore[arg-type]
+    observer.close()
+
+
+@pytest.mark.parametrize(
+    ("message", "observer_may"),
+    [
+        (HELLO, False),
+        (ClientHello(1, SessionUid("s"), 1, 0, observer=True), True),
+        (Heartbeat(), True),
+        (Acknowledge(1, 1), True),
+        (Inspect(1, ""), True),  # type: ignore[arg-type]
+        (Cancel(0, []), True),
+        (Cancel(1, []), False),
+        (EndPilot(1), False),
+        (submit(1), False),
+    ],
+)
+def test_roles(message: FromClient, observer_may: bool) -> None:
+    assert may_say(Role.OBSERVER, message) is observer_may
+    assert may_say(Role.CLIENT, message)
+
+
+def test_ipv6(tcp: Tcp) -> None:
+    try:
+        six = Tcp("::1")
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    client = six.connect(six.client)
+    client.send(HELLO)
+    assert [message for _, message in at_agent(six.agent)] == [HELLO]
+    client.close()
+    six.agent.close()
+
+
+def test_a_port_in_use_is_told(tcp: Tcp) -> None:
+    port = int(tcp.agent.endpoint.rsplit(":", 1)[1])
+    with pytest.raises(OSError, match=f"cannot listen at 127.0.0.1 port {port}"):
+        TcpAgentChannel.bind(tcp.server, {}, port=port)
