@@ -1,0 +1,376 @@
+"""A function worker: takes calls from the agent, runs them one after another, tells how they ended.
+
+The way of a call: a ``Launch`` puts it into the queue; its turn comes, and its number is written to the shared ``progress``;
+it runs; its end joins those not yet told. They are told together, as one numbered frame: when the queue is empty, when they
+are ``BATCH_ENDS`` (as many as the agent launches together, so that it can send the next while this worker goes on), when the
+oldest is ``BATCH_S`` old, and after a call so long that a frame of its own costs nothing beside it. A long call that nobody
+could foresee holds up nothing either: see ``attendant``. At the same moments the worker looks at what the agent says.
+
+The end of this process is the agent's business, through the spawner: that is how a running call is cancelled. Signals are the
+user's own. Should the handler of a function that is long over raise while this module's own code runs, the worker drops the
+connection and begins a new one, which sets both sides straight.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import traceback
+from collections import deque
+from pathlib import Path
+from time import monotonic, time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pilotage.errors import BackendError, InvariantViolated, SerializationError
+from pilotage.model.execution import AttemptEnd, Execution, LaneTasks
+from pilotage.model.ids import Attempt, LaneId, RunnerId, TemplateId
+from pilotage.model.payload import INLINE_LIMIT_BYTES, Payload
+from pilotage.model.resources import core_indices
+from pilotage.model.workload import Row, Template
+from pilotage.wire.runner_messages import (
+    DefineTemplates,
+    EndTasks,
+    Launch,
+    RecallTasks,
+    StopRunner,
+    TasksReturned,
+    TasksStarted,
+    ToRunner,
+)
+from pilotage.wire.runner_settings import RunnerSettings
+from pilotage.workers import current
+from pilotage.workers.attendant import EXIT_BROKEN, Attendant
+from pilotage.workers.calls import Function, Home, failed
+from pilotage.workers.link import AgentLink, say
+from pilotage.workers.progress import CONNECTION, FIRST, LAST, NEVER, REACHED, create_progress
+
+if TYPE_CHECKING:
+    from pilotage.log.blobs import BlobStore
+
+BATCH_ENDS = 128
+BATCH_S = 0.02
+LONG_CALL_S = 0.005
+LARGE_BYTES = 8 << 20
+"""Results that go to the blob store are written together, up to this size."""
+
+EXIT_ORPHANED = 75
+"""Exit status of a worker that had no agent for too long."""
+
+Call = tuple[Attempt, Row]
+
+_REMEMBERED_LANES = 1024
+
+
+class Worker:
+    """The worker of this process. ``run`` returns the exit status when the worker has been stopped, or has no agent."""
+
+    def __init__(self, folder: Path, worker: RunnerId, settings: RunnerSettings) -> None:
+        self.idle = True
+        self.begun = 0
+        self._settings = settings
+        self._words = create_progress(folder, worker)
+        self._link = AgentLink(folder, worker, self._begin_connection)
+        self._attendant = Attendant(self)
+        self._home = Home()
+        self._blobs: BlobStore | None = None
+        self._templates: dict[TemplateId, Template] = {}
+        self._functions: dict[TemplateId, Function] = {}
+        # A call; None for one that was returned, which keeps the numbers of those behind it; a set of cores to move to.
+        self._queue: deque[Call | frozenset[int] | None] = deque()
+        self._number = 0
+        self._running: Call | None = None
+        self._running_since = 0.0
+        self._ends: list[AttemptEnd] = []
+        self._ends_since = 0.0
+        self._large_bytes = 0
+        self._lane_cores: dict[LaneId, frozenset[int]] = {}
+        self._queued_cores: frozenset[int] | None = None
+        self._stop_at: float | None = None
+        self._exit_status = 0
+        self._forked = False
+        self._told_running = (0, 0)
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve the agent until it says stop, or until there has been none for the orphan timeout."""
+        os.register_at_fork(after_in_child=self._after_fork)
+        broken_at = -1
+        while True:
+            try:
+                while self._stop_at is None:
+                    self._run_calls()
+                    self._exchange()
+                    if not self._queue:
+                        self._wait()
+                self._drain()
+                return self._exit_status
+            except BaseException as error:  # root of the process: a handler that a function left behind raised in our code
+                self._attendant.baton.acquire(timeout=1.0)
+                say(traceback.format_exc())
+                if self.begun == broken_at:
+                    return EXIT_BROKEN
+                broken_at = self.begun
+                self._recover(error)
+
+    def _run_calls(self) -> None:
+        """Run what is queued. The baton is held, except while the user's code runs."""
+        queue, words, functions = self._queue, self._words, self._functions
+        attendant, baton = self._attendant, self._attendant.baton
+        if queue:
+            self.idle = False
+            attendant.wake()
+        while queue and self._stop_at is None:
+            call = queue.popleft()
+            if not isinstance(call, tuple):
+                self._pass_by(call)
+                continue
+            attempt, row = call
+            number = self._number = self._number + 1
+            words[REACHED] = number
+            # Read after the number was written: see ``progress``.
+            if number >= words[FIRST] and number <= words[LAST]:
+                self._link.tell(TasksReturned([(row.uid, attempt)]))
+                continue
+            self._running = current.call = call
+            started = self._running_since = time()
+            self.begun += 1
+            function = functions.get(row.template)
+            # From here to its return the user's code may run: imported, opened, called, pickled.
+            baton.release()
+            try:
+                if function is None:
+                    function = self._open(row.template)
+                end = function.run(attempt, row, started)
+            finally:
+                baton.acquire()
+            if self._forked:
+                os._exit(0)
+            if attendant.attending:
+                attendant.dismiss()
+            ended = end.ended
+            ends = self._ends
+            if not ends:
+                self._ends_since = ended
+            ends.append(end)
+            self._running = current.call = None
+            result = end.result
+            if isinstance(result, bytes) and len(result) > INLINE_LIMIT_BYTES:
+                self._large_bytes += len(result)
+            if (
+                len(ends) >= BATCH_ENDS
+                or ended - self._ends_since > BATCH_S
+                or ended - started > LONG_CALL_S
+                or self._large_bytes > LARGE_BYTES
+            ):
+                self._exchange()
+        self.idle = True
+
+    def _pass_by(self, item: frozenset[int] | None) -> None:
+        if item is None:
+            self._number = self._words[REACHED] = self._number + 1
+            return
+        try:
+            os.sched_setaffinity(0, item)
+        except OSError as error:
+            say(f"cannot run on cores {sorted(item)}: {error.strerror}; calls go on where they were")
+
+    def _open(self, template_id: TemplateId) -> Function:
+        template = self._templates.get(template_id)
+        if template is None:
+            raise InvariantViolated(f"a task follows template {template_id}, which was never defined for this worker")
+        function = self._functions[template_id] = Function(template, self._load, self._home)
+        return function
+
+    def _exchange(self) -> None:
+        """Tell what has ended, and take in what the agent says. With the baton held."""
+        self._flush_output()
+        self._tell_ends()
+        link = self._link
+        link.send()
+        for message in link.receive():
+            self._handle(message)
+        link.send()
+
+    def _wait(self) -> None:
+        """Wait until the agent says something, or until it is time to look for one."""
+        poll = select.poll()
+        descriptor, events, limit_s = self._waiting_for()
+        if descriptor >= 0:
+            poll.register(descriptor, events)
+        poll.poll(None if limit_s is None else limit_s * 1000)
+
+    def _waiting_for(self) -> tuple[int, int, float | None]:
+        interest = self._link.interest()
+        if interest is not None:
+            descriptor, full = interest
+            return descriptor, select.POLLIN | select.POLLOUT if full else select.POLLIN, None
+        lost_since = self._link.lost_since
+        if lost_since is not None and monotonic() - lost_since > self._settings.orphan_timeout_s:
+            say(f"no agent for {self._settings.orphan_timeout_s} s; this worker ends")
+            self._exit_status = EXIT_ORPHANED
+            self._stop_at = monotonic()
+        return -1, 0, self._link.retry_in_s()
+
+    def attend(self) -> tuple[int, int, float | None]:
+        """What the attendant does while a call takes long; see ``Attended``."""
+        # Told once for each call and connection: a new agent does not know which of the calls that are held runs.
+        told = (self.begun, self._words[CONNECTION])
+        if self._running is not None and told != self._told_running:
+            self._told_running = told
+            attempt, row = self._running
+            self._link.tell(TasksStarted([(row.uid, attempt, os.getpid(), self._running_since)]))
+        self._exchange()
+        descriptor, events, limit_s = self._waiting_for()
+        if self._stop_at is not None:
+            limit_s = max(0.0, self._stop_at - monotonic())
+            if limit_s == 0.0:
+                os._exit(self._exit_status)
+        return descriptor, events, limit_s
+
+    # -- what the agent says ------------------------------------------------------------------------------------------
+
+    def _handle(self, message: ToRunner) -> None:
+        if isinstance(message, Launch):
+            for lane in message.lanes:
+                if self._settings.bind:
+                    self._queue_cores(lane)
+                self._queue.extend(lane.tasks)
+        elif isinstance(message, DefineTemplates):
+            self._templates.update(message.templates)
+        elif isinstance(message, (RecallTasks, EndTasks)):
+            self._return(set(message.executions))
+        elif isinstance(message, StopRunner):
+            self._return(set(self._held()))
+            self._stop_at = monotonic() + message.grace_s
+
+    def _queue_cores(self, lane: LaneTasks) -> None:
+        """Queue the move to the cores of this lane, if they are others than those of the call queued before."""
+        cores = self._lane_cores.pop(lane.lane, frozenset())
+        if lane.placement:
+            cores = frozenset(core_indices(lane.placement[0].cores))
+        if len(self._lane_cores) >= _REMEMBERED_LANES:
+            del self._lane_cores[next(iter(self._lane_cores))]
+        self._lane_cores[lane.lane] = cores
+        if cores and cores != self._queued_cores:
+            self._queued_cores = cores
+            self._queue.append(cores)
+
+    def _return(self, executions: set[Execution]) -> None:
+        """Give back what of these is queued. The numbers of the calls behind stay what they are."""
+        returned = []
+        for position, call in enumerate(self._queue):
+            if isinstance(call, tuple) and (execution := (call[1].uid, call[0])) in executions:
+                self._queue[position] = None
+                returned.append(execution)
+        if returned:
+            self._link.tell(TasksReturned(returned))
+
+    # -- what is told -------------------------------------------------------------------------------------------------
+
+    def _held(self) -> list[Execution]:
+        return [(call[1].uid, call[0]) for call in self._queue if isinstance(call, tuple)]
+
+    def _begin_connection(self) -> list[Execution]:
+        """Number the calls anew for a hello, and return what is held in the order of the numbers."""
+        # What has ended is told under a number before the hello says which numbers were told.
+        self._tell_ends()
+        words, queue = self._words, self._queue
+        first, last, number = words[FIRST], words[LAST], self._number
+        kept: list[Call | frozenset[int]] = []
+        for call in queue:
+            if not isinstance(call, frozenset):
+                number += 1
+            # What an agent has recalled it may already have run elsewhere.
+            if call is not None and (isinstance(call, frozenset) or not first <= number <= last):
+                kept.append(call)
+        queue.clear()
+        queue.extend(kept)
+        words[CONNECTION] += 1
+        words[FIRST] = NEVER
+        self._number = words[REACHED] = 0 if self._running is None else 1
+        if self._running is None:
+            return self._held()
+        attempt, row = self._running
+        return [(row.uid, attempt), *self._held()]
+
+    def _tell_ends(self) -> None:
+        ends = self._ends
+        if ends:
+            if self._large_bytes:
+                ends = self._store_large(ends)
+            self._link.tell_ends(ends)
+            self._ends = []
+
+    def _store_large(self, ends: list[AttemptEnd]) -> list[AttemptEnd]:
+        """Return the ends with the names of blobs in the place of results too large for a message."""
+        self._large_bytes = 0
+        results = [end.result if isinstance(end.result, bytes) else b"" for end in ends]
+        try:
+            payloads = self._blob_store().put_many(results)
+        except BackendError as error:
+            return [
+                self._not_stored(end, error) if len(result) > INLINE_LIMIT_BYTES else end
+                for end, result in zip(ends, results, strict=True)
+            ]
+        return [
+            end if payload is result else msgspec.structs.replace(end, result=payload)
+            for end, result, payload in zip(ends, results, payloads, strict=True)
+        ]
+
+    def _not_stored(self, end: AttemptEnd, error: BackendError) -> AttemptEnd:
+        refusal = SerializationError(f"the result of task {end.task!r} cannot be kept: {error}")
+        row = Row(end.task, TemplateId(0))
+        return msgspec.structs.replace(failed(row, end.attempt, refusal), started=end.started, ended=end.ended)
+
+    def _load(self, payload: Payload) -> bytes:
+        return payload if isinstance(payload, bytes) else self._blob_store().get(payload)
+
+    def _blob_store(self) -> BlobStore:
+        if self._blobs is None:
+            from pilotage.log.blobs import BlobStore  # only here: most workers meet no blob
+
+            self._blobs = BlobStore(Path(self._settings.blob_folder))
+        return self._blobs
+
+    def _flush_output(self) -> None:
+        """Write what functions have printed, lest it be lost with this process."""
+        for stream in (sys.__stdout__, sys.__stderr__):
+            try:
+                if stream is not None:
+                    stream.flush()
+            except (OSError, ValueError):
+                # A function closed it; it is the user's own.
+                continue
+
+    # -- ends and accidents -------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Send what is queued, for as long as the agent gave."""
+        deadline = max(monotonic() + 1.0, self._stop_at or 0.0)
+        self._exchange()
+        while (interest := self._link.interest()) and interest[1] and monotonic() < deadline:
+            poll = select.poll()
+            poll.register(interest[0], select.POLLOUT)
+            poll.poll(1000)
+            self._link.send()
+
+    def _recover(self, error: BaseException) -> None:
+        """Set everything straight after an exception at any place: end the call that ran, and connect anew."""
+        if self._attendant.attending:
+            self._attendant.dismiss()
+        if self._running is not None:
+            attempt, row = self._running
+            self._ends.append(failed(row, attempt, error))
+            self._running = current.call = None
+        self._link.drop("starting over after an exception between calls")
+
+    def _after_fork(self) -> None:
+        """In a child that a function forked: it may return from the function, but it is not a worker."""
+        self._forked = True
+        self._link.close_inherited()
+        if self._attendant.baton.locked():
+            self._attendant.baton.release()
