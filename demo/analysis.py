@@ -124,7 +124,7 @@ def combine(replicas: Sequence[ReplicaSummary]) -> list[Point]:
     """Return one point for each temperature, coldest first.
 
     Replicas are as long as each other, so they weigh the same: an error from a short series is too uncertain itself to
-    be a weight.
+    be a weight. The error of their mean is what their own errors give, or what their scatter gives if that is larger.
     """
     points = []
     for temperature in sorted({replica.temperature_kelvin for replica in replicas}):
@@ -134,9 +134,9 @@ def combine(replicas: Sequence[ReplicaSummary]) -> list[Point]:
                 temperature_kelvin=temperature,
                 replicas=len(same),
                 density_g_per_cm3=float(np.mean([replica.density_g_per_cm3 for replica in same])),
-                density_error=_error_of_mean([replica.density_error for replica in same]),
+                density_error=_error_of_mean([(one.density_g_per_cm3, one.density_error) for one in same]),
                 potential_kj_per_mol=float(np.mean([replica.potential_kj_per_mol for replica in same])),
-                potential_error=_error_of_mean([replica.potential_error for replica in same]),
+                potential_error=_error_of_mean([(one.potential_kj_per_mol, one.potential_error) for one in same]),
             )
         )
     return points
@@ -226,5 +226,10 @@ def _measured(points: Sequence[Point]) -> tuple[Array, Array, Array]:
     )
 
 
-def _error_of_mean(errors: Sequence[float]) -> float:
-    return float(np.sqrt(np.sum(np.square(errors))) / len(errors))
+def _error_of_mean(replicas: Sequence[tuple[float, float]]) -> float:
+    """Return the standard error of the mean of replicas, each given as (mean, standard error)."""
+    means, errors = np.array(replicas).T
+    propagated = float(np.sqrt(np.sum(errors**2)) / len(errors))
+    if len(means) == 1:
+        return propagated
+    return max(propagated, float(means.std(ddof=1) / np.sqrt(len(means))))

@@ -28,7 +28,7 @@ import pilotage as rp
 
 HERE = Path(__file__).resolve().parent
 
-ROUND_1_KELVIN = (280.0, 310.0, 340.0, 370.0)
+ROUND_1_KELVIN = (280.0, 325.0, 370.0)
 ROUND_1_REPLICAS = 2
 ROUND_2_REPLICAS = 8
 CANDIDATES_KELVIN = tuple(float(kelvin) for kelvin in range(275, 371, 5))
@@ -121,13 +121,14 @@ class Campaign:
         if state in rp.FINAL:
             self._ended += 1
             since = time.monotonic() - self._began
-            print(f"{since:6.1f} s  {self._ended:3d} ended  {state:<8}  {task.name}", flush=True)
+            took = task.times.ended - task.times.started
+            print(f"{since:6.1f} s  {self._ended:3d} ended  {state:<8} in {took:5.1f} s  {task.name}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cores", type=int, default=2, help="of the pilot")
-    parser.add_argument("--steps", type=int, default=3500, help="that each replica of water is sampled for")
+    parser.add_argument("--steps", type=int, default=5000, help="that each replica of water is sampled for")
     parser.add_argument("--molecules", type=int, default=216, help="of water in each replica")
     parser.add_argument("--output", type=Path, default=Path("demo-output"))
     options = parser.parse_args()
@@ -158,7 +159,7 @@ def main() -> None:
 
     span = core_time.PilotSpan(options.cores, submitted, active, finished, gone)
     spent = core_time.core_time(span, core_time.task_spans(campaign.submitted))
-    report(output, (first, second), points, expansion, packings, spent)
+    report(output, (first, second), points, expansion, packings, spent, options.cores)
 
 
 def report(
@@ -168,11 +169,12 @@ def report(
     expansion: analysis.Expansion,
     packings: Sequence[analysis.LipidPacking],
     spent: core_time.CoreTime,
+    pilot_cores: int,
 ) -> None:
     """Draw the figures, write the numbers, print the tables."""
     plots.plot_water(output / "water.png", rounds, points)
     plots.plot_lipids(output / "lipids.png", packings)
-    plots.plot_utilisation(output / "utilisation.png", spent)
+    plots.plot_utilisation(output / "utilisation.png", spent, pilot_cores)
     results = {
         "rounds": [[asdict(replica) for replica in replicas] for replicas in rounds],
         "points": [asdict(point) for point in points],

@@ -40,8 +40,8 @@ def plot_water(path: Path, rounds: Sequence[Sequence[ReplicaSummary]], points: S
     at_kelvin = np.linspace(temperatures.min(), temperatures.max(), 200)
 
     mean, error = density_curve(points, at_kelvin)
-    above.fill_between(at_kelvin, mean - 2 * error, mean + 2 * error, color="0.87", lw=0, label="±2 standard errors")
-    above.plot(at_kelvin, mean, color="0.35", lw=1.2, label="TIP3P, all replicas")
+    above.fill_between(at_kelvin, mean - error, mean + error, color="0.85", lw=0, label="its standard error")
+    above.plot(at_kelvin, mean, color="0.35", lw=1.2, label="TIP3P, fit to all replicas")
     liquid = at_kelvin[at_kelvin >= 273.15]  # what the formula was fitted to
     above.plot(liquid, experimental_density(liquid), "--", color=GREEN, lw=1.2, label="real water (Kell 1975)")
     above.set_ylabel("density (g cm$^{-3}$)")
@@ -66,29 +66,38 @@ def plot_water(path: Path, rounds: Sequence[Sequence[ReplicaSummary]], points: S
 
 
 def plot_lipids(path: Path, packings: Sequence[LipidPacking]) -> None:
-    """Draw how tightly the lipids are bound against the area that each takes."""
-    figure, axes = pyplot.subplots(figsize=(4.8, 3.4), layout="constrained")
-    for packing in packings:
-        colour, marker = (VERMILION, "s") if packing.lipid.endswith("PE") else (BLUE, "o")
-        axes.errorbar(
-            packing.area_per_lipid_nm2,
-            packing.cohesion_kj_per_mol,
-            packing.cohesion_error_kj_per_mol,
-            fmt=marker, color=colour, ms=5, lw=1, capsize=2,
-        )  # fmt: skip
-        axes.annotate(
-            packing.lipid,
-            (packing.area_per_lipid_nm2, packing.cohesion_kj_per_mol),
-            xytext=(6, 3), textcoords="offset points", fontsize=8, color=colour,
-        )  # fmt: skip
-    axes.margins(x=0.15)
-    axes.set_xlabel("area per lipid (nm$^2$)")
-    axes.set_ylabel("cohesion of a dry cluster\n(kJ mol$^{-1}$ per lipid)")
+    """Draw for each lipid how tightly it is bound, the area that it takes and the thickness of its bilayer."""
+    figure, panels = pyplot.subplots(1, 3, figsize=(6.8, 2.6), sharey=True, layout="constrained")
+    rows = np.arange(len(packings))[::-1]
+    # Both kinds of head group in each panel: choline (PC) and the smaller ethanolamine (PE).
+    for heads, colour, marker in (("PC", BLUE, "o"), ("PE", VERMILION, "s")):
+        drawn = [(row, one) for row, one in zip(rows, packings, strict=True) if one.lipid.endswith(heads)]
+        at = [row for row, _ in drawn]
+        panels[0].errorbar(
+            [one.cohesion_kj_per_mol for _, one in drawn],
+            at,
+            xerr=[one.cohesion_error_kj_per_mol for _, one in drawn],
+            fmt=marker,
+            color=colour,
+            ms=5,
+            lw=1,
+            capsize=2,
+        )
+        panels[1].plot([one.area_per_lipid_nm2 for _, one in drawn], at, marker, color=colour, ms=5)
+        panels[2].plot([one.phosphorus_distance_nm for _, one in drawn], at, marker, color=colour, ms=5)
+    panels[0].set_yticks(rows, [one.lipid for one in packings])
+    panels[0].set_xlabel("cohesion of dry clusters\n(kJ mol$^{-1}$ per lipid)")
+    panels[1].set_xlabel("area per lipid\n(nm$^2$)")
+    panels[2].set_xlabel("phosphorus to phosphorus\n(nm)")
+    for axes in panels:
+        axes.grid(axis="y", color="0.9", lw=0.8)
+        axes.set_axisbelow(True)
+        axes.margins(x=0.1, y=0.1)
     figure.savefig(path)
     pyplot.close(figure)
 
 
-def plot_utilisation(path: Path, spent: CoreTime) -> None:
+def plot_utilisation(path: Path, spent: CoreTime, pilot_cores: int) -> None:
     """Draw how many cores were in which state over the life of the pilot."""
     figure, axes = pyplot.subplots(figsize=(6.8, 3.0), layout="constrained")
     stages = [state for state in spent.cores if state not in OVERHEADS]
@@ -103,7 +112,7 @@ def plot_utilisation(path: Path, spent: CoreTime) -> None:
         axes.fill_between(spent.edges, _step(base), _step(top), step="post", color=colours[state], lw=0, label=label)
         base = top
     axes.set_xlim(0, spent.edges[-1])
-    axes.set_ylim(0, base.max())
+    axes.set_ylim(0, pilot_cores)
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("time since the pilot was submitted (s)")
     axes.set_ylabel("cores")
