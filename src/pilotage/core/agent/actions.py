@@ -39,6 +39,13 @@ class EndExecutions(msgspec.Struct, frozen=True):
     message: str
 
 
+class RecallTasks(msgspec.Struct, frozen=True):
+    """Ask back what of these has not begun; something before them in their lane takes long."""
+
+    runner: RunnerId
+    executions: list[Execution]
+
+
 class ReleaseRunner(msgspec.Struct, frozen=True):
     """All endings of this runner up to ``through`` are in the log."""
 
@@ -67,4 +74,14 @@ class TellProgress(msgspec.Struct, frozen=True):
     tasks: list[TaskUid]
 
 
-Action = StartRunner | StopRunner | LaunchTasks | EndExecutions | ReleaseRunner | SendOutcomes | SendPilotEnded | TellProgress
+Action = (
+    StartRunner
+    | StopRunner
+    | LaunchTasks
+    | EndExecutions
+    | RecallTasks
+    | ReleaseRunner
+    | SendOutcomes
+    | SendPilotEnded
+    | TellProgress
+)

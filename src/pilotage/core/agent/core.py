@@ -19,7 +19,7 @@ from collections.abc import Iterable
 import msgspec
 
 from pilotage.core.agent import actions, events, facts
-from pilotage.core.agent.lanes import EXECUTABLE, Pace, group_of
+from pilotage.core.agent.lanes import EXECUTABLE, HORIZON_S, Pace, group_of
 from pilotage.core.agent.runners import RunnerPool
 from pilotage.core.agent.state import AgentState, TaskRecord, apply
 from pilotage.core.scheduling.policy import GroupKey, Policy
@@ -31,6 +31,9 @@ from pilotage.model.states import CANCELED, DONE
 
 OPENED_AT_ONCE = 1024
 """Lanes opened in one step; more are opened in the next, so that messages are read in between."""
+
+STALL_S = 0.1
+"""A task seen running for this long loses those that wait behind it in its lane."""
 
 OUTCOMES_PER_MESSAGE = 8192
 BYTES_PER_MESSAGE = 4 << 20
@@ -61,6 +64,7 @@ class AgentCore:
         self._groups: dict[TemplateId, GroupKey] = {}
         self._paces: dict[GroupKey, Pace] = {}
         self._alarms: list[tuple[float, TaskUid, Attempt]] = []
+        self._stalls: list[tuple[float, TaskUid, Attempt]] = []
         self._more_to_place = False
         self._facts: list[facts.Fact] = []
         self._actions: list[actions.Action] = []
@@ -129,16 +133,35 @@ class AgentCore:
         if self._more_to_place:
             return 0.0
         due = self._pool.next_retirement()
-        if self._alarms and (due is None or self._alarms[0][0] < due):
-            due = self._alarms[0][0]
+        for queue in (self._alarms, self._stalls):
+            if queue and (due is None or queue[0][0] < due):
+                due = queue[0][0]
         if self._deadline is not None and self.state.ending is None and (due is None or self._deadline < due):
             due = self._deadline
         return due
 
     @property
     def finished(self) -> bool:
-        """Whether the pilot has ended and the client has been told all, as far as the log goes."""
-        return self.state.ended > 0
+        """Whether the pilot was to end and holds no more tasks."""
+        return self.state.ending is not None and not self.state.tasks
+
+    @property
+    def told(self) -> bool:
+        """Whether the client has on disk that the pilot ended, and all before."""
+        return 0 < self.state.ended <= self.state.delivered
+
+    def summary(self) -> dict[str, str | int | float | list[str]]:
+        """Return counts for reports: tasks by what becomes of them, lanes, runners, what the policy says of free resources."""
+        state = self.state
+        return {
+            "waiting": self._policy.waiting(),
+            "launched": sum(len(lane.tasks) for lane in state.lanes.values()),
+            "lanes": len(state.lanes),
+            "runners": list(state.runners),
+            "final": state.outcomes,
+            "undelivered": len(state.unsent) + sum(len(outcomes) for outcomes in state.undelivered.values()),
+            "ending": state.ending.reason if state.ending is not None else "",
+        }
 
     def why(self, uid: TaskUid) -> str:
         """Return in a sentence what the task waits for, or does."""
@@ -263,8 +286,11 @@ class AgentCore:
         self.stale += len(event.started) - len(started)
         if started:
             self._emit(facts.Started(event.time, started))
-            for uid, _, at in started:
+            for uid, attempt, at in started:
                 self._set_alarm(uid, tasks[uid], at)
+                lane = self.state.lanes.get(tasks[uid].lane)
+                if lane is not None and len(lane.tasks) > 1:
+                    heapq.heappush(self._stalls, (event.time + STALL_S, uid, attempt))
             self._actions.append(actions.TellProgress([uid for uid, _, _ in started]))
 
     def _tasks_ended(self, event: events.TasksEnded) -> None:
@@ -410,6 +436,7 @@ class AgentCore:
             timeout_s = self.state.templates[tasks[uid].row.template].timeout_s
             message = f"ran longer than its timeout of {timeout_s:g} s"
             self._end_tasks(now, 0, [uid], Ending.TIMED_OUT, message)
+        self._recall_stalled(now)
         if self._deadline is not None and now >= self._deadline and self.state.ending is None:
             self._end_requested(events.EndRequested(now, 0, False, "the pilot's runtime is over"))
         if self.state.ending is None or self.state.tasks:
@@ -419,6 +446,20 @@ class AgentCore:
         for runner in self._pool.retire(now):
             self._emit(facts.RunnerRemoved(now, runner, "idle"))
             self._actions.append(actions.StopRunner(runner))
+
+    def _recall_stalled(self, now: float) -> None:
+        """Take back the tasks that wait in a lane behind one that turns out to be long; others may run them sooner."""
+        stalls, tasks = self._stalls, self.state.tasks
+        while stalls and stalls[0][0] <= now:
+            _, uid, attempt = heapq.heappop(stalls)
+            task = tasks.get(uid)
+            if task is None or task.attempt != attempt or not task.lane:
+                continue
+            lane = self.state.lanes[task.lane]
+            behind = [(other, tasks[other].attempt) for other in lane.tasks if other != uid]
+            if behind:
+                self._pace(self._group(lane.template)).note(HORIZON_S, 1)
+                self._actions.append(actions.RecallTasks(lane.runner, behind))
 
     # ------------------------------------------------------------------------------------------------------------ dispatch
 
@@ -512,8 +553,7 @@ class AgentCore:
 
     def _number_outcomes(self, now: float) -> None:
         state = self.state
-        over = state.ending is not None and not state.tasks and not state.ended
-        while state.unsent and (self._room > 0 or over):
+        while state.unsent and self._room > 0:
             count, size = 0, 0
             for outcome in state.unsent:
                 count += 1
@@ -525,7 +565,8 @@ class AgentCore:
             self._emit(facts.OutcomesNumbered(number, count))
             self._actions.append(actions.SendOutcomes(number, state.undelivered[number]))
             self._room -= 1
-        if over and state.ending is not None:
+        if state.ending is not None and self.finished and not state.unsent and not state.ended and self._room > 0:
+            self._room -= 1
             number = state.numbered + 1
             self._emit(facts.PilotEnded(now, number))
             self._actions.append(actions.SendPilotEnded(number, state.ending.state, state.ending.reason))

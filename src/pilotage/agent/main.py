@@ -1,0 +1,157 @@
+"""The agent's process: recovers what the log holds, opens its sockets, runs the loop, and leaves nothing behind.
+
+Arguments: the pilot's folder, which incarnation of the agent this is, and the descriptor on which to say that it is ready.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from pilotage.agent.agent import Agent, recover_state
+from pilotage.agent.client_link import ClientLink
+from pilotage.agent.private_folder import private_folder, remove_private_folder
+from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, SETTINGS_FILE, TASKS_FOLDER, PilotSettings, read_settings
+from pilotage.core.agent.core import AgentCore
+from pilotage.core.agent.state import AgentState
+from pilotage.core.scheduling.scheduler import Scheduler
+from pilotage.executors.base import Executor
+from pilotage.executors.local import LocalExecutor
+from pilotage.executors.simulated import SimulatedExecutor
+from pilotage.log.crashes import note_progress, note_start
+from pilotage.log.writer import LogWriter
+from pilotage.system.processes import boot_id, started_ticks
+from pilotage.wire.channel import AgentChannel, Role
+from pilotage.wire.keys import Connection, generate_key_pair, write_connection
+from pilotage.wire.runner_settings import RunnerSettings, write_settings
+from pilotage.wire.unix import CLIENT_SOCKET, UnixAgentChannel
+
+STOP_GRACE_S = 5.0
+_YOUNG_OBJECTS = 50_000
+
+
+def main() -> None:
+    """Run the agent described by the command line; exits with 0 when the pilot has ended."""
+    pilot_folder, incarnation, ready = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    # What lives long here are plain values without cycles; looking for garbage among millions of them is time lost.
+    gc.set_threshold(_YOUNG_OBJECTS, 50, 100)
+    settings = read_settings(pilot_folder)
+    folder = private_folder(pilot_folder)
+    run_agent(settings, folder, incarnation, ready)
+    remove_private_folder(folder)
+    sys.stderr.flush()
+    # Nothing is left to be cleaned up; the interpreter's own way out would take longer than the pilot's end.
+    os._exit(0)
+
+
+def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: int) -> None:
+    """Run the pilot to its end."""
+    pilot_folder = Path(settings.pilot_folder)
+    log_folder = pilot_folder / LOG_FOLDER
+    state = _recover(log_folder)
+    began = (pilot_folder / SETTINGS_FILE).stat().st_mtime
+    policy = Scheduler(settings.nodes)
+    deadline = began + settings.runtime_s if settings.runtime_s else None
+    core = AgentCore(policy, spawners=settings.spawners, deadline=deadline, state=state)
+    if state is not None:
+        core.recover(time.time())
+    log = LogWriter.open(log_folder, writer=f"{settings.pilot}.{incarnation}", keep_history=settings.keep_history)
+    executor = _executor(settings, folder, pilot_folder, incarnation)
+    channels, connection = _listen(settings, folder, incarnation)
+    link = ClientLink(settings, core.state, incarnation, began, log.sync)
+    wakeup, agent = _signals()
+    loop = Agent(settings, core, log, executor, channels, link, wakeup)
+    agent.append(loop)
+    executor.start(loop, dict(core.state.runners))
+    write_connection(pilot_folder / CONNECTION_FILE, connection)
+    if ready >= 0:
+        try:
+            os.write(ready, b"1")
+            os.close(ready)
+        except OSError:
+            # The client is gone, or this is not the first agent; both are found out in other ways.
+            pass
+    loop.run()
+    executor.close(STOP_GRACE_S)
+    for channel in channels:
+        channel.close()
+    log.close()
+    note_progress(log_folder)
+
+
+def _recover(log_folder: Path) -> AgentState | None:
+    if not log_folder.exists():
+        return None
+    state, last = recover_state(log_folder)
+    note_start(log_folder, last)
+    return state
+
+
+def _executor(settings: PilotSettings, folder: Path, pilot_folder: Path, incarnation: int) -> Executor:
+    if settings.executor == "simulated":
+        return SimulatedExecutor(settings.simulated_duration_s)
+    (pilot_folder / TASKS_FOLDER).mkdir(mode=0o700, exist_ok=True)
+    write_settings(
+        folder,
+        RunnerSettings(
+            settings.session,
+            settings.pilot,
+            settings.pilot_folder,
+            settings.blob_folder,
+            settings.nodes,
+            settings.bind,
+            settings.environment,
+            settings.python_path,
+            settings.working_folder,
+        ),
+    )
+    return LocalExecutor(folder, settings.pilot, pilot_folder, incarnation)
+
+
+def _listen(settings: PilotSettings, folder: Path, incarnation: int) -> tuple[list[AgentChannel], Connection]:
+    channels: list[AgentChannel] = [UnixAgentChannel.bind(folder / CLIENT_SOCKET)]
+    tcp: tuple[str, ...] = ()
+    server_key = ""
+    if settings.transport == "tcp":
+        from pilotage.wire.zeromq import TcpAgentChannel
+
+        keys = generate_key_pair()
+        allowed = dict.fromkeys(settings.observer_keys, Role.OBSERVER) | dict.fromkeys(settings.client_keys, Role.CLIENT)
+        channel = TcpAgentChannel.bind(keys, allowed)
+        channels.append(channel)
+        tcp, server_key = (channel.endpoint,), keys.public
+    pid = os.getpid()
+    connection = Connection(
+        settings.pilot,
+        incarnation,
+        socket.gethostname(),
+        boot_id(),
+        pid,
+        started_ticks(pid) or 0,
+        str(folder / CLIENT_SOCKET),
+        tcp,
+        server_key,
+    )
+    return channels, connection
+
+
+def _signals() -> tuple[int, list[Agent]]:
+    """Let signals wake the loop, and TERM end the pilot. Returns the descriptor to poll and where to put the agent."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    agents: list[Agent] = []
+
+    def terminate(number: int, _frame: object) -> None:
+        for agent in agents:
+            agent.terminate(f"the agent was told to end by {signal.Signals(number).name}")
+
+    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    return reader, agents
