@@ -66,7 +66,6 @@ class Agent:
         self._link = link
         self._facts: list[facts.Fact] = []
         self._actions: list[actions.Action] = []
-        self._told_room = 0
         self._progress: dict[TaskUid, None] = {}
         self._progress_at: float | None = None
         self._terminated = ""
@@ -139,10 +138,6 @@ class Agent:
         due = self._core.next_deadline()
         if due is not None and now >= due:
             self._handle(events.TimePassed(now))
-        room = self._link.room()
-        if room != self._told_room or (room and self._core.state.unsent):
-            self._told_room = room
-            self._handle(events.LinkOpened(now, room))
         if self._progress_at is not None and now >= self._progress_at:
             self._tell_progress()
 
@@ -163,6 +158,8 @@ class Agent:
 
     def _commit(self) -> None:
         """Write the facts of this turn, then act on them."""
+        if self._core.has_news and self._link.has_room:
+            self._handle(events.LinkOpened(time.time()))
         while self._facts or self._actions:
             taken, self._facts = self._facts, []
             todo, self._actions = self._actions, []
@@ -171,10 +168,8 @@ class Agent:
             for action in todo:
                 self._perform(action)
             self._executor.flush()
-            room = self._link.room()
-            if self._core.state.unsent and room:
-                self._handle(events.LinkOpened(time.time(), room))
-            self._told_room = room
+            if self._core.has_news and self._link.has_room:
+                self._handle(events.LinkOpened(time.time()))
         if self._log.should_snapshot(BYTES_PER_TASK * len(self._core.state.tasks)):
             self._log.snapshot(_encode(self._core.state))
 

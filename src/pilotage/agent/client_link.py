@@ -73,9 +73,10 @@ class ClientLink:
         """Whether a client is connected."""
         return self._peer is not None
 
-    def room(self) -> int:
-        """Return how many more messages may be sent now."""
-        return 1 if self._outgoing.may_send() else 0
+    @property
+    def has_room(self) -> bool:
+        """Whether another message may be sent now."""
+        return self._outgoing.may_send()
 
     def hello(self, now: float, channel: AgentChannel, peer: Peer, hello: ClientHello) -> bool:
         """Answer a hello; return True when this is the client from now on."""

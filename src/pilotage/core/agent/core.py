@@ -60,7 +60,6 @@ class AgentCore:
         self._policy = policy
         self._pool = RunnerPool(spawners)
         self._deadline = deadline
-        self._room = 0
         self._groups: dict[TemplateId, GroupKey] = {}
         self._paces: dict[GroupKey, Pace] = {}
         self._alarms: list[tuple[float, TaskUid, Attempt]] = []
@@ -85,7 +84,7 @@ class AgentCore:
                 if event.durable > self.state.delivered:
                     self._emit(facts.OutcomesDelivered(min(event.durable, self.state.numbered)))
             case events.LinkOpened():
-                self._room = event.room
+                self._number_outcomes(now)
             case events.TasksStarted():
                 self._tasks_started(event)
             case events.TasksReturned():
@@ -105,7 +104,6 @@ class AgentCore:
             case _:
                 unreachable(event)
         self._dispatch(now)
-        self._number_outcomes(now)
         step = Step(self._facts, self._actions)
         self._facts, self._actions = [], []
         return step
@@ -144,6 +142,11 @@ class AgentCore:
     def finished(self) -> bool:
         """Whether the pilot was to end and holds no more tasks."""
         return self.state.ending is not None and not self.state.tasks
+
+    @property
+    def has_news(self) -> bool:
+        """Whether ``LinkOpened`` would make a message for the client."""
+        return bool(self.state.unsent) or (self.finished and not self.state.ended)
 
     @property
     def told(self) -> bool:
@@ -552,8 +555,10 @@ class AgentCore:
     # ------------------------------------------------------------------------------------------------------- to the client
 
     def _number_outcomes(self, now: float) -> None:
+        """Make the next message for the client."""
         state = self.state
-        while state.unsent and self._room > 0:
+        number = state.numbered + 1
+        if state.unsent:
             count, size = 0, 0
             for outcome in state.unsent:
                 count += 1
@@ -561,12 +566,8 @@ class AgentCore:
                     size += len(outcome.result)
                 if count == OUTCOMES_PER_MESSAGE or size > BYTES_PER_MESSAGE:
                     break
-            number = state.numbered + 1
             self._emit(facts.OutcomesNumbered(number, count))
             self._actions.append(actions.SendOutcomes(number, state.undelivered[number]))
-            self._room -= 1
-        if state.ending is not None and self.finished and not state.unsent and not state.ended and self._room > 0:
-            self._room -= 1
-            number = state.numbered + 1
+        elif state.ending is not None and self.has_news:
             self._emit(facts.PilotEnded(now, number))
             self._actions.append(actions.SendPilotEnded(number, state.ending.state, state.ending.reason))

@@ -101,10 +101,9 @@ class TasksReturned(msgspec.Struct, frozen=True):
 
 
 class LinkOpened(msgspec.Struct, frozen=True):
-    """The client's link has room for this many more messages; 0 while no client is connected."""
+    """The client's link has room for a message."""
 
     time: float
-    room: int
 
 
 class TimePassed(msgspec.Struct, frozen=True):
