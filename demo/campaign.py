@@ -180,6 +180,8 @@ def report(
         "points": [asdict(point) for point in points],
         "expansion": asdict(expansion),
         "lipids": [asdict(packing) for packing in packings],
+        "pilot_cores": pilot_cores,
+        "pilot_seconds": float(spent.edges[-1]),
         "core_seconds": spent.core_seconds(),
     }
     (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")

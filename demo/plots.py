@@ -40,8 +40,8 @@ def plot_water(path: Path, rounds: Sequence[Sequence[ReplicaSummary]], points: S
     at_kelvin = np.linspace(temperatures.min(), temperatures.max(), 200)
 
     mean, error = density_curve(points, at_kelvin)
-    above.fill_between(at_kelvin, mean - error, mean + error, color="0.85", lw=0, label="its standard error")
     above.plot(at_kelvin, mean, color="0.35", lw=1.2, label="TIP3P, fit to all replicas")
+    above.fill_between(at_kelvin, mean - error, mean + error, color="0.85", lw=0, label="its standard error")
     liquid = at_kelvin[at_kelvin >= 273.15]  # what the formula was fitted to
     above.plot(liquid, experimental_density(liquid), "--", color=GREEN, lw=1.2, label="real water (Kell 1975)")
     above.set_ylabel("density (g cm$^{-3}$)")
