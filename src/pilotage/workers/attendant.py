@@ -21,10 +21,9 @@ import os
 import select
 import threading
 import time
-import traceback
 from typing import Protocol
 
-from pilotage.workers.link import say
+from pilotage.workers.link import say_traceback
 
 EXIT_BROKEN = 70
 """Exit status of a worker that a fault of its own ended."""
@@ -80,7 +79,7 @@ class Attendant:
                 if worker.begun == seen and not worker.idle and baton.acquire(blocking=False):
                     self._attend()
         except BaseException:  # root of the thread: without it, and with the baton, the worker would stand still for ever
-            say(traceback.format_exc())
+            say_traceback()
             os._exit(EXIT_BROKEN)
 
     def _park_while_idle(self) -> None:

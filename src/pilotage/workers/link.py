@@ -188,3 +188,10 @@ def say(line: str) -> None:
         os.write(2, f"{line}\n".encode())
     except OSError:
         pass
+
+
+def say_traceback() -> None:
+    """Write the traceback of the exception that is being handled to the worker's standard error."""
+    import traceback  # only here: most workers never need it
+
+    say(traceback.format_exc())

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import select
 import sys
-import traceback
 from collections import deque
 from pathlib import Path
 from time import monotonic, time
@@ -44,7 +43,7 @@ from pilotage.wire.runner_settings import RunnerSettings
 from pilotage.workers import current
 from pilotage.workers.attendant import EXIT_BROKEN, Attendant
 from pilotage.workers.calls import Function, Home, failed
-from pilotage.workers.link import AgentLink, say
+from pilotage.workers.link import AgentLink, say, say_traceback
 from pilotage.workers.progress import CONNECTION, FIRST, LAST, NEVER, REACHED, create_progress
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ class Worker:
                 return self._exit_status
             except BaseException as error:  # root of the process: a handler that a function left behind raised in our code
                 self._attendant.baton.acquire(timeout=1.0)
-                say(traceback.format_exc())
+                say_traceback()
                 if self.begun == broken_at:
                     return EXIT_BROKEN
                 broken_at = self.begun
@@ -216,7 +215,8 @@ class Worker:
         return -1, 0, self._link.retry_in_s()
 
     def attend(self) -> tuple[int, int, float | None]:
-        """What the attendant does while a call takes long; see ``Attended``."""
+        """Serve the socket while a call takes long; see ``Attended``."""
+        self._tell_ends()
         # Told once for each call and connection: a new agent does not know which of the calls that are held runs.
         told = (self.begun, self._words[CONNECTION])
         if self._running is not None and told != self._told_running:
