@@ -60,23 +60,24 @@ class Campaign:
             for lipid in LIPIDS
         )
 
-    def sample_water(self, stage: str, temperatures_kelvin: Sequence[float]) -> list[analysis.ReplicaSummary]:
+    def sample_water(self, round_number: int, temperatures_kelvin: Sequence[float]) -> list[analysis.ReplicaSummary]:
         """Run one replica at each of the temperatures, then summarise them; return the summaries."""
         files = []
         descriptions = []
         for number, kelvin in enumerate(temperatures_kelvin, start=1):
             # The seed tells replicas apart; the rounds must not repeat each other's.
-            seed = 100 * int(stage.split()[-1]) + number
+            seed = 100 * round_number + number
             files.append(self.output / "samples" / f"water_{kelvin:g}K_{seed}.npz")
             descriptions.append(
                 rp.TaskDescription(
-                    name=f"{stage}: water at {kelvin:g} K, seed {seed}",
+                    name=f"round {round_number}: water at {kelvin:g} K, seed {seed}",
                     executable=sys.executable,
                     arguments=[
                         str(HERE / "water_replica.py"),
                         "--temperature-kelvin", str(kelvin),
                         "--seed", str(seed),
                         "--steps", str(self._steps),
+                        "--equilibration-steps", str(self._steps // 4),
                         "--molecules", str(self._molecules),
                         "--output", str(files[-1]),
                     ],
@@ -146,10 +147,10 @@ def main() -> None:
 
         campaign = Campaign(tasks, output, options.steps, options.molecules)
         lipids = campaign.submit_lipids()
-        first = campaign.sample_water("round 1", sorted(ROUND_1_KELVIN * ROUND_1_REPLICAS))
+        first = campaign.sample_water(1, sorted(ROUND_1_KELVIN * ROUND_1_REPLICAS))
         chosen = campaign.call(analysis.choose_temperatures, first, CANDIDATES_KELVIN, ROUND_2_REPLICAS)
         print(f"round 1 leaves most to learn at {', '.join(f'{kelvin:g}' for kelvin in chosen)} K", flush=True)
-        second = campaign.sample_water("round 2", chosen)
+        second = campaign.sample_water(2, chosen)
         points = campaign.call(analysis.combine, [*first, *second])
         expansion = campaign.call(analysis.thermal_expansion, points, ROOM_KELVIN)
         campaign.wait(lipids)

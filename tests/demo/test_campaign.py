@@ -20,11 +20,12 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(not hasattr(rp, "Session"), reason="this installation of pilotage has no Session")
 def test_the_campaign_adapts_draws_and_accounts_for_its_time(demo_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, demo_folder / "campaign.py", "--steps", "100", "--molecules", "150"]
     done = subprocess.run(
-        [*map(str, command), "--output", str(tmp_path)], capture_output=True, text=True, timeout=110, check=False
+        [*map(str, command), "--output", str(tmp_path)], capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
