@@ -1,0 +1,1 @@
+"""What runs in the user's program: session, managers, handles and descriptions."""

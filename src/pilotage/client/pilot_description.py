@@ -1,0 +1,172 @@
+"""``PilotDescription``: which part of which machine a pilot takes, for how long, and what follows if its client is gone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pilotage.client.descriptions import Description, Older
+from pilotage.client.fields import Field, Kind
+from pilotage.errors import InvalidPilot, nearest
+
+_STAGING = "data staging"
+
+ON_CLIENT_LOSS = ("continue", "drain", "terminate")
+EXECUTORS = ("local", "simulated")
+
+PILOT_FIELDS: Mapping[str, Field] = {
+    "uid": Field(Kind.TEXT),
+    "resource": Field(Kind.TEXT),
+    "access_schema": Field(Kind.TEXT, awaits="remote platforms"),
+    "runtime": Field(Kind.NUMBER, 10),
+    "cores": Field(Kind.WHOLE, 0),
+    "gpus": Field(Kind.WHOLE, 0),
+    "nodes": Field(Kind.WHOLE, 0),
+    "backup_nodes": Field(Kind.WHOLE, 0, awaits="replacement of lost nodes"),
+    "memory": Field(Kind.NUMBER, 0),
+    "queue": Field(Kind.TEXT),
+    "project": Field(Kind.TEXT),
+    "job_name": Field(Kind.TEXT),
+    "sandbox": Field(Kind.PATH),
+    "cleanup": Field(Kind.FLAG, False),
+    "exit_on_error": Field(Kind.FLAG, True),
+    "on_client_loss": Field(Kind.TEXT),
+    "client_loss_timeout_s": Field(Kind.NUMBER, 300.0),
+    "cores_per_node": Field(Kind.WHOLE),
+    "gpus_per_node": Field(Kind.WHOLE),
+    "memory_per_node": Field(Kind.NUMBER),
+    "disk_per_node": Field(Kind.NUMBER),
+    "executor": Field(Kind.TEXT, "local"),
+    "simulated_duration_s": Field(Kind.NUMBER, 0.0),
+    "app_comm": Field(Kind.LIST, [], awaits="communication channels between tasks"),
+    "candidate_hosts": Field(Kind.LIST, [], awaits="a choice of hosts"),
+    "input_staging": Field(Kind.COMMANDS, [], awaits=_STAGING),
+    "output_staging": Field(Kind.COMMANDS, [], awaits=_STAGING),
+    "prepare_env": Field(Kind.TABLE, {}, awaits="named environments"),
+    "services": Field(Kind.LIST, [], awaits="services"),
+    "enable_ep": Field(Kind.FLAG, False, awaits="an endpoint for other programs"),
+    "reconfig_src": Field(Kind.PATH, awaits="reconfigurable schedulers"),
+}
+
+
+class PilotDescription(Description):
+    """Which part of which machine a pilot takes, for how long, and what becomes of it when its client is gone.
+
+    ``resource`` names the platform (``local.localhost``); ``nodes``, or ``cores`` and ``gpus``, say how much of it;
+    ``runtime`` is in minutes, ``memory`` in MB over all nodes. ``on_client_loss`` is ``continue`` (to the end of the
+    runtime), ``drain`` (finish what was submitted) or ``terminate``, ``client_loss_timeout_s`` after the client was heard
+    last; not set, the platform decides. On emulated platforms ``cores_per_node``, ``gpus_per_node``, ``memory_per_node``
+    and ``disk_per_node`` (MB) give the shape of a node. ``executor='simulated'`` starts nothing: each task takes
+    ``simulated_duration_s``.
+
+    Raises:
+        UnknownAttribute: no attribute has this name; names the nearest one.
+        InvalidPilot: a value has the wrong type; names the value and the type wanted.
+
+    >>> PilotDescription({"resource": "local.localhost", "cores": 4, "queue": None})
+    PilotDescription(resource='local.localhost', cores=4)
+    """
+
+    __slots__ = ()
+
+    FIELDS: ClassVar[Mapping[str, Field]] = PILOT_FIELDS
+    OLDER_NAMES: ClassVar[Older] = {}
+    _NOUN: ClassVar[str] = "pilot description"
+    _ERROR: ClassVar[type[InvalidPilot]] = InvalidPilot
+
+    uid: str | None
+    resource: str | None
+    access_schema: str | None
+    runtime: float
+    cores: int
+    gpus: int
+    nodes: int
+    backup_nodes: int
+    memory: float
+    queue: str | None
+    project: str | None
+    job_name: str | None
+    sandbox: str | None
+    cleanup: bool
+    exit_on_error: bool
+    on_client_loss: str | None
+    client_loss_timeout_s: float
+    cores_per_node: int | None
+    gpus_per_node: int | None
+    memory_per_node: float | None
+    disk_per_node: float | None
+    executor: str
+    simulated_duration_s: float
+    app_comm: Any
+    candidate_hosts: Any
+    input_staging: Any
+    output_staging: Any
+    prepare_env: dict[str, Any]
+    services: Any
+    enable_ep: bool
+    reconfig_src: str | None
+
+    def verify(self) -> None:
+        """Check all values that do not depend on the platform; submission does the same, and then looks at the platform.
+
+        Raises:
+            InvalidPilot: names the value, the limit and the remedy.
+        """
+        pilot = f"pilot {self.uid!r}" if self.uid else "pilot"
+        given = self.differing()
+        for name in given:
+            awaits = PILOT_FIELDS[name].awaits
+            if awaits:
+                raise InvalidPilot(
+                    f"{pilot}: attribute {name!r} is not supported yet by this version; it comes with {awaits}. Leave it out"
+                )
+        if not self.resource:
+            raise InvalidPilot(f"{pilot}: no resource is given; name a platform, such as resource='local.localhost'")
+        for name, value in given.items():
+            if name in _LEAST:
+                least = _LEAST[name]
+                if not least <= value < math.inf:
+                    raise InvalidPilot(f"{pilot}: {name}={value}: it must be {least} or more{_unit(name)}")
+        if not 0 < self.runtime < math.inf:
+            raise InvalidPilot(f"{pilot}: runtime={self.runtime}: it is in minutes and must be more than 0")
+        if self.nodes and (self.cores or self.gpus):
+            other = "cores" if self.cores else "gpus"
+            raise InvalidPilot(
+                f"{pilot}: both nodes={self.nodes} and {other}={self[other]} are given; "
+                "give nodes alone, or cores and gpus without nodes"
+            )
+        if not self.nodes and not self.cores and not self.gpus:
+            raise InvalidPilot(f"{pilot}: its size is missing; give nodes, or cores (and gpus)")
+        _one_of(pilot, "on_client_loss", self.on_client_loss, ON_CLIENT_LOSS)
+        _one_of(pilot, "executor", self.executor, EXECUTORS)
+        if self.simulated_duration_s and self.executor != "simulated":
+            raise InvalidPilot(
+                f"{pilot}: simulated_duration_s={self.simulated_duration_s} needs executor='simulated', "
+                f"not executor={self.executor!r}"
+            )
+
+
+_LEAST: Mapping[str, int] = {
+    "cores": 0,
+    "gpus": 0,
+    "nodes": 0,
+    "memory": 0,
+    "client_loss_timeout_s": 0,
+    "simulated_duration_s": 0,
+    "cores_per_node": 1,
+    "gpus_per_node": 0,
+    "memory_per_node": 0,
+    "disk_per_node": 0,
+}
+
+
+def _unit(name: str) -> str:
+    if name in ("memory", "memory_per_node", "disk_per_node"):
+        return " (MB)"
+    return " (seconds)" if name.endswith("_s") else ""
+
+
+def _one_of(pilot: str, name: str, value: str | None, known: tuple[str, ...]) -> None:
+    if value is not None and value not in known:
+        raise InvalidPilot(f"{pilot}: {name}={value!r} is not one of {', '.join(known)}{nearest(value, known)}")

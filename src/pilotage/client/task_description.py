@@ -1,0 +1,110 @@
+"""``TaskDescription``: what a task runs, what it needs and how it is treated.
+
+The attributes are those that users of RADICAL-Pilot know, with its defaults, and a few of ours (``retries``, ``grace``).
+A description may be changed at any time; ``submit_tasks`` reads it once, so later changes concern later submissions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from pilotage.client.descriptions import Description, Older
+from pilotage.client.fields import Field
+from pilotage.client.python_task import PythonTask
+from pilotage.client.task_fields import OLDER_TASK_NAMES, TASK_FIELDS
+from pilotage.client.task_validation import validate
+from pilotage.errors import InvalidTask
+
+
+class TaskDescription(Description):
+    """What a task runs, what it needs and how it is treated: from keywords, from a dict, or by attributes set later.
+
+    An executable: ``executable``, ``arguments`` (text, numbers, paths). A Python function: ``function``, ``args``,
+    ``kwargs``; the mode follows. Memory and node-local disk are in MB per rank, ``timeout`` and ``grace`` (between TERM and
+    KILL) in seconds. ``retries`` more attempts follow a failed or lost one; ``restartable`` lets a lost attempt that may
+    have run be followed by another. ``tags``: ``colocate`` (tasks of one name run on one node), ``exclusive`` (whole nodes).
+
+    Raises:
+        UnknownAttribute: no attribute has this name; names the nearest one.
+        InvalidTask: a value has the wrong type; names the value and the type wanted.
+
+    >>> task = TaskDescription(executable="/bin/date", arguments=["-u"])
+    >>> task.ranks = 4
+    >>> task
+    TaskDescription(executable='/bin/date', arguments=['-u'], ranks=4)
+    """
+
+    __slots__ = ()
+
+    FIELDS: ClassVar[Mapping[str, Field]] = TASK_FIELDS
+    OLDER_NAMES: ClassVar[Older] = OLDER_TASK_NAMES
+    _NOUN: ClassVar[str] = "task description"
+    _ERROR: ClassVar[type[InvalidTask]] = InvalidTask
+
+    uid: str
+    name: str
+    metadata: Any
+    mode: str
+    executable: str
+    arguments: Any
+    function: Callable[..., Any] | None
+    args: Any
+    kwargs: dict[str, Any]
+    code: str
+    command: str
+    ranks: int
+    ranks_per_node: int | None
+    cores_per_rank: int
+    gpus_per_rank: float
+    gpu_type: str
+    threading_type: str
+    mem_per_rank: float
+    lfs_per_rank: float
+    use_mpi: bool | None
+    partition: int | None
+    slots: Any
+    environment: dict[str, Any]
+    named_env: str
+    sandbox: str
+    stdout: str
+    stderr: str
+    pre_launch: Any
+    post_launch: Any
+    pre_exec: Any
+    post_exec: Any
+    pre_exec_sync: bool
+    input_staging: Any
+    output_staging: Any
+    stage_on_error: bool
+    priority: int
+    timeout: float
+    grace: float
+    retries: int
+    restartable: bool
+    pilot: str
+    tags: dict[str, Any]
+    cleanup: bool
+    startup_timeout: float
+    services: Any
+    info_pattern: str
+    raptor_id: str
+    raptor_class: str
+    raptor_file: str
+
+    def verify(self) -> None:
+        """Check all values and how they go together; submission does the same.
+
+        Raises:
+            InvalidTask: names the value, the limit and the remedy.
+        """
+        validate(self)
+
+    def _adjusted(self, checked: dict[str, Any]) -> dict[str, Any]:
+        task = checked.get("function")
+        if isinstance(task, PythonTask):
+            clash = [name for name in ("args", "kwargs") if checked.get(name)]
+            if clash:
+                raise InvalidTask(f"task description: the PythonTask brings its arguments; leave {' and '.join(clash)} out")
+            checked |= {"function": task.function, "args": task.args, "kwargs": task.kwargs}
+        return checked

@@ -1,0 +1,92 @@
+"""The table of a task description's attributes: types, defaults, and which of them await a later version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pilotage.client.constants import TASK_EXECUTABLE
+from pilotage.client.fields import Field, Kind
+
+_HOOKS = "shell commands around tasks"
+_STAGING = "data staging"
+_SERVICES = "services"
+_RAPTOR = "RAPTOR masters and workers"
+
+TASK_FIELDS: Mapping[str, Field] = {
+    # identity
+    "uid": Field(Kind.TEXT, ""),
+    "name": Field(Kind.TEXT, ""),
+    "metadata": Field(Kind.ANY, {}),
+    "mode": Field(Kind.TEXT, TASK_EXECUTABLE),
+    # payload
+    "executable": Field(Kind.PATH, ""),
+    "arguments": Field(Kind.LIST, []),
+    "function": Field(Kind.FUNCTION),
+    "args": Field(Kind.LIST, []),
+    "kwargs": Field(Kind.TABLE, {}),
+    "code": Field(Kind.TEXT, "", awaits="Python code as a task"),
+    "command": Field(Kind.TEXT, "", awaits="shell commands as tasks"),
+    # resources
+    "ranks": Field(Kind.WHOLE, 1),
+    "ranks_per_node": Field(Kind.WHOLE),
+    "cores_per_rank": Field(Kind.WHOLE, 1),
+    "gpus_per_rank": Field(Kind.NUMBER, 0.0),
+    "gpu_type": Field(Kind.TEXT, ""),
+    "threading_type": Field(Kind.TEXT, ""),
+    "mem_per_rank": Field(Kind.NUMBER, 0),
+    "lfs_per_rank": Field(Kind.NUMBER, 0),
+    "use_mpi": Field(Kind.FLAG, awaits="MPI launch methods"),
+    "partition": Field(Kind.WHOLE, awaits="partitions"),
+    "slots": Field(Kind.LIST, [], awaits="placement by the user"),
+    # environment
+    "environment": Field(Kind.TABLE, {}),
+    "named_env": Field(Kind.TEXT, "", awaits="named environments"),
+    "sandbox": Field(Kind.PATH, ""),
+    "stdout": Field(Kind.PATH, ""),
+    "stderr": Field(Kind.PATH, ""),
+    # hooks
+    "pre_launch": Field(Kind.COMMANDS, [], awaits=_HOOKS),
+    "post_launch": Field(Kind.COMMANDS, [], awaits=_HOOKS),
+    "pre_exec": Field(Kind.COMMANDS, [], awaits=_HOOKS),
+    "post_exec": Field(Kind.COMMANDS, [], awaits=_HOOKS),
+    "pre_exec_sync": Field(Kind.FLAG, False, awaits=_HOOKS),
+    # data
+    "input_staging": Field(Kind.COMMANDS, [], awaits=_STAGING),
+    "output_staging": Field(Kind.COMMANDS, [], awaits=_STAGING),
+    "stage_on_error": Field(Kind.FLAG, False, awaits=_STAGING),
+    # control
+    "priority": Field(Kind.WHOLE, 0),
+    "timeout": Field(Kind.NUMBER, 0.0),
+    "grace": Field(Kind.NUMBER, 5.0),
+    "retries": Field(Kind.WHOLE, 0),
+    "restartable": Field(Kind.FLAG, False),
+    "pilot": Field(Kind.TEXT, ""),
+    "tags": Field(Kind.TABLE, {}),
+    "cleanup": Field(Kind.FLAG, False, awaits="removal of task sandboxes"),
+    "startup_timeout": Field(Kind.NUMBER, 0.0, awaits=_SERVICES),
+    "services": Field(Kind.LIST, [], awaits=_SERVICES),
+    "info_pattern": Field(Kind.TEXT, "", awaits=_SERVICES),
+    # RAPTOR
+    "raptor_id": Field(Kind.TEXT, "", awaits=_RAPTOR),
+    "raptor_class": Field(Kind.TEXT, "", awaits=_RAPTOR),
+    "raptor_file": Field(Kind.PATH, "", awaits=_RAPTOR),
+}
+
+OLDER_TASK_NAMES: Mapping[str, str] = {
+    "cpu_processes": "ranks",
+    "cpu_threads": "cores_per_rank",
+    "cpu_thread_type": "threading_type",
+    "cpu_process_type": "",
+    "gpu_processes": "gpus_per_rank",
+    "gpu_process_type": "gpu_type",
+    "gpu_threads": "",
+    "gpu_thread_type": "",
+    "lfs_per_process": "lfs_per_rank",
+    "mem_per_process": "mem_per_rank",
+    "scheduler": "raptor_id",
+    "worker_class": "raptor_class",
+    "worker_file": "raptor_file",
+}
+
+OWN_ATTRIBUTES = frozenset({"uid", "name", "metadata", "arguments", "args", "kwargs", "pilot"})
+"""What is a task's own. Tasks that agree in all other attributes share a template (``pilot`` is the client's business)."""

@@ -1,0 +1,241 @@
+"""From descriptions to what travels: templates for what tasks share, a row for each task.
+
+This is the hot path of submission. Each description is reduced to a *key* of its shared attributes, from which a dictionary
+gives the template: checks, unit conversions and the pickling of the function are done once per distinct key, not per task.
+
+* The key holds the attributes as they were set. Descriptions that say the same in another way (another order, a default
+  spelt out) have different keys but the same template, since templates are told apart by their encoded bytes.
+* Functions enter the key by identity (a bound method by object and function), and only within one call: between calls a
+  function may have changed its closure or its globals, so it is pickled again; equal bytes then give the same template.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from types import MethodType
+from typing import Any
+
+import msgspec
+
+from pilotage.client.task_description import TaskDescription
+from pilotage.client.task_fields import OWN_ATTRIBUTES
+from pilotage.client.task_validation import checked_own, checked_uid, label, template_of
+from pilotage.errors import InvalidTask, SerializationError
+from pilotage.model.ids import TaskUid, TemplateId
+from pilotage.model.payload import INLINE_LIMIT_BYTES, Blob, Payload
+from pilotage.model.workload import Row, Template
+
+PackFunction = Callable[[Callable[..., Any]], bytes]
+PackArguments = Callable[[Sequence[Any], Mapping[str, Any]], bytes]
+PackPayload = Callable[[bytes], Payload]
+
+# What is not in the plain part of a key: a task's own attributes, and the function.
+_APART = OWN_ATTRIBUTES | {"function"}
+_KEYS_KEPT = 4096
+"""How many keys are remembered between calls; beyond that all are forgotten, and each costs its checks once more."""
+
+_encode = msgspec.msgpack.Encoder().encode
+
+Known = tuple[TemplateId, Template]
+
+
+class TemplateTable:
+    """The templates of one stream of submissions (one receiver), and the numbers they travel under.
+
+    ``known`` are the templates that the receiver has already, as read back from the log.
+    """
+
+    def __init__(self, known: Mapping[TemplateId, Template] | None = None) -> None:
+        self._ids: dict[bytes, TemplateId] = {}
+        self._keys: dict[Any, Known] = {}
+        self._last = 0
+        self._keep(known or {})
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def split(
+        self,
+        descriptions: Sequence[TaskDescription],
+        *,
+        pack_function: PackFunction,
+        pack_arguments: PackArguments,
+        pack_payload: PackPayload,
+        uid_of: Callable[[TaskDescription], TaskUid],
+    ) -> tuple[dict[TemplateId, Template], list[Row]]:
+        """Return the templates that the receiver does not know yet, and a row for each description, in order.
+
+        ``pack_payload`` stores what is larger than 4 KiB and returns its name. If this raises, no template was added: what
+        was submitted before the call is all that the receiver needs to know. Otherwise the templates must be sent.
+
+        Raises:
+            InvalidTask: a description cannot be accepted; names the task, the value, the limit and the remedy.
+            SerializationError: a function or an argument cannot be pickled.
+        """
+        new: dict[TemplateId, Template] = {}
+        numbers: dict[bytes, TemplateId] = {}
+        keys: dict[Any, Known] = {}
+        known_keys = self._keys
+        functions: dict[Any, Known] = {}
+        rows: list[Row] = []
+        no_arguments: Payload | None = None
+        for index, description in enumerate(descriptions):
+            values = description._values
+            # The loop is written out, and looks into the description's own dict, for speed: it sees every task.
+            shared: Any = tuple([item for item in values.items() if item[0] not in _APART])
+            function = values.get("function")
+            try:
+                if function is not None:
+                    shared = (_identity(function), shared)
+                    found = functions.get(shared)
+                else:
+                    found = known_keys.get(shared) or keys.get(shared)
+            except TypeError:  # a list or dict among the values
+                shared = _hashable(shared)
+                found = functions.get(shared) if function is not None else known_keys.get(shared) or keys.get(shared)
+            if found is None:
+                try:
+                    found = self._found(description, function, pack_function, pack_payload, numbers, new)
+                except (InvalidTask, SerializationError) as error:
+                    raise _located(error, description, index, len(descriptions)) from error
+                (functions if function is not None else keys)[shared] = found
+            number, template = found
+            try:
+                if values.get("uid"):
+                    checked_uid(values["uid"])
+                if template.mode == "function":
+                    if "arguments" in values or "kwargs" in values or "name" in values:
+                        checked_own("task", "function", values)
+                    args, kwargs = values.get("args", ()), values.get("kwargs")
+                    payload: Payload | None
+                    if args or kwargs:
+                        payload = packed = pack_arguments(args, kwargs or {})
+                        if len(packed) > INLINE_LIMIT_BYTES:
+                            payload = pack_payload(packed)
+                    else:
+                        if no_arguments is None:
+                            no_arguments = pack_arguments((), {})
+                        payload = no_arguments
+                    rows.append(Row(uid_of(description), number, (), payload, values.get("name", "")))
+                else:
+                    arguments = checked_own("task", "executable", values)
+                    rows.append(Row(uid_of(description), number, arguments, None, values.get("name", "")))
+            except (InvalidTask, SerializationError) as error:
+                raise _located(error, description, index, len(descriptions)) from error
+        self._keep(new)
+        if len(known_keys) + len(keys) > _KEYS_KEPT:
+            known_keys.clear()
+        if len(keys) <= _KEYS_KEPT:
+            known_keys.update(keys)
+        return new, rows
+
+    def _found(
+        self,
+        description: TaskDescription,
+        function: Callable[..., Any] | None,
+        pack_function: PackFunction,
+        pack_payload: PackPayload,
+        numbers: dict[bytes, TemplateId],
+        new: dict[TemplateId, Template],
+    ) -> Known:
+        """Return the template of a description whose key was not seen before; add it to ``new`` if it is."""
+        packed = b"" if function is None else pack_function(function)
+        payload: Payload | None = packed or None
+        template = template_of(description, payload)
+        if len(packed) > INLINE_LIMIT_BYTES:
+            # After the checks, so that a refused task leaves nothing behind.
+            template = msgspec.structs.replace(template, function=pack_payload(packed))
+        digest = _digest(template)
+        number = self._ids.get(digest) or numbers.get(digest)
+        if number is None:
+            number = numbers[digest] = TemplateId(self._last + len(new) + 1)
+            new[number] = template
+        return number, template
+
+    def _keep(self, templates: Mapping[TemplateId, Template]) -> None:
+        for number, template in templates.items():
+            self._ids[_digest(template)] = number
+            self._last = max(self._last, number)
+
+
+def fingerprint(template: Template, row: Row, metadata: object = None) -> bytes:
+    """Return 20 bytes that are the same for tasks that differ at most in their uid.
+
+    A submission of a known uid with the same fingerprint means the known task. Payloads count by their bytes, whether they
+    travel inline or as blobs.
+    """
+    function = _content(template.function)
+    parts = (
+        msgspec.structs.replace(template, function=function),
+        row.arguments,
+        _content(row.payload),
+        row.name,
+        _said(metadata) if metadata else None,
+    )
+    return hashlib.blake2b(_encode(parts), digest_size=20).digest()
+
+
+def fingerprint_of(description: TaskDescription, *, pack_function: PackFunction, pack_arguments: PackArguments) -> bytes:
+    """Return the fingerprint of a description: that of its template, row and metadata.
+
+    Raises:
+        InvalidTask, SerializationError: as ``TemplateTable.split`` does.
+    """
+    templates, (row,) = TemplateTable().split(
+        [description],
+        pack_function=pack_function,
+        pack_arguments=pack_arguments,
+        pack_payload=lambda packed: packed,
+        uid_of=lambda _: TaskUid(""),
+    )
+    return fingerprint(templates[row.template], row, description.get("metadata", {}))
+
+
+def _identity(function: Callable[..., Any]) -> Any:
+    # Each access to a bound method makes a new one; the object and its function are what lasts.
+    if type(function) is MethodType:
+        return id(function.__self__), id(function.__func__)
+    return id(function)
+
+
+def _hashable(value: Any) -> Any:
+    """Return a hashable stand-in: equal stand-ins, equal values of equal types."""
+    if isinstance(value, dict):
+        return dict, tuple([(_hashable(key), _hashable(value[key])) for key in value])
+    if isinstance(value, (list, tuple)):
+        return list, tuple([_hashable(one) for one in value])
+    try:
+        hash(value)
+    except TypeError:
+        return type(value), repr(value)
+    return type(value), value
+
+
+def _digest(template: Template) -> bytes:
+    return hashlib.blake2b(_encode(template), digest_size=20).digest()
+
+
+def _content(payload: Payload | None) -> Payload | None:
+    if isinstance(payload, bytes):
+        return Blob(hashlib.sha256(payload).hexdigest(), len(payload))
+    return payload
+
+
+def _said(metadata: object) -> object:
+    """Return metadata in a form that encodes alike in every process: what MessagePack does not know, by its repr."""
+    if isinstance(metadata, Mapping):
+        return sorted(((repr(key), _said(value)) for key, value in metadata.items()), key=lambda entry: entry[0])
+    if isinstance(metadata, (list, tuple)):
+        return [_said(value) for value in metadata]
+    return metadata if isinstance(metadata, (str, bytes, float, bool)) or metadata is None else repr(metadata)
+
+
+def _located(
+    error: InvalidTask | SerializationError, description: TaskDescription, index: int, total: int
+) -> InvalidTask | SerializationError:
+    """Return ``error`` saying which task it is about: by uid or name, else by its place among the descriptions."""
+    named = description.uid or description.name
+    task = label(description) if named else f"task {index + 1} of {total}"
+    message = str(error).removeprefix(f"{task}: ").removeprefix("task: ")
+    return type(error)(f"{task}: {message}")
