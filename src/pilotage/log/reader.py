@@ -90,17 +90,21 @@ def recover(folder: Path) -> Recovered:
     Raises ``LogCorrupted``, here or while ``records`` is read, when a record or snapshot that is needed does not check.
     """
     for _ in range(_LOOKUPS):
+        snapshots = list_snapshots(folder)
         try:
-            return _recover(folder)
+            return _recover(folder, snapshots)
         except FileNotFoundError:
             # The owner replaced segments between our listing them and opening them.
             continue
+        except LogCorrupted:
+            # What seems to be missing may be in a snapshot that was not there yet when we looked.
+            if list_snapshots(folder) == snapshots:
+                raise
     raise BackendError(f"{folder}: the log changes faster than it can be read; try again", transient=True)
 
 
-def _recover(folder: Path) -> Recovered:
+def _recover(folder: Path, snapshots: list[tuple[int, Path]]) -> Recovered:
     snapshot, number, broken = None, 0, None
-    snapshots = list_snapshots(folder)
     for last, path in reversed(snapshots):
         try:
             snapshot, number = decode_snapshot(path.read_bytes(), last, path), last
@@ -111,8 +115,9 @@ def _recover(folder: Path) -> Recovered:
     while len(segments) > 1 and segments[1].first <= number + 1:
         del segments[0]
     if segments and segments[0].first > number + 1:
-        missing = f"{folder}: the records {number + 1} to {segments[0].first - 1} are missing"
-        raise LogCorrupted(f"{broken or missing}; {missing}. Restore the missing files from a copy") from broken
+        cause = f"{broken}, and " if broken else ""
+        missing = f"the records {number + 1} to {segments[0].first - 1} are missing"
+        raise LogCorrupted(f"{cause}{folder}: {missing}. Restore the files from a copy") from broken
     end = end_of_records(segments[-1]) if segments else EndOfRecords(0, 0, 0)
     if broken and max(end.last, number) < snapshots[-1][0]:
         raise LogCorrupted(
