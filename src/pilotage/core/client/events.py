@@ -1,0 +1,183 @@
+"""What the client's core is told, in the past tense. Each event carries the time at which its shell took note of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pilotage.core.client.facts import ManagerKind
+from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid
+from pilotage.model.outcome import Outcome
+from pilotage.model.resources import Node
+from pilotage.model.workload import Batch
+
+
+class SessionOpened(msgspec.Struct, frozen=True):
+    """A process took the session's lease with this epoch."""
+
+    time: float
+    epoch: int
+
+
+class SessionClosing(msgspec.Struct, frozen=True):
+    """The session ends for good: what is not bound is cancelled, and all pilots end."""
+
+    time: float
+
+
+class ManagerCreated(msgspec.Struct, frozen=True):
+    """The user made a manager of pilots or of tasks."""
+
+    time: float
+    manager: str
+    kind: ManagerKind
+
+
+class PilotSubmitted(msgspec.Struct, frozen=True):
+    """The user asked for a pilot. ``description`` is encoded; ``nodes`` is what it will have, as far as that is known."""
+
+    time: float
+    manager: str
+    pilot: PilotUid
+    description: msgspec.Raw
+    nodes: list[Node]
+
+
+class PilotProcessStarted(msgspec.Struct, frozen=True):
+    """The bootstrap of a local pilot runs, as this process."""
+
+    time: float
+    pilot: PilotUid
+    pid: int
+    started_ticks: int
+    boot_id: str
+
+
+class PilotLost(msgspec.Struct, frozen=True):
+    """The pilot is gone for certain, without having said so: its processes, or its job, do not exist any more."""
+
+    time: float
+    pilot: PilotUid
+    reason: str
+
+
+class AgentGreeted(msgspec.Struct, frozen=True):
+    """The pilot's agent answered. ``durable``: the last message of this client that it has on disk."""
+
+    time: float
+    pilot: PilotUid
+    incarnation: int
+    durable: int
+    nodes: list[Node]
+
+
+class AgentAcknowledged(msgspec.Struct, frozen=True):
+    """The agent has all messages up to ``durable`` on disk."""
+
+    time: float
+    pilot: PilotUid
+    durable: int
+
+
+class LinkOpened(msgspec.Struct, frozen=True):
+    """The link to the pilot takes another message, which has to carry ``number``."""
+
+    pilot: PilotUid
+    number: int
+
+
+class PilotsAttached(msgspec.Struct, frozen=True):
+    """The user added pilots to a manager of tasks."""
+
+    time: float
+    manager: str
+    pilots: list[PilotUid]
+
+
+class PilotsDetached(msgspec.Struct, frozen=True):
+    """The user took pilots from a manager of tasks; what they already have they keep."""
+
+    time: float
+    manager: str
+    pilots: list[PilotUid]
+
+
+class TasksSubmitted(msgspec.Struct, frozen=True):
+    """The user submitted new tasks. ``encoded`` is ``batch``; ``pinned`` names the pilot that they ask for, if any."""
+
+    time: float
+    manager: str
+    pinned: PilotUid
+    batch: Batch
+    encoded: msgspec.Raw
+
+
+class TasksSeenRunning(msgspec.Struct, frozen=True):
+    """The pilot says that these tasks run: ``(task, binding, attempt, started)``."""
+
+    time: float
+    pilot: PilotUid
+    started: list[tuple[TaskUid, Binding, Attempt, float]]
+
+
+class OutcomesArrived(msgspec.Struct, frozen=True):
+    """The pilot's message ``number`` brought final outcomes; ``encoded`` is ``outcomes``."""
+
+    time: float
+    pilot: PilotUid
+    number: int
+    outcomes: list[Outcome]
+    encoded: msgspec.Raw
+
+
+class PilotEndArrived(msgspec.Struct, frozen=True):
+    """The pilot's message ``number`` said that it has ended, and holds no tasks."""
+
+    time: float
+    pilot: PilotUid
+    number: int
+    state: str
+    reason: str
+
+
+class CancelRequested(msgspec.Struct, frozen=True):
+    """The user wants these tasks cancelled; final ones are passed over."""
+
+    time: float
+    tasks: list[TaskUid]
+
+
+class PilotCancelRequested(msgspec.Struct, frozen=True):
+    """The user wants these pilots ended: after their tasks (``drain``) or at once."""
+
+    time: float
+    pilots: list[PilotUid]
+    drain: bool
+
+
+class CallbacksReturned(msgspec.Struct, frozen=True):
+    """All callbacks have heard that these tasks are final."""
+
+    time: float
+    tasks: list[TaskUid]
+
+
+Event = (
+    SessionOpened
+    | SessionClosing
+    | ManagerCreated
+    | PilotSubmitted
+    | PilotProcessStarted
+    | PilotLost
+    | AgentGreeted
+    | AgentAcknowledged
+    | LinkOpened
+    | PilotsAttached
+    | PilotsDetached
+    | TasksSubmitted
+    | TasksSeenRunning
+    | OutcomesArrived
+    | PilotEndArrived
+    | CancelRequested
+    | PilotCancelRequested
+    | CallbacksReturned
+)

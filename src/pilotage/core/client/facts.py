@@ -1,0 +1,211 @@
+"""What the client's core has taken as true: the records of its log.
+
+``state.apply`` folds them, and nothing else changes the client's state, so recovery is to apply the log. Large lists stay
+encoded, as they came from the encoder or from the wire: the log, the wire and memory share the same bytes. Tags are never
+reused.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from pilotage.model.ids import Binding, PilotUid, TaskUid
+from pilotage.model.outcome import Ending
+from pilotage.model.resources import Node
+
+ManagerKind = Literal["pilots", "tasks"]
+
+
+class EpochBegun(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """A process took the session over; agents refuse those with a lower epoch."""
+
+    time: float
+    epoch: int
+
+
+class SessionEnding(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """The session was closed for good; it takes no more tasks or pilots."""
+
+    time: float
+
+
+class ManagerAdded(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """There is a manager of this name."""
+
+    time: float
+    manager: str
+    kind: ManagerKind
+
+
+class PilotAccepted(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """A pilot is to be started."""
+
+    time: float
+    manager: str
+    pilot: PilotUid
+    description: msgspec.Raw
+    nodes: list[Node]
+
+
+class PilotLaunched(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """The pilot's bootstrap is this process."""
+
+    time: float
+    pilot: PilotUid
+    pid: int
+    started_ticks: int
+    boot_id: str
+
+
+class PilotActivated(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """The pilot's agent, in this incarnation, takes tasks; ``nodes`` is what it has."""
+
+    time: float
+    pilot: PilotUid
+    incarnation: int
+    nodes: list[Node]
+
+
+class PilotEndAsked(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """The pilot is to be told to end."""
+
+    time: float
+    pilot: PilotUid
+    drain: bool
+
+
+class PilotEnded(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """The pilot is over: it said so in its message ``number``, or (0) it is gone for certain."""
+
+    time: float
+    pilot: PilotUid
+    number: int
+    state: str
+    reason: str
+
+
+class PilotsAdded(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """A manager of tasks may use these pilots."""
+
+    manager: str
+    pilots: list[PilotUid]
+
+
+class PilotsRemoved(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """A manager of tasks gives these pilots no more tasks."""
+
+    manager: str
+    pilots: list[PilotUid]
+
+
+class TasksAccepted(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """These tasks are the session's. ``batch`` is an encoded ``Batch``.
+
+    ``pilot`` is empty for tasks that wait; otherwise they are bound to it, with binding 1. ``pinned`` is the pilot that they
+    asked for by name, if any.
+    """
+
+    time: float
+    manager: str
+    pinned: PilotUid
+    pilot: PilotUid
+    batch: msgspec.Raw
+
+
+class TasksBound(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """Waiting tasks are bound to this pilot."""
+
+    time: float
+    pilot: PilotUid
+    binding: Binding
+    tasks: list[TaskUid]
+
+
+class TasksUnbound(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """The binding of these tasks is over: they wait for another."""
+
+    time: float
+    tasks: list[TaskUid]
+
+
+class TasksStarted(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """These tasks run."""
+
+    time: float
+    tasks: list[TaskUid]
+
+
+class OutcomesReceived(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    """The pilot's message ``number``. ``outcomes`` is an encoded ``list[Outcome]``; the first outcome of a task counts."""
+
+    time: float
+    pilot: PilotUid
+    number: int
+    outcomes: msgspec.Raw
+
+
+class TasksSettled(msgspec.Struct, frozen=True, array_like=True, tag=16):
+    """The client itself gives these tasks their outcome: no pilot has them, or the one that had them is gone."""
+
+    time: float
+    ending: Ending
+    message: str
+    tasks: list[TaskUid]
+
+
+class CancelAsked(msgspec.Struct, frozen=True, array_like=True, tag=17):
+    """The pilot is to be told to cancel these tasks."""
+
+    time: float
+    pilot: PilotUid
+    tasks: list[tuple[TaskUid, Binding]]
+
+
+class MessagesDelivered(msgspec.Struct, frozen=True, array_like=True, tag=18):
+    """The agent has all messages up to ``number`` on disk. May reach the log late, or never: the agent says it again."""
+
+    pilot: PilotUid
+    number: int
+
+
+class MessagesNumbered(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    """The oldest ``count`` messages in the pilot's outbox get the numbers from ``first`` on, and are about to be sent."""
+
+    pilot: PilotUid
+    first: int
+    count: int
+
+
+class CallbacksMarked(msgspec.Struct, frozen=True, array_like=True, tag=19):
+    """All callbacks have heard of the final state of these tasks."""
+
+    tasks: list[TaskUid]
+
+
+Fact = (
+    EpochBegun
+    | SessionEnding
+    | ManagerAdded
+    | PilotAccepted
+    | PilotLaunched
+    | PilotActivated
+    | PilotEndAsked
+    | PilotEnded
+    | PilotsAdded
+    | PilotsRemoved
+    | TasksAccepted
+    | TasksBound
+    | TasksUnbound
+    | TasksStarted
+    | OutcomesReceived
+    | TasksSettled
+    | CancelAsked
+    | MessagesNumbered
+    | MessagesDelivered
+    | CallbacksMarked
+)
+
+LATE_FACTS = (MessagesDelivered,)
+"""Facts that need not be in the log before anyone acts on them; they travel with the next record."""

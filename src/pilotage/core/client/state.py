@@ -1,0 +1,302 @@
+"""The state of a session, and ``apply``, the only function that changes it.
+
+A task is here from its acceptance to the end of the session, as the user may ask for its outcome at any time. What is to be
+told to a pilot goes through two stations: its *outbox*, in order and without numbers, and from the moment a link takes it,
+under a number, ``unacknowledged``, until the agent has it on disk. So what is in the outbox was certainly never sent.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from pilotage.core.client import facts
+from pilotage.core.client.facts import Fact, ManagerKind
+from pilotage.errors import InvariantViolated, unreachable
+from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid, TemplateId
+from pilotage.model.outcome import Ending, Outcome, Times, state_of
+from pilotage.model.resources import Node
+from pilotage.model.states import (
+    AGENT_EXECUTING,
+    AGENT_STAGING_INPUT_PENDING,
+    FINAL,
+    PMGR_ACTIVE,
+    PMGR_ACTIVE_PENDING,
+    PMGR_LAUNCHING_PENDING,
+    TMGR_SCHEDULING,
+)
+from pilotage.model.workload import Batch, Row, Template
+
+NO_PILOT = PilotUid("")
+RATE_INTERVAL_S = 1.0
+"""The time over which a pilot's throughput is counted."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_batch = msgspec.msgpack.Decoder(Batch).decode
+_decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
+_STATES = {ending: state_of(ending) for ending in Ending}
+
+
+class TaskRecord(msgspec.Struct, array_like=True, gc=False):
+    """A task. ``binding`` counts its pilots, ``outcome`` is None until it is final, ``marked``: callbacks have heard of it."""
+
+    row: Row
+    manager: str
+    pilot: PilotUid = NO_PILOT
+    binding: Binding = Binding(0)
+    state: str = TMGR_SCHEDULING
+    outcome: Outcome | None = None
+    pinned: PilotUid = NO_PILOT
+    cancelling: bool = False
+    marked: bool = False
+
+
+class QueuedTasks(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Tasks for a pilot; ``batch`` is encoded and has all templates that the pilot has not seen."""
+
+    binding: Binding
+    batch: msgspec.Raw
+
+
+class QueuedCancel(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """A request to cancel tasks."""
+
+    tasks: list[tuple[TaskUid, Binding]]
+
+
+class QueuedEnd(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """A request to end the pilot."""
+
+    drain: bool
+
+
+Queued = QueuedTasks | QueuedCancel | QueuedEnd
+
+
+class PilotRecord(msgspec.Struct):
+    """A pilot. ``load``: unfinished tasks bound to it."""
+
+    uid: PilotUid
+    manager: str
+    description: msgspec.Raw
+    nodes: list[Node]
+    state: str = PMGR_LAUNCHING_PENDING
+    reason: str = ""
+    submitted: float = 0.0
+    active_since: float = 0.0
+    ended: float = 0.0
+    ending: bool = False
+    pid: int = 0
+    started_ticks: int = 0
+    boot_id: str = ""
+    incarnation: int = 0
+    outbox: deque[Queued] = msgspec.field(default_factory=deque)
+    unacknowledged: dict[int, Queued] = {}
+    numbered: int = 0
+    delivered: int = 0
+    received: int = 0
+    known_templates: set[TemplateId] = set()
+    load: int = 0
+    interval_start: float = 0.0
+    interval_outcomes: int = 0
+    throughput: int = 0
+    """Outcomes in the busiest of the last two whole intervals of ``RATE_INTERVAL_S``."""
+
+    @property
+    def cores(self) -> int:
+        """Cores of all its nodes."""
+        return sum(node.shape.cores for node in self.nodes)
+
+    @property
+    def usable(self) -> bool:
+        """Whether it takes tasks, now or when it becomes active."""
+        return not self.ending and self.state not in FINAL
+
+
+class ManagerRecord(msgspec.Struct):
+    """A manager. One of tasks has ``pilots`` to use, and ``waiting`` tasks, in order."""
+
+    kind: ManagerKind
+    pilots: list[PilotUid] = []
+    waiting: dict[TaskUid, None] = {}
+
+
+class ClientState(msgspec.Struct):
+    """All that the client knows for certain; encodable, as the log's snapshots hold it."""
+
+    epoch: int = 0
+    opened: float = 0.0
+    ending: bool = False
+    templates: dict[TemplateId, Template] = {}
+    tasks: dict[TaskUid, TaskRecord] = {}
+    pilots: dict[PilotUid, PilotRecord] = {}
+    managers: dict[str, ManagerRecord] = {}
+    stale_outcomes: int = 0
+    """Outcomes of executions that no longer counted, or of unknown tasks."""
+
+
+def apply(state: ClientState, fact: Fact, *, batch: Batch | None = None, outcomes: list[Outcome] | None = None) -> None:
+    """Fold one fact into the state. ``batch`` and ``outcomes``: what the fact holds encoded, if it is at hand decoded."""
+    match fact:
+        case facts.OutcomesReceived():
+            _apply_outcomes(state, fact, _decode_outcomes(fact.outcomes) if outcomes is None else outcomes)
+        case facts.TasksAccepted():
+            _apply_accepted(state, fact, _decode_batch(fact.batch) if batch is None else batch)
+        case facts.MessagesNumbered():
+            pilot = state.pilots[fact.pilot]
+            for number in range(fact.first, fact.first + fact.count):
+                pilot.unacknowledged[number] = pilot.outbox.popleft()
+                pilot.numbered = number
+        case facts.MessagesDelivered():
+            pilot = state.pilots[fact.pilot]
+            for number in [number for number in pilot.unacknowledged if number <= fact.number]:
+                del pilot.unacknowledged[number]
+            pilot.delivered = fact.number
+            pilot.numbered = max(pilot.numbered, fact.number)
+        case facts.CallbacksMarked():
+            for uid in fact.tasks:
+                state.tasks[uid].marked = True
+        case facts.TasksStarted():
+            for uid in fact.tasks:
+                state.tasks[uid].state = AGENT_EXECUTING
+        case facts.TasksBound():
+            _apply_bound(state, fact)
+        case facts.TasksUnbound():
+            for uid in fact.tasks:
+                record = state.tasks[uid]
+                state.pilots[record.pilot].load -= 1
+                record.pilot, record.state = NO_PILOT, TMGR_SCHEDULING
+                state.managers[record.manager].waiting[uid] = None
+        case facts.TasksSettled():
+            _apply_settled(state, fact)
+        case facts.CancelAsked():
+            for uid, _ in fact.tasks:
+                state.tasks[uid].cancelling = True
+            state.pilots[fact.pilot].outbox.append(QueuedCancel(fact.tasks))
+        case facts.ManagerAdded():
+            state.managers[fact.manager] = ManagerRecord(fact.kind)
+        case facts.PilotsAdded():
+            state.managers[fact.manager].pilots.extend(fact.pilots)
+        case facts.PilotsRemoved():
+            manager = state.managers[fact.manager]
+            manager.pilots = [uid for uid in manager.pilots if uid not in fact.pilots]
+        case facts.EpochBegun():
+            state.epoch, state.opened = fact.epoch, fact.time
+        case facts.SessionEnding():
+            state.ending = True
+        case (
+            facts.PilotAccepted() | facts.PilotLaunched() | facts.PilotActivated() | facts.PilotEndAsked() | facts.PilotEnded()
+        ):
+            _apply_pilot(state, fact)
+        case _:
+            unreachable(fact)
+
+
+def queued_rows(queued: Iterable[Queued]) -> list[Row]:
+    """Return the rows of all tasks in these messages."""
+    return [row for message in queued if isinstance(message, QueuedTasks) for row in _decode_batch(message.batch).rows]
+
+
+def _apply_pilot(
+    state: ClientState,
+    fact: facts.PilotAccepted | facts.PilotLaunched | facts.PilotActivated | facts.PilotEndAsked | facts.PilotEnded,
+) -> None:
+    if isinstance(fact, facts.PilotAccepted):
+        state.pilots[fact.pilot] = PilotRecord(fact.pilot, fact.manager, fact.description, fact.nodes, submitted=fact.time)
+        return
+    pilot = state.pilots[fact.pilot]
+    if isinstance(fact, facts.PilotLaunched):
+        pilot.pid, pilot.started_ticks, pilot.boot_id = fact.pid, fact.started_ticks, fact.boot_id
+        pilot.state = PMGR_ACTIVE_PENDING
+    elif isinstance(fact, facts.PilotActivated):
+        pilot.incarnation, pilot.nodes = fact.incarnation, fact.nodes
+        pilot.active_since = pilot.active_since or fact.time
+        pilot.state = PMGR_ACTIVE
+    elif isinstance(fact, facts.PilotEndAsked):
+        pilot.ending = True
+        pilot.outbox.append(QueuedEnd(fact.drain))
+    else:
+        pilot.received = max(pilot.received, fact.number)
+        pilot.state, pilot.reason, pilot.ended = fact.state, fact.reason, fact.time
+        pilot.outbox.clear()
+        pilot.unacknowledged.clear()
+
+
+def _apply_accepted(state: ClientState, fact: facts.TasksAccepted, batch: Batch) -> None:
+    state.templates.update(batch.templates)
+    tasks, manager, pinned, uid = state.tasks, fact.manager, fact.pinned, fact.pilot
+    if not uid:
+        waiting = state.managers[manager].waiting
+        for row in batch.rows:
+            tasks[row.uid] = TaskRecord(row, manager, pinned=pinned)
+            waiting[row.uid] = None
+        return
+    binding, task_state = Binding(1), AGENT_STAGING_INPUT_PENDING
+    for row in batch.rows:
+        tasks[row.uid] = TaskRecord(row, manager, uid, binding, task_state, None, pinned)
+    pilot = state.pilots[uid]
+    pilot.load += len(batch.rows)
+    used = {row.template for row in batch.rows}
+    if used <= pilot.known_templates or used - pilot.known_templates <= batch.templates.keys():
+        # The common case: the bytes that are in the log travel as they are.
+        pilot.outbox.append(QueuedTasks(binding, fact.batch))
+        pilot.known_templates.update(batch.templates)
+    else:
+        _queue_rows(state, pilot, binding, batch.rows)
+
+
+def _apply_bound(state: ClientState, fact: facts.TasksBound) -> None:
+    pilot = state.pilots[fact.pilot]
+    rows = []
+    for uid in fact.tasks:
+        record = state.tasks[uid]
+        record.pilot, record.binding, record.state = fact.pilot, fact.binding, AGENT_STAGING_INPUT_PENDING
+        state.managers[record.manager].waiting.pop(uid, None)
+        rows.append(record.row)
+    pilot.load += len(rows)
+    _queue_rows(state, pilot, fact.binding, rows)
+
+
+def _queue_rows(state: ClientState, pilot: PilotRecord, binding: Binding, rows: list[Row]) -> None:
+    missing = sorted({row.template for row in rows} - pilot.known_templates)
+    batch = Batch({template: state.templates[template] for template in missing}, rows)
+    pilot.outbox.append(QueuedTasks(binding, msgspec.Raw(_encode(batch))))
+    pilot.known_templates.update(missing)
+
+
+def _apply_outcomes(state: ClientState, fact: facts.OutcomesReceived, outcomes: Sequence[Outcome]) -> None:
+    # One turn per task of the whole campaign: plain attribute access, no calls.
+    tasks, states = state.tasks, _STATES
+    counted = 0
+    for outcome in outcomes:
+        record = tasks.get(outcome.task)
+        if record is None or record.outcome is not None or record.binding != outcome.binding:
+            state.stale_outcomes += 1
+            continue
+        record.outcome = outcome
+        record.state = states[outcome.ending]
+        counted += 1
+    pilot = state.pilots[fact.pilot]
+    pilot.received = fact.number
+    pilot.load -= counted
+    elapsed = fact.time - pilot.interval_start
+    if elapsed >= RATE_INTERVAL_S:
+        pilot.throughput = pilot.interval_outcomes if elapsed < 2 * RATE_INTERVAL_S else 0
+        pilot.interval_start, pilot.interval_outcomes = fact.time, 0
+    pilot.interval_outcomes += counted
+
+
+def _apply_settled(state: ClientState, fact: facts.TasksSettled) -> None:
+    times = Times(ended=fact.time)
+    for uid in fact.tasks:
+        record = state.tasks[uid]
+        if record.outcome is not None:
+            raise InvariantViolated(f"task {uid} is {record.state} already and cannot end again: {fact.message}")
+        record.outcome = Outcome(uid, record.binding, Attempt(0), fact.ending, message=fact.message, times=times)
+        record.state = _STATES[fact.ending]
+        if record.pilot:
+            state.pilots[record.pilot].load -= 1
+        else:
+            state.managers[record.manager].waiting.pop(uid, None)
