@@ -9,6 +9,9 @@ underneath: it is readable as long as ``receive()`` has something to do, be it m
 key, or sending what did not fit before. ``receive()`` takes a bounded amount, so that a loop over several channels is fair.
 It may return nothing. Neither call blocks. A channel belongs to one thread.
 
+Queues are unbounded: credit (``wire.link``) bounds what numbered messages put into them, and who has not heard from a peer
+for long (``wire.link.Liveness``) says nothing more to it.
+
 Send few and large messages. Each system call gives up the interpreter lock, and in a program whose other threads compute it
 takes up to 5 ms to get it back.
 """

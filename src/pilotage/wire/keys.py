@@ -78,7 +78,8 @@ def require_private_folder(folder: Path) -> None:
     if not stat.S_ISDIR(status.st_mode):
         raise InvalidRequest(f"{folder} is not a folder; use one of mode 0700")
     _require_owner(folder, status)
-    mode = stat.S_IMODE(status.st_mode)
+    # Only the permissions: project folders on clusters commonly hand their setgid bit down.
+    mode = stat.S_IMODE(status.st_mode) & 0o777
     if mode != 0o700:
         raise InvalidRequest(f"folder {folder} has mode {mode:04o} where 0700 is required; run: chmod 700 {folder}")
 

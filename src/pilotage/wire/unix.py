@@ -11,10 +11,11 @@ import os
 import select
 import socket
 import struct
+import time
 from pathlib import Path
 
 from pilotage.errors import InvalidRequest, ProtocolError
-from pilotage.wire.channel import AccessDenied, Peer, Role
+from pilotage.wire.channel import AccessDenied, Peer
 from pilotage.wire.codec import decode_from_agent, decode_from_client, encode
 from pilotage.wire.framing import Disconnected, FrameReader, FrameWriter
 from pilotage.wire.keys import require_private_folder
@@ -60,23 +61,22 @@ class _Connection:
             self._poll.modify(self.stream, _READ_AND_WRITE if waits else _READ)
         return True
 
-    def finish(self) -> None:
-        """Write what is queued within a bounded time, and close."""
+    def finish(self, timeout_s: float = 0.0) -> None:
+        """Write what is queued, waiting no longer than this, and close."""
         self._poll.unregister(self.stream)
-        if self._waits:
-            self.stream.settimeout(_CLOSE_TIMEOUT_S)
-            try:
-                self._writer.flush()
-            except (Disconnected, TimeoutError):
-                pass
+        deadline = time.monotonic() + timeout_s
+        room = select.poll()
+        room.register(self.stream, select.POLLOUT)
+        try:
+            while not self._writer.flush() and (left_s := deadline - time.monotonic()) > 0:
+                room.poll(left_s * 1000)
+        except Disconnected:
+            pass
         self.stream.close()
 
 
 class UnixAgentChannel:
     """The agent's end. Made by ``bind``."""
-
-    role = Role.CLIENT
-    """The role of all peers."""
 
     def __init__(self, listener: socket.socket, path: Path) -> None:
         self._listener = listener
@@ -153,8 +153,9 @@ class UnixAgentChannel:
         if self._closed:
             return
         self._closed = True
-        for peer in list(self._peers):
-            self.drop(peer)
+        for connection in self._peers.values():
+            connection.finish(_CLOSE_TIMEOUT_S)
+        self._peers.clear()
         self._path.unlink(missing_ok=True)
         self._listener.close()
         self._poll.close()
@@ -218,7 +219,7 @@ class UnixClientChannel:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._connection.finish()
+            self._connection.finish(_CLOSE_TIMEOUT_S)
             self._poll.close()
 
 

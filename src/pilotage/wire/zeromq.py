@@ -61,6 +61,11 @@ def _shared_context() -> zmq.Context[zmq.Socket[bytes]]:
         return _client_context[1]
 
 
+def _is_readable(socket: zmq.Socket[bytes]) -> bool:
+    """Tell whether a message is there, taking in what the socket's descriptor announced, which resets the descriptor."""
+    return int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN != 0
+
+
 class _Readiness:
     """A level-triggered descriptor over ZeroMQ sockets."""
 
@@ -79,10 +84,9 @@ class _Readiness:
 
     def refresh(self, left: bool = False) -> None:
         """Look what is left in the sockets; to be called after each use of one. ``left``: there is something else."""
-        # Asking for EVENTS makes ZeroMQ take in what its descriptor announced, and so resets the descriptor.
         for socket in self._sockets:
-            if int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-                left = True
+            # All are asked, for what asking does to their descriptors.
+            left = _is_readable(socket) or left
         if left and not self._is_set:
             os.eventfd_write(self._left, 1)
         elif self._is_set and not left:
@@ -162,10 +166,10 @@ class TcpAgentChannel:
         self._decide_access()
         router = self._router
         for _ in range(_DRAIN):
-            try:
-                parts = router.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
+            # Asking first is cheaper than a failed call, which gives up the interpreter lock and raises.
+            if not _is_readable(router):
                 break
+            parts = router.recv_multipart(zmq.NOBLOCK, copy=False)
             peer = Peer(parts[0].bytes)
             if peer in self._dropped:
                 continue
@@ -208,11 +212,8 @@ class TcpAgentChannel:
         self._context.destroy(linger=_LINGER_MS)
 
     def _decide_access(self) -> None:
-        while True:
-            try:
-                request = self._access.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
+        while _is_readable(self._access):
+            request = self._access.recv_multipart(zmq.NOBLOCK)
             # version, request id, domain, address, routing id, mechanism, credentials: here the peer's public key
             role = None
             if len(request) == 7 and request[0] == _ZAP_VERSION and request[2] == _ZAP_DOMAIN and request[5] == b"CURVE":
@@ -257,6 +258,7 @@ class TcpClientChannel:
         except BaseException:
             if monitor is not None:
                 dealer.disable_monitor()
+                monitor.close(linger=0)
             dealer.close(linger=0)
             raise
         return cls(dealer, monitor, endpoint)
@@ -269,10 +271,8 @@ class TcpClientChannel:
         self._watch()
         messages: list[FromAgent] = []
         try:
-            for _ in range(_DRAIN):
+            while len(messages) < _DRAIN and _is_readable(self._dealer):
                 messages.append(decode_from_agent(self._dealer.recv(zmq.NOBLOCK)))
-        except zmq.Again:
-            pass
         finally:
             self._readiness.refresh(self._lost is not None)
         if self._lost is not None and not messages:
@@ -297,14 +297,12 @@ class TcpClientChannel:
         self._closed = True
         self._readiness.close()
         self._dealer.disable_monitor()
+        self._monitor.close(linger=0)
         self._dealer.close(linger=_LINGER_MS)
 
     def _watch(self) -> None:
-        while True:
-            try:
-                event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
-            except zmq.Again:
-                return
+        while _is_readable(self._monitor):
+            event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
             if self._lost is not None:
                 continue
             if event["event"] == zmq.Event.HANDSHAKE_FAILED_AUTH:

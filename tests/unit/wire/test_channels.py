@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import select
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +19,8 @@ from pilotage.errors import InvalidRequest
 from pilotage.model.ids import Binding, PilotUid, SessionUid
 from pilotage.wire.channel import AccessDenied, AgentChannel, ClientChannel, Disconnected, Peer, Role, may_say
 from pilotage.wire.codec import encode
-from pilotage.wire.keys import KeyPair, generate_key_pair
+from pilotage.wire.connect import connect
+from pilotage.wire.keys import Connection, KeyPair, generate_key_pair
 from pilotage.wire.memory import MemoryAgentChannel
 from pilotage.wire.messages import (
     Acknowledge,
@@ -292,6 +297,28 @@ def test_closing_twice_does_nothing(transport: Transport) -> None:
     transport.agent.close()
 
 
+def test_a_connection_gives_its_descriptors_back(transport: Transport) -> None:
+    def exchange() -> None:
+        client = transport.client()
+        client.send(HELLO)
+        ((peer, _),) = at_agent(transport.agent)
+        client.close()
+        deadline = time.monotonic() + DEADLINE_S
+        while transport.agent.send(peer, Heartbeat()):
+            assert time.monotonic() < deadline
+            transport.agent.receive()
+
+    exchange()  # what is opened once for all
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        exchange()
+    deadline = time.monotonic() + DEADLINE_S
+    while len(os.listdir("/proc/self/fd")) > before:
+        # ZeroMQ's own thread closes what it holds a little later.
+        assert time.monotonic() < deadline, "descriptors stay open"
+        transport.agent.receive()
+
+
 # The Unix socket
 
 
@@ -352,6 +379,51 @@ def test_another_user_is_refused_by_both_sides(folder: Path, monkeypatch: pytest
         client.close()
     finally:
         agent.close()
+
+
+def test_a_peer_that_does_not_read_holds_nobody_up_when_dropped(folder: Path) -> None:
+    agent = UnixAgentChannel.bind(folder / CLIENT_SOCKET)
+    client = UnixClientChannel.connect(folder / CLIENT_SOCKET)
+    try:
+        client.send(HELLO)
+        ((peer, _),) = at_agent(agent)
+        for _ in range(3):
+            agent.send(peer, Refused("x" * 1_000_000))
+        agent.drop(peer)
+        # What the socket held is still read; what was queued behind it is gone with the connection.
+        until_lost(client)
+    finally:
+        client.close()
+        agent.close()
+
+
+def test_what_is_queued_is_sent_when_the_channel_is_closed(folder: Path) -> None:
+    agent = UnixAgentChannel.bind(folder / CLIENT_SOCKET)
+    client = UnixClientChannel.connect(folder / CLIENT_SOCKET)
+    received: list[FromAgent] = []
+
+    def read() -> None:
+        while len(received) < 5:
+            wait(client)
+            received.extend(client.receive())
+
+    try:
+        client.send(HELLO)
+        ((peer, _),) = at_agent(agent)
+        for _ in range(5):
+            agent.send(peer, Refused("x" * 1_000_000))
+        reader = threading.Thread(target=read)
+        reader.start()
+    finally:
+        agent.close()
+    reader.join(DEADLINE_S)
+    assert len(received) == 5
+    client.close()
+
+
+def test_the_local_channel_does_not_load_zeromq() -> None:
+    program = "import sys, pilotage.wire.unix, pilotage.wire.connect; sys.exit('zmq' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 # TCP
@@ -455,6 +527,16 @@ def test_an_observer_may_ask_but_not_submit(tcp: Tcp) -> None:
     observer.close()
 
 
+def test_an_observer_in_memory_may_ask_but_not_submit() -> None:
+    agent = MemoryAgentChannel()
+    observer = agent.connect(Role.OBSERVER)
+    observer.send(submit(1))
+    observer.send(Inspect(1, ""))  # type: ignore[arg-type]
+    assert [message for _, message in agent.receive()] == [Inspect(1, "")]  # type: ignore[arg-type]
+    (answer,) = observer.receive()
+    assert isinstance(answer, Refused)
+
+
 @pytest.mark.parametrize(
     ("message", "observer_may"),
     [
@@ -490,3 +572,37 @@ def test_a_port_in_use_is_told(tcp: Tcp) -> None:
     port = int(tcp.agent.endpoint.rsplit(":", 1)[1])
     with pytest.raises(OSError, match=f"cannot listen at 127.0.0.1 port {port}"):
         TcpAgentChannel.bind(tcp.server, {}, port=port)
+
+
+# The way to an agent
+
+
+def address(socket: Path, boot_id: str, *endpoints: str, server_key: str = "") -> Connection:
+    return Connection(PilotUid("p"), 1, "node1", boot_id, 1, 1, str(socket), endpoints, server_key)
+
+
+def test_an_agent_on_this_machine_is_reached_by_its_socket(folder: Path) -> None:
+    agent = UnixAgentChannel.bind(folder / CLIENT_SOCKET)
+    client = connect(address(folder / CLIENT_SOCKET, "here", "tcp://127.0.0.1:1"), "here", None)
+    client.send(HELLO)
+    assert [message for _, message in at_agent(agent)] == [HELLO]
+    client.close()
+    agent.close()
+
+
+def test_an_agent_on_another_machine_is_reached_at_its_endpoints_one_after_the_other(folder: Path, tcp: Tcp) -> None:
+    elsewhere = address(folder / CLIENT_SOCKET, "there", "tcp://127.0.0.1:1", tcp.agent.endpoint, server_key=tcp.server.public)
+    first = connect(elsewhere, "here", tcp.client, attempt=0)
+    assert "tcp://127.0.0.1:1" in str(until_lost(first))
+    first.close()
+    second = connect(elsewhere, "here", tcp.client, attempt=1)
+    second.send(HELLO)
+    assert [message for _, message in at_agent(tcp.agent)] == [HELLO]
+    second.close()
+
+
+def test_an_agent_that_cannot_be_reached_from_here_is_named(folder: Path) -> None:
+    with pytest.raises(Disconnected, match="agent of pilot p on node1 listens only on its own machine"):
+        connect(address(folder / CLIENT_SOCKET, "there"), "here", None)
+    with pytest.raises(AccessDenied, match="without a key pair"):
+        connect(address(folder / CLIENT_SOCKET, "there", "tcp://127.0.0.1:1"), "here", None)

@@ -95,6 +95,11 @@ def test_nothing_is_written_into_an_open_folder(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+def test_an_inherited_setgid_bit_does_not_open_a_folder(folder: Path) -> None:
+    folder.chmod(0o2700)
+    require_private_folder(folder)
+
+
 def test_another_users_folder_is_not_private(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 54321)
     with pytest.raises(InvalidRequest, match="use one of your own"):
