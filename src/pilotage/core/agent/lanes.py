@@ -3,7 +3,7 @@
 A lane holds a placement. Tasks that last a second are handed over one at a time; tasks of a microsecond in hundreds, for
 then the messages between agent and runner, not the tasks, would use up the machine. ``Pace`` watches how long the tasks of
 a group last and says how deep their lanes may be filled: about ``HORIZON_S`` of work, and never more than ``DEEPEST`` tasks.
-A group of which nothing has ended yet is taken to be slow.
+A group of which nothing has ended yet is taken to be slow; the first that ends sets its pace.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ class Pace(msgspec.Struct):
     """How long the tasks of one group last, and the lanes they have."""
 
     group: GroupKey
-    mean_s: float = HORIZON_S
+    mean_s: float | None = None
     lanes: set[LaneId] = msgspec.field(default_factory=set)
 
     def note(self, total_s: float, count: int) -> None:
         """Take into account ``count`` tasks that lasted ``total_s`` seconds together."""
         mean = total_s / count
         # Slower tasks count at once, faster ones gradually: too shallow a lane costs little, too deep a one delays tasks.
-        self.mean_s = mean if mean > self.mean_s else 0.5 * (self.mean_s + mean)
+        self.mean_s = mean if self.mean_s is None or mean > self.mean_s else 0.5 * (self.mean_s + mean)
 
     def depth(self) -> int:
         """Return how many tasks a lane may hold; 1 means no chaining."""
-        if self.group.lane_kind == FUNCTION_ALONE:
+        if self.mean_s is None or self.group.lane_kind == FUNCTION_ALONE:
             return 1
         return max(1, min(DEEPEST, int(HORIZON_S / max(self.mean_s, 1e-6))))

@@ -27,7 +27,7 @@ class RunnerPool:
         self._lanes: dict[RunnerId, dict[LaneId, None]] = {}
         self._idle: dict[str, dict[RunnerId, float]] = {}
         self._binding: dict[RunnerId, str] = {}
-        self._last_start = 0.0
+        self._last_start = -RESPAWN_S
         self.hungry: set[LaneId] = set()
         """Lanes that lost tasks since the last dispatch."""
 
