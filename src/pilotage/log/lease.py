@@ -11,6 +11,7 @@ file written now, so that the clocks of the nodes do not matter.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -26,6 +27,7 @@ from pilotage.system.processes import boot_id, is_alive, started_ticks
 HEARTBEAT_S = 5.0
 STALE_S = 30.0
 _ATTEMPTS = 10
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -210,8 +212,22 @@ def _link(folder: Path, holder: Holder) -> bool:
         except FileExistsError:
             # NFS may repeat a request whose answer was lost, and then refuse what it has done.
             return os.stat(temporary).st_nlink == 2
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return _create(folder, holder)
     finally:
         temporary.unlink(missing_ok=True)
+    return True
+
+
+def _create(folder: Path, holder: Holder) -> bool:
+    """As ``_link``, on a file system without links: readers may see the file while it is still empty."""
+    try:
+        with open(_path(folder, holder.epoch), "xb") as file:
+            file.write(msgspec.json.encode(holder))
+    except FileExistsError:
+        return False
     return True
 
 

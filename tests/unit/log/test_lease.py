@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -191,8 +192,17 @@ def test_a_forked_child_neither_uses_nor_releases_it(tmp_path: Path, children: C
     assert Lease.acquire(tmp_path).epoch == 2
 
 
-def test_of_many_takers_at_one_time_exactly_one_wins_each_round(tmp_path: Path, children: Children) -> None:
+@pytest.mark.parametrize("links", [True, False])
+def test_of_many_takers_at_one_time_exactly_one_wins_each_round(
+    tmp_path: Path, children: Children, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
     """Real processes; each winner dies without a release, and the next round takes over from it."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
     takers, rounds = 8, 12
     for turn in range(1, rounds + 1):
         start_reading, start_writing = os.pipe()
