@@ -15,13 +15,15 @@ shifting. It is brought up to date only when it is read, as most workloads never
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from pilotage.model.resources import NodeShape
 
 _FLIPS = 8192
-"""Notes of nodes that became idle or busy, above which the masks of idle nodes are made anew instead."""
+"""Notes of nodes that became idle or busy, above which the masks of idle nodes are brought up to date."""
 
 
+@lru_cache(maxsize=1 << 16)
 def memory_class(blocks: int) -> int:
     """Return the size class of an amount of memory: exact below 8 blocks, then four classes to each octave.
 
@@ -101,6 +103,8 @@ class NodeIndex:
         idle = self.idle_bucket[node]
         if old == idle or bucket == idle:
             self._flips.append(node)
+            if len(self._flips) > _FLIPS:
+                self._catch_up()
 
     def masks(self, whole_gpus: int, memory: int) -> tuple[int, int]:
         """Return the levels whose nodes have enough GPUs and memory for certain, and those whose nodes may have."""
@@ -141,11 +145,6 @@ class NodeIndex:
         if self._flips:
             self._catch_up()
         return self._idle[shape_number]
-
-    def note_pressure(self) -> None:
-        """Keep the notes about idle nodes short; called now and then by who moves nodes."""
-        if len(self._flips) > _FLIPS:
-            self._catch_up()
 
     def _catch_up(self) -> None:
         odd: dict[int, bool] = {}

@@ -11,8 +11,8 @@ class Need:
     """A request made ready for matching; all amounts per rank.
 
     ``whole`` counts whole GPUs and ``share`` 64ths of one GPU; at most one of them is not 0. ``plain`` needs count cores
-    only, which is most of them, and the books take shortcuts there. ``scatters`` tells that ranks may lie on more than one
-    node.
+    only, and the books take shortcuts there; ``one_core`` is the plainest and most frequent. ``scatters`` tells that ranks
+    may lie on more than one node.
     """
 
     __slots__ = (
@@ -21,6 +21,7 @@ class Need:
         "disk",
         "exclusive",
         "memory",
+        "one_core",
         "per_node",
         "plain",
         "ranks",
@@ -42,6 +43,7 @@ class Need:
         self.colocate = request.colocate
         self.exclusive = request.exclusive
         self.plain = not (self.share or self.whole or self.memory or self.disk or self.exclusive)
+        self.one_core = self.plain and self.cores == 1 and self.ranks == 1 and not self.colocate
         self.scatters = self.ranks > 1 and not self.colocate
 
     def capacity(self, shape: NodeShape) -> int:

@@ -1,9 +1,10 @@
 """The books of free resources: which cores, 64ths of GPUs, blocks of memory and disk each node has free.
 
 Cores are one integer per node with a bit for each free core. ``carve`` takes ranks of a need out of a node's books and
-``give_back`` puts a share back; both leave the node where it stands in the index until ``settle`` moves it, so that filling
-a node moves it once. A node is open, reserved (its resources are kept for one waiting task: it is in the books, not in the
-index) or lost.
+``give_back`` puts a share back; both only note that the index is out of date for the node. ``refresh`` mends that before
+the index is read: a node on which tasks come and go is moved once in many changes, or never.
+
+A node is open, reserved (its resources are kept for one waiting task: it is in the books, not in the index) or lost.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from pilotage.core.scheduling.index import NodeIndex
 from pilotage.core.scheduling.need import Need
 from pilotage.errors import InvariantViolated
-from pilotage.model.resources import GPU_SHARES, Node, NodeShape, NodeShare, Placement, core_indices, core_mask
+from pilotage.model.resources import GPU_SHARES, Node, NodeShape, NodeShare, core_indices, core_mask
 
 OPEN, RESERVED, LOST = range(3)
 
@@ -27,7 +28,8 @@ class Pool:
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.nodes = list(nodes)
         self.shape: list[NodeShape] = [node.shape for node in nodes]
-        self.cores = [(1 << shape.cores) - 1 for shape in self.shape]
+        self._full = [(1 << shape.cores) - 1 for shape in self.shape]
+        self.cores = list(self._full)
         self.count = [shape.cores for shape in self.shape]
         self.gpus = [[GPU_SHARES] * shape.gpus for shape in self.shape]
         self.whole = [shape.gpus for shape in self.shape]
@@ -37,6 +39,9 @@ class Pool:
         self.disk = [shape.disk for shape in self.shape]
         self.state = [OPEN] * len(self.nodes)
         self.index = NodeIndex(self.shape)
+        self._stale: list[int] = []
+        self._is_stale = [False] * len(self.nodes)
+        # The bucket of a node less its free cores; -1 after its GPUs or memory have changed.
         self._base = [self.index.base(shape.gpus, shape.memory) for shape in self.shape]
         self._partials: list[dict[int, None]] = [{} for _ in range(GPU_SHARES)]
         self._partial_sizes = 0
@@ -85,8 +90,11 @@ class Pool:
             named = core_mask(mask)
         self.cores[node] = free ^ mask
         self.count[node] -= wanted
+        if not self._is_stale[node]:
+            self._touch(node)
         if need.plain:
             return NodeShare(node, ranks, named)
+        self._base[node] = -1
         gpus: tuple[tuple[int, int], ...] = ()
         if need.whole:
             gpus = self._take_whole(node, need.whole * ranks)
@@ -98,26 +106,43 @@ class Pool:
         self.disk[node] -= disk
         return NodeShare(node, ranks, named, gpus, memory, disk)
 
-    def carve_cores(self, node: int, count: int) -> list[Placement]:
-        """Take ``count`` single cores at once, each a placement of its own: the hot path of short tasks."""
+    def carve_cores(self, node: int, count: int) -> list[NodeShare]:
+        """Take ``count`` single cores, each a share of its own: the hot path of short tasks."""
         free = self.cores[node]
         named = self._mask_bytes
-        placements: list[Placement] = []
+        shares = []
         for _ in range(count):
             mask = free & -free
             free ^= mask
-            placements.append((NodeShare(node, 1, named[mask]),))
+            shares.append(NodeShare(node, 1, named[mask]))
         self.cores[node] = free
         self.count[node] -= count
-        return placements
+        if not self._is_stale[node]:
+            self._touch(node)
+        return shares
 
-    def settle(self, node: int) -> None:
-        """Put the node where its free resources belong in the index."""
+    def refresh(self) -> None:
+        """Put all nodes that changed where their free resources belong in the index."""
+        stale = self._stale
+        if stale:
+            is_stale = self._is_stale
+            for node in stale:
+                is_stale[node] = False
+                self._settle(node)
+            stale.clear()
+
+    def _touch(self, node: int) -> None:
+        if not self._is_stale[node]:
+            self._is_stale[node] = True
+            self._stale.append(node)
+
+    def _settle(self, node: int) -> None:
         count = self.count[node]
         if self.state[node] != OPEN:
             count = 0
-        base = self.index.base(self.whole[node], self.memory[node])
-        self._base[node] = base
+        base = self._base[node]
+        if base < 0:
+            base = self._base[node] = self.index.base(self.whole[node], self.memory[node])
         self.index.move(node, base + count if count else -1)
         part = self.part[node] if count else 0
         noted = self._noted_part[node]
@@ -131,39 +156,28 @@ class Pool:
                 self._partial_sizes |= 1 << part
             self._noted_part[node] = part
 
-    def settle_cores(self, node: int) -> None:
-        """Do what ``settle`` does, when only the cores of the node have changed."""
-        if self.state[node] or self.part[node]:
-            self.settle(node)
-            return
-        count = self.count[node]
-        self.index.move(node, self._base[node] + count if count else -1)
-
     def give_back(self, share: NodeShare) -> bool:
-        """Put a share back and settle the node; return False if it is lost. Raises InvariantViolated if it was free."""
+        """Put a share back; return False if it is lost. Raises InvariantViolated if it was free."""
         node = share.node
-        state = self.state[node]
-        if state == LOST:
+        if self.state[node] == LOST:
             return False
         mask = int.from_bytes(share.cores, "little")
         free = self.cores[node]
-        if free & mask or mask > self._full(node):
+        if free & mask or mask > self._full[node]:
             raise InvariantViolated(
                 f"node {node}: cores {core_indices(share.cores)} are released, but {core_indices(core_mask(free & mask))} of "
                 f"them are free, on a node of {self.shape[node].cores}"
             )
         self.cores[node] = free | mask
-        count = self.count[node] = self.count[node] + mask.bit_count()
+        self.count[node] += mask.bit_count()
         if share.gpus or share.memory or share.disk:
             self._give_back_more(share)
-        elif not (state or self.part[node]):
-            self.index.move(node, self._base[node] + count)
-            return True
-        self.settle(node)
+        if not self._is_stale[node]:
+            self._touch(node)
         return True
 
     def occupy(self, share: NodeShare) -> None:
-        """Take exactly this share and settle the node. Raises InvariantViolated, with nothing taken, if it is not free."""
+        """Take exactly this share. Raises InvariantViolated, with nothing taken, if it is not free."""
         node = share.node
         if self.state[node] == LOST:
             return
@@ -191,7 +205,8 @@ class Pool:
             self._count_gpus(node)
         self.memory[node] -= share.memory
         self.disk[node] -= share.disk
-        self.settle(node)
+        self._base[node] = -1
+        self._touch(node)
 
     def set_state(self, node: int, state: int) -> None:
         """Open, reserve or lose the node. A lost node has nothing free and stays lost."""
@@ -202,7 +217,8 @@ class Pool:
             self.cores[node] = self.count[node] = self.memory[node] = self.disk[node] = 0
             self.whole[node] = self.part[node] = 0
             self.gpus[node] = [0] * len(self.gpus[node])
-        self.settle(node)
+            self._base[node] = -1
+        self._touch(node)
 
     def started_gpus(self, share: int) -> list[int]:
         """Return nodes of which a GPU in use has ``share`` 64ths free, tightest first, a bounded number of them."""
@@ -213,9 +229,6 @@ class Pool:
             nodes.extend(self._partials[lowest.bit_length() - 1])
             sizes ^= lowest
         return nodes[:_PARTIALS_SEEN]
-
-    def _full(self, node: int) -> int:
-        return (1 << self.shape[node].cores) - 1
 
     def _choose_cores(self, node: int, free: int, wanted: int, ranks: int) -> int:
         """Return ``wanted`` of the free cores: inside one NUMA domain for a single rank if that can be, else the lowest."""
@@ -268,10 +281,13 @@ class Pool:
         self.cores[node] = self.count[node] = self.memory[node] = self.disk[node] = 0
         self.gpus[node] = [0] * shape.gpus
         self.whole[node] = self.part[node] = 0
+        self._base[node] = -1
+        self._touch(node)
         return taken
 
     def _give_back_more(self, share: NodeShare) -> None:
         node = share.node
+        self._base[node] = -1
         gpus = self.gpus[node]
         for gpu, parts in share.gpus:
             gpus[gpu] += parts
@@ -280,7 +296,7 @@ class Pool:
         self.memory[node] += share.memory
         self.disk[node] += share.disk
         shape = self.shape[node]
-        if self.memory[node] > shape.memory or self.disk[node] > shape.disk or any(free > GPU_SHARES for free in gpus):
+        if self.memory[node] > shape.memory or self.disk[node] > shape.disk or (gpus and max(gpus) > GPU_SHARES):
             raise InvariantViolated(
                 f"node {node}: after the release of {share} more is free than there is: GPUs {gpus}, memory "
                 f"{self.memory[node]} of {shape.memory}, disk {self.disk[node]} of {shape.disk}"
@@ -293,12 +309,13 @@ class Pool:
 
     def faults(self) -> list[str]:
         """Return what is inconsistent in the books (test aid)."""
+        self.refresh()
         faults = self.index.faults()
         for node, shape in enumerate(self.shape):
             gpus = self.gpus[node]
             right = (
                 self.count[node] == self.cores[node].bit_count()
-                and 0 <= self.cores[node] <= self._full(node)
+                and 0 <= self.cores[node] <= self._full[node]
                 and all(0 <= free <= GPU_SHARES for free in gpus)
                 and self.whole[node] == gpus.count(GPU_SHARES)
                 and self.part[node] == max([free for free in gpus if free < GPU_SHARES], default=0)

@@ -161,7 +161,8 @@ class WaitingQueue:
                     count -= 1
         group.live -= len(taken)
         self.count -= len(taken)
-        self._skip_gaps(group)
+        if group.live != len(tasks):
+            self._skip_gaps(group)
         return taken
 
     def peek(self, position: int) -> Group | None:
@@ -184,6 +185,23 @@ class WaitingQueue:
                 return group
             self._remove(place)
             insort(order, (actual, group), self._front)
+
+    def pass_over(self, position: int, stop: int, seen: int, now: int, cores: int, memory: int) -> int:
+        """Return the first position from ``position`` on, below ``stop``, whose group may have room at last.
+
+        The others were refused at ``seen`` or later and need at least ``cores``, or more than ``memory``, which is more than
+        was released since; they count as refused ``now``. That an entry may be out of date does no harm here.
+        """
+        order = self._order
+        front = self._front
+        end = min(front + stop, len(order))
+        for place in range(front + position, end):
+            group = order[place][1]
+            need = group.need
+            if group.refused_at < seen or (need.cores < cores and need.memory <= memory):
+                return place - front
+            group.refused_at = now
+        return max(end - front, position)
 
     def turn_before(self, position: int, group: Group) -> int:
         """Return before which arrival the tasks of ``group``, which stands at ``position``, are not behind the next group."""

@@ -73,7 +73,7 @@ class Scheduler:
         self,
         nodes: Sequence[Node],
         *,
-        look_ahead: int = 128,
+        look_ahead: int = 64,
         search_bound: int = 256,
         overtake_limit: int = OVERTAKE,
         patience_s: float = 60.0,
@@ -89,6 +89,8 @@ class Scheduler:
         self._shapes: dict[NodeShape, int] = Counter(node.shape for node in nodes)
         self._released: list[int] = []
         self._released_before = 0
+        self._last_node = 0
+        self._seen = 0
         self._placed = 0
         self._cuts = 0
         self._reservation: _Reservation | None = None
@@ -148,14 +150,24 @@ class Scheduler:
         if self._reservation is not None:
             self._serve_reservation(out)
         queue = self._queue
-        position = 0
+        position = seen = cores = memory = 0
         while len(out) < limit and position <= self._look_ahead:
             group = queue.peek(position)
             if group is None:
                 break
+            if position:
+                # Most groups are passed over here, as nothing that was released since could be enough for them.
+                if not cores:
+                    seen, cores, memory = self._most_released()
+                ahead = queue.pass_over(position, self._look_ahead + 1, seen, self._end_of_log(), cores, memory)
+                if ahead != position:
+                    position = ahead
+                    continue
             if group.refused_at < 0 or self._may_help(group):
                 before = queue.turn_before(position, group)
-                if group.need.scatters or group.need.exclusive:
+                if group.need.one_core:
+                    placed = self._place_cores(group, limit - len(out), before, out)
+                elif group.need.scatters or group.need.exclusive:
                     placed = self._place_wide(group, limit - len(out), before, out)
                 else:
                     placed = self._place_narrow(group, limit - len(out), before, out)
@@ -165,7 +177,7 @@ class Scheduler:
                 self._serve_reservation(out)
                 continue
             position += 1
-        self._pool.index.note_pressure()
+        self._seen = self._end_of_log()
         return out
 
     def draw(self, group: GroupKey, count: int) -> list[TaskUid]:
@@ -323,15 +335,53 @@ class Scheduler:
             group.stranded = needs.refusal(group.need, self._shapes)
         return group
 
-    def _place_narrow(self, group: Group, limit: int, before: int, out: list[Assignment]) -> bool:
-        """Place tasks of one node each until ``limit`` or ``before`` is reached or nothing has room; tell if any was."""
+    def _place_cores(self, group: Group, limit: int, before: int, out: list[Assignment]) -> int:
+        """Place tasks that ask for one core and nothing else: what ``_place_narrow`` does, by the shortest way."""
+        pool = self._pool
+        key = group.key
+        first = len(out)
+        left = limit
+        while left:
+            node = self._core_node(group)
+            if node < 0:
+                group.refused_at = self._end_of_log()
+                break
+            room = pool.count[node]
+            tasks = self._queue.take(group, left if left < room else room, before)
+            if not tasks:
+                break
+            left -= len(tasks)
+            for task, share in zip(tasks, pool.carve_cores(node, len(tasks))):  # noqa: B905 - the keyword is costly here
+                out.append(Assignment(key, [task], (share,)))
+        placed = len(out) - first
+        if placed:
+            self._note_placed(group, placed)
+        return placed
+
+    def _core_node(self, group: Group) -> int:
+        """Return an open node with a free core: the last one used, or one in use that was just released, or a search's."""
+        pool = self._pool
+        node = self._last_node
+        if pool.count[node] and not pool.state[node]:
+            return node
+        if self._released:
+            node = self._released[-1]
+            if 0 < pool.count[node] < pool.shape[node].cores and not pool.state[node]:
+                self._last_node = node
+                return node
+        node = self._search.core() if group.refused_at < 0 else self._released_node(group)
+        if node >= 0:
+            self._last_node = node
+        return node
+
+    def _place_narrow(self, group: Group, limit: int, before: int, out: list[Assignment]) -> int:
+        """Place tasks of one node each until ``limit`` or ``before`` is reached or nothing has room; return how many."""
         pool = self._pool
         need = group.need
         key = group.key
         if need.colocate:
             group.refused_at = -1
         placed = 0
-        single = need.plain and need.cores == 1 and need.ranks == 1
         while placed < limit:
             node = self._node_for(group)
             if node < 0:
@@ -341,14 +391,8 @@ class Scheduler:
                 break
             wanted = min(limit - placed, pool.capacity(need, node) // need.ranks)
             tasks = self._queue.take(group, wanted, before)
-            if single:
-                placements = pool.carve_cores(node, len(tasks))
-                pool.settle_cores(node)
-            else:
-                placements = [(pool.carve(need, node, need.ranks),) for _ in tasks]
-                pool.settle(node)
-            for task, placement in zip(tasks, placements):  # noqa: B905 - the keyword is costly here
-                out.append(Assignment(key, [task], placement))
+            for task in tasks:
+                out.append(Assignment(key, [task], (pool.carve(need, node, need.ranks),)))
             placed += len(tasks)
             if need.colocate:
                 self._node_of_tag[need.colocate] = node
@@ -356,14 +400,20 @@ class Scheduler:
                 break
         if placed:
             self._note_placed(group, placed)
-        return placed > 0
+        return placed
 
     def _node_for(self, group: Group) -> int:
         need = group.need
         if not need.colocate:
-            if group.refused_at >= 0:
-                return self._released_node(group)
-            return self._search.node(need)
+            pool = self._pool
+            node = self._last_node
+            # Going on where the last task went saves most searches. Shares of GPUs want the tightest fit instead.
+            if not (need.share or need.whole or pool.state[node]) and pool.capacity(need, node):
+                return node
+            node = self._released_node(group) if group.refused_at >= 0 else self._search.node(need)
+            if node >= 0:
+                self._last_node = node
+            return node
         bound = self._node_of_tag.get(need.colocate)
         if bound is None:
             return self._search.node(need)
@@ -377,7 +427,7 @@ class Scheduler:
             return bound
         return -1
 
-    def _place_wide(self, group: Group, limit: int, before: int, out: list[Assignment]) -> bool:
+    def _place_wide(self, group: Group, limit: int, before: int, out: list[Assignment]) -> int:
         """Place tasks whose ranks may lie on several nodes, as ``_place_narrow`` does."""
         placed = 0
         while placed < limit and group.live and group.arrivals[0] < before:
@@ -390,7 +440,7 @@ class Scheduler:
             placed += 1
         if placed:
             self._note_placed(group, placed)
-        return placed > 0
+        return placed
 
     def _layout_for(self, group: Group) -> Layout | None:
         if group.need.colocate:
@@ -402,8 +452,6 @@ class Scheduler:
         pool = self._pool
         need = group.need
         placement = tuple([pool.carve(need, node, ranks) for node, ranks in layout])
-        for node, _ in layout:
-            pool.settle(node)
         out.append(Assignment(group.key, self._queue.take(group, 1, before), placement))
         if need.colocate:
             self._node_of_tag[need.colocate] = layout[0][0]
@@ -432,7 +480,7 @@ class Scheduler:
                 return True
             return False
         search.thorough = False
-        group.refused_at = self._released_before + len(self._released)
+        group.refused_at = self._end_of_log()
         group.missing = search.missing
         return False
 
@@ -462,6 +510,25 @@ class Scheduler:
         group.refused_at = self._released_before + len(released)
         return group.missing <= 0
 
+    def _end_of_log(self) -> int:
+        return self._released_before + len(self._released)
+
+    def _most_released(self) -> tuple[int, int, int]:
+        """Return since when, and one more than the most cores, and the most memory that a node released since has free now.
+
+        Groups refused since then need not be tried if they ask for more. Placing takes away only, so it stays true.
+        """
+        fresh = max(self._seen - self._released_before, 0)
+        nodes = self._released[fresh : fresh + self._retry_bound + 1]
+        if not nodes or len(nodes) > self._retry_bound:
+            return self._end_of_log(), 1, 0
+        pool = self._pool
+        return (
+            self._released_before + fresh,
+            max([pool.count[node] for node in nodes]) + 1,
+            max([pool.memory[node] for node in nodes]),
+        )
+
     def _released_node(self, group: Group) -> int:
         """Return the first node released since the refusal of ``group`` that has room for it, or -1.
 
@@ -472,7 +539,9 @@ class Scheduler:
         released = self._released
         for place in range(group.refused_at - self._released_before, len(released)):
             node = released[place]
-            if not pool.state[node] and pool.capacity(need, node):
+            if pool.count[node] < need.cores or pool.memory[node] < need.memory or pool.state[node]:
+                continue
+            if pool.capacity(need, node):
                 group.refused_at = self._released_before + place
                 return node
         group.refused_at = self._released_before + len(released)

@@ -33,6 +33,7 @@ class Search:
 
     def node(self, need: Need) -> int:
         """Return an open node that can hold all ranks of ``need`` now, or -1."""
+        self._pool.refresh()
         if need.plain:
             return self._index.first(need.cores * need.ranks, -1)
         if need.exclusive:
@@ -60,6 +61,11 @@ class Search:
             return self._look_through(need, cores, maybe)
         return self._look_through(need, cores, certain | maybe)
 
+    def core(self) -> int:
+        """Return an open node with a free core, or -1."""
+        self._pool.refresh()
+        return self._index.first(1, -1)
+
     def _look_through(self, need: Need, cores: int, mask: int) -> int:
         seen = self._index.members(cores, mask, fullest=True)
         for node in seen if self.thorough else islice(seen, self._bound):
@@ -79,6 +85,7 @@ class Search:
 
     def nodes(self, need: Need) -> Layout | None:
         """Return open nodes that can hold the ranks of ``need`` together now, or None; ``missing`` then tells how many lack."""
+        self._pool.refresh()
         if need.per_node in (0, need.ranks):
             node = self.node(need)
             if node >= 0:
