@@ -31,15 +31,11 @@ class PythonTask:
 
     __slots__ = ("args", "function", "kwargs")
 
-    def __init__(
-        self, function: Callable[..., Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> None:
         if not callable(function):
             raise InvalidTask(f"PythonTask: {function!r:.100} is a {type(function).__name__}; give a function")
         if not isinstance(args, (list, tuple)):
-            raise InvalidTask(
-                f"PythonTask: args={args!r:.100} is a {type(args).__name__}; give a list or tuple, such as args=({args!r:.100},)"
-            )
+            raise InvalidTask(f"PythonTask: args={args!r:.100} is a {type(args).__name__}; give a list or tuple of arguments")
         if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)):
             raise InvalidTask(f"PythonTask: kwargs={kwargs!r:.100} is not a dict with names as keys")
         self.function = function

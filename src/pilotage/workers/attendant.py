@@ -68,6 +68,13 @@ class Attendant:
         self.attending = False
         os.eventfd_write(self._dismissal, 1)
 
+    def take_back(self) -> None:
+        """Hold the baton, whether or not it was held: after an exception that may have come at any place."""
+        # Locked by whom? While the attendant attends, by either; otherwise, but for a moment, by the main thread alone.
+        self.baton.acquire(timeout=1.0 if self.attending else 0.0)
+        if self.attending:
+            self.dismiss()
+
     def _run(self) -> None:
         worker, baton = self._worker, self.baton
         try:

@@ -116,7 +116,11 @@ class AgentLink:
         if self._connection is None:
             return
         say(f"{self._worker}: lost the agent: {reason}")
-        self._connection.close()
+        try:
+            self._connection.close()
+        except OSError:
+            # A function closed the descriptor.
+            pass
         self._connection = None
         self._welcomed = False
         self.lost_since = time.monotonic()

@@ -108,7 +108,7 @@ class Worker:
                 self._drain()
                 return self._exit_status
             except BaseException as error:  # root of the process: a handler that a function left behind raised in our code
-                self._attendant.baton.acquire(timeout=1.0)
+                self._attendant.take_back()
                 say_traceback()
                 if self.begun == broken_at:
                     return EXIT_BROKEN
@@ -360,8 +360,6 @@ class Worker:
 
     def _recover(self, error: BaseException) -> None:
         """Set everything straight after an exception at any place: end the call that ran, and connect anew."""
-        if self._attendant.attending:
-            self._attendant.dismiss()
         if self._running is not None:
             attempt, row = self._running
             self._ends.append(failed(row, attempt, error))
