@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,29 @@ def test_recalled_calls_never_begin_and_later_ones_do(bench: Bench, gate: Gate, 
     assert witness.read_text().split() == ["t2", "t3", "later"]
     assert bench.driver.returned() == ["t4", "t5", "t6"]
     assert progress.current == 7
+
+
+def test_a_recall_works_while_a_call_keeps_the_interpreter_to_itself(bench: Bench, tmp_path: Path) -> None:
+    fifo, reached = tmp_path / "fifo", tmp_path / "reached"
+    os.mkfifo(fifo)
+
+    def native(path: str, reached: str) -> None:
+        import ctypes
+
+        library = ctypes.PyDLL(None)  # calls through it do not release the interpreter
+        open(reached, "w").close()
+        library.close(library.open(path.encode(), 0))
+
+    template, short = bench.define(native), bench.define(len)
+    bench.launch(("native", template, (str(fifo), str(reached))), ("b", short, ("",)), ("c", short, ("",)))
+    bench.driver.wait_for(reached.exists, what="the native call")
+    try:
+        assert bench.progress().recall_from(2, 3) == 2
+    finally:
+        fifo.open("w").close()
+    bench.driver.wait_for_end("native")
+    bench.driver.wait_for(lambda: bench.driver.returned() == ["b", "c"], what="the return of b and c")
+    assert bench.told_ends() == ["native"]
 
 
 def test_after_a_kill_the_words_tell_what_never_began(bench: Bench, gate: Gate) -> None:
