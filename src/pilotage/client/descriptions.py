@@ -186,8 +186,9 @@ class Description:
             default = fields[name].default
             if type(value) is tuple:
                 value = list(value)
-            # Only values of the default's own type are compared: a numpy array has no plain equality.
-            if not (type(value) is type(default) and value == default):
+            # Only what is of the default's type, or as much a number, is compared: a numpy array has no plain equality.
+            same_type = type(value) is type(default) or (type(value) is int and type(default) is float)
+            if not (same_type and value == default):
                 found[name] = value
         return found
 

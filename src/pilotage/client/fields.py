@@ -48,7 +48,7 @@ EXACT: dict[Kind, tuple[type, ...]] = {
     Kind.TEXT: (str,),
     Kind.PATH: (str,),
     Kind.WHOLE: (int,),
-    Kind.NUMBER: (float,),
+    Kind.NUMBER: (float, int),
     Kind.FLAG: (bool,),
     Kind.LIST: (list, tuple),
     Kind.COMMANDS: (list, tuple),
@@ -85,10 +85,7 @@ def _whole(value: object) -> int:
 
 def _number(value: object) -> float:
     if isinstance(value, Real) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            raise WrongType from None
+        return int(value) if isinstance(value, Integral) else float(value)
     raise WrongType
 
 

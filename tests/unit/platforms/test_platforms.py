@@ -1,0 +1,121 @@
+"""Platform descriptions: found, merged, checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pilotage.errors import InvalidRequest, UnknownPlatform
+from pilotage.platforms import Platform, load_platforms, platform
+
+
+def folder_of(home: Path) -> Path:
+    folder = home / "pilotage" / "platforms"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+
+
+@pytest.fixture
+def users(environment: dict[str, str]) -> Path:
+    return folder_of(Path(environment["XDG_CONFIG_HOME"]))
+
+
+def test_the_shipped_platforms_are_the_machine_itself_and_its_emulation(environment: dict[str, str]) -> None:
+    platforms = load_platforms(environment)
+    assert list(platforms) == ["local.emulated", "local.localhost"]
+    assert platforms["local.localhost"] == Platform(
+        name="local.localhost", description="the machine on which the program runs", batch="local", transport="ipc"
+    )
+    emulated = platforms["local.emulated"]
+    assert emulated.emulated
+    assert (emulated.cores_per_node, emulated.gpus_per_node) == (56, 8)
+
+
+def test_a_users_file_changes_single_fields_and_adds_platforms(environment: dict[str, str], users: Path) -> None:
+    (users / "local.toml").write_text("[emulated]\ncores_per_node = 4\n")
+    (users / "lab.toml").write_text('[blue]\ngpus_per_node = 2\nlaunch_methods = ["fork"]\n')
+    platforms = load_platforms(environment)
+    assert platforms["local.emulated"].cores_per_node == 4
+    assert platforms["local.emulated"].gpus_per_node == 8
+    assert platforms["lab.blue"] == Platform(name="lab.blue", gpus_per_node=2)
+
+
+def test_without_a_configuration_home_the_users_files_are_under_dot_config(tmp_path: Path) -> None:
+    (folder_of(tmp_path / ".config") / "lab.toml").write_text("[blue]\n")
+    assert "lab.blue" in load_platforms({"HOME": str(tmp_path)})
+
+
+def test_files_and_folders_named_in_the_environment_come_last(environment: dict[str, str], users: Path, tmp_path: Path) -> None:
+    (users / "lab.toml").write_text("[blue]\ncores_per_node = 1\ngpus_per_node = 1\n")
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    (extra / "lab.toml").write_text("[blue]\ncores_per_node = 2\n")
+    single = tmp_path / "single" / "other.toml"
+    single.parent.mkdir()
+    single.write_text("[red]\n")
+    platforms = load_platforms({**environment, "PILOTAGE_PLATFORMS": f"{extra}:{single}"})
+    assert (platforms["lab.blue"].cores_per_node, platforms["lab.blue"].gpus_per_node) == (2, 1)
+    assert "other.red" in platforms
+
+
+def test_a_missing_entry_in_the_environment_is_named(environment: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        load_platforms({**environment, "PILOTAGE_PLATFORMS": "/no/such/folder"})
+    assert str(refused.value) == "$PILOTAGE_PLATFORMS names '/no/such/folder', which does not exist; correct it or unset it"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[green]\n\n[blue]\n# cores\ncore_per_node = 4\n",
+            "{path}:5: [blue] has an unknown field 'core_per_node'; did you mean 'cores_per_node'?",
+        ),
+        ("[blue]\nname = 'red'\n", "{path}:2: [blue] has an unknown field 'name'"),
+        ("[blue]\ncores_per_node = '4'\n", "{path}:2: [blue] cores_per_node='4': Expected `int | null`, got `str`"),
+        ("[blue]\ncores_per_node = 0\n", "{path}:2: [blue] cores_per_node=0: it must be 1 or more"),
+        ("[blue]\nclient_loss_timeout_s = nan\n", "{path}:2: [blue] client_loss_timeout_s=nan: it must be 0 or more"),
+        ("[blue]\nbatch = 'pbs'\n", "{path}:2: [blue] batch='pbs': Invalid enum value 'pbs'"),
+        ("blue.cores_per_node = true\n", "{path}: [blue] cores_per_node=True: Expected `int | null`, got `bool`"),
+        (
+            "cores_per_node = 4\n",
+            "{path}:1: 'cores_per_node' stands outside of a table; put it under the machine's name, such as [lab]",
+        ),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_line(environment: dict[str, str], users: Path, text: str, message: str) -> None:
+    path = users / "lab.toml"
+    path.write_text(text)
+    with pytest.raises(InvalidRequest) as refused:
+        load_platforms(environment)
+    assert str(refused.value) == f"platform file {message.format(path=path)}"
+
+
+def test_what_is_not_toml_is_refused_with_the_file(environment: dict[str, str], users: Path) -> None:
+    (users / "lab.toml").write_text("[blue\n")
+    with pytest.raises(InvalidRequest, match=rf"^platform file {users / 'lab.toml'}: is not valid TOML: .*line 1"):
+        load_platforms(environment)
+
+
+def test_an_unknown_platform_names_the_nearest_and_how_to_add_one(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PILOTAGE_PLATFORMS", raising=False)
+    with pytest.raises(UnknownPlatform) as refused:
+        platform("local.localhots")
+    assert str(refused.value) == (
+        "no platform is named 'local.localhots'; did you mean 'local.localhost'? Known are local.emulated, local.localhost. "
+        f"To add one, describe it as [machine] in {environment['XDG_CONFIG_HOME']}/pilotage/platforms/<site>.toml, "
+        "or in a file that $PILOTAGE_PLATFORMS names"
+    )
+    with pytest.raises(UnknownPlatform, match=r"^no platform is named 'zzz'\. Known are local.emulated, "):
+        platform("zzz")
+    assert platform("local.emulated").name == "local.emulated"
