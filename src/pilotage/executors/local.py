@@ -61,6 +61,8 @@ class _Runner:
         self.reader: FrameReader | None = None
         self.writer: FrameWriter | None = None
         self.waiting: list[bytes] = []
+        self.unsent: dict[Execution, None] = {}
+        """What waits in ``waiting``: nobody has begun it."""
         self.templates: set[TemplateId] = set()
         self.holds: dict[Execution, None] = {}
         self.calls: WorkerCalls | None = None
@@ -98,6 +100,7 @@ class LocalExecutor:
         self._by_descriptor: dict[int, _Runner] = {}
         self._to_flush: set[RunnerId] = set()
         self._stuck: set[int] = set()
+        self._dying: dict[RunnerId, None] = {}
         self._recalls: list[tuple[float, RunnerId, tuple[Execution, ...], bool]] = []
         self._look_at = 0.0
         self._long_look_at = 0.0
@@ -127,6 +130,8 @@ class LocalExecutor:
 
     def next_deadline(self) -> float | None:
         """Return when ``turn`` is due without anything arriving."""
+        if self._dying:
+            return 0.0
         times = [due for due, _, _, _ in self._recalls[:1]]
         times += [runner.hello_by for runner in self._runners.values() if runner.hello_by is not None]
         if any(runner.pid and (runner.doubtful or runner.hello_by is not None) for runner in self._runners.values()):
@@ -137,6 +142,8 @@ class LocalExecutor:
 
     def turn(self, now: float) -> None:
         """Take in what has arrived, look after doubtful runners, and send what is queued."""
+        for name in list(self._dying):
+            self._lose(self._runners[name])
         for descriptor, mask in self._epoll.poll(0):
             if descriptor == self._server.fileno():
                 self._accept()
@@ -200,19 +207,22 @@ class LocalExecutor:
         self._send(runner, wire.StopRunner(0.0))
         self.flush()
         record = self._runners.pop(runner, None)
+        self._dying.pop(runner, None)
         if record is not None:
             self._close(record)
 
     def launch(self, runner: RunnerId, lanes: Sequence[LaneTasks], templates: Mapping[TemplateId, Template]) -> None:
         """Send tasks to their runner, and the templates that it has not seen."""
-        record = self._runners[runner]
+        record = self._runners[runner]  # a lost runner is told of in a turn, and so before anything is launched on it again
         executions = [(row.uid, attempt) for lane in lanes for attempt, row in lane.tasks]
         new = {row.template for lane in lanes for _, row in lane.tasks} - record.templates
         if new:
             record.templates |= new
             record.send(wire.DefineTemplates({template: templates[template] for template in new}))
         record.holds.update(dict.fromkeys(executions))
-        if record.calls is not None:
+        if record.writer is None:
+            record.unsent.update(dict.fromkeys(executions))
+        elif record.calls is not None:
             record.calls.launched(executions)
         record.send(wire.Launch(list(lanes)))
         self._to_flush.add(runner)
@@ -342,20 +352,13 @@ class LocalExecutor:
         waiting, runner.waiting = runner.waiting, []
         for frame in waiting:
             runner.writer.write(frame)
-        self._count_waiting(runner, waiting)
+        runner.holds.update(runner.unsent)
+        if runner.calls is not None:
+            runner.calls.launched(runner.unsent)
+        runner.unsent.clear()
         self._to_flush.add(runner.name)
         self._told.runner_connected(runner.name, runner.pid, runner.started_ticks, runner.boot_id)
         self._reconcile(runner)
-
-    def _count_waiting(self, runner: _Runner, frames: list[bytes]) -> None:
-        """Take note of what is sent only now that the runner is up."""
-        for frame in frames:
-            message = msgspec.msgpack.decode(frame, type=wire.ToRunner)
-            if isinstance(message, wire.Launch):
-                executions = [(row.uid, attempt) for lane in message.lanes for attempt, row in lane.tasks]
-                runner.holds.update(dict.fromkeys(executions))
-                if runner.calls is not None:
-                    runner.calls.launched(executions)
 
     def _reconcile(self, runner: _Runner) -> None:
         if runner.reconcile_at is not None and runner.released >= runner.reconcile_at:
@@ -388,8 +391,7 @@ class LocalExecutor:
                 if worker is not None and (not worker.pid or worker.pid == message.pid):
                     worker.exit_code = message.status
                     worker.gone = message.message
-                    self._drain(worker)
-                    self._lose(worker)
+                    self._doom(worker)
             case wire.RunnerHello():
                 raise InvariantViolated(f"{runner.name} said hello twice on one connection")
             case _:
@@ -439,7 +441,7 @@ class LocalExecutor:
             if runner.hello_by is not None and now >= runner.hello_by:
                 runner.gone = f"{runner.name} did not come up; see {runner.name}.err in {self._log_folder}"
                 self._kill(runner)
-                self._lose(runner)
+                self._doom(runner)
             elif (runner.doubtful or runner.hello_by is not None) and runner.pid and self._is_gone(runner):
                 beside = self._runners.get(runner.beside) if runner.beside is not None else None
                 if beside is not None and beside.connection is not None and runner.started_ticks:
@@ -447,7 +449,7 @@ class LocalExecutor:
                     runner.hello_by = runner.hello_by or now + 1.0
                     runner.doubtful = False
                     continue
-                self._lose(runner)
+                self._doom(runner)
 
     def _is_gone(self, runner: _Runner) -> bool:
         """Tell whether the process is no more; reaps it if it was our child."""
@@ -469,14 +471,21 @@ class LocalExecutor:
         except ProcessLookupError:
             return
 
+    def _doom(self, runner: _Runner) -> None:
+        """The runner is gone. It is told in the next turn, so that what is launched on it until then is known not to begin."""
+        self._drain(runner)
+        self._forget_connection(runner)
+        runner.hello_by, runner.doubtful = None, False
+        self._dying[runner.name] = None
+
     def _lose(self, runner: _Runner) -> None:
-        """The runner is gone: end what it left running, and tell."""
+        """End what a lost runner left running, and tell."""
         name = runner.name
-        running, not_begun = None, []
+        del self._dying[name]
+        running, not_begun = None, list(runner.unsent)
         if runner.calls is not None:
-            running, not_begun = runner.calls.running(), runner.calls.not_begun()
-        elif runner.is_worker:
-            not_begun = list(runner.holds)
+            running = runner.calls.running()
+            not_begun += runner.calls.not_begun()
         what = "function worker" if runner.is_worker else "spawner"
         if not runner.gone:
             how = "was lost"
@@ -484,7 +493,6 @@ class LocalExecutor:
                 how = f"was killed by signal {-runner.exit_code}" if runner.exit_code < 0 else f"exited with {runner.exit_code}"
             runner.gone = f"the {what} {name} {how}"
         if not runner.is_worker:
-            self._drain(runner)
             end_marked(self._pilot, [task for task, _ in runner.holds], _ORPHANS_S)
         self._close(runner)
         del self._runners[name]

@@ -14,6 +14,9 @@ from pathlib import Path
 
 def installation_path() -> list[str]:
     """Return the entries of ``sys.path`` that belong to this Python and to Pilotage, not to the user's program."""
+    if sys.flags.no_site:
+        # This process was started by ``python_command``: all of its path is the installation's.
+        return list(sys.path)
     ours = str(Path(__file__).resolve().parents[2])
     roots = {sys.prefix, sys.base_prefix, sys.exec_prefix, site.getuserbase()}
     inside = tuple(f"{root}/" for root in roots)

@@ -20,14 +20,14 @@ import msgspec
 
 from pilotage.core.agent import actions, events, facts
 from pilotage.core.agent.lanes import EXECUTABLE, HORIZON_S, Pace, group_of
-from pilotage.core.agent.runners import RunnerPool
+from pilotage.core.agent.runners import SPAWNER_FAILURES, RunnerPool
 from pilotage.core.agent.state import AgentState, TaskRecord, apply
 from pilotage.core.scheduling.policy import GroupKey, Policy
 from pilotage.errors import unreachable
 from pilotage.model.execution import AttemptEnd, Execution, LaneTasks
 from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid, TemplateId
 from pilotage.model.outcome import Ending, Outcome, Times
-from pilotage.model.states import CANCELED, DONE
+from pilotage.model.states import CANCELED, DONE, FAILED
 
 OPENED_AT_ONCE = 1024
 """Lanes opened in one step; more are opened in the next, so that messages are read in between."""
@@ -243,14 +243,17 @@ class AgentCore:
     def _end_requested(self, event: events.EndRequested) -> None:
         if (event.number and event.number <= self.state.received) or self.state.ended:
             return
-        before = self.state.ending
-        if before is not None and (event.drain or not before.drain):
-            return
         # Only a client that ends the pilot early cancels it; a pilot whose time is over has done its work.
         state = CANCELED if event.number and not event.drain else DONE
-        self._emit(facts.PilotEnding(event.time, event.number, event.drain, state, event.reason))
-        if not event.drain:
-            self._end_tasks(event.time, 0, list(self.state.tasks), Ending.CANCELLED, event.reason)
+        self._end(event.time, event.number, event.drain, state, event.reason)
+
+    def _end(self, now: float, number: int, drain: bool, state: str, reason: str) -> None:
+        before = self.state.ending
+        if before is not None and (drain or not before.drain):
+            return
+        self._emit(facts.PilotEnding(now, number, drain, state, reason))
+        if not drain:
+            self._end_tasks(now, 0, list(self.state.tasks), Ending.CANCELLED, reason)
 
     def _end_tasks(self, now: float, number: int, uids: list[TaskUid], ending: Ending, message: str) -> None:
         tasks = self.state.tasks
@@ -376,7 +379,10 @@ class AgentCore:
         record = self.state.runners.get(event.runner)
         if record is None:
             self._actions.append(actions.StopRunner(event.runner))
-        elif record.pid != event.pid or record.started_ticks != event.started_ticks:
+            return
+        if record.beside is None:
+            self._pool.failures = 0
+        if record.pid != event.pid or record.started_ticks != event.started_ticks:
             self._emit(facts.RunnerIdentified(event.time, event.runner, event.pid, event.started_ticks, event.boot_id))
 
     def _runner_reconciled(self, event: events.RunnerReconciled) -> None:
@@ -406,8 +412,13 @@ class AgentCore:
                 ends.append(self._lost_end(uid, event))
         if ends:
             self._take_ends(event.time, event.runner, 0, ends)
+        record = self.state.runners[event.runner]
         self._pool.remove(event.runner)
         self._emit(facts.RunnerRemoved(event.time, event.runner, event.reason))
+        if record.beside is None and not record.pid:
+            self._pool.failures += 1
+            if self._pool.failures >= SPAWNER_FAILURES:
+                self._end(event.time, 0, False, FAILED, f"{SPAWNER_FAILURES} spawners in a row did not come up: {event.reason}")
 
     def _lost_end(self, uid: TaskUid, event: events.RunnerLost) -> AttemptEnd:
         task = self.state.tasks[uid]

@@ -18,6 +18,10 @@ RESPAWN_S = 0.5
 """At least this long between the starts of spawners, so that one that dies at once does not eat the machine."""
 
 
+SPAWNER_FAILURES = 5
+"""After so many spawners in a row that never came up the pilot gives up."""
+
+
 class RunnerPool:
     """Chooses runners for lanes."""
 
@@ -28,6 +32,8 @@ class RunnerPool:
         self._idle: dict[str, dict[RunnerId, float]] = {}
         self._binding: dict[RunnerId, str] = {}
         self._last_start = -RESPAWN_S
+        self.failures = 0
+        """Spawners in a row that were lost before they came up."""
         self.hungry: set[LaneId] = set()
         """Lanes that lost tasks since the last dispatch."""
 
