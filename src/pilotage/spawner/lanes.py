@@ -1,0 +1,117 @@
+"""What the spawner holds: lanes, and in each the task that runs and those that wait for it."""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+
+from pilotage.model.execution import AttemptEnd, Execution
+from pilotage.model.ids import Attempt, LaneId, RunnerId, TemplateId
+from pilotage.model.outcome import Ending
+from pilotage.model.resources import Placement
+from pilotage.model.workload import Row
+from pilotage.spawner.environment import Environment
+from pilotage.spawner.forest import Tree
+from pilotage.spawner.launching import Recipe
+from pilotage.spawner.ranks import RankSlot
+
+
+class Lane:
+    """Tasks that run one after another in one placement."""
+
+    __slots__ = ("number", "placement", "prepared", "queue", "running")
+
+    def __init__(self, number: LaneId, placement: Placement) -> None:
+        self.number = number
+        self.placement = placement
+        self.queue: deque[tuple[Attempt, Row]] = deque()
+        self.running: TaskTree | None = None
+        self.prepared: dict[TemplateId, tuple[list[RankSlot], Environment]] = {}
+        """Per template the slots of the ranks, and the environment of the first rank."""
+
+
+class TaskTree(Tree):
+    """One execution that was begun, and its processes."""
+
+    __slots__ = (
+        "attempt",
+        "ending",
+        "exit_code",
+        "failed_rank",
+        "lane",
+        "left",
+        "message",
+        "recipe",
+        "row",
+        "started",
+        "tries",
+    )
+
+    def __init__(self, lane: Lane, attempt: Attempt, row: Row, recipe: Recipe) -> None:
+        super().__init__()
+        self.lane = lane
+        self.attempt = attempt
+        self.row = row
+        self.recipe = recipe
+        self.started = 0.0
+        self.tries = 0
+        self.exit_code: int | None = None
+        """Of the first rank that failed; 0 if none did; None before an exit."""
+        self.failed_rank = 0
+        self.ending: Ending | None = None
+        """How it is to be reported if not by its exit code."""
+        self.message = ""
+        self.left = False
+        """Whether it left processes behind."""
+
+    @property
+    def execution(self) -> Execution:
+        """Its name."""
+        return self.row.uid, self.attempt
+
+    def note_exit(self, pid: int, exit_code: int) -> None:
+        """A rank has ended."""
+        if not self.exit_code:
+            self.exit_code = exit_code
+            self.failed_rank = self.sessions.index(pid)
+
+    def end(self, ended: float, *, out_of_memory: bool, detail: str) -> AttemptEnd:
+        """Return how it ended, when all its processes are gone."""
+        code = self.exit_code
+        ending, message = self.ending, self.message
+        if ending is None:
+            if not code:
+                ending = Ending.DONE
+            elif code > 0:
+                ending, message = Ending.EXITED, f"{self._who()}exited with code {code}"
+            elif out_of_memory:
+                ending, message = Ending.OUT_OF_MEMORY, f"{self._who()}killed by the kernel for memory; ask for more memory"
+            else:
+                ending, message = Ending.SIGNALLED, f"{self._who()}ended by signal {signal_name(-code)}"
+            if self.left:
+                message = f"{message}; " if message else ""
+                message += "processes that it left behind were ended"
+        return AttemptEnd(self.row.uid, self.attempt, ending, code, None, message, detail, self.started, ended)
+
+    def _who(self) -> str:
+        return f"rank {self.failed_rank} " if len(self.sessions) > 1 else ""
+
+
+class WorkerTree(Tree):
+    """A function worker that was started here, and the processes of its functions."""
+
+    __slots__ = ("pid", "status", "worker")
+
+    def __init__(self, worker: RunnerId, pid: int) -> None:
+        super().__init__()
+        self.worker = worker
+        self.pid = pid
+        self.status = 0
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's number and name, such as ``11 (SIGSEGV)``."""
+    try:
+        return f"{number} ({signal.Signals(number).name})"
+    except ValueError:
+        return str(number)

@@ -1,0 +1,32 @@
+"""A real spawner, driven by a fake agent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from spawner_driver import SpawnerDriver, StartDriver
+
+
+@pytest.fixture
+def start_driver(tmp_path: Path) -> Iterator[StartDriver]:
+    """Start a driver, with these changes to the settings, and one spawner."""
+    drivers: list[SpawnerDriver] = []
+
+    def start(**changes: object) -> SpawnerDriver:
+        driver = SpawnerDriver(tmp_path / f"agent{len(drivers)}", **changes)
+        drivers.append(driver)
+        driver.start()
+        driver.start_spawner()
+        return driver
+
+    yield start
+    for driver in drivers:
+        driver.close()
+
+
+@pytest.fixture
+def driver(start_driver: StartDriver) -> SpawnerDriver:
+    """A driver with one spawner, ``spawner.0``."""
+    return start_driver()
