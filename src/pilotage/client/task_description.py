@@ -13,7 +13,7 @@ from pilotage.client.descriptions import Description, Older
 from pilotage.client.fields import Field
 from pilotage.client.python_task import PythonTask
 from pilotage.client.task_fields import OLDER_TASK_NAMES, TASK_FIELDS
-from pilotage.client.task_validation import validate
+from pilotage.client.task_validation import mode_of, validate
 from pilotage.errors import InvalidTask
 
 
@@ -91,6 +91,9 @@ class TaskDescription(Description):
     raptor_id: str
     raptor_class: str
     raptor_file: str
+
+    def __getitem__(self, name: str) -> Any:
+        return mode_of(self._values) if name == "mode" else super().__getitem__(name)
 
     def verify(self) -> None:
         """Check all values and how they go together; submission does the same.

@@ -149,15 +149,14 @@ def template_of(description: TaskDescription, function: Payload | None) -> Templ
     )
 
 
-def mode_of(values: TaskDescription | Mapping[str, Any]) -> str:
+def mode_of(values: Mapping[str, Any]) -> str:
     """Return the mode: the one given or, without one, that of what is to be run."""
-    # An empty mode says no more than none.
-    given: str = values["mode"] if "mode" in values else ""
-    return given or (TASK_FUNCTION if "function" in values else TASK_EXECUTABLE)
+    mode: str = values.get("mode") or (TASK_FUNCTION if "function" in values else TASK_EXECUTABLE)
+    return mode
 
 
 def _mode(task: str, description: TaskDescription) -> Mode:
-    mode = mode_of(description)
+    mode = description.mode
     if mode not in TASK_MODES:
         raise InvalidTask(f"{task}: mode={mode!r} is none of {', '.join(TASK_MODES)}{nearest(mode, TASK_MODES)}")
     executable, function = description.executable, description.function

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pilotage.client.pilot_description import PilotDescription
 from pilotage.errors import InvalidPilot
 from pilotage.model.resources import Node, NodeShape
-from pilotage.platforms import Platform, PilotNodes, nodes_of
+from pilotage.platforms import PilotNodes, Platform, nodes_of
 from pilotage.platforms.machine import usable_cores, usable_disk_mib, usable_gpus, usable_memory_mib
 from pilotage.platforms.nodes import Machine, this_machine
 
