@@ -28,6 +28,8 @@ COUNT_LIMIT = 1_000_000_000
 """No count or size in a description may be larger: such a value is a slip, and all of these travel as 64-bit integers."""
 
 _TAGS = {"colocate": (str, "a name (str)"), "exclusive": (bool, "True or False (bool)")}
+_TEXTS = ("executable", "sandbox", "stdout", "stderr", "gpu_type", "threading_type")
+_DEFAULTS = {name: field.default for name, field in TASK_FIELDS.items()}
 # A uid names files and folders, and is written in lists and messages.
 _UID = re.compile(r"(?![.\s])[^/\x00-\x1f\x7f]{1,200}(?<!\s)\Z")
 
@@ -124,28 +126,26 @@ def template_of(description: TaskDescription, function: Payload | None) -> Templ
             raise InvalidTask(
                 f"{task}: attribute {name!r} is not supported yet by this version; it comes with {awaits}. Leave it out"
             )
-    mode = _mode(task, description)
-    timeout, grace = description.timeout, description.grace
+    # A plain dict with everything in it: attribute by attribute this would take as long as all the checks together.
+    said = {**_DEFAULTS, **description._values, "mode": description.mode}
+    mode = _mode(task, said)
+    timeout, grace = said["timeout"], said["grace"]
     for name, seconds in (("timeout", timeout), ("grace", grace)):
         if not 0 <= seconds < math.inf:
             none = "; 0 means no limit" if name == "timeout" else ""
             raise InvalidTask(f"{task}: {name}={seconds}: it is in seconds and must be 0 or more{none}")
+    texts = {name: text_of(task, name, said[name]) if said[name] else "" for name in _TEXTS}
     return Template(
         mode=mode,
-        executable=text_of(task, "executable", description.executable),
         function=function,
-        request=_request(task, mode, description),
-        priority=_count(task, "priority", description.priority, -COUNT_LIMIT),
-        environment=_environment(task, description.get("environment", {})),
-        sandbox=text_of(task, "sandbox", description.sandbox),
-        stdout=text_of(task, "stdout", description.stdout),
-        stderr=text_of(task, "stderr", description.stderr),
+        request=_request(task, mode, said),
+        priority=_count(task, "priority", said["priority"], -COUNT_LIMIT),
+        environment=_environment(task, said["environment"]),
         timeout_s=float(timeout),
         grace_s=float(grace),
-        retries=_count(task, "retries", description.retries, 0),
-        restartable=description.restartable,
-        gpu_type=text_of(task, "gpu_type", description.gpu_type),
-        threading_type=text_of(task, "threading_type", description.threading_type),
+        retries=_count(task, "retries", said["retries"], 0),
+        restartable=said["restartable"],
+        **texts,
     )
 
 
@@ -155,11 +155,11 @@ def mode_of(values: Mapping[str, Any]) -> str:
     return mode
 
 
-def _mode(task: str, description: TaskDescription) -> Mode:
-    mode = description.mode
+def _mode(task: str, said: Mapping[str, Any]) -> Mode:
+    mode = said["mode"]
     if mode not in TASK_MODES:
         raise InvalidTask(f"{task}: mode={mode!r} is none of {', '.join(TASK_MODES)}{nearest(mode, TASK_MODES)}")
-    executable, function = description.executable, description.function
+    executable, function = said["executable"], said["function"]
     if mode == TASK_EXECUTABLE:
         if function is not None:
             given = f"mode={mode!r}" if not executable else f"executable={executable!r}"
@@ -182,17 +182,17 @@ def _mode(task: str, description: TaskDescription) -> Mode:
     )
 
 
-def _request(task: str, mode: Mode, description: TaskDescription) -> Request:
-    ranks = _count(task, "ranks", description.ranks, 1)
+def _request(task: str, mode: Mode, said: Mapping[str, Any]) -> Request:
+    ranks = _count(task, "ranks", said["ranks"], 1)
     if mode == "function" and ranks != 1:
         raise InvalidTask(
             f"{task}: ranks={ranks}: a function runs as one rank in this version; submit one task per rank, "
             "or give it more cores_per_rank"
         )
-    ranks_per_node = _count(task, "ranks_per_node", description.ranks_per_node or 0, 0)
+    ranks_per_node = _count(task, "ranks_per_node", said["ranks_per_node"] or 0, 0)
     if ranks_per_node > ranks:
         raise InvalidTask(f"{task}: ranks_per_node={ranks_per_node} exceeds ranks={ranks}; ask for {ranks} or fewer")
-    gpus = description.gpus_per_rank
+    gpus = said["gpus_per_rank"]
     if not 0 <= gpus <= COUNT_LIMIT:
         raise InvalidTask(f"{task}: gpus_per_rank={gpus}: it must be 0 or more, and {COUNT_LIMIT} at most")
     if gpus > 1 and gpus != int(gpus):
@@ -200,13 +200,13 @@ def _request(task: str, mode: Mode, description: TaskDescription) -> Request:
             f"{task}: gpus_per_rank={gpus}: a rank takes a part of one GPU (up to 1) or whole GPUs; "
             f"ask for {int(gpus)} or {int(gpus) + 1}"
         )
-    colocate, exclusive = _tags(task, description.get("tags", {}))
+    colocate, exclusive = _tags(task, said["tags"])
     return Request(
         ranks=ranks,
-        cores=_count(task, "cores_per_rank", description.cores_per_rank, 1),
+        cores=_count(task, "cores_per_rank", said["cores_per_rank"], 1),
         gpu_shares=gpu_shares(gpus),
-        memory=blocks(_size(task, "mem_per_rank", description.mem_per_rank)),
-        disk=blocks(_size(task, "lfs_per_rank", description.lfs_per_rank)),
+        memory=blocks(_size(task, "mem_per_rank", said["mem_per_rank"])),
+        disk=blocks(_size(task, "lfs_per_rank", said["lfs_per_rank"])),
         ranks_per_node=ranks_per_node,
         colocate=colocate,
         exclusive=exclusive,

@@ -85,21 +85,21 @@ class TemplateTable:
             # The loop is written out, and looks into the description's own dict, for speed: it sees every task.
             shared: Any = tuple([item for item in values.items() if item[0] not in _APART])
             function = values.get("function")
+            identity = None if function is None else _identity(function)
             try:
-                if function is not None:
-                    shared = (_identity(function), shared)
-                    found = functions.get(shared)
-                else:
-                    found = known_keys.get(shared) or keys.get(shared)
+                found = known_keys.get(shared) or keys.get(shared) if identity is None else functions.get((identity, shared))
             except TypeError:  # a list or dict among the values
-                shared = _hashable(shared)
-                found = functions.get(shared) if function is not None else known_keys.get(shared) or keys.get(shared)
+                shared = tuple([(name, _hashable(value)) for name, value in shared])
+                found = known_keys.get(shared) or keys.get(shared) if identity is None else functions.get((identity, shared))
             if found is None:
                 try:
                     found = self._found(description, function, pack_function, pack_payload, numbers, new)
                 except (InvalidTask, SerializationError) as error:
                     raise _located(error, description, index, len(descriptions)) from error
-                (functions if function is not None else keys)[shared] = found
+                if identity is None:
+                    keys[shared] = found
+                else:
+                    functions[identity, shared] = found
             number, template = found
             try:
                 if values.get("uid"):
@@ -200,16 +200,25 @@ def _identity(function: Callable[..., Any]) -> Any:
 
 
 def _hashable(value: Any) -> Any:
-    """Return a hashable stand-in: equal stand-ins, equal values of equal types."""
-    if isinstance(value, dict):
-        return dict, tuple([(_hashable(key), _hashable(value[key])) for key in value])
+    """Return a hashable stand-in: equal stand-ins, equal values of equal types (1 is not True, nor 1.0)."""
+    kind = type(value)
+    if kind is str:
+        return value
+    if kind is dict:
+        try:
+            # What an environment is: flat.
+            flat = (tuple(value.items()), tuple(map(type, value.values())))
+            hash(flat)
+            return flat
+        except TypeError:
+            return dict, tuple([(_hashable(key), _hashable(one)) for key, one in value.items()])
     if isinstance(value, (list, tuple)):
         return list, tuple([_hashable(one) for one in value])
     try:
         hash(value)
     except TypeError:
-        return type(value), repr(value)
-    return type(value), value
+        return kind, repr(value)
+    return kind, value
 
 
 def _digest(template: Template) -> bytes:
