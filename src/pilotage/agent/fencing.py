@@ -1,0 +1,84 @@
+"""Making sure that a pilot on this machine is over, and reading what its log says of its tasks.
+
+Unreachable is not dead: a pilot's tasks may be given to another, or called lost, only when nothing of the pilot can run any
+more. ``living_agent`` finds an agent that goes on without its bootstrap. ``fence`` ends what is left of a pilot whose agent
+is gone (runners, and by the marker in their environment the tasks themselves) and returns what became of the tasks.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pilotage.agent.agent import recover_state
+from pilotage.agent.private_folder import private_folder, remove_private_folder
+from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, read_settings
+from pilotage.core.agent.aftermath import Aftermath, aftermath
+from pilotage.errors import BackendError, PilotageError
+from pilotage.executors.orphans import end_marked
+from pilotage.system.processes import is_alive
+from pilotage.wire.keys import read_connection
+
+RUNNERS_END_S = 8.0
+"""Spawners end their tasks with a grace of a few seconds; then they are killed."""
+TASKS_END_S = 5.0
+_LOOK_S = 0.02
+
+
+def living_agent(pilot_folder: Path) -> int | None:
+    """Return the pid of the pilot's agent if it lives on this machine."""
+    try:
+        connection = read_connection(pilot_folder / CONNECTION_FILE)
+    except (FileNotFoundError, PilotageError):
+        return None
+    if is_alive(connection.pid, connection.started_ticks, connection.boot_id):
+        return connection.pid
+    return None
+
+
+def fence(pilot_folder: Path, delivered: int) -> Aftermath:
+    """End what is left of a local pilot, and tell what became of its tasks; takes as long as ending them takes.
+
+    ``delivered``: number of the last message of the agent that the client has.
+
+    Raises:
+        BackendError: something of the pilot cannot be ended.
+        LogCorrupted: the agent's log cannot be trusted.
+    """
+    settings = read_settings(pilot_folder)
+    agent = living_agent(pilot_folder)
+    if agent is not None:
+        _signal(agent, signal.SIGKILL)
+        _await_end(lambda: living_agent(pilot_folder) is not None, RUNNERS_END_S)
+    state, _ = recover_state(pilot_folder / LOG_FOLDER)
+    runners = [(record.pid, record.started_ticks, record.boot_id) for record in state.runners.values() if record.pid]
+    for number, patience_s in ((signal.SIGTERM, RUNNERS_END_S), (signal.SIGKILL, TASKS_END_S)):
+        living = [name for name in runners if is_alive(*name)]
+        for pid, _, _ in living:
+            _signal(pid, number)
+        if not _await_end(lambda: any(is_alive(*name) for name in runners), patience_s) and number == signal.SIGKILL:
+            raise BackendError(f"pilot {settings.pilot}: runners of {pilot_folder} cannot be ended", transient=True)
+    held = [uid for uid, task in state.tasks.items() if task.lane]
+    if held and not end_marked(settings.pilot, held, TASKS_END_S):
+        raise BackendError(f"pilot {settings.pilot}: processes of its tasks cannot be ended", transient=True)
+    remove_private_folder(private_folder(pilot_folder))
+    return aftermath(state, delivered)
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _await_end(lives: Callable[[], bool], patience_s: float) -> bool:
+    until = time.monotonic() + patience_s
+    while lives():
+        if time.monotonic() > until:
+            return False
+        time.sleep(_LOOK_S)
+    return True
