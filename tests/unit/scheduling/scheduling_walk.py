@@ -20,9 +20,7 @@ def random_machine(chance: random.Random) -> list[Node]:
         NodeShape(chance.choice((4, 8, 56)), chance.choice((0, 2, 8)), chance.choice((0, 40, 8192)), chance.choice((0, 30)))
         for _ in range(chance.choice((1, 1, 2, 3)))
     ]
-    return [
-        Node(index, f"n{index}", chance.choice(shapes), chance.choice((0, 4))) for index in range(chance.randint(1, 12))
-    ]
+    return [Node(index, f"n{index}", chance.choice(shapes), chance.choice((0, 4))) for index in range(chance.randint(1, 12))]
 
 
 def random_request(chance: random.Random) -> Request:

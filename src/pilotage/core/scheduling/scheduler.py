@@ -89,7 +89,7 @@ class Scheduler:
         self._shapes: dict[NodeShape, int] = Counter(node.shape for node in nodes)
         self._released: list[int] = []
         self._released_before = 0
-        self._last_node = 0
+        self._last_node = -1
         self._seen = 0
         self._placed = 0
         self._cuts = 0
@@ -362,7 +362,7 @@ class Scheduler:
         """Return an open node with a free core: the last one used, or one in use that was just released, or a search's."""
         pool = self._pool
         node = self._last_node
-        if pool.count[node] and not pool.state[node]:
+        if node >= 0 and pool.count[node] and not pool.state[node]:
             return node
         if self._released:
             node = self._released[-1]
@@ -405,12 +405,14 @@ class Scheduler:
     def _node_for(self, group: Group) -> int:
         need = group.need
         if not need.colocate:
-            pool = self._pool
+            refused = group.refused_at >= 0
+            if need.share or need.whole:
+                return self._released_node(group) if refused else self._search.node(need)
+            # Going on where the last task went saves most searches. GPUs want the tightest fit instead.
             node = self._last_node
-            # Going on where the last task went saves most searches. Shares of GPUs want the tightest fit instead.
-            if not (need.share or need.whole or pool.state[node]) and pool.capacity(need, node):
+            if node >= 0 and not self._pool.state[node] and self._pool.capacity(need, node):
                 return node
-            node = self._released_node(group) if group.refused_at >= 0 else self._search.node(need)
+            node = self._released_node(group) if refused else self._search.node(need)
             if node >= 0:
                 self._last_node = node
             return node
