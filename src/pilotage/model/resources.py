@@ -16,12 +16,12 @@ BLOCK_MIB = 64
 
 
 def gpu_shares(gpus: float) -> int:
-    """Return how many 64ths of a GPU are asked for by ``gpus`` (a fraction is rounded up).
+    """Return how many 64ths of a GPU are asked for by ``gpus``, to the nearest, so that three thirds fit on one GPU.
 
-    >>> gpu_shares(0.5), gpu_shares(2), gpu_shares(0.001)
-    (32, 128, 1)
+    >>> gpu_shares(0.5), gpu_shares(2), gpu_shares(0.001), gpu_shares(1 / 3)
+    (32, 128, 1, 21)
     """
-    return -int(-gpus * GPU_SHARES // 1)
+    return max(1, round(gpus * GPU_SHARES)) if gpus else 0
 
 
 def blocks(mebibytes: float) -> int:
