@@ -347,6 +347,8 @@ class Scheduler:
                 group.refused_at = self._end_of_log()
                 break
             room = pool.count[node]
+            if not room:
+                raise InvariantViolated(f"node {node} was found for a task of one core, but has none free")
             tasks = self._queue.take(group, left if left < room else room, before)
             if not tasks:
                 break
@@ -390,6 +392,8 @@ class Scheduler:
                     continue
                 break
             wanted = min(limit - placed, pool.capacity(need, node) // need.ranks)
+            if not wanted:
+                raise InvariantViolated(f"node {node} was found for {need.request}, but has no room for it")
             tasks = self._queue.take(group, wanted, before)
             for task in tasks:
                 out.append(Assignment(key, [task], (pool.carve(need, node, need.ranks),)))
