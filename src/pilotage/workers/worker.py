@@ -275,9 +275,10 @@ class Worker:
         return [(call[1].uid, call[0]) for call in self._queue if isinstance(call, tuple)]
 
     def _begin_connection(self) -> list[Execution]:
-        """Number the calls anew for a hello, and return what is held in the order of the numbers."""
-        # What has ended is told under a number before the hello says which numbers were told.
-        self._tell_ends()
+        """Number the calls anew for a hello, and return what is held in the order of the numbers.
+
+        Called within ``_exchange``, which has just told all ends under numbers: so what is neither held nor told never began.
+        """
         words, queue = self._words, self._queue
         first, last, number = words[FIRST], words[LAST], self._number
         kept: list[Call | frozenset[int]] = []

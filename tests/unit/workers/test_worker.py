@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -211,3 +212,49 @@ def test_an_agent_of_another_user_is_refused(driver: RunnerDriver, monkeypatch: 
     monkeypatch.setattr(os, "getuid", lambda: 4242)
     with pytest.raises(PermissionError, match="belongs to user"):
         connect(driver.folder)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_agents_that_come_and_go_lose_nothing_and_see_nothing_twice(driver: RunnerDriver, tmp_path: Path, seed: int) -> None:
+    """What a hello neither holds nor counts as told has not begun and never does; all else ends once, under one number."""
+    chance = random.Random(seed)
+    driver.auto_release = False
+    bench = Bench(driver)
+    bench.start()
+    witness = tmp_path / "witness"
+
+    def testify(path: str, uid: str, duration_s: float) -> None:
+        import time
+
+        with open(path, "a") as file:
+            file.write(f"{uid}\n")
+        time.sleep(duration_s)
+
+    template = bench.define(testify)
+    launched: list[str] = []
+    lost: set[str] = set()
+    for _turn in range(12):
+        uids = [f"t{len(launched) + index}" for index in range(chance.randrange(1, 40))]
+        launched += uids
+        bench.launch(*((uid, template, (str(witness), uid, chance.choice([0, 0, 0, 0.001, 0.03]))) for uid in uids))
+        for _ in range(chance.randrange(3)):
+            driver.pump(0.01)
+        if chance.random() < 0.5:
+            driver.released[WORKER] = chance.randint(driver.released.get(WORKER, 0), len({f.number for f in frames(driver)}))
+            before = len(driver.hellos())
+            driver.pause()
+            driver.resume()
+            driver.wait_for(lambda before=before: len(driver.hellos()) > before, what="a hello")
+            hello = driver.hellos()[-1]
+            driver.wait_for(lambda sent=hello.sent: {f.number for f in frames(driver)} >= set(range(1, sent + 1)))
+            told = {end.task for frame in frames(driver) if frame.number <= hello.sent for end in frame.ends}
+            lost |= set(launched) - told - {task for task, _ in hello.holds}
+    remaining = set(launched) - lost
+    driver.wait_for(lambda: set(bench.told_ends()) >= remaining, what="the ends of all that was not lost")
+
+    by_number: dict[int, TasksEnded] = {}
+    for frame in frames(driver):
+        assert by_number.setdefault(frame.number, frame) == frame
+    ended = [end.task for number in sorted(by_number) for end in by_number[number].ends]
+    assert ended == witness.read_text().split()
+    assert ended == [uid for uid in launched if uid not in lost]
