@@ -8,7 +8,8 @@ nothing else can hide below. That is looked up once per batch of deaths, by coun
 that does not match is looked at more closely.
 
 A tree is ended by TERM, and after its grace by KILL, to its groups and to all descendants. What comes to light later gets the
-same signal. No step polls: each change that matters ends in the death of a child of ours.
+same signal. No step polls: each change that matters ends in the death of a child of ours. (A TERM can be lost, though, between
+fork and exec, where the handlers of the parent still stand; so the caller repeats it to what a dead root left behind.)
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _UNDECIDED_PAUSE_S = 0.005
 class Tree:
     """The processes of one task or worker."""
 
-    __slots__ = ("growing", "killed", "roots", "sessions", "strays", "terminated")
+    __slots__ = ("below", "growing", "killed", "roots", "sessions", "strays", "terminated")
 
     def __init__(self) -> None:
         self.roots: set[int] = set()
@@ -41,6 +42,8 @@ class Tree:
         """Processes that it left behind and that are children of ours now."""
         self.sessions: list[int] = []
         """All roots there ever were."""
+        self.below: set[int] = set()
+        """Processes that were seen below it while it was ended."""
         self.growing = False
         """Whether more roots are to come, so that it is not over even if it has no process."""
         self.terminated = False
@@ -69,6 +72,8 @@ class Forest:
         self._trees: dict[int, Tree] = {}
         self._sessions: dict[int, Tree] = {}
         self._bare: set[Tree] = set()
+        self._below: dict[int, Tree] = {}
+        """Processes that were seen below a tree while it was ended; they may hide their environment."""
         self._unknown: dict[int, int] = {}
         self._children = -1
         self._next_scan = 0.0
@@ -86,7 +91,7 @@ class Forest:
     def settle(self, tree: Tree) -> None:
         """No more roots come to this tree."""
         tree.growing = False
-        if not tree.roots and not tree.strays:
+        if not tree.roots:
             self._bare.add(tree)
 
     def reap(self) -> list[Exit]:
@@ -108,12 +113,12 @@ class Forest:
                 exits.append(Exit(tree, pid, os.waitstatus_to_exitcode(status)))
             else:
                 tree.strays.discard(pid)
-            if not tree.roots and not tree.strays and not tree.growing:
+            if not tree.roots and not tree.growing:
                 self._bare.add(tree)
         return exits
 
     def take_gone(self, now: float) -> tuple[list[Tree], list[Tree]]:
-        """Return the trees that are gone, and those whose roots are gone but that left strays, newly found."""
+        """Return the trees that are gone, and those whose roots are gone but that left strays."""
         if not self._bare or now < self._next_scan:
             return [], []
         decided = self._scan(now)
@@ -127,6 +132,8 @@ class Forest:
             for session in tree.sessions:
                 if self._sessions.get(session) is tree:
                     del self._sessions[session]
+            for pid in tree.below:
+                self._below.pop(pid, None)
             gone.append(tree)
         self._bare.clear()
         return gone, left
@@ -135,15 +142,26 @@ class Forest:
         """Return when ``take_gone`` wants to be called although no child died; None: not at all."""
         return self._next_scan if self._bare else None
 
-    def signal(self, tree: Tree, number: signal.Signals) -> None:
+    def send(self, tree: Tree, number: signal.Signals) -> None:
         """Send TERM or KILL to all processes of a tree, and to those that come to light later."""
         if number is signal.SIGKILL:
             tree.killed = True
         tree.terminated = True
-        groups = tree.roots | _groups(tree.strays)
+        roots = tree.roots | tree.strays
+        self._send(tree, roots, tree.roots | _groups(tree.strays), number)
+
+    def _send(self, tree: Tree, roots: Iterable[int], groups: set[int], number: signal.Signals) -> None:
+        # Listed first: those below a process that is dead are no longer below it.
+        below = _descendants(roots)
+        for pid in below:
+            self._below[pid] = tree
+        tree.below.update(below)
         for group in groups:
             _signal_group(group, number)
-        _signal_below(tree.roots | tree.strays, groups, number)
+        for pid in below:
+            process = _look_at(pid)
+            if process is not None and process.group not in groups:
+                _signal_process(pid, number)
 
     def kill_unknown(self) -> None:
         """Kill the children of ours that cannot be attributed to any tree, and all below them."""
@@ -185,7 +203,7 @@ class Forest:
         process = _look_at(pid)
         if process is None or process.gone:
             return True
-        tree = self._sessions.get(process.session) or self._sessions.get(process.group)
+        tree = self._sessions.get(process.session) or self._sessions.get(process.group) or self._below.get(pid)
         if tree is None:
             environment = _environment(pid)
             tree = self._recognise(environment)
@@ -198,9 +216,7 @@ class Forest:
         self._trees[pid] = tree
         tree.strays.add(pid)
         if tree.terminated:
-            number = signal.SIGKILL if tree.killed else signal.SIGTERM
-            _signal_group(process.group, number)
-            _signal_below((pid,), (process.group,), number)
+            self._send(tree, (pid,), {process.group}, signal.SIGKILL if tree.killed else signal.SIGTERM)
         return True
 
 
@@ -211,14 +227,6 @@ def _parse_children(children: bytes) -> list[int]:
 def _groups(strays: Iterable[int]) -> set[int]:
     """Return the process groups of strays; as children of ours that are not reaped, they keep others from getting these."""
     return {process.group for stray in strays if (process := _look_at(stray))}
-
-
-def _signal_below(pids: Iterable[int], groups: Iterable[int], number: signal.Signals) -> None:
-    """Signal the descendants of ``pids`` that are not in ``groups``, which have the signal already."""
-    for pid in _descendants(pids):
-        process = _look_at(pid)
-        if process is not None and process.group not in groups:
-            _signal_process(pid, number)
 
 
 def _look_at(pid: int) -> _Process | None:

@@ -104,16 +104,24 @@ class Launcher:
         arguments = [recipe.executable, *row.arguments]
         path = recipe.path or self._find(recipe, environment)
         try:
-            return os.posix_spawn(
-                path, arguments, environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=DEFAULT_SIGNALS
-            )
-        except (OSError, ValueError) as error:
-            # The executable may have moved: look again next time.
-            if "/" not in recipe.executable:
+            try:
+                return self._spawn(path, arguments, environment, actions)
+            except FileNotFoundError:
+                if "/" in recipe.executable:
+                    raise
+                # It was where it was found before, and is no longer; so it certainly did not start.
                 recipe.path = ""
+                path = self._find(recipe, environment)
+                return self._spawn(path, arguments, environment, actions)
+        except (OSError, ValueError) as error:
             size = sum(len(name) + len(value) + 2 for name, value in environment.items())
             size += sum(len(argument.encode(*_ENCODING)) + 1 for argument in arguments)
             raise failed_spawn(error, path, (stdout, stderr), size, os.fsdecode(sandbox)) from error
+
+    def _spawn(self, path: str, arguments: list[str], environment: Environment, actions: list[tuple[object, ...]]) -> int:
+        return os.posix_spawn(
+            path, arguments, environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=DEFAULT_SIGNALS
+        )
 
     def spawn_program(self, command: list[str], environment: dict[str, str], output_path: str) -> int:
         """Start a program of our own in the folder of the user's program and return its process id.
@@ -135,9 +143,7 @@ class Launcher:
         ]
         variables = encoded({**self._settings.environment, **environment})
         try:
-            return os.posix_spawn(
-                command[0], command, variables, file_actions=actions, setsid=True, setsigmask=(), setsigdef=DEFAULT_SIGNALS
-            )
+            return self._spawn(command[0], command, variables, actions)
         except (OSError, ValueError) as error:
             raise failed_spawn(error, command[0], outputs, 0, folder) from error
 

@@ -58,6 +58,7 @@ _RECONNECT_FIRST_S = 0.05
 _RECONNECT_LAST_S = 1.0
 _STOP_GRACE_S = 5.0
 _GOODBYE_S = 5.0
+_REMIND_FIRST_S = 0.02
 _DETAIL_BYTES = 2048
 _DRAINED_LANES = 8192
 """Lanes without a task whose placement is still known: the agent may have sent more before it learned that one is empty."""
@@ -252,7 +253,7 @@ class Spawner:
                 self._start_worker(worker, environment, now)
             case EndWorker(worker):
                 if (tree := self._workers.get(worker)) is not None:
-                    self._forest.signal(tree, signal.SIGKILL)
+                    self._forest.send(tree, signal.SIGKILL)
             case StopRunner(grace_s):
                 self._stop(grace_s, now)
             case Welcome():
@@ -382,7 +383,7 @@ class Spawner:
                 if not tree.terminated:
                     self._end_tree(tree, tree.recipe.template.grace_s, now)
             else:
-                self._forest.signal(tree, signal.SIGKILL)
+                self._forest.send(tree, signal.SIGKILL)
 
     def _task_gone(self, tree: TaskTree, now: float) -> None:
         code = tree.exit_code
@@ -420,8 +421,17 @@ class Spawner:
         self._return_waiting(waiting, now)
 
     def _end_tree(self, tree: Tree, grace_s: float, now: float) -> None:
-        self._forest.signal(tree, signal.SIGTERM)
-        self._timers.at(now + grace_s, partial(self._forest.signal, tree, signal.SIGKILL))
+        self._forest.send(tree, signal.SIGTERM)
+        self._timers.at(now + grace_s, partial(self._forest.send, tree, signal.SIGKILL))
+        self._timers.at(now + _REMIND_FIRST_S, partial(self._remind, tree, _REMIND_FIRST_S))
+
+    def _remind(self, tree: Tree, pause_s: float) -> None:
+        """Repeat TERM for what a tree left behind: one that comes between fork and exec is lost. A root gets it only once."""
+        if tree.killed or not (tree.roots or tree.strays):
+            return
+        if not tree.roots:
+            self._forest.send(tree, signal.SIGTERM)
+        self._timers.at(time.monotonic() + 2 * pause_s, partial(self._remind, tree, 2 * pause_s))
 
     def _return_waiting(self, executions: Iterable[Execution], now: float) -> None:
         returned: set[Execution] = set()
