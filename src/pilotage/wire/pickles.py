@@ -50,7 +50,8 @@ def pickle_value(value: object) -> bytes:
 
 def pickle_by_value(value: object) -> bytes:
     """Return ``value`` pickled with its code, marked with the version of Python that can open it."""
-    import cloudpickle  # only here: half of the start time of a worker that never needs it
+    # Only here: it is half of the start time of a worker that may never need it.
+    import cloudpickle  # type: ignore[import-untyped]
 
     written: bytes = cloudpickle.dumps(value, PROTOCOL)
     return b"%b%b\n%b" % (_MARK, python_tag().encode(), written)

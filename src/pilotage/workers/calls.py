@@ -31,6 +31,8 @@ DONE, RAISED = Ending.DONE, Ending.RAISED
 _dumps, _loads = pickle.dumps, pickle.loads
 _NO_ARGUMENTS = pickle.dumps(((), {}), PROTOCOL)
 _NONE = pickle.dumps(None, PROTOCOL)
+# A search costs as much as pickling a number does.
+_SHORTEST_REFERENCE = len(b"\x80\x05\x8c\x08__main__\x94\x8c\x01f\x94\x93\x94.")
 _OUR_FOLDER = os.path.dirname(__file__) + os.sep
 _COROUTINE_FUNCTION = 0x80
 
@@ -93,7 +95,7 @@ class Function:
         else:
             try:
                 pickled = _dumps(result, PROTOCOL)
-                if b"__main__" in pickled:
+                if len(pickled) >= _SHORTEST_REFERENCE and b"__main__" in pickled:
                     pickled = pickle_by_value(result)
             except BaseException:  # the user's classes may raise anything while they are pickled
                 return _by_value(row, attempt, result, started)

@@ -15,7 +15,7 @@ from pilotage.errors import SerializationError
 from pilotage.log.blobs import BlobStore
 from pilotage.model.outcome import Ending
 from pilotage.model.payload import Blob
-from pilotage.wire.pickles import pickle_by_value, python_tag
+from pilotage.wire.pickles import open_value, pickle_by_value, python_tag
 
 
 def add(left: int, right: int = 0) -> int:
@@ -38,6 +38,20 @@ def test_a_coroutine_function_is_run(bench: Bench) -> None:
         return value
 
     assert bench.value(later, 7) == 7
+
+
+def test_a_result_of_a_class_of_the_main_script_travels_with_its_code(bench: Bench) -> None:
+    def make() -> Any:
+        import __main__
+
+        kind = type("K", (), {"__module__": "__main__", "value": 5})
+        __main__.K = kind  # type: ignore[attr-defined]
+        return kind
+
+    end = bench.call(make)
+    assert isinstance(end.result, bytes)
+    assert end.result[:1] == b"\xff"
+    assert open_value(end.result).value == 5
 
 
 def test_the_current_task_is_known_to_the_function_alone(bench: Bench) -> None:
