@@ -2,10 +2,12 @@
 
 ``scheduler`` is the policy `continuous`. It leans on ``queue`` (who waits, in which order), ``need`` (what a request asks
 for, made ready for matching), ``pool`` (what each node has free), ``index`` (nodes grouped by what they have free) and
-``search`` (nodes for a need). ``policy`` holds the protocol that every policy fulfils.
+``search`` (nodes for a need), ``reservation`` (large tasks do not starve) and ``report`` (sums). ``policy`` holds the
+protocol that every policy fulfils.
 """
 
 from pilotage.core.scheduling.policy import OVERTAKE, Assignment, GroupKey, Policy
-from pilotage.core.scheduling.scheduler import FreeSummary, Scheduler
+from pilotage.core.scheduling.report import FreeSummary
+from pilotage.core.scheduling.scheduler import Scheduler
 
 __all__ = ["OVERTAKE", "Assignment", "FreeSummary", "GroupKey", "Policy", "Scheduler"]

@@ -17,16 +17,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
-
-import msgspec
 
 from pilotage.core.scheduling import need as needs
 from pilotage.core.scheduling.need import Need
 from pilotage.core.scheduling.policy import OVERTAKE, Assignment, GroupKey
 from pilotage.core.scheduling.pool import LOST, OPEN, RESERVED, Pool
 from pilotage.core.scheduling.queue import Group, WaitingQueue
-from pilotage.core.scheduling.search import Layout, Search, spread, tightest
+from pilotage.core.scheduling.report import FreeSummary, free_summary, sum_faults
+from pilotage.core.scheduling.reservation import Reservation, nodes_to_drain
+from pilotage.core.scheduling.search import Layout, Search, spread
 from pilotage.errors import InvariantViolated
 from pilotage.model.ids import TaskUid
 from pilotage.model.resources import Node, NodeShape, Placement, Request
@@ -37,28 +36,6 @@ _RELEASES_KEPT = 4096
 
 _THOROUGH_EVERY = 64
 """Of the searches that were cut short, every so many is followed by one without a bound."""
-
-
-class FreeSummary(msgspec.Struct, frozen=True, gc=False):
-    """What is free on all nodes together: ``gpu_shares`` in 64ths, ``memory`` and ``disk`` in blocks of 64 MiB."""
-
-    nodes: int
-    idle_nodes: int
-    cores: int
-    gpu_shares: int
-    memory: int
-    disk: int
-
-
-class _Reservation:
-    """The ``nodes`` that are kept for the first task of ``group``; ``changed`` when something came free there."""
-
-    __slots__ = ("changed", "group", "nodes")
-
-    def __init__(self, group: Group, nodes: list[int]) -> None:
-        self.group = group
-        self.nodes = nodes
-        self.changed = True
 
 
 class Scheduler:
@@ -93,7 +70,7 @@ class Scheduler:
         self._seen = 0
         self._placed = 0
         self._cuts = 0
-        self._reservation: _Reservation | None = None
+        self._reservation: Reservation | None = None
         self._node_of_tag: dict[str, int] = {}
 
     # Who waits.
@@ -247,18 +224,7 @@ class Scheduler:
 
     def free(self) -> FreeSummary:
         """Return what is free now, on reserved nodes too."""
-        pool = self._pool
-        return FreeSummary(
-            nodes=sum(state != LOST for state in pool.state),
-            idle_nodes=sum(
-                state != LOST and count == shape.cores
-                for state, count, shape in zip(pool.state, pool.count, pool.shape, strict=True)
-            ),
-            cores=sum(pool.count),
-            gpu_shares=sum(map(sum, pool.gpus)),
-            memory=sum(pool.memory),
-            disk=sum(pool.disk),
-        )
+        return free_summary(self._pool)
 
     def why(self, subject: TaskUid | GroupKey) -> str:
         """Return in a sentence why the task, or the first of the group, waits."""
@@ -300,32 +266,9 @@ class Scheduler:
         if self._reservation is not None and not self._reservation.group.live:
             faults.append("a reservation stands for a group in which no task waits")
         if held is not None:
-            faults += self._sum_faults(held)
+            faults += sum_faults(self._pool, held)
         if faults:
             raise InvariantViolated("the scheduler's books do not balance: " + "; ".join(faults))
-
-    def _sum_faults(self, held: Iterable[Placement]) -> list[str]:
-        pool = self._pool
-        cores = list(pool.cores)
-        gpus = [list(free) for free in pool.gpus]
-        memory = list(pool.memory)
-        disk = list(pool.disk)
-        faults = []
-        for share in (share for placement in held for share in placement if pool.state[share.node] != LOST):
-            mask = int.from_bytes(share.cores, "little")
-            if cores[share.node] & mask:
-                faults.append(f"node {share.node}: cores of {share} are free or held twice")
-            cores[share.node] |= mask
-            for gpu, parts in share.gpus:
-                gpus[share.node][gpu] += parts
-            memory[share.node] += share.memory
-            disk[share.node] += share.disk
-        for node, shape in enumerate(pool.shape):
-            total = ((1 << shape.cores) - 1, [64] * shape.gpus, shape.memory, shape.disk)
-            actual = (cores[node], gpus[node], memory[node], disk[node])
-            if pool.state[node] != LOST and actual != total:
-                faults.append(f"node {node}: held and free are together {actual}, not {total}")
-        return faults
 
     # How it is done.
 
@@ -569,30 +512,14 @@ class Scheduler:
             return False
         if self._placed - group.overtaken_from < self._overtake_limit and now - group.refused_since < self._patience_s:
             return False
-        nodes = self._nodes_to_drain(group.need)
+        bound = self._node_of_tag.get(group.need.colocate)
+        nodes = nodes_to_drain(self._pool, group.need) if bound is None else [bound]
         if not nodes:
             return False
         for node in nodes:
             self._pool.set_state(node, RESERVED)
-        self._reservation = _Reservation(group, nodes)
+        self._reservation = Reservation(group, nodes)
         return True
-
-    def _nodes_to_drain(self, need: Need) -> list[int]:
-        """Return the nodes that can hold ``need`` once they are free, and on which least is running."""
-        pool = self._pool
-        bound = self._node_of_tag.get(need.colocate) if need.colocate else None
-        if bound is not None:
-            return [bound]
-        least = need.ranks if need.colocate else need.per_node or 1
-        room_of = {shape: room for shape in pool.index.shapes if (room := need.capacity(shape)) >= least}
-        nodes = [n for n, shape in enumerate(pool.shape) if shape in room_of and pool.state[n] == OPEN]
-        rooms = [need.per_node or room_of[pool.shape[node]] for node in nodes]
-        running = [0, *accumulate(pool.shape[node].cores - pool.count[node] for node in nodes)]
-        window = tightest(rooms, need.ranks, running[:-1], running[1:])
-        if window is None:
-            # The last of even shares fits on a smaller node only: whichever that is, it is among all.
-            return [n for n, state in enumerate(pool.state) if state == OPEN]
-        return nodes[window[0] : window[1]]
 
     def _serve_reservation(self, out: list[Assignment]) -> None:
         """Place the task for which nodes are reserved, if it fits there now."""
