@@ -1,0 +1,23 @@
+"""The cases by name, in the order in which they are run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pilotage.bench.executables import executables
+from pilotage.bench.functions import arguments, busy_client, functions, round_trip
+from pilotage.bench.lifecycle import idle, start_and_close
+from pilotage.bench.measure import Row
+from pilotage.bench.scale import million, sleepers
+
+CASES: dict[str, Callable[[bool], list[Row]]] = {
+    "start": start_and_close,
+    "idle": idle,
+    "round-trip": round_trip,
+    "functions": functions,
+    "busy-client": busy_client,
+    "arguments": arguments,
+    "executables": executables,
+    "million": million,
+    "sleepers": sleepers,
+}
