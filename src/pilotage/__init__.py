@@ -1,1 +1,96 @@
-"""Pilotage: a pilot system for high-performance computing."""
+"""Pilotage: a pilot system for high-performance computing.
+
+Importing this costs next to nothing: each name is loaded from its module when it is used first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pilotage.version import __version__
+
+if TYPE_CHECKING:
+    from pilotage import errors as errors
+    from pilotage.client.aliases import ComputePilotDescription as ComputePilotDescription
+    from pilotage.client.aliases import ComputeUnitDescription as ComputeUnitDescription
+    from pilotage.client.aliases import pythontask as pythontask
+    from pilotage.client.constants import *  # noqa: F403
+    from pilotage.client.executor import Executor as Executor
+    from pilotage.client.pilot import Pilot as Pilot
+    from pilotage.client.pilot_description import PilotDescription as PilotDescription
+    from pilotage.client.pilot_manager import PilotManager as PilotManager
+    from pilotage.client.python_task import PythonTask as PythonTask
+    from pilotage.client.session import Session as Session
+    from pilotage.client.task import Task as Task
+    from pilotage.client.task_description import TaskDescription as TaskDescription
+    from pilotage.client.task_manager import TaskManager as TaskManager
+    from pilotage.client.task_manager import TaskManager as UnitManager  # noqa: F401
+    from pilotage.errors import *  # noqa: F403
+    from pilotage.model.outcome import Ending as Ending
+    from pilotage.model.outcome import Outcome as Outcome
+    from pilotage.model.states import *  # noqa: F403
+
+_HOMES = {
+    "ComputePilotDescription": "pilotage.client.aliases",
+    "ComputeUnitDescription": "pilotage.client.aliases",
+    "Ending": "pilotage.model.outcome",
+    "Executor": "pilotage.client.executor",
+    "Outcome": "pilotage.model.outcome",
+    "Pilot": "pilotage.client.pilot",
+    "PilotDescription": "pilotage.client.pilot_description",
+    "PilotManager": "pilotage.client.pilot_manager",
+    "PythonTask": "pilotage.client.python_task",
+    "Session": "pilotage.client.session",
+    "Task": "pilotage.client.task",
+    "TaskDescription": "pilotage.client.task_description",
+    "TaskManager": "pilotage.client.task_manager",
+    "pythontask": "pilotage.client.aliases",
+}
+_ALIASES = {"UnitManager": "TaskManager"}
+# Modules whose public names are all ours: states, constants and errors.
+_OPEN_MODULES = ("pilotage.model.states", "pilotage.client.constants", "pilotage.errors")
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    home = _HOMES.get(_ALIASES.get(name, name))
+    if home is not None:
+        value = getattr(import_module(home), _ALIASES.get(name, name))
+    elif name == "errors":
+        value = import_module("pilotage.errors")
+    else:
+        value = _constant(name)
+    globals()[name] = value
+    return value
+
+
+def _constant(name: str) -> Any:
+    from importlib import import_module
+
+    if not name.startswith("_"):
+        for module in map(import_module, _OPEN_MODULES):
+            public = getattr(module, "__all__", None)
+            if name in vars(module) and (name in public if public is not None else name.isupper() or name in _MIXED_CASE):
+                return getattr(module, name)
+    from pilotage.errors import nearest
+
+    raise AttributeError(f"module 'pilotage' has no attribute {name!r}{nearest(name, __dir__())}")
+
+
+_MIXED_CASE = ("OpenMP", "GPU_OpenMP")
+
+
+def __dir__() -> list[str]:
+    from importlib import import_module
+
+    constants = {
+        name
+        for module in map(import_module, _OPEN_MODULES)
+        for name in getattr(module, "__all__", [name for name in vars(module) if name.isupper()])
+        if not name.startswith("_")
+    }
+    return sorted({*_HOMES, *_ALIASES, *_MIXED_CASE, *constants, "__version__", "errors"})
+
+
+__all__ = ["__version__"]

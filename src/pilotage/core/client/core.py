@@ -69,7 +69,7 @@ class ClientCore:
                 self._agent_greeted(event)
             case events.PilotSubmitted():
                 self._emit(facts.PilotAccepted(event.time, event.manager, event.pilot, event.description, event.nodes))
-                decision.actions += (actions.StartPilot(event.pilot), self._tell(event.pilot))
+                decision.actions += (self._tell(event.pilot), actions.StartPilot(event.pilot))
             case events.PilotProcessStarted():
                 if not self._is_over(event.pilot):
                     launched = facts.PilotLaunched(event.time, event.pilot, event.pid, event.started_ticks, event.boot_id)

@@ -1,0 +1,105 @@
+"""What managers of pilots and of tasks have in common: a name in the session, callbacks, and waiting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pilotage.client.callbacks import Callbacks
+from pilotage.client.waiting import HasState, satisfying
+from pilotage.core.client import events
+from pilotage.core.client.facts import ManagerKind
+from pilotage.core.client.state import PilotRecord, TaskRecord
+from pilotage.errors import InvalidRequest, SessionClosed, nearest
+
+if TYPE_CHECKING:
+    from pilotage.client.session import Session
+
+
+class Manager:
+    """Base of the managers.
+
+    Raises:
+        SessionClosed: the session was closed.
+        InvalidRequest: the session has a manager of this name already, or one of another kind.
+    """
+
+    KIND: ManagerKind
+    PREFIX: str
+
+    def __init__(self, session: Session, uid: str | None = None) -> None:
+        managers = session.state.managers
+        number = sum(record.kind == self.KIND for record in managers.values())
+        name = uid or f"{self.PREFIX}.{number:04d}"
+        while uid is None and name in managers:
+            number += 1
+            name = f"{self.PREFIX}.{number:04d}"
+        if name in managers and managers[name].kind != self.KIND:
+            raise InvalidRequest(f"{name!r} is a manager of {managers[name].kind} in session {session.uid}; choose another uid")
+        self._session = session
+        self._uid = name
+        self._closed = False
+        self.callbacks = Callbacks()
+        session.register(name, self)
+        if name not in managers:
+            session.step(events.ManagerCreated(time.time(), name, self.KIND))
+
+    @property
+    def uid(self) -> str:
+        """The manager's name in its session."""
+        return self._uid
+
+    @property
+    def session(self) -> Session:
+        """The session that it belongs to."""
+        return self._session
+
+    def close(self, terminate: bool = True) -> None:
+        """Take no more submissions; what was submitted goes on until the session is closed."""
+        del terminate
+        self._closed = True
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._uid}>"
+
+    def wait_for(self, records: Sequence[HasState], state: str | Collection[str] | None, timeout: float | None) -> bool:
+        """Wait until all records are in (or past) one of these states; False when the time is over before."""
+        if timeout is not None and timeout < 0:
+            raise InvalidRequest(f"timeout={timeout}: it is in seconds and must be 0 or more; None waits without limit")
+        return self._session.wait(records, satisfying(state, pilot=self.KIND == "pilots"), timeout)
+
+    def _require_open(self) -> None:
+        self._session.engine.require_owner()
+        if self._closed:
+            raise SessionClosed(f"manager {self._uid} was closed; make another one")
+
+    def tasks_changed(self, records: list[TaskRecord]) -> None:
+        """Tell the callbacks; called with the engine's lock."""
+
+    def pilot_changed(self, record: PilotRecord) -> None:
+        """Tell the callbacks; called with the engine's lock."""
+
+    def waiting_changed(self, count: int) -> None:
+        """Tell the callbacks; called with the engine's lock."""
+
+
+def chosen(uids: str | Iterable[str] | None, known: Collection[str], kind: str) -> list[str]:
+    """Return the uids that are meant (None: all).
+
+    Raises:
+        InvalidRequest: there is no such one; names the nearest.
+    """
+    if uids is None:
+        return list(known)
+    wanted = [uids] if isinstance(uids, str) else list(uids)
+    for uid in wanted:
+        if uid not in known:
+            raise InvalidRequest(f"there is no {kind} {uid!r} here{nearest(str(uid), known)}")
+    return wanted

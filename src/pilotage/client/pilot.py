@@ -1,0 +1,138 @@
+"""The handle of a pilot: a view of its record, like the handle of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pilotage.client.pilot_description import PilotDescription
+from pilotage.client.task import Task, unknown_attribute
+from pilotage.core.client.state import PilotRecord
+from pilotage.model.resources import Node
+
+if TYPE_CHECKING:
+    from pilotage.client.pilot_manager import PilotManager
+    from pilotage.client.task_description import TaskDescription
+
+
+class Pilot:
+    """A pilot that was submitted. Equal to every other handle of the same pilot."""
+
+    __slots__ = ("__weakref__", "_manager", "_record")
+
+    def __init__(self, manager: PilotManager, record: PilotRecord) -> None:
+        self._manager = manager
+        self._record = record
+
+    @property
+    def uid(self) -> str:
+        """The pilot's name in its session."""
+        return self._record.uid
+
+    @property
+    def state(self) -> str:
+        """The present state."""
+        return self._record.state
+
+    @property
+    def reason(self) -> str:
+        """Why it ended; empty while it has not."""
+        return self._record.reason
+
+    @property
+    def pmgr(self) -> PilotManager:
+        """The manager that it was submitted to."""
+        return self._manager
+
+    @property
+    def description(self) -> PilotDescription:
+        """A copy of the description that it was submitted with."""
+        return PilotDescription(msgspec.msgpack.decode(self._record.description))
+
+    @property
+    def resource(self) -> str:
+        """The platform that it runs on."""
+        return str(self.description.resource)
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Its nodes."""
+        return list(self._record.nodes)
+
+    @property
+    def nodelist(self) -> list[Node]:
+        """Its nodes."""
+        return self.nodes
+
+    @property
+    def sandbox(self) -> str:
+        """The folder of the pilot, in which its tasks have theirs."""
+        return self._manager.pilot_folder(self._record.uid)
+
+    pilot_sandbox = sandbox
+
+    def wait(self, state: str | Collection[str] | None = None, timeout: float | None = None) -> str:
+        """Wait until it is in (or past) one of these states, or final; at most ``timeout`` seconds. Return its state."""
+        self._manager.wait_for([self._record], state, timeout)
+        return self.state
+
+    def cancel(self) -> None:
+        """End the pilot, cancelling its tasks. Does not wait."""
+        self._manager.cancel_pilots(self.uid)
+
+    def submit_tasks(
+        self, descriptions: TaskDescription | dict[str, Any] | Iterable[TaskDescription | dict[str, Any]]
+    ) -> Task | list[Task]:
+        """Submit tasks to this very pilot; as ``TaskManager.submit_tasks``."""
+        return self._manager.submit_tasks_to(self, descriptions)
+
+    def register_callback(self, cb: Callable[..., Any], metric: str | None = None, cb_data: Any = None) -> None:
+        """Have ``cb(pilot, state)``, or ``cb(pilot, state, cb_data)``, called for each state that this pilot comes to."""
+        self._manager.register_pilot_callback(self, cb, cb_data, metric)
+
+    def unregister_callback(self, cb: Callable[..., Any] | None = None, metric: str | None = None) -> None:
+        """Have ``cb`` (or all of this pilot's callbacks) called no more."""
+        self._manager.unregister_pilot_callback(self, cb)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is known of the pilot, as plain values."""
+        record = self._record
+        return {
+            "type": "pilot",
+            "uid": self.uid,
+            "pmgr": record.manager,
+            "state": self.state,
+            "reason": self.reason,
+            "resource": self.resource,
+            "nodes": [node.name for node in record.nodes],
+            "cores": record.cores,
+            "submitted": record.submitted,
+            "active_since": record.active_since,
+            "ended": record.ended,
+            "pilot_sandbox": self.sandbox,
+            "description": self.description.as_dict(),
+        }
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The same as ``as_dict()``."""
+        return self.as_dict()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pilot) and other._record is self._record
+
+    def __hash__(self) -> int:
+        return hash(self._record.uid)
+
+    def __repr__(self) -> str:
+        return f"<Pilot {self.uid} {self.state}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(f"pilot {self.uid!r} is a handle and belongs to this process; pass its uid instead")
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise unknown_attribute(self, name)

@@ -1,0 +1,190 @@
+"""``PilotManager``: submits pilots and looks after them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pilotage.client.callbacks import PilotNews
+from pilotage.client.managers import Manager, chosen
+from pilotage.client.pilot import Pilot
+from pilotage.client.pilot_description import PilotDescription
+from pilotage.core.client import events
+from pilotage.core.client.facts import ManagerKind
+from pilotage.core.client.state import PilotRecord
+from pilotage.errors import InvalidPilot
+from pilotage.log.files import make_folder
+from pilotage.model.ids import PilotUid
+from pilotage.model.states import NEW
+from pilotage.platforms import nodes_of, platform
+
+if TYPE_CHECKING:
+    from pilotage.client.session import Session
+    from pilotage.client.submission import Descriptions
+    from pilotage.client.task import Task
+
+
+class PilotManager(Manager):
+    """Submits pilots to platforms, waits for them, and ends them."""
+
+    KIND: ManagerKind = "pilots"
+    PREFIX = "pmgr"
+
+    def __init__(self, session: Session, uid: str | None = None, cfg: Any = None) -> None:
+        del cfg
+        super().__init__(session, uid)
+
+    def submit_pilots(
+        self, descriptions: PilotDescription | Mapping[str, Any] | Iterable[PilotDescription | Mapping[str, Any]]
+    ) -> Any:
+        """Start pilots, and return at once: a handle for one description, a list for several.
+
+        Raises:
+            InvalidPilot: a description cannot be accepted, or its sandbox cannot be written.
+            UnknownPlatform: there is no such platform; names the nearest one.
+            SessionClosed, SessionForked
+        """
+        self._require_open()
+        self._session.engine.check()
+        if isinstance(descriptions, (PilotDescription, Mapping)):
+            return self._submit([descriptions])[0]
+        return self._submit(list(descriptions))
+
+    def _submit(self, given: list[PilotDescription | Mapping[str, Any]]) -> list[Pilot]:
+        session = self._session
+        described: list[tuple[PilotUid, PilotDescription, list[Any]]] = []
+        number = len(session.state.pilots)
+        taken: set[str] = set(session.state.pilots)
+        for one in given:
+            if not isinstance(one, (PilotDescription, Mapping)):
+                raise InvalidPilot(f"a pilot is described by a PilotDescription or a dict, not {one!r:.80}")
+            description = one.clone() if isinstance(one, PilotDescription) else PilotDescription(one)
+            description.verify()
+            nodes = nodes_of(platform(description.resource or ""), description).nodes
+            uid = description.uid or ""
+            if uid in taken:
+                raise InvalidPilot(f"pilot {uid!r}: the session has a pilot of this uid; choose another one, or leave uid out")
+            if "/" in uid or uid.startswith(".") or uid in ("client", "blobs") or len(uid) > 200:
+                raise InvalidPilot(f"uid={uid!r} cannot name a pilot and its folder; use 1 to 200 characters without '/'")
+            while not uid or uid in taken:
+                uid = f"pilot.{number:04d}"
+                number += 1
+            taken.add(uid)
+            described.append((PilotUid(uid), description, nodes))
+        for uid, description, nodes in described:
+            encoded = msgspec.Raw(msgspec.msgpack.encode(description.as_dict()))
+            folder = session.pilot_folder(PilotRecord(PilotUid(uid), self._uid, encoded, nodes))
+            try:
+                make_folder(folder)
+            except OSError as error:
+                raise InvalidPilot(
+                    f"pilot {uid!r}: its folder {folder} cannot be made: {error.strerror}; choose another sandbox"
+                ) from error
+            session.step(events.PilotSubmitted(time.time(), self._uid, PilotUid(uid), encoded, nodes))
+        return [self._handle(session.state.pilots[PilotUid(uid)]) for uid, _, _ in described]
+
+    def _handle(self, record: PilotRecord) -> Pilot:
+        return Pilot(self, record)
+
+    def list_pilots(self) -> list[str]:
+        """Return the uids of its pilots."""
+        return [uid for uid, record in self._session.state.pilots.items() if record.manager == self._uid]
+
+    def get_pilots(self, uids: str | Iterable[str] | None = None) -> Any:
+        """Return handles: one for a uid, else a list (None: all of this manager)."""
+        found = [self._handle(record) for record in self._records(uids)]
+        return found[0] if isinstance(uids, str) else found
+
+    def wait_pilots(
+        self,
+        uids: str | Iterable[str] | None = None,
+        state: str | Collection[str] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Wait until pilots are in (or past) one of these states, or final; at most ``timeout`` seconds.
+
+        Return their states then: one for a uid, else a list.
+
+        Raises:
+            WaitInCallback, SessionClosed
+        """
+        records = self._records(uids)
+        self.wait_for(records, state, timeout)
+        states = [record.state for record in records]
+        return states[0] if isinstance(uids, str) else states
+
+    def cancel_pilots(self, uids: str | Iterable[str] | None = None, _timeout: float | None = None) -> None:
+        """Have pilots ended and their tasks cancelled. Does not wait."""
+        self._end(uids, drain=False)
+
+    def kill_pilots(self, uids: str | Iterable[str] | None = None, _timeout: float | None = None) -> None:
+        """The same as ``cancel_pilots``."""
+        self._end(uids, drain=False)
+
+    def drain_pilots(self, uids: str | Iterable[str] | None = None) -> None:
+        """Have pilots ended as soon as they have done the tasks they have. Does not wait."""
+        self._end(uids, drain=True)
+
+    def _end(self, uids: str | Iterable[str] | None, drain: bool) -> None:
+        self._session.step(events.PilotCancelRequested(time.time(), [record.uid for record in self._records(uids)], drain))
+
+    def _records(self, uids: str | Iterable[str] | None) -> list[PilotRecord]:
+        pilots = self._session.state.pilots
+        return [pilots[PilotUid(uid)] for uid in chosen(uids, self.list_pilots(), "pilot")]
+
+    def pilot_folder(self, uid: str) -> str:
+        """Return the folder of a pilot."""
+        return str(self._session.pilot_folder(self._session.state.pilots[PilotUid(uid)]))
+
+    def submit_tasks_to(self, pilot: Pilot, descriptions: Descriptions) -> Task | list[Task]:
+        """Submit tasks to one pilot, through a manager of its own."""
+        from pilotage.client.task_manager import TaskManager
+
+        name = f"tmgr.{pilot.uid}"
+        known = name in self._session.list_task_managers()
+        manager: TaskManager = self._session.get_task_managers(name) if known else TaskManager(self._session, uid=name)
+        manager.add_pilots(pilot)
+        return manager.submit_tasks(descriptions)
+
+    # callbacks
+
+    def register_callback(self, cb: Callable[..., Any], cb_data: Any = None, metric: str | None = None) -> None:
+        """Have ``cb(pilot, state)``, or ``cb(pilot, state, cb_data)``, called for each state that a pilot comes to."""
+        del metric
+        self._register(cb, cb_data, None)
+
+    def unregister_callback(self, cb: Callable[..., Any] | None = None, metric: str | None = None) -> None:
+        """Have ``cb`` (or all callbacks) called no more."""
+        del metric
+        self.callbacks.remove(cb)
+
+    def register_pilot_callback(self, pilot: Pilot, cb: Callable[..., Any], cb_data: Any, metric: str | None) -> None:
+        """Register for one pilot."""
+        del metric
+        self._register(cb, cb_data, pilot.uid)
+
+    def unregister_pilot_callback(self, pilot: Pilot, cb: Callable[..., Any] | None) -> None:
+        """Unregister for one pilot."""
+        self.callbacks.remove(cb, pilot.uid)
+
+    def _register(self, cb: Callable[..., Any], cb_data: Any, uid: str | None) -> None:
+        self._require_open()
+        engine = self._session.engine
+        engine.dispatcher.start()
+        with engine.lock:
+            if uid is None:
+                self.callbacks.add(cb, cb_data)
+            else:
+                self.callbacks.add(cb, cb_data, [uid])
+            self._session.listen(self._uid)
+            # What has happened already is told at once, so that nobody misses the state for which he registers.
+            for record in self._records(uid):
+                self.pilot_changed(record)
+
+    def pilot_changed(self, record: PilotRecord) -> None:
+        """Tell the callbacks; called with the engine's lock."""
+        if record.state != NEW:
+            self._session.engine.dispatcher.put(PilotNews(self.callbacks, self._handle, record, record.state))

@@ -1,0 +1,336 @@
+"""``Session``: the root object, which owns the folder, the lease, the log, and everything that was started.
+
+::
+
+    ~/.pilotage/sessions/<session>/      or below $PILOTAGE_HOME
+        client/          the client's log and lease
+        blobs/           functions, arguments and results above 4 KiB
+        <pilot>/         a pilot: its settings, log, and the sandboxes of its tasks
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from typing_extensions import Self
+
+from pilotage.agent.settings import PilotSettings
+from pilotage.client.engine import Engine, recover_state
+from pilotage.client.interrupts import Uninterrupted
+from pilotage.client.launcher import StartedPilot, start_local_pilot, user_python_path
+from pilotage.client.pilot_description import PilotDescription
+from pilotage.client.submission import Submissions
+from pilotage.core.client import events
+from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord
+from pilotage.errors import InvalidRequest, nearest
+from pilotage.log.blobs import BlobStore
+from pilotage.log.files import make_folder
+from pilotage.log.lease import Lease, holder_of
+from pilotage.log.writer import LogWriter
+from pilotage.model.ids import SessionUid
+from pilotage.platforms import nodes_of, platform
+
+if TYPE_CHECKING:
+    from pilotage.client.managers import Manager
+
+log = logging.getLogger("pilotage")
+
+CLIENT_FOLDER = "client"
+BLOB_FOLDER = "blobs"
+END_PATIENCE_S = 30.0
+
+
+def sessions_folder(base: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder that holds all sessions: ``base``, or ``$PILOTAGE_HOME/sessions``, or ``~/.pilotage/sessions``."""
+    if base is not None:
+        return Path(base).expanduser().absolute()
+    home = os.environ.get("PILOTAGE_HOME")
+    return (Path(home).expanduser().absolute() if home else Path.home() / ".pilotage") / "sessions"
+
+
+class Session:
+    """One campaign, from the first pilot to the last result. Use it as a context manager, or call ``close``.
+
+    ``uid`` names a new session (by default after the time); ``base`` is the folder that holds the sessions. ``trace`` keeps
+    every record of the logs, for profiles.
+
+    Raises:
+        InvalidRequest: there is a session of this name already, or the name cannot be one.
+        BackendError: the folder cannot be written.
+    """
+
+    def __init__(
+        self, uid: str | None = None, base: str | os.PathLike[str] | None = None, *, trace: bool = True, cfg: Any = None
+    ) -> None:
+        del cfg  # RADICAL-Pilot's configuration of its components has no counterpart
+        if uid is None:
+            uid = f"session.{time.strftime('%Y%m%d-%H%M%S')}.{secrets.token_hex(3)}"
+        elif not uid or uid.startswith(".") or "/" in uid or len(uid) > 200:
+            raise InvalidRequest(
+                f"uid={uid!r} cannot name a session; use 1 to 200 characters without '/', not beginning with '.'"
+            )
+        folder = sessions_folder(base) / uid
+        if (folder / CLIENT_FOLDER).exists():
+            holder = holder_of(folder / CLIENT_FOLDER)
+            if holder is not None and not holder.released:
+                Lease.acquire(folder / CLIENT_FOLDER).release()
+            raise InvalidRequest(f"there is a session {uid!r} in {folder.parent}; Session.resume({uid!r}) goes on with it")
+        self._open(SessionUid(uid), folder, trace)
+
+    @classmethod
+    def resume(cls, uid: str, base: str | os.PathLike[str] | None = None, *, trace: bool = True) -> Self:
+        """Go on with a session whose program ended or died: its pilots, tasks and results, by their uids.
+
+        Raises:
+            InvalidRequest: there is no such session; names the nearest one.
+            SessionInUse: another process has it.
+            LogCorrupted: its history cannot be trusted.
+        """
+        folder = sessions_folder(base) / uid
+        if not (folder / CLIENT_FOLDER).is_dir():
+            known = os.listdir(folder.parent) if folder.parent.is_dir() else []
+            raise InvalidRequest(f"there is no session {uid!r} in {folder.parent}{nearest(uid, known)}")
+        session = cls.__new__(cls)
+        session._open(SessionUid(uid), folder, trace)
+        session._engine.reconnect()
+        return session
+
+    def _open(self, uid: SessionUid, folder: Path, trace: bool) -> None:
+        self._uid = uid
+        self._folder = folder
+        self._trace = trace
+        self._managers: dict[str, Manager] = {}
+        self._listening: dict[str, Manager] = {}
+        self._pid = os.getpid()
+        client_folder = folder / CLIENT_FOLDER
+        make_folder(client_folder)
+        lease = Lease.acquire(client_folder)
+        try:
+            state = recover_state(client_folder)
+            self.blobs = BlobStore(folder / BLOB_FOLDER)
+            writer = LogWriter.open(
+                client_folder, writer=f"client.{lease.epoch}", keep_history=trace, sync_before=[self.blobs.sync]
+            )
+        except BaseException:
+            lease.release()
+            raise
+        self._engine = Engine(uid, lease, state, writer)
+        self._engine.listener = self
+        self.submissions = Submissions(self)
+        self._engine.resolve = self.submissions.resolve
+        self.step(events.SessionOpened(time.time(), lease.epoch))
+        self._closed = False
+        atexit.register(self._close_at_exit)
+
+    # what it is
+
+    @property
+    def uid(self) -> str:
+        """The session's name."""
+        return self._uid
+
+    @property
+    def path(self) -> str:
+        """The session's folder."""
+        return os.fspath(self._folder)
+
+    @property
+    def cfg(self) -> dict[str, Any]:
+        """What the session was made with."""
+        return {"sid": self._uid, "path": self.path, "base": os.fspath(self._folder.parent)}
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, for managers."""
+        return self._engine
+
+    @property
+    def state(self) -> ClientState:
+        """What the session knows, for managers; only to be read."""
+        return self._engine.core.state
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
+    def __repr__(self) -> str:
+        return f"<Session {self._uid}{' closed' if self._closed else ''}>"
+
+    # managers
+
+    def register(self, uid: str, manager: Manager) -> None:
+        """Note a manager that was made."""
+        if uid in self._managers:
+            raise InvalidRequest(
+                f"session {self._uid} has a manager {uid!r} already; get it from the session, or leave uid out"
+            )
+        self._managers[uid] = manager
+
+    def listen(self, uid: str) -> None:
+        """This manager has callbacks from now on."""
+        self._listening[uid] = self._managers[uid]
+
+    def list_pilot_managers(self) -> list[str]:
+        """Return the uids of all managers of pilots."""
+        return [uid for uid, record in self.state.managers.items() if record.kind == "pilots"]
+
+    def list_task_managers(self) -> list[str]:
+        """Return the uids of all managers of tasks."""
+        return [uid for uid, record in self.state.managers.items() if record.kind == "tasks"]
+
+    def get_pilot_managers(self, pmgr_uids: str | Iterable[str] | None = None) -> Any:
+        """Return the managers of pilots: one for a uid, else a list (None: all)."""
+        from pilotage.client.pilot_manager import PilotManager
+
+        return self._get_managers(pmgr_uids, self.list_pilot_managers(), PilotManager)
+
+    def get_task_managers(self, tmgr_uids: str | Iterable[str] | None = None) -> Any:
+        """Return the managers of tasks: one for a uid, else a list (None: all)."""
+        from pilotage.client.task_manager import TaskManager
+
+        return self._get_managers(tmgr_uids, self.list_task_managers(), TaskManager)
+
+    def _get_managers(self, uids: str | Iterable[str] | None, known: Sequence[str], kind: Any) -> Any:
+        wanted = known if uids is None else [uids] if isinstance(uids, str) else list(uids)
+        for uid in wanted:
+            if uid not in known:
+                raise InvalidRequest(f"there is no manager {uid!r} in session {self._uid}{nearest(uid, known)}")
+        # Those of an earlier process are there again as soon as they are asked for.
+        found = [self._managers[uid] if uid in self._managers else kind(self, uid=uid) for uid in wanted]
+        return found[0] if isinstance(uids, str) else found
+
+    # platforms
+
+    def list_resources(self) -> list[str]:
+        """Return the names of all platforms."""
+        from pilotage.platforms import load_platforms
+
+        return sorted(load_platforms())
+
+    def get_resource_config(self, resource: str, schema: str | None = None) -> dict[str, Any]:
+        """Return the description of a platform. Raises ``UnknownPlatform``, with the nearest name."""
+        del schema
+        return dict(msgspec.structs.asdict(platform(resource)))
+
+    # what the engine asks of its listener
+
+    def tasks_changed(self, records: Sequence[TaskRecord]) -> None:
+        """Pass the news to the managers that have callbacks."""
+        if not self._listening:
+            return
+        for uid, manager in self._listening.items():
+            manager.tasks_changed([record for record in records if record.manager == uid])
+
+    def pilot_changed(self, record: PilotRecord) -> None:
+        """Pass the news to the pilot's manager."""
+        manager = self._listening.get(record.manager)
+        if manager is not None:
+            manager.pilot_changed(record)
+
+    def waiting_changed(self, manager: str, count: int) -> None:
+        """Pass the news to the manager of tasks."""
+        listening = self._listening.get(manager)
+        if listening is not None:
+            listening.waiting_changed(count)
+
+    def pilot_folder(self, record: PilotRecord) -> Path:
+        """Return the folder of a pilot."""
+        description = PilotDescription(msgspec.msgpack.decode(record.description))
+        base = description.sandbox or platform(description.resource or "").sandbox
+        return Path(base).expanduser().absolute() / self._uid / record.uid if base else self._folder / record.uid
+
+    def start_pilot(self, record: PilotRecord) -> StartedPilot:
+        """Start a pilot's processes."""
+        description = PilotDescription(msgspec.msgpack.decode(record.description))
+        where = platform(description.resource or "")
+        settings = PilotSettings(
+            session=self._uid,
+            pilot=record.uid,
+            session_folder=self.path,
+            pilot_folder=os.fspath(self.pilot_folder(record)),
+            blob_folder=os.fspath(self._folder / BLOB_FOLDER),
+            nodes=record.nodes,
+            bind=nodes_of(where, description).bind,
+            executor="simulated" if description.executor == "simulated" else "local",
+            simulated_duration_s=description.simulated_duration_s,
+            transport="ipc",
+            client_epoch=self.state.epoch,
+            environment=dict(os.environ),
+            python_path=user_python_path(),
+            working_folder=os.getcwd(),
+            on_client_loss=description.on_client_loss or where.on_client_loss,  # type: ignore[arg-type]
+            client_loss_timeout_s=(
+                description.client_loss_timeout_s if "client_loss_timeout_s" in description else where.client_loss_timeout_s
+            ),
+            runtime_s=description.runtime * 60,
+            keep_history=self._trace,
+        )
+        return start_local_pilot(settings)
+
+    # steps and waits, for managers
+
+    def step(self, event: events.Event) -> None:
+        """Let the engine handle an event of the user's."""
+        self._engine.require_owner()
+        with Uninterrupted(), self._engine.lock:
+            self._engine.handle(event)
+
+    def wait(self, records: Sequence[Any], over: frozenset[str], timeout_s: float | None) -> bool:
+        """Wait for records; see ``Engine.wait``."""
+        return self._engine.wait(records, over, timeout_s)
+
+    # the end
+
+    def close(self, cleanup: bool | None = None, terminate: bool | None = None, download: bool = False) -> None:
+        """End the session: its pilots (unless ``terminate=False``), callbacks, threads and files. Again does nothing.
+
+        With ``terminate=False`` the pilots go on, and ``Session.resume`` comes back to them. ``cleanup`` and ``download`` are
+        accepted for older scripts: files of local pilots are where they are.
+
+        Raises:
+            WaitInCallback: called inside a callback.
+            SessionForked: called in a forked child.
+        """
+        del cleanup, download
+        if self._closed:
+            return
+        self._engine.require_owner()
+        self._engine.dispatcher.refuse_here("closing")
+        self._closed = True
+        atexit.unregister(self._close_at_exit)
+        left = self._engine.close(terminate=terminate is not False, timeout_s=END_PATIENCE_S)
+        self.blobs.close()
+        if left:
+            log.warning("pilots that have not ended in time are left behind: %s; see %s", ", ".join(left), self.path)
+
+    def _close_at_exit(self) -> None:
+        if self._closed or os.getpid() != self._pid:
+            return
+        log.warning("session %s was not closed; ending its pilots. Call close(), or use `with`", self._uid)
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import asyncio
+
+        await asyncio.get_running_loop().run_in_executor(None, self.close)

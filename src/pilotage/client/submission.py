@@ -1,0 +1,198 @@
+"""The way of descriptions into the session: checked, split into templates and rows, pickled, logged and bound.
+
+A list is accepted as a whole or not at all: everything is checked and pickled before the first task is promised. Then it goes
+out in messages of ``CHUNK_TASKS``, so that a pilot starts the first while the rest is encoded. A generator is read and
+accepted chunk by chunk, so it may be longer than memory.
+
+One lock serialises submissions, as the numbers of templates and of tasks run through the session. The engine never takes it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pilotage.client.interrupts import Uninterrupted
+from pilotage.client.task import Task
+from pilotage.client.task_description import TaskDescription
+from pilotage.client.templates import TemplateTable, fingerprint
+from pilotage.core.client import events
+from pilotage.core.client.binding import CHUNK_TASKS
+from pilotage.core.client.state import TaskRecord
+from pilotage.errors import InvalidTask, nearest
+from pilotage.model.ids import PilotUid, TaskUid, TemplateId
+from pilotage.model.payload import Payload
+from pilotage.model.workload import Batch, Row, Template
+
+if TYPE_CHECKING:
+    from pilotage.client.session import Session
+    from pilotage.client.task_manager import TaskManager
+
+_encode = msgspec.msgpack.Encoder().encode
+
+Descriptions = TaskDescription | Mapping[str, Any] | Iterable[TaskDescription | Mapping[str, Any]]
+
+
+class Submissions:
+    """Takes the submissions of all managers of a session, and opens what came back."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._lock = threading.Lock()
+        self._table = TemplateTable(session.state.templates)
+        # Templates that the table knows and no message has brought yet: those of a submission that was refused late.
+        self._unsent: dict[TemplateId, Template] = {}
+        self._last_number = -1
+
+    def submit(self, manager: TaskManager, descriptions: Descriptions, pilot: str = "") -> Task | list[Task]:
+        """Accept tasks; one description gives one handle, several a list. ``pilot``: the one to bind to.
+
+        Raises:
+            InvalidTask, SerializationError: what is wrong with which task.
+            SessionClosed, SessionForked, BackendError
+        """
+        self._session.engine.require_owner()
+        self._session.engine.check()
+        if isinstance(descriptions, (TaskDescription, Mapping)):
+            return self._accept(manager, [_description(descriptions)], pilot)[0]
+        if isinstance(descriptions, (str, bytes)) or not isinstance(descriptions, Iterable):
+            raise InvalidTask(
+                f"submit_tasks takes a TaskDescription, a dict, or several of them, not {descriptions!r:.80} "
+                f"({type(descriptions).__name__})"
+            )
+        if isinstance(descriptions, Iterator):
+            handles: list[Task] = []
+            while chunk := [_description(one) for one in islice(descriptions, CHUNK_TASKS)]:
+                handles += self._accept(manager, chunk, pilot)
+            return handles
+        return self._accept(manager, [_description(one) for one in descriptions], pilot)
+
+    def _accept(self, manager: TaskManager, descriptions: list[TaskDescription], pilot: str) -> list[Task]:
+        from pilotage.client.serialization import pack_arguments, pack_function
+
+        pins = [pilot or description._values.get("pilot") or "" for description in descriptions]
+        for pin in {*pins} - {""}:
+            self._require_pilot(pin)
+        state = self._session.state
+        known: dict[TaskUid, int] = {}
+        given: set[str] = set()
+        position = -1
+
+        def uid_of(description: TaskDescription) -> TaskUid:
+            nonlocal position
+            position += 1
+            uid = description._values.get("uid")
+            if not uid:
+                return self._new_uid(given)
+            if uid in state.tasks or uid in given:
+                known[TaskUid(uid)] = position
+            given.add(uid)
+            return TaskUid(uid)
+
+        with self._lock:
+            new, rows = self._table.split(
+                descriptions,
+                pack_function=pack_function,
+                pack_arguments=pack_arguments,
+                pack_payload=self._session.blobs.pack,
+                uid_of=uid_of,
+            )
+            self._unsent.update(new)
+            doubles = self._doubles(rows, descriptions, known) if known else set()
+            start = 0
+            while start < len(rows):
+                end = start + 1
+                while end < len(rows) and end - start < CHUNK_TASKS and pins[end] == pins[start]:
+                    end += 1
+                chunk = rows[start:end]
+                if doubles:
+                    chunk = [row for number, row in enumerate(chunk, start) if number not in doubles]
+                if chunk:
+                    self._send(manager, chunk, PilotUid(pins[start]))
+                start = end
+            records = state.tasks
+            return [Task(manager, records[row.uid], description) for row, description in zip(rows, descriptions, strict=True)]
+
+    def _send(self, manager: TaskManager, rows: list[Row], pinned: PilotUid) -> None:
+        batch = Batch(self._unsent, rows)
+        event = events.TasksSubmitted(time.time(), manager.uid, pinned, batch, msgspec.Raw(_encode(batch)))
+        engine = self._session.engine
+        with Uninterrupted(), engine.lock:
+            engine.handle(event)
+        self._unsent = {}
+
+    def _new_uid(self, given: set[str]) -> TaskUid:
+        tasks = self._session.state.tasks
+        while True:
+            self._last_number += 1
+            uid = TaskUid(f"task.{self._last_number:06d}")
+            if uid not in tasks and uid not in given:
+                return uid
+
+    def _doubles(self, rows: list[Row], descriptions: list[TaskDescription], known: dict[TaskUid, int]) -> set[int]:
+        """Return the positions of tasks that the session, or an earlier part of this list, has already.
+
+        Raises:
+            InvalidTask: one of them is described differently.
+        """
+        state = self._session.state
+        earlier = {row.uid: row for row in reversed(rows)}
+        doubles = set()
+        for uid, position in known.items():
+            record = state.tasks.get(uid)
+            before = record.row if record is not None else earlier[uid]
+            mine = rows[position]
+            if self._fingerprint(before) != self._fingerprint(mine):
+                raise InvalidTask(
+                    f"task {uid!r}: there is a task of this uid with another description; "
+                    "give each task a uid of its own, or leave uid out"
+                )
+            doubles.add(position)
+        return doubles
+
+    def _fingerprint(self, row: Row) -> bytes:
+        template = self._unsent.get(row.template) or self._session.state.templates[row.template]
+        return fingerprint(template, row)
+
+    def _require_pilot(self, uid: str) -> None:
+        pilots = self._session.state.pilots
+        if uid not in pilots:
+            raise InvalidTask(f"pilot={uid!r}: session {self._session.uid} has no such pilot{nearest(uid, pilots)}")
+
+    # what came back
+
+    def load(self, payload: Payload) -> bytes:
+        """Return the bytes of a payload. Raises ``BackendError`` if its blob is gone."""
+        return self._session.blobs.load(payload)
+
+    def open_result(self, payload: Payload) -> Any:
+        """Return a result. Raises ``SerializationError`` if it cannot be opened here."""
+        from pilotage.client.serialization import open_result
+
+        return open_result(self.load(payload))
+
+    def resolve(self, future: Future[Any], record: TaskRecord) -> None:
+        """Give a future the result, or the error, of a final task."""
+        if not future.set_running_or_notify_cancel():
+            return
+        manager = self._session.get_task_managers(record.manager)
+        try:
+            result = Task(manager, record).result()
+        except BaseException as error:  # whatever the task raised, or its opening: it belongs to who holds the future
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+
+def _description(given: object) -> TaskDescription:
+    if isinstance(given, TaskDescription):
+        return given
+    if isinstance(given, Mapping):
+        return TaskDescription(given)
+    raise InvalidTask(f"a task is described by a TaskDescription or a dict, not {given!r:.80} ({type(given).__name__})")
