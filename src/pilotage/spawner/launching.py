@@ -209,9 +209,12 @@ def tail(path: str, limit_bytes: int) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return ""
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return ""
-        file.seek(max(0, status.st_size - limit_bytes))
-        return file.read(limit_bytes).decode(errors="replace")
+        return os.pread(descriptor, limit_bytes, max(0, status.st_size - limit_bytes)).decode(errors="replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)

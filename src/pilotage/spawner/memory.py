@@ -15,15 +15,10 @@ class MemoryKills:
     time when the count rose; the count is refreshed at most once a second while tasks end.
     """
 
-    def __init__(self) -> None:
-        self._path: Path | None = None
-        self._credited = 0
-        self._refreshed = 0.0
-
-    def open(self) -> None:
-        """Find the count of our own cgroup."""
-        self._path = find_events_file(Path("/proc/self/cgroup").read_text(), Path("/sys/fs/cgroup"))
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
         self._credited = self._count()
+        self._refreshed = 0.0
 
     def refresh(self, now: float) -> None:
         """Forget kills that no process of ours was credited with for a while."""
@@ -42,7 +37,12 @@ class MemoryKills:
         try:
             return parse_kills(self._path.read_text()) if self._path is not None else 0
         except OSError:
-            return self._credited
+            return 0
+
+
+def own_events_file() -> Path | None:
+    """Return the file that counts kills in our own cgroup; None if there is none to read."""
+    return find_events_file(Path("/proc/self/cgroup").read_text(), Path("/sys/fs/cgroup"))
 
 
 def parse_kills(events: str) -> int:

@@ -28,7 +28,7 @@ from pilotage.spawner.forest import Exit, Forest, Tree
 from pilotage.spawner.lanes import Lane, TaskTree, WorkerTree, signal_name
 from pilotage.spawner.launching import Launcher, Recipe, tail
 from pilotage.spawner.link import AgentLink
-from pilotage.spawner.memory import MemoryKills
+from pilotage.spawner.memory import MemoryKills, own_events_file
 from pilotage.spawner.outbox import Outbox
 from pilotage.spawner.ranks import rank_slots
 from pilotage.spawner.timers import Timers
@@ -76,7 +76,7 @@ class Spawner:
         self._outbox = Outbox()
         self._link = AgentLink(folder)
         self._timers = Timers()
-        self._memory_kills = MemoryKills()
+        self._memory_kills = MemoryKills(None)
         self._poll = select.epoll()
         self._wakeup = -1
         self._link_descriptor: int | None = None
@@ -116,7 +116,7 @@ class Spawner:
         self._poll.register(read_end, select.EPOLLIN)
         self._launcher.open()
         self._forest.open()
-        self._memory_kills.open()
+        self._memory_kills = MemoryKills(own_events_file())
         self._agent_lost(time.monotonic())
 
     def _request_stop(self) -> None:
