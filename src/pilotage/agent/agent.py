@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from pilotage.agent.client_link import ClientLink
+from pilotage.agent.result_blobs import ResultBlobs
 from pilotage.agent.settings import PilotSettings
 from pilotage.core.agent import actions, events, facts
 from pilotage.core.agent.core import AgentCore, Step
@@ -26,6 +27,7 @@ from pilotage.log.reader import recover
 from pilotage.log.writer import LogWriter
 from pilotage.model.execution import AttemptEnd, Execution
 from pilotage.model.ids import Attempt, RunnerId, TaskUid
+from pilotage.model.payload import Blob
 from pilotage.model.workload import Batch
 from pilotage.wire import messages as wire
 from pilotage.wire.channel import AgentChannel, Peer
@@ -57,6 +59,7 @@ class Agent:
         channels: Iterable[AgentChannel],
         link: ClientLink,
         wakeup: int,
+        blobs: ResultBlobs,
     ) -> None:
         self._settings = settings
         self._core = core
@@ -64,6 +67,7 @@ class Agent:
         self._executor = executor
         self._channels = {channel.fileno(): channel for channel in channels}
         self._link = link
+        self._blobs = blobs
         self._facts: list[facts.Fact] = []
         self._actions: list[actions.Action] = []
         self._progress: dict[TaskUid, None] = {}
@@ -305,7 +309,10 @@ class Agent:
         self._handle(events.TasksStarted(time.time(), runner, started))
 
     def tasks_ended(self, runner: RunnerId, number: int, ends: list[AttemptEnd]) -> None:
-        """Tell the core."""
+        """Tell the core, once the log's next sync is sure to make large results durable before their outcomes."""
+        for end in ends:
+            if type(end.result) is Blob:
+                self._blobs.cover(end.result)
         self._handle(events.TasksEnded(time.time(), runner, number, ends))
 
     def tasks_returned(self, runner: RunnerId, executions: list[Execution]) -> None:

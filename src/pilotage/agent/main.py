@@ -16,6 +16,7 @@ from pathlib import Path
 from pilotage.agent.agent import Agent, recover_state
 from pilotage.agent.client_link import ClientLink
 from pilotage.agent.private_folder import private_folder, remove_private_folder
+from pilotage.agent.result_blobs import ResultBlobs
 from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, SETTINGS_FILE, TASKS_FOLDER, PilotSettings, read_settings
 from pilotage.core.agent.core import AgentCore
 from pilotage.core.agent.state import AgentState
@@ -60,12 +61,18 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: in
     core = AgentCore(policy, spawners=settings.spawners, deadline=deadline, state=state)
     if state is not None:
         core.recover(time.time())
-    log = LogWriter.open(log_folder, writer=f"{settings.pilot}.{incarnation}", keep_history=settings.keep_history)
+    blobs = ResultBlobs(Path(settings.blob_folder))
+    log = LogWriter.open(
+        log_folder,
+        writer=f"{settings.pilot}.{incarnation}",
+        keep_history=settings.keep_history,
+        sync_before=[blobs.sync],
+    )
     executor = _executor(settings, folder, pilot_folder, incarnation)
     channels, connection = _listen(settings, folder, incarnation)
     link = ClientLink(settings, core.state, incarnation, began, log.sync)
     wakeup, agent = _signals()
-    loop = Agent(settings, core, log, executor, channels, link, wakeup)
+    loop = Agent(settings, core, log, executor, channels, link, wakeup, blobs)
     agent.append(loop)
     executor.start(loop, dict(core.state.runners))
     write_connection(pilot_folder / CONNECTION_FILE, connection)
@@ -81,6 +88,7 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: in
     for channel in channels:
         channel.close()
     log.close()
+    blobs.close()
     note_progress(log_folder)
 
 
