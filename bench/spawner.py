@@ -4,6 +4,10 @@ Null executables: two spawners, fed over their sockets with 16 lanes each and th
 stdout and stderr captured in sandboxes of their own; the baseline is two bare Python processes that loop over ``posix_spawn``
 and ``waitpid`` and capture nothing. Rounds alternate, the medians are compared. CPU is that of the spawners and their tasks.
 
+Folders lie in the default temporary folder (TMPDIR). ext4 passes over inodes that were deleted within the last minutes one by
+one, so a run soon after another, or beside programs that delete many files, shows sandboxes as dearer than they are; on
+``/dev/shm`` the spawners' own cost stands alone.
+
 Sleepers: as many ``sleep`` at once; the CPU of the spawner while they sleep, and that each is accounted for.
 """
 

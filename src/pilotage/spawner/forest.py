@@ -59,6 +59,7 @@ class Exit(NamedTuple):
 
 
 class _Process(NamedTuple):
+    parent: int
     group: int
     session: int
     gone: bool
@@ -80,7 +81,11 @@ class Forest:
 
     def open(self) -> None:
         """Open the kernel's list of our children."""
-        self._children = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._children = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            # A kernel without CONFIG_PROC_CHILDREN: all processes are looked at instead, at the same share of our time.
+            self._children = -1
 
     def add(self, tree: Tree, pid: int) -> None:
         """Take in a root that was just spawned."""
@@ -152,7 +157,7 @@ class Forest:
 
     def _send(self, tree: Tree, roots: Iterable[int], groups: set[int], number: signal.Signals) -> None:
         # Listed first: those below a process that is dead are no longer below it.
-        below = _descendants(roots)
+        below = self._descendants(roots)
         for pid in below:
             self._below[pid] = tree
         tree.below.update(below)
@@ -168,12 +173,24 @@ class Forest:
         for pid in _parse_children(self._read_children()):
             if pid not in self._trees:
                 self._unknown.setdefault(pid, 0)
-        for pid in _descendants(self._unknown):
+        for pid in self._descendants(self._unknown):
             _signal_process(pid, signal.SIGKILL)
         for pid in self._unknown:
             _signal_process(pid, signal.SIGKILL)
 
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _descendants(self, pids: Iterable[int]) -> list[int]:
+        """Return all processes below these, as far as they stand still."""
+        listed = children_by_parent() if self._children < 0 else None
+        found: list[int] = []
+        queue = list(pids)
+        while queue:
+            pid = queue.pop()
+            below = _children_of(pid) if listed is None else listed.get(pid, [])
+            found += below
+            queue += below
+        return found
 
     def _scan(self, now: float) -> bool:
         """Find new strays. Return False when one of them could not be looked at yet."""
@@ -192,6 +209,8 @@ class Forest:
 
     def _read_children(self) -> bytes:
         """Return the process ids of our children, zombies included, each followed by a space."""
+        if self._children < 0:
+            return b"".join(b"%d " % pid for pid in children_by_parent().get(os.getpid(), []))
         os.lseek(self._children, 0, os.SEEK_SET)
         parts = []
         while part := os.read(self._children, _READ_BYTES):
@@ -239,7 +258,7 @@ def _look_at(pid: int) -> _Process | None:
     fields = stat[stat.rindex(b")") + 2 :].split()
     # The leader of a process may be a zombie while other threads of it still run.
     gone = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
-    return _Process(int(fields[2]), int(fields[3]), gone)
+    return _Process(int(fields[1]), int(fields[2]), int(fields[3]), gone)
 
 
 def _environment(pid: int) -> Environment:
@@ -250,21 +269,26 @@ def _environment(pid: int) -> Environment:
         return {}
 
 
-def _descendants(pids: Iterable[int]) -> list[int]:
-    """Return all processes below these, as far as they stand still."""
-    found: list[int] = []
-    queue = list(pids)
-    while queue:
-        folder = f"/proc/{queue.pop()}/task"
-        try:
-            for thread in os.listdir(folder):
-                with open(f"{folder}/{thread}/children", "rb") as file:
-                    children = _parse_children(file.read())
-                found += children
-                queue += children
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return found
+def _children_of(pid: int) -> list[int]:
+    children: list[int] = []
+    folder = f"/proc/{pid}/task"
+    try:
+        for thread in os.listdir(folder):
+            with open(f"{folder}/{thread}/children", "rb") as file:
+                children += _parse_children(file.read())
+    except OSError:
+        # Gone meanwhile, with its children handed on.
+        pass
+    return children
+
+
+def children_by_parent() -> dict[int, list[int]]:
+    """Return the children of each process on this machine; slow, for kernels that keep no lists to read."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (process := _look_at(int(name))):
+            children.setdefault(process.parent, []).append(int(name))
+    return children
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

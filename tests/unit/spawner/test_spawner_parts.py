@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -12,6 +14,7 @@ from pilotage.model.ids import Attempt, TaskUid
 from pilotage.model.outcome import Ending
 from pilotage.model.resources import NodeShare, Request, core_mask
 from pilotage.spawner.environment import parse_environment, rank_variables
+from pilotage.spawner.forest import children_by_parent
 from pilotage.spawner.launching import tail
 from pilotage.spawner.memory import MemoryKills, find_events_file, parse_kills
 from pilotage.spawner.outbox import HOLD_S, Outbox
@@ -103,6 +106,11 @@ def test_the_tail_of_a_file_is_short_and_that_of_anything_else_empty(tmp_path: P
     assert tail(str(tmp_path / "file"), 4) == "6789"
     assert tail(str(tmp_path / "file"), 400) == "0123456789"
     assert [tail(path, 4) for path in (str(tmp_path), str(tmp_path / "none"), "/dev/zero")] == ["", "", ""]
+
+
+def test_children_are_found_without_the_kernels_lists() -> None:
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as child:
+        assert child.pid in children_by_parent()[os.getpid()]
 
 
 def test_timers_are_called_in_order_of_time() -> None:
