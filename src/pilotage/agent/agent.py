@@ -171,6 +171,7 @@ class Agent:
                 self._link.logged(self._append(_encode(taken)))
             for action in todo:
                 self._perform(action)
+            self._core.performed()
             self._executor.flush()
             if self._core.has_news and self._link.has_room:
                 self._handle(events.LinkOpened(time.time()))

@@ -20,10 +20,19 @@ def nodes(count: int = 1, cores: int = 2, gpus: int = 0) -> list[Node]:
     return [Node(index, f"node{index}", NodeShape(cores, gpus, 64, 64)) for index in range(count)]
 
 
+class PromptCore(AgentCore):
+    """A core whose actions are performed at once."""
+
+    def handle(self, event: events.Event) -> Step:
+        step = super().handle(event)
+        self.performed()
+        return step
+
+
 def fresh_core(
     count: int = 1, cores: int = 2, spawners: int = 1, state: AgentState | None = None, deadline: float | None = None
 ) -> AgentCore:
-    return AgentCore(Scheduler(nodes(count, cores)), spawners=spawners, state=state, deadline=deadline)
+    return PromptCore(Scheduler(nodes(count, cores)), spawners=spawners, state=state, deadline=deadline)
 
 
 def ready_core(count: int = 1, cores: int = 2, spawners: int = 1, deadline: float | None = None) -> AgentCore:

@@ -1,8 +1,9 @@
 """The agent's state machine: one event in, facts and actions out.
 
 ``handle`` looks at the event, decides, and folds each fact into the state as it is decided, so that the next decision of the
-same step sees it. The shell writes the facts to the log as one record and only then performs the actions. What the
-scheduler, the runners' loads and the paces know is derived from the state, and is rebuilt from it by ``recover``.
+same step sees it. The shell writes the facts to the log as one record, only then performs the actions, and says so with
+``performed``: until then what is launched is known not to have reached its runner, whatever is heard of that runner. What
+the scheduler, the runners' loads and the paces know is derived from the state, and is rebuilt from it by ``recover``.
 
 The life of a task here::
 
@@ -38,6 +39,9 @@ STALL_S = 0.1
 OUTCOMES_PER_MESSAGE = 8192
 BYTES_PER_MESSAGE = 4 << 20
 
+PACES_KEPT = 4096
+"""Groups without lanes whose pace is remembered."""
+
 
 class Step(msgspec.Struct):
     """What came of an event: facts to log, then actions to perform."""
@@ -65,6 +69,7 @@ class AgentCore:
         self._alarms: list[tuple[float, TaskUid, Attempt]] = []
         self._stalls: list[tuple[float, TaskUid, Attempt]] = []
         self._more_to_place = False
+        self._in_hand: list[actions.LaunchTasks] = []
         self._facts: list[facts.Fact] = []
         self._actions: list[actions.Action] = []
         self.stale = 0
@@ -108,6 +113,10 @@ class AgentCore:
         self._facts, self._actions = [], []
         return step
 
+    def performed(self) -> None:
+        """All actions of all steps so far have been performed. Call it after each commit."""
+        self._in_hand.clear()
+
     def start(self, now: float) -> Step:
         """Begin, or begin again after a recovery: make the runners complete."""
         return self.handle(events.TimePassed(now))
@@ -123,8 +132,12 @@ class AgentCore:
         for uid, task in state.tasks.items():
             if not task.lane:
                 policy.enqueue(uid, self._group(task.row.template), now)
-            else:
-                self._set_alarm(uid, task, task.started or task.launched)
+            elif task.started:
+                self._set_alarm(uid, task)
+
+    def quarantine(self, now: float, uids: Iterable[TaskUid], message: str) -> None:
+        """End these tasks as lost, whatever they do. Call it between ``recover`` and ``start``, whose step has what comes of it."""
+        self._end_tasks(now, 0, [uid for uid in dict.fromkeys(uids) if uid in self.state.tasks], Ending.LOST, message)
 
     def next_deadline(self) -> float | None:
         """Return the time (seconds since the epoch) at which ``TimePassed`` is due even if nothing else happens."""
@@ -134,9 +147,21 @@ class AgentCore:
         for queue in (self._alarms, self._stalls):
             if queue and (due is None or queue[0][0] < due):
                 due = queue[0][0]
-        if self._deadline is not None and self.state.ending is None and (due is None or self._deadline < due):
+        if self._wants_spawners:
+            start = self._pool.next_start()
+            if start is not None and (due is None or start < due):
+                due = start
+        if self._deadline is not None and self._may_end_sooner and (due is None or self._deadline < due):
             due = self._deadline
         return due
+
+    @property
+    def _wants_spawners(self) -> bool:
+        return self.state.ending is None or bool(self.state.tasks)
+
+    @property
+    def _may_end_sooner(self) -> bool:
+        return self.state.ending is None or (self.state.ending.drain and bool(self.state.tasks))
 
     @property
     def finished(self) -> bool:
@@ -151,7 +176,8 @@ class AgentCore:
     @property
     def told(self) -> bool:
         """Whether the client has on disk that the pilot ended, and all before."""
-        return 0 < self.state.ended <= self.state.delivered
+        state = self.state
+        return 0 < state.ended and not state.unsent and state.delivered == state.numbered
 
     def summary(self) -> dict[str, str | int | float | list[str]]:
         """Return counts for reports: tasks by what becomes of them, lanes, runners, what the policy says of free resources."""
@@ -196,10 +222,18 @@ class AgentCore:
             pace = self._paces[group] = Pace(group)
         return pace
 
-    def _set_alarm(self, uid: TaskUid, task: TaskRecord, began: float) -> None:
+    def _set_alarm(self, uid: TaskUid, task: TaskRecord) -> None:
         timeout_s = self.state.templates[task.row.template].timeout_s
         if timeout_s:
-            heapq.heappush(self._alarms, (began + timeout_s, uid, task.attempt))
+            # Alarms of tasks that ended in time are not looked for one by one: they go when they are most of all.
+            if len(self._alarms) > 2 * len(self.state.tasks) + 1024:
+                self._alarms = [alarm for alarm in self._alarms if self._runs(alarm[1], alarm[2])]
+                heapq.heapify(self._alarms)
+            heapq.heappush(self._alarms, (task.started + timeout_s, uid, task.attempt))
+
+    def _runs(self, uid: TaskUid, attempt: Attempt) -> bool:
+        task = self.state.tasks.get(uid)
+        return task is not None and task.attempt == attempt and bool(task.lane)
 
     # ------------------------------------------------------------------------------------------------------ from the client
 
@@ -237,11 +271,12 @@ class AgentCore:
             self.stale += 1
             return
         tasks = self.state.tasks
-        known = [uid for uid, binding in event.tasks if uid in tasks and tasks[uid].binding == binding]
-        self._end_tasks(event.time, event.number, known, Ending.CANCELLED, "cancelled by the user")
+        known = {uid: None for uid, binding in event.tasks if uid in tasks and tasks[uid].binding == binding}
+        self._end_tasks(event.time, event.number, list(known), Ending.CANCELLED, "cancelled by the user")
 
     def _end_requested(self, event: events.EndRequested) -> None:
-        if (event.number and event.number <= self.state.received) or self.state.ended:
+        if event.number and event.number <= self.state.received:
+            self.stale += 1
             return
         # Only a client that ends the pilot early cancels it; a pilot whose time is over has done its work.
         state = CANCELED if event.number and not event.drain else DONE
@@ -249,7 +284,9 @@ class AgentCore:
 
     def _end(self, now: float, number: int, drain: bool, state: str, reason: str) -> None:
         before = self.state.ending
-        if before is not None and (drain or not before.drain):
+        if self.state.ended or (before is not None and (drain or not before.drain)):
+            # Nothing changes, but the client is told that its message is in the log, so it must be.
+            self._end_tasks(now, number, [], Ending.CANCELLED, reason)
             return
         self._emit(facts.PilotEnding(now, number, drain, state, reason))
         if not drain:
@@ -257,7 +294,9 @@ class AgentCore:
 
     def _end_tasks(self, now: float, number: int, uids: list[TaskUid], ending: Ending, message: str) -> None:
         tasks = self.state.tasks
-        uids = [uid for uid in uids if tasks[uid].ending is None]
+        # A task that is out of time may have another attempt; one that was cancelled meanwhile has not.
+        final = ending is not Ending.TIMED_OUT
+        uids = [uid for uid in uids if tasks[uid].ending is None or (final and tasks[uid].ending is Ending.TIMED_OUT)]
         if not uids and not number:
             return
         self._emit(facts.EndAsked(now, number, uids, ending, message))
@@ -288,14 +327,14 @@ class AgentCore:
 
     def _tasks_started(self, event: events.TasksStarted) -> None:
         tasks = self.state.tasks
-        started = [item for item in event.started if item[0] in tasks and tasks[item[0]].attempt == item[1]]
+        # A start is told again after a reconnect.
+        started = [item for item in event.started if self._runs(item[0], item[1]) and not tasks[item[0]].started]
         self.stale += len(event.started) - len(started)
         if started:
             self._emit(facts.Started(event.time, started))
-            for uid, attempt, at in started:
-                self._set_alarm(uid, tasks[uid], at)
-                lane = self.state.lanes.get(tasks[uid].lane)
-                if lane is not None and len(lane.tasks) > 1:
+            for uid, attempt, _ in started:
+                self._set_alarm(uid, tasks[uid])
+                if len(self.state.lanes[tasks[uid].lane].tasks) > 1:
                     heapq.heappush(self._stalls, (event.time + STALL_S, uid, attempt))
             self._actions.append(actions.TellProgress([uid for uid, _, _ in started]))
 
@@ -345,10 +384,10 @@ class AgentCore:
             self._emit(facts.Ended(now, runner, number, outcomes))
         self._wait_again(repeated, now)
         self._pool.relieve(runner, len(outcomes) + len(repeated))
-        self._pool.hungry.update(spent)
+        self._pool.hungry.update(dict.fromkeys(spent))
 
     def _runs_again(self, task: TaskRecord, ending: Ending) -> bool:
-        if task.ending is not None or (self.state.ending is not None and not self.state.ending.drain):
+        if task.ending not in (None, Ending.TIMED_OUT) or (self.state.ending is not None and not self.state.ending.drain):
             return False
         template = self.state.templates[task.row.template]
         if task.failures < template.retries:
@@ -361,13 +400,13 @@ class AgentCore:
 
     def _tasks_returned(self, now: float, executions: list[Execution]) -> None:
         tasks, lanes = self.state.tasks, self.state.lanes
-        uids = [uid for uid, attempt in executions if uid in tasks and tasks[uid].attempt == attempt and tasks[uid].lane]
+        uids = [uid for uid, attempt in dict.fromkeys(executions) if self._runs(uid, attempt)]
         self.stale += len(executions) - len(uids)
         if not uids:
             return
         for uid in uids:
             lane_id = tasks[uid].lane
-            self._pool.hungry.add(lane_id)
+            self._pool.hungry[lane_id] = None
             self._pool.relieve(lanes[lane_id].runner, 1)
         self._emit(facts.Returned(now, uids))
         unwanted = [uid for uid in uids if tasks[uid].ending is not None]
@@ -386,33 +425,53 @@ class AgentCore:
             self._emit(facts.RunnerIdentified(event.time, event.runner, event.pid, event.started_ticks, event.boot_id))
 
     def _runner_reconciled(self, event: events.RunnerReconciled) -> None:
-        held = set(event.holds)
+        held = dict.fromkeys(event.holds)
+        in_hand = self._not_handed_over(event.runner)
         missing: list[Execution] = []
         unwanted: dict[tuple[Ending, str], list[Execution]] = {}
-        for lane in self.state.lanes.values():
-            if lane.runner != event.runner:
-                continue
-            for uid in lane.tasks:
+        for lane_id in self._pool.lanes_of(event.runner):
+            for uid in self.state.lanes[lane_id].tasks:
                 task = self.state.tasks[uid]
-                if (uid, task.attempt) not in held:
-                    missing.append((uid, task.attempt))
-                elif task.ending is not None:
-                    unwanted.setdefault((task.ending, task.ending_message), []).append((uid, task.attempt))
+                execution = (uid, task.attempt)
+                if execution in held:
+                    del held[execution]
+                elif execution not in in_hand:
+                    missing.append(execution)
+                    continue
+                if task.ending is not None:
+                    unwanted.setdefault((task.ending, task.ending_message), []).append(execution)
+        if held:
+            unwanted.setdefault((Ending.CANCELLED, "the agent does not know of this attempt"), []).extend(held)
         self._tasks_returned(event.time, missing)
         for (ending, message), executions in unwanted.items():
             self._actions.append(actions.EndExecutions(event.runner, executions, ending, message))
 
+    def _not_handed_over(self, runner: RunnerId) -> set[Execution]:
+        """Return what is about to be handed to the runner: what was heard of it just now is older."""
+        return {
+            (row.uid, attempt)
+            for launch in self._in_hand
+            if launch.runner == runner
+            for lane in launch.lanes
+            for attempt, row in lane.tasks
+        }
+
     def _runner_lost(self, event: events.RunnerLost) -> None:
-        if event.runner not in self.state.runners:
+        record = self.state.runners.get(event.runner)
+        if record is None:
             return
-        self._tasks_returned(event.time, event.not_begun)
+        not_begun = [*event.not_begun, *self._not_handed_over(event.runner)]
+        if not record.pid:
+            # It never said hello, before which nothing is handed over.
+            lanes = [self.state.lanes[lane_id] for lane_id in self._pool.lanes_of(event.runner)]
+            not_begun = [(uid, self.state.tasks[uid].attempt) for lane in lanes for uid in lane.tasks]
+        self._tasks_returned(event.time, list(dict.fromkeys(not_begun)))
         ends = []
         for lane_id in self._pool.lanes_of(event.runner):
             for uid in self.state.lanes[lane_id].tasks:
                 ends.append(self._lost_end(uid, event))
         if ends:
             self._take_ends(event.time, event.runner, 0, ends)
-        record = self.state.runners[event.runner]
         self._pool.remove(event.runner)
         self._emit(facts.RunnerRemoved(event.time, event.runner, event.reason))
         if record.beside is None and not record.pid:
@@ -443,17 +502,16 @@ class AgentCore:
         late: list[TaskUid] = []
         while alarms and alarms[0][0] <= now:
             _, uid, attempt = heapq.heappop(alarms)
-            task = tasks.get(uid)
-            if task is not None and task.attempt == attempt and task.lane:
+            if self._runs(uid, attempt):
                 late.append(uid)
         for uid in late:
             timeout_s = self.state.templates[tasks[uid].row.template].timeout_s
             message = f"ran longer than its timeout of {timeout_s:g} s"
             self._end_tasks(now, 0, [uid], Ending.TIMED_OUT, message)
         self._recall_stalled(now)
-        if self._deadline is not None and now >= self._deadline and self.state.ending is None:
+        if self._deadline is not None and now >= self._deadline and self._may_end_sooner:
             self._end_requested(events.EndRequested(now, 0, False, "the pilot's runtime is over"))
-        if self.state.ending is None or self.state.tasks:
+        if self._wants_spawners:
             for fact, action in self._pool.missing_spawners(self.state, now):
                 self._emit(fact)
                 self._actions.append(action)
@@ -466,10 +524,9 @@ class AgentCore:
         stalls, tasks = self._stalls, self.state.tasks
         while stalls and stalls[0][0] <= now:
             _, uid, attempt = heapq.heappop(stalls)
-            task = tasks.get(uid)
-            if task is None or task.attempt != attempt or not task.lane:
+            if not self._runs(uid, attempt):
                 continue
-            lane = self.state.lanes[task.lane]
+            lane = self.state.lanes[tasks[uid].lane]
             behind = [(other, tasks[other].attempt) for other in lane.tasks if other != uid]
             if behind:
                 self._pace(self._group(lane.template)).note(HORIZON_S, 1)
@@ -491,7 +548,7 @@ class AgentCore:
     def _refill(self, now: float) -> list[facts.LaneLaunch]:
         lanes = self.state.lanes
         launches, empty = [], []
-        for lane_id in sorted(self._pool.hungry):
+        for lane_id in self._pool.hungry:
             lane = lanes.get(lane_id)
             if lane is None:
                 continue
@@ -511,7 +568,10 @@ class AgentCore:
             lane = self.state.lanes[lane_id]
             group = self._group(lane.template)
             self._policy.release(lane.placement, group.request)
-            self._paces[group].lanes.discard(lane_id)
+            pace = self._paces[group]
+            pace.lanes.discard(lane_id)
+            if not pace.lanes and len(self._paces) > PACES_KEPT:
+                del self._paces[group]
             self._pool.detach(lane.runner, lane_id, now)
         self._emit(facts.LanesClosed(now, lane_ids))
 
@@ -558,10 +618,14 @@ class AgentCore:
         by_runner: dict[RunnerId, list[LaneTasks]] = {}
         for launch in launches:
             rows = [(attempt, tasks[uid].row) for uid, attempt in launch.tasks]
-            by_runner.setdefault(launch.runner, []).append(LaneTasks(launch.lane, launch.placement, rows))
+            # With its placement each time: the runner may be another life of the process that had the lane's first tasks.
+            placement = self.state.lanes[launch.lane].placement
+            by_runner.setdefault(launch.runner, []).append(LaneTasks(launch.lane, placement, rows))
             self._pool.burden(launch.runner, len(rows))
         for runner, lanes in by_runner.items():
-            self._actions.append(actions.LaunchTasks(runner, lanes))
+            action = actions.LaunchTasks(runner, lanes)
+            self._actions.append(action)
+            self._in_hand.append(action)
 
     # ------------------------------------------------------------------------------------------------------- to the client
 

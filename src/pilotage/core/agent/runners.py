@@ -29,12 +29,14 @@ class RunnerPool:
         self._wanted = spawners
         self._spawners: dict[RunnerId, int] = {}
         self._lanes: dict[RunnerId, dict[LaneId, None]] = {}
-        self._idle: dict[str, dict[RunnerId, float]] = {}
+        self._idle: dict[str, dict[RunnerId, None]] = {}
+        self._idle_until: dict[RunnerId, float] = {}
+        """When idle workers are to go; in this order, as all are kept equally long."""
         self._binding: dict[RunnerId, str] = {}
         self._last_start = -RESPAWN_S
         self.failures = 0
         """Spawners in a row that were lost before they came up."""
-        self.hungry: set[LaneId] = set()
+        self.hungry: dict[LaneId, None] = {}
         """Lanes that lost tasks since the last dispatch."""
 
     @property
@@ -54,10 +56,10 @@ class RunnerPool:
             self._lanes[lane.runner][lane_id] = None
             self.burden(lane.runner, len(lane.tasks))
             if not lane.tasks:
-                self.hungry.add(lane_id)
-        for runner, gpus in self._binding.items():
+                self.hungry[lane_id] = None
+        for runner in self._binding:
             if not self._lanes[runner]:
-                self._idle.setdefault(gpus, {})[runner] = now + KEEP_IDLE_S
+                self._rest(runner, now)
 
     def missing_spawners(self, state: AgentState, now: float) -> list[tuple[facts.RunnerAdded, actions.StartRunner]]:
         """Return what to record and do so that there are as many spawners as wanted."""
@@ -87,6 +89,7 @@ class RunnerPool:
         idle = self._idle.get(binding)
         if idle:
             runner, _ = idle.popitem()
+            del self._idle_until[runner]
             return runner, None
         runner = RunnerId(f"worker.{state.runners_added}")
         beside = self.spawner()
@@ -109,7 +112,11 @@ class RunnerPool:
             return
         lanes.pop(lane, None)
         if not lanes and runner in self._binding:
-            self._idle.setdefault(self._binding[runner], {})[runner] = now + KEEP_IDLE_S
+            self._rest(runner, now)
+
+    def _rest(self, runner: RunnerId, now: float) -> None:
+        self._idle.setdefault(self._binding[runner], {})[runner] = None
+        self._idle_until[runner] = now + KEEP_IDLE_S
 
     def burden(self, runner: RunnerId, tasks: int) -> None:
         """So many tasks were handed to the runner."""
@@ -127,22 +134,31 @@ class RunnerPool:
 
     def remove(self, runner: RunnerId) -> None:
         """The runner is gone; its lanes no longer count."""
-        self.hungry.update(self._lanes.pop(runner, ()))
+        self.hungry.update(self._lanes.pop(runner, {}))
         self._spawners.pop(runner, None)
         binding = self._binding.pop(runner, None)
         if binding is not None:
-            self._idle.get(binding, {}).pop(runner, None)
+            self._idle_until.pop(runner, None)
+            idle = self._idle.get(binding, {})
+            idle.pop(runner, None)
+            if not idle:
+                self._idle.pop(binding, None)
 
     def next_retirement(self) -> float | None:
-        """Return when the next idle worker is to go, or a missing spawner to be started again."""
-        times = [when for idle in self._idle.values() for when in idle.values()]
-        if len(self._spawners) < self._wanted:
-            times.append(self._last_start + RESPAWN_S)
-        return min(times, default=None)
+        """Return when the next idle worker is to go."""
+        return next(iter(self._idle_until.values()), None)
+
+    def next_start(self) -> float | None:
+        """Return when missing spawners may be started; None if none is missing."""
+        return self._last_start + RESPAWN_S if len(self._spawners) < self._wanted else None
 
     def retire(self, now: float) -> list[RunnerId]:
         """Let go of workers that were idle for long, and return them."""
-        gone = [runner for idle in self._idle.values() for runner, when in idle.items() if when <= now]
+        gone = []
+        for runner, until in self._idle_until.items():
+            if until > now:
+                break
+            gone.append(runner)
         for runner in gone:
             self.remove(runner)
         return gone

@@ -7,8 +7,6 @@ from this state and is rebuilt from it after a restart.
 
 from __future__ import annotations
 
-from collections import deque
-
 import msgspec
 
 from pilotage.core.agent.facts import (
@@ -101,7 +99,7 @@ class AgentState(msgspec.Struct):
     """Number of the last message to the client."""
     delivered: int = 0
     """Number of the last message that the client has on disk."""
-    unsent: deque[Outcome] = msgspec.field(default_factory=deque)
+    unsent: list[Outcome] = []
     """Outcomes that belong to no message yet."""
     undelivered: dict[int, list[Outcome]] = {}
     """Outcomes by the message that carries them, until the client has it on disk."""
@@ -130,8 +128,8 @@ def apply(state: AgentState, fact: Fact) -> None:
                 if state.lanes.pop(lane).tasks:
                     raise InvariantViolated(f"lane {lane} was closed while it held tasks")
         case OutcomesNumbered():
-            unsent = state.unsent
-            state.undelivered[fact.number] = [unsent.popleft() for _ in range(fact.count)]
+            state.undelivered[fact.number] = state.unsent[: fact.count]
+            del state.unsent[: fact.count]
             state.numbered = fact.number
         case OutcomesDelivered():
             for number in range(state.delivered + 1, fact.number + 1):
@@ -149,7 +147,9 @@ def apply(state: AgentState, fact: Fact) -> None:
             if fact.runner in state.runners:
                 state.runners[fact.runner].released = max(state.runners[fact.runner].released, fact.number)
             for uid in fact.tasks:
-                _leave_lane(state, uid).failures += 1
+                task = _leave_lane(state, uid)
+                task.failures += 1
+                task.ending, task.ending_message = None, ""
         case EndAsked():
             if fact.number:
                 state.received = fact.number

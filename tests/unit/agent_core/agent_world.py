@@ -1,0 +1,842 @@
+"""A world for the agent's core to live in: fake runners, a fake client, time, and deaths of everything at any moment.
+
+``World(seed)`` holds an agent (the core, its log, what its executor remembers), the processes of runners, and a client. ``step``
+lets one thing happen by chance; ``settle`` stops the misfortunes and drives everything to its end. The witness stands outside:
+each process notes every begin of an execution, the client notes every outcome, and the log is read fact by fact as it is
+written; ``check_end`` compares them.
+
+The agent is a turn of events, then a commit: facts appended to the log, then actions performed. It may die before the
+append (the turn is lost), after it, and between any two actions; another agent then recovers from the log alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from pilotage.core.agent import actions, events, facts
+from pilotage.core.agent.core import AgentCore, Step
+from pilotage.core.agent.state import AgentState, apply
+from pilotage.core.scheduling.scheduler import Scheduler
+from pilotage.errors import unreachable
+from pilotage.model.execution import AttemptEnd, Execution, LaneTasks
+from pilotage.model.ids import Binding, LaneId, RunnerId, TaskUid, TemplateId
+from pilotage.model.outcome import Ending, Outcome
+from pilotage.model.resources import Node, NodeShape, Request
+from pilotage.model.workload import Batch, Row, Template
+
+NODES = [Node(index, f"node{index}", NodeShape(3, 1, 8, 8)) for index in range(2)]
+ADOPT_S = 10.0
+
+TEMPLATES = (
+    Template(executable="/bin/true"),
+    Template(executable="/bin/true", retries=2),
+    Template(executable="/bin/true", restartable=True),
+    Template(executable="/bin/true", request=Request(ranks=2, cores=2), retries=1),
+    Template(executable="/bin/true", request=Request(cores=3), priority=1),
+    Template(executable="/bin/true", timeout_s=4.0),
+    Template(executable="/bin/true", timeout_s=4.0, retries=1),
+    Template(executable="/bin/true", request=Request(cores=64)),
+    Template(mode="function", function=b"f"),
+    Template(mode="function", function=b"g", retries=1),
+    Template(mode="function", function=b"h", restartable=True, request=Request(gpu_shares=32)),
+    Template(mode="function", function=b"i", timeout_s=4.0),
+)
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_record = msgspec.msgpack.Decoder(list[facts.Fact]).decode
+
+
+class Process:
+    """A fake runner: a spawner, or a function worker. It begins and ends what it is told to when the world says so."""
+
+    def __init__(self, world: World, name: RunnerId, beside: RunnerId | None) -> None:
+        self.world = world
+        self.name = name
+        self.beside = beside
+        self.pid = world.next_pid()
+        self.alive = True
+        self.stopping = False
+        self.welcomed = False
+        self.connected = False
+        self.inbox: deque[tuple[object, ...]] = deque()
+        self.outbox: deque[tuple[object, ...]] = deque()
+        self.lanes: dict[LaneId, deque[Execution]] = {}
+        self.running: dict[Execution, tuple[LaneId, Ending | None, str]] = {}
+        self.held: dict[Execution, None] = {}
+        self.barred: set[Execution] = set()
+        self.kept: list[tuple[int, list[AttemptEnd]]] = []
+        self.sent = 0
+        self.proof = True
+        """Whether the worker's death leaves proof of what it had not begun."""
+        self.last_running: Execution | None = None
+
+    @property
+    def is_worker(self) -> bool:
+        return self.beside is not None
+
+    def waiting(self) -> list[Execution]:
+        return [execution for queue in self.lanes.values() for execution in queue]
+
+    def hello(self) -> list[Execution]:
+        """Connect: return what is held. What was recalled is no longer."""
+        self.connected, self.welcomed = True, False
+        self.inbox.clear()
+        self.outbox.clear()
+        for lane, queue in self.lanes.items():
+            self.lanes[lane] = deque(execution for execution in queue if execution not in self.barred)
+        return [*self.running, *self.waiting()]
+
+    def cut_off(self) -> None:
+        """The connection broke: what was under way in it is lost."""
+        self.connected = self.welcomed = False
+        self.inbox.clear()
+        self.outbox.clear()
+
+    def tell(self, *message: object) -> None:
+        if self.welcomed:
+            self.outbox.append(message)
+
+    def read(self, count: int) -> None:
+        while count and self.inbox and self.alive:
+            count -= 1
+            self.follow(*self.inbox.popleft())
+
+    def follow(self, verb: object, *arguments: object) -> None:
+        match verb, arguments:
+            case "welcome", (int() as released,):
+                self.release(released)
+                self.welcomed = True
+                if self.running:
+                    self.tell("started", [(*execution, self.world.now) for execution in self.running])
+                for number, ends in self.kept:
+                    self.tell("ended", number, ends)
+            case "launch", (list() as lanes,):
+                for lane in lanes:
+                    self.take_in(lane)
+            case "end", (list() as executions, Ending() as ending, str() as message):
+                self.give_back([execution for execution in executions if execution in self.waiting()])
+                for execution in executions:
+                    if execution in self.running and self.running[execution][1] is None:
+                        self.running[execution] = (self.running[execution][0], ending, message)
+            case "recall", (list() as executions,):
+                self.give_back([execution for execution in executions if execution in self.waiting()])
+            case "release", (int() as through,):
+                self.release(through)
+            case "start_worker", (str() as worker,):
+                self.world.spawn(RunnerId(worker), self.name)
+            case "end_worker", (str() as worker,):
+                if worker in self.world.processes:
+                    self.world.processes[RunnerId(worker)].die()
+            case "stop", ():
+                self.give_back(self.waiting())
+                self.die()
+            case _:
+                raise AssertionError(f"{self.name} does not know {verb} {arguments}")
+
+    def take_in(self, lane: LaneTasks) -> None:
+        executions = [(row.uid, attempt) for attempt, row in lane.tasks]
+        if not self.is_worker and lane.placement is None and lane.lane not in self.lanes:
+            self.tell("returned", executions)
+            return
+        queue = self.lanes.setdefault(LaneId(0) if self.is_worker else lane.lane, deque())
+        for execution in executions:
+            if execution not in self.held:
+                self.held[execution] = None
+                queue.append(execution)
+
+    def give_back(self, executions: list[Execution]) -> None:
+        for lane, queue in self.lanes.items():
+            self.lanes[lane] = deque(execution for execution in queue if execution not in executions)
+        for execution in executions:
+            self.held.pop(execution)
+        if executions:
+            self.tell("returned", executions)
+
+    def release(self, through: int) -> None:
+        for number, ends in self.kept:
+            if number <= through:
+                for end in ends:
+                    self.held.pop((end.task, end.attempt), None)
+        self.kept = [item for item in self.kept if item[0] > through]
+
+    def ready(self) -> list[LaneId]:
+        """The lanes whose next task may begin."""
+        busy = {lane for lane, _, _ in self.running.values()}
+        return [lane for lane, queue in self.lanes.items() if queue and lane not in busy]
+
+    def begin(self, lane: LaneId) -> None:
+        execution = self.lanes[lane].popleft()
+        if execution in self.barred:
+            self.held.pop(execution)
+            self.tell("returned", [execution])
+            return
+        self.world.note_begin(self, execution)
+        self.running[execution] = (lane, None, "")
+        if self.world.random.random() < 0.4:
+            self.tell("started", [(*execution, self.world.now)])
+
+    def end(self, executions: list[Execution]) -> None:
+        """These are over, in one message."""
+        ends = []
+        for execution in executions:
+            _, ending, message = self.running.pop(execution)
+            if ending is None:
+                ending = self.world.fate(self.is_worker)
+            self.world.note_end(execution, ending)
+            seconds = self.world.task_seconds
+            ends.append(
+                AttemptEnd(*execution, ending, int(bool(ending)), message=message, started=self.world.now - seconds, ended=self.world.now)
+            )
+        self.sent += 1
+        self.kept.append((self.sent, ends))
+        self.tell("ended", self.sent, ends)
+
+    def die(self) -> None:
+        """The process is gone, and a worker's call with it; a spawner's tasks go on until someone ends them."""
+        if not self.alive:
+            return
+        self.alive = False
+        if self.is_worker or self.stopping:
+            self.kill_tasks()
+
+    def kill_tasks(self) -> None:
+        for execution in self.running:
+            self.world.note_end(execution, Ending.LOST)
+        self.last_running = next(iter(self.running), None)
+        self.running.clear()
+
+
+class Known:
+    """What the executor remembers of a runner."""
+
+    def __init__(self, beside: RunnerId | None, released: int, hello_by: float | None) -> None:
+        self.beside = beside
+        self.released = released
+        self.hello_by = hello_by
+        self.process: Process | None = None
+        self.waiting: list[tuple[object, ...]] = []
+        self.unsent: dict[Execution, None] = {}
+        self.holds: dict[Execution, None] = {}
+        self.reconcile_at: int | None = None
+        self.recalled: list[Execution] = []
+        self.gone = False
+
+
+class Executor:
+    """An executor as the contract wants it, over the fake processes; its memory dies with its agent."""
+
+    def __init__(self, world: World, tell: Callable[[events.Event], None], state: AgentState) -> None:
+        self.world = world
+        self.tell = tell
+        self.known = {
+            name: Known(record.beside, record.released, world.now + ADOPT_S) for name, record in state.runners.items()
+        }
+
+    # What the agent asks for.
+
+    def perform(self, action: actions.Action) -> None:
+        match action:
+            case actions.StartRunner():
+                self.known[action.runner] = Known(action.beside, 0, self.world.now + ADOPT_S)
+                if action.beside is None:
+                    self.world.spawn(action.runner, None)
+                elif action.beside in self.known:
+                    self.send(action.beside, "start_worker", action.runner)
+            case actions.StopRunner():
+                self.send(action.runner, "stop")
+                self.known.pop(action.runner, None)
+            case actions.LaunchTasks():
+                known = self.known.get(action.runner)
+                if known is None:
+                    return
+                executions = [(row.uid, attempt) for lane in action.lanes for attempt, row in lane.tasks]
+                known.holds.update(dict.fromkeys(executions))
+                if known.process is None:
+                    known.unsent.update(dict.fromkeys(executions))
+                self.send(action.runner, "launch", action.lanes)
+            case actions.EndExecutions():
+                self.end(action)
+            case actions.RecallTasks():
+                known = self.known.get(action.runner)
+                if known is None:
+                    return
+                if known.beside is None:
+                    self.send(action.runner, "recall", action.executions)
+                else:
+                    self.recall(known, action.executions)
+            case actions.ReleaseRunner():
+                known = self.known.get(action.runner)
+                if known is not None:
+                    known.released = max(known.released, action.through)
+                    self.send(action.runner, "release", action.through)
+                    self.reconcile(action.runner)
+            case _:
+                raise AssertionError(f"{action} is nothing for an executor")
+
+    def send(self, runner: RunnerId, *message: object) -> None:
+        known = self.known.get(runner)
+        if known is None:
+            return
+        if known.process is None:
+            known.waiting.append(message)
+        elif known.process.connected:
+            known.process.inbox.append(message)
+
+    def end(self, action: actions.EndExecutions) -> None:
+        known = self.known.get(action.runner)
+        if known is None:
+            return
+        if known.beside is None:
+            self.send(action.runner, "end", action.executions, action.ending, action.message)
+        elif known.process is None:
+            self.send(action.runner, "recall", action.executions)
+        else:
+            self.recall(known, action.executions)
+            # The worker is replaced if it is at one of these.
+            if any(execution in known.process.running for execution in action.executions):
+                if known.beside in self.known:
+                    self.send(known.beside, "end_worker", action.runner)
+                else:
+                    known.process.die()
+
+    def recall(self, known: Known, executions: list[Execution]) -> None:
+        process = known.process
+        if process is None:
+            return
+        under_way = [
+            (row.uid, attempt)
+            for message in process.inbox
+            if message[0] == "launch"
+            for lane in message[1]  # type: ignore[attr-defined]
+            for attempt, row in lane.tasks
+        ]
+        wanted = set(executions)
+        taken = [execution for execution in [*process.waiting(), *under_way] if execution in wanted]
+        process.barred.update(taken)
+        known.recalled += taken
+
+    # What happened.
+
+    def turn(self) -> None:
+        """Take in a part of what has arrived, by chance."""
+        chance = self.world.random
+        for name in [name for name, known in self.known.items() if known.gone]:
+            self.lose(name)
+        for name, known in list(self.known.items()):
+            if known.recalled:
+                returned, known.recalled = known.recalled, []
+                for execution in returned:
+                    known.holds.pop(execution, None)
+                self.tell(events.TasksReturned(self.world.now, name, returned))
+        for process in list(self.world.processes.values()):
+            if process.alive and not process.connected and chance.random() < self.world.haste:
+                self.hello(process)
+            elif process.connected and chance.random() < self.world.haste:
+                self.read(process, chance.randint(1, 4))
+        for name, known in list(self.known.items()):
+            self.look_after(name, known)
+
+    def hello(self, process: Process) -> None:
+        known = self.known.get(process.name)
+        if known is None:
+            process.stopping = True
+            process.die()
+            return
+        if known.gone:
+            return
+        holds = process.hello()
+        known.process = process
+        known.hello_by = None
+        known.holds = dict.fromkeys([*holds, *known.unsent])
+        known.reconcile_at = process.sent
+        process.inbox.append(("welcome", known.released))
+        process.inbox.extend(known.waiting)
+        known.waiting, known.unsent = [], {}
+        self.tell(events.RunnerConnected(self.world.now, process.name, process.pid, process.pid, "boot"))
+        self.reconcile(process.name)
+
+    def reconcile(self, name: RunnerId) -> None:
+        known = self.known[name]
+        if known.process is not None and known.reconcile_at is not None and known.released >= known.reconcile_at:
+            known.reconcile_at = None
+            self.tell(events.RunnerReconciled(self.world.now, name, list(known.holds)))
+
+    def read(self, process: Process, count: int) -> None:
+        known = self.known.get(process.name)
+        while count and process.outbox:
+            count -= 1
+            verb, *rest = process.outbox.popleft()
+            if known is None or known.process is not process:
+                continue
+            now = self.world.now
+            match verb, rest:
+                case "ended", [int() as number, list() as ends]:
+                    for end in ends:
+                        known.holds.pop((end.task, end.attempt), None)
+                    for _ in range(self.world.times_told()):
+                        self.tell(events.TasksEnded(now, process.name, number, ends))
+                case "started", [list() as started]:
+                    for _ in range(self.world.times_told()):
+                        self.tell(events.TasksStarted(now, process.name, started))
+                case "returned", [list() as executions]:
+                    for execution in executions:
+                        known.holds.pop(execution, None)
+                    for _ in range(self.world.times_told()):
+                        self.tell(events.TasksReturned(now, process.name, executions))
+                case _:
+                    raise AssertionError(f"{process.name} said {verb}")
+
+    def look_after(self, name: RunnerId, known: Known) -> None:
+        process = self.world.processes.get(name)
+        if known.gone:
+            return
+        if process is not None and not process.alive:
+            if self.world.random.random() < self.world.haste:
+                self.read(process, -1)
+                known.gone = True
+        elif known.hello_by is not None and self.world.now >= known.hello_by:
+            if process is not None:
+                process.stopping = True
+                process.die()
+            known.gone = True
+
+    def lose(self, name: RunnerId) -> None:
+        known = self.known.pop(name)
+        process = self.world.processes.get(name)
+        not_begun = list(known.unsent)
+        running, exit_code = None, None
+        if process is not None:
+            process.kill_tasks() if process.running else None
+            if process.is_worker and known.process is process and process.proof:
+                running, exit_code = process.last_running, -9
+                not_begun += [execution for execution in known.holds if execution not in self.world.begun]
+        for beside in [other for other, record in self.known.items() if record.beside == name]:
+            if beside not in self.world.processes:
+                self.known[beside].gone = True
+        self.tell(events.RunnerLost(self.world.now, name, f"{name} was lost", exit_code, running, not_begun))
+
+
+class Client:
+    """The client: what it asked for, in numbered messages, and the outcomes it has."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.messages: list[events.TasksSubmitted | events.CancelRequested | events.EndRequested] = []
+        self.told = 0
+        """Messages that the present agent has heard."""
+        self.tasks: dict[TaskUid, Template] = {}
+        self.cancelled: set[TaskUid] = set()
+        self.ended_pilot = False
+        self.templates: set[TemplateId] = set()
+        self.outcomes: dict[TaskUid, Outcome] = {}
+        self.received: dict[int, list[Outcome] | None] = {}
+        self.durable = 0
+        self.inbox: deque[tuple[int, list[Outcome] | None]] = deque()
+
+    def submit(self) -> None:
+        chance = self.world.random
+        rows, templates = [], {}
+        for _ in range(chance.choice((1, 2, 5, 20))):
+            number = TemplateId(chance.randrange(len(TEMPLATES)))
+            for _ in range(chance.choice((1, 1, 3))):
+                uid = TaskUid(f"t{len(self.tasks):04d}")
+                self.tasks[uid] = TEMPLATES[number]
+                rows.append(Row(uid, number))
+            if number not in self.templates:
+                self.templates.add(number)
+                templates[number] = TEMPLATES[number]
+        self.messages.append(events.TasksSubmitted(0.0, len(self.messages) + 1, Binding(1), Batch(templates, rows)))
+
+    def cancel(self) -> None:
+        chance = self.world.random
+        known = [uid for uid in self.tasks if uid not in self.outcomes or chance.random() < 0.1]
+        chosen = chance.sample(known, min(len(known), chance.choice((1, 2, 10))))
+        chosen += chosen[:1]
+        self.cancelled.update(chosen)
+        tasks = [(uid, Binding(1)) for uid in chosen] + [(TaskUid("unknown"), Binding(1))]
+        self.messages.append(events.CancelRequested(0.0, len(self.messages) + 1, tasks))
+
+    def end_pilot(self, drain: bool) -> None:
+        self.ended_pilot = True
+        self.messages.append(events.EndRequested(0.0, len(self.messages) + 1, drain, "ended by the user"))
+
+    def take(self) -> None:
+        """Read what the agent sent: the next number is new, lower ones are doubles, a gap can't be (the channel is ordered)."""
+        while self.inbox:
+            number, outcomes = self.inbox.popleft()
+            if number <= len(self.received):
+                assert self.received[number] == outcomes, f"message {number} says something else the second time"
+                continue
+            assert number == len(self.received) + 1, f"message {number} came after {len(self.received)}"
+            self.received[number] = outcomes
+            for outcome in outcomes or ():
+                assert outcome.task in self.tasks, f"an outcome of {outcome.task}, which was never submitted"
+                assert outcome.task not in self.outcomes, f"{outcome.task} has two outcomes"
+                self.outcomes[outcome.task] = outcome
+
+    def forget_unsynced(self) -> None:
+        """The client died; another knows what was durable."""
+        for number in range(self.durable + 1, len(self.received) + 1):
+            for outcome in self.received.pop(number) or ():
+                del self.outcomes[outcome.task]
+        self.inbox.clear()
+
+    def undecided(self) -> list[TaskUid]:
+        return [uid for uid in self.tasks if uid not in self.outcomes]
+
+
+class AgentDied(Exception):
+    """The agent's process is gone, in the middle of what it did."""
+
+
+class World:
+    """Everything, by one seed."""
+
+    def __init__(self, seed: int, length: int = 150) -> None:
+        self.random = random.Random(seed)
+        self.now = 1000.0
+        self.length = length
+        self.haste = self.random.choice((0.3, 0.7, 1.0))
+        self.mishaps = self.random.choice((0.0, 0.02, 0.1))
+        self.task_seconds = self.random.choice((1e-5, 0.01, 1.0))
+        self.deadline = self.now + 40.0 if self.random.random() < 0.1 else None
+        self.calm = False
+        self.processes: dict[RunnerId, Process] = {}
+        self.pids = 100
+        self.records: list[bytes] = []
+        self.snapshot: tuple[int, bytes] = (0, _encode(AgentState()))
+        self.shadow = AgentState()
+        self.begun: dict[Execution, RunnerId] = {}
+        self.begins: dict[TaskUid, list[Execution]] = {}
+        self.alive: dict[TaskUid, Execution] = {}
+        self.endings: dict[Execution, Ending] = {}
+        self.final: dict[TaskUid, Outcome] = {}
+        self.cancel_logged: set[TaskUid] = set()
+        self.deaths = 0
+        self.client = Client(self)
+        self.start_agent()
+
+    # The agent.
+
+    def start_agent(self) -> None:
+        """Recover from the log, as a new process does."""
+        number, snapshot = self.snapshot
+        state = msgspec.msgpack.decode(snapshot, type=AgentState)
+        for record in self.records[number:]:
+            for fact in _decode_record(record):
+                apply(state, fact)
+        assert _encode(state) == _encode(self.shadow), "what is recovered is not what was"
+        self.policy = Scheduler(NODES)
+        self.core = AgentCore(self.policy, spawners=2, deadline=self.deadline, state=state)
+        self.core.recover(self.now)
+        self.facts: list[facts.Fact] = []
+        self.actions: list[actions.Action] = []
+        self.executor = Executor(self, self.handle, state)
+        for process in self.processes.values():
+            process.cut_off()
+        self.client.told = state.received
+        self.link_client()
+        self.note(self.core.start(self.now))
+
+    def link_client(self) -> None:
+        """The client says hello: what it does not have on disk is sent again."""
+        state = self.core.state
+        self.client.forget_unsynced()
+        assert self.client.durable >= state.delivered, "the agent forgot what the client does not have"
+        for number in range(self.client.durable + 1, state.numbered + 1):
+            if self.is_logged(number):
+                outcomes = None if number == state.ended else list(state.undelivered[number])
+                self.client.inbox.append((number, outcomes))
+
+    def is_logged(self, number: int) -> bool:
+        return number <= self.shadow.numbered
+
+    def die_of_chance(self) -> None:
+        if not self.calm and self.random.random() < self.mishaps:
+            raise AgentDied
+
+    def handle(self, event: events.Event) -> None:
+        self.note(self.core.handle(event))
+
+    def note(self, step: Step) -> None:
+        self.facts += step.facts
+        self.actions += step.actions
+
+    def turn(self) -> None:
+        """One turn of the agent's loop, or its death in it."""
+        try:
+            self.hear()
+            self.executor.turn()
+            due = self.core.next_deadline()
+            if due is not None and self.now >= due:
+                self.handle(events.TimePassed(self.now))
+            self.commit()
+        except AgentDied:
+            self.deaths += 1
+            self.start_agent()
+
+    def hear(self) -> None:
+        client = self.client
+        for message in client.messages[client.told : client.told + self.random.randint(0, 3)]:
+            for _ in range(self.times_told()):
+                self.handle(msgspec.structs.replace(message, time=self.now))
+                assert self.core.state.received == message.number, f"the agent does not know that it has {message}"
+            client.told = message.number
+        if client.durable and self.random.random() < 0.5:
+            self.handle(events.OutcomesReceived(self.now, client.durable))
+
+    def commit(self) -> None:
+        self.open_link()
+        while self.facts or self.actions:
+            self.die_of_chance()
+            taken, self.facts = self.facts, []
+            todo, self.actions = self.actions, []
+            if taken:
+                self.append(taken)
+                self.die_of_chance()
+            for action in todo:
+                self.perform(action)
+                self.die_of_chance()
+            self.core.performed()
+            self.open_link()
+
+    def open_link(self) -> None:
+        if self.core.has_news and len(self.client.inbox) < 2:
+            self.handle(events.LinkOpened(self.now))
+
+    def append(self, taken: list[facts.Fact]) -> None:
+        record = _encode(taken)
+        self.records.append(record)
+        for fact in _decode_record(record):
+            self.read_fact(fact)
+            apply(self.shadow, fact)
+        assert _encode(self.shadow) == _encode(self.core.state), "the facts do not make the state that the agent has"
+        if self.random.random() < 0.05:
+            self.snapshot = (len(self.records), _encode(self.core.state))
+
+    def perform(self, action: actions.Action) -> None:
+        match action:
+            case actions.SendOutcomes():
+                self.client.inbox.append((action.number, list(action.outcomes)))
+            case actions.SendPilotEnded():
+                self.client.inbox.append((action.number, None))
+            case actions.TellProgress():
+                pass
+            case (
+                actions.StartRunner()
+                | actions.StopRunner()
+                | actions.LaunchTasks()
+                | actions.EndExecutions()
+                | actions.RecallTasks()
+                | actions.ReleaseRunner()
+            ):
+                self.executor.perform(action)
+            case _:
+                unreachable(action)
+
+    # The witness.
+
+    def read_fact(self, fact: facts.Fact) -> None:
+        """Judge a fact as it is written."""
+        if isinstance(fact, facts.LaunchRequested):
+            for launch in fact.lanes:
+                for uid, attempt in launch.tasks:
+                    assert uid not in self.final, f"{uid} is launched again after its outcome"
+                    assert uid not in self.cancel_logged, f"{uid} is launched again after it was cancelled"
+                    assert attempt == self.shadow.tasks[uid].attempt + 1, f"{uid}: attempt {attempt} is not the next one"
+        elif isinstance(fact, facts.EndAsked) and fact.ending is Ending.CANCELLED:
+            self.cancel_logged.update(fact.tasks)
+        elif isinstance(fact, facts.Ended):
+            for outcome in fact.outcomes:
+                assert outcome.task not in self.final, f"{outcome.task} has two outcomes in the log"
+                self.final[outcome.task] = outcome
+
+    def note_begin(self, process: Process, execution: Execution) -> None:
+        uid, _ = execution
+        assert execution not in self.begun, f"{execution} begins twice, on {self.begun[execution]} and on {process.name}"
+        assert uid not in self.alive, f"{execution} begins on {process.name} while {self.alive[uid]} still runs"
+        assert uid not in self.final, f"{execution} begins on {process.name} after its outcome {self.final[uid]}"
+        template = self.client.tasks[uid]
+        earlier = self.begins.setdefault(uid, [])
+        failed = [self.endings[before] for before in earlier]
+        for before in earlier:
+            # A success that died untold with its runner is one that nobody knows of.
+            told = self.processes[self.begun[before]].alive
+            assert not (told and self.endings[before] is Ending.DONE), f"{execution} begins, but {before} was done"
+        assert template.restartable or len(earlier) <= template.retries, f"{uid} begins again: {earlier} ended {failed}"
+        self.begun[execution] = process.name
+        earlier.append(execution)
+        self.alive[uid] = execution
+
+    def note_end(self, execution: Execution, ending: Ending) -> None:
+        del self.alive[execution[0]]
+        self.endings[execution] = ending
+
+    # Chance.
+
+    def next_pid(self) -> int:
+        self.pids += 1
+        return self.pids
+
+    def times_told(self) -> int:
+        return 2 if not self.calm and self.random.random() < 0.1 else 1
+
+    def fate(self, is_function: bool) -> Ending:
+        if self.random.random() < 0.75:
+            return Ending.DONE
+        return Ending.RAISED if is_function else self.random.choice((Ending.EXITED, Ending.SIGNALLED, Ending.OUT_OF_MEMORY))
+
+    def spawn(self, name: RunnerId, beside: RunnerId | None) -> None:
+        if name in self.processes:
+            return
+        process = self.processes[name] = Process(self, name, beside)
+        process.proof = self.random.random() < 0.8
+        if not self.calm and self.random.random() < self.mishaps:
+            process.die()
+
+    def step(self) -> None:
+        """Let one thing happen."""
+        chance, client = self.random, self.client
+        draw = chance.random()
+        if draw < 0.35:
+            self.turn()
+        elif draw < 0.70:
+            self.run_processes()
+        elif draw < 0.78:
+            client.submit()
+        elif draw < 0.82:
+            if client.tasks:
+                client.cancel()
+        elif draw < 0.90:
+            client.take()
+            if chance.random() < 0.7:
+                client.durable = len(client.received)
+        elif draw < 0.94:
+            self.now += chance.choice((0.001, 0.2, 1.0, 5.0, 70.0))
+        elif draw < 0.95:
+            if chance.random() < 0.1:
+                client.end_pilot(chance.random() < 0.6)
+        elif chance.random() < 5 * self.mishaps:
+            self.mishap()
+
+    def mishap(self) -> None:
+        chance = self.random
+        what = chance.random()
+        living = [process for process in self.processes.values() if process.alive]
+        if what < 0.35:
+            self.deaths += 1
+            self.start_agent()
+        elif what < 0.5:
+            self.link_client()
+        elif living:
+            chance.choice(living).die()
+
+    def run_processes(self, everything: bool = False) -> None:
+        chance = self.random
+        for process in list(self.processes.values()):
+            if not process.alive:
+                # The tasks of a dead spawner go on without it; their ends are seen by nobody.
+                continue
+            process.read(-1 if everything else chance.randint(0, 3))
+            if not process.alive:
+                continue
+            for lane in process.ready():
+                if everything or chance.random() < 0.7:
+                    process.begin(lane)
+            over = [execution for execution in process.running if everything or chance.random() < 0.5]
+            if over:
+                process.end(over)
+
+    def walk(self) -> None:
+        """Live through all of it."""
+        for _ in range(self.length):
+            self.step()
+        self.settle()
+        self.check_end()
+
+    # The end.
+
+    def settle(self) -> None:
+        """No more misfortune: everything that waits for something gets it."""
+        self.calm, self.haste = True, 1.0
+        client = self.client
+        for turn in range(2000):
+            self.turn()
+            self.run_processes(everything=True)
+            client.take()
+            client.durable = len(client.received)
+            if self.is_quiet():
+                return
+            if turn % 5 == 4:
+                due = self.core.next_deadline()
+                self.now = max(self.now + 0.05, due if due is not None and due < self.now + ADOPT_S else self.now + 1.0)
+        raise AssertionError(f"things wait for ever: {self.story()}")
+
+    def is_quiet(self) -> bool:
+        state = self.core.state
+        return (
+            not self.client.undecided()
+            and self.client.told == len(self.client.messages)
+            and not (state.tasks or state.lanes or state.unsent or state.undelivered or self.facts or self.actions)
+            and not self.core.has_news
+        )
+
+    def story(self) -> str:
+        uids = self.client.undecided()[:3]
+        state = self.core.state
+        lines = [f"{len(self.client.undecided())} undecided, {len(state.lanes)} lanes, {self.core.summary()}"]
+        for uid in uids:
+            lines.append(f"{uid} {self.client.tasks[uid]}: {self.core.why(uid)}; {state.tasks.get(uid)}")
+        return "\n".join(lines)
+
+    def check_end(self) -> None:
+        """Compare what was promised with what the witness saw, and with the books."""
+        client, state = self.client, self.core.state
+        assert client.outcomes == self.final
+        for uid, outcome in client.outcomes.items():
+            template = client.tasks[uid]
+            execution = (uid, outcome.attempt)
+            if outcome.ending is Ending.DONE:
+                assert self.endings[execution] is Ending.DONE, f"{uid} is said to be done: {self.endings[execution]}"
+            elif outcome.ending is Ending.CANCELLED:
+                assert uid in client.cancelled or state.ending is not None, f"nobody cancelled {uid}"
+            elif outcome.ending is Ending.TIMED_OUT:
+                assert template.timeout_s and execution in self.begun, f"{uid} was not out of time"
+            elif outcome.ending is Ending.INFEASIBLE:
+                assert template.request.cores == 64
+            elif outcome.ending in (Ending.EXITED, Ending.RAISED, Ending.OUT_OF_MEMORY):
+                assert self.endings[execution] is outcome.ending
+                assert len(self.begins[uid]) <= 1 + template.retries or template.restartable
+            if self.deaths == 0 and not any(not process.alive for process in self.processes.values()):
+                assert outcome.ending is not Ending.LOST, f"{uid} is lost, but nothing was"
+        assert sorted(self.endings) == sorted(self.begun), "something still runs"
+        self.policy.check([])
+        free = self.policy.free()
+        assert (free.cores, free.gpu_shares, free.memory) == (6, 128, 16), free
+        assert state.outcomes == len(client.tasks)
+        assert all(load == 0 for load in self.core._pool._spawners.values()), "the loads of the spawners do not sum up"
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for record in self.records:
+            digest.update(record)
+        return digest.hexdigest()
+
+
+def walk(seed: int, length: int = 150) -> World:
+    """Walk through one world; the error of a walk that fails names its seed."""
+    world = World(seed, length)
+    try:
+        world.walk()
+    except Exception as error:
+        raise AssertionError(f"the walk of seed {seed} failed; PILOTAGE_SEED={seed} replays it: {error!r}") from error
+    return world
+
+
+def seeds(first: int, count: int) -> Iterator[int]:
+    yield from range(first, first + count)
