@@ -116,6 +116,7 @@ def _executor(settings: PilotSettings, folder: Path, pilot_folder: Path, incarna
             settings.environment,
             settings.python_path,
             settings.working_folder,
+            sorted(os.sched_getaffinity(0)) if settings.bind else [],
         ),
     )
     return LocalExecutor(folder, settings.pilot, pilot_folder, incarnation)

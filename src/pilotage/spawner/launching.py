@@ -185,7 +185,7 @@ class Launcher:
             self.release_cores()
             return
         try:
-            os.sched_setaffinity(0, cores)
+            os.sched_setaffinity(0, self._settings.machine_cores(cores))
         except OSError as error:
             raise unusable_cores(cores, error, self._all_cores) from error
         self._cores = cores

@@ -6,6 +6,8 @@ file (``runner.settings``, mode 0600) and one ``<worker>.progress`` per function
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -34,8 +36,23 @@ class RunnerSettings(msgspec.Struct, frozen=True):
     """``sys.path`` of the user's program, from which function workers import."""
     working_folder: str
     """The current folder of the user's program."""
+    core_ids: list[int] = []
+    """The machine's number of each core of the node, where they are not 0, 1, 2, ...: we may own but some of them."""
     orphan_timeout_s: float = 60.0
     """A runner without an agent for this long ends its tasks and itself."""
+
+    def machine_cores(self, indices: Iterable[int]) -> frozenset[int]:
+        """Return the machine's numbers of the node's cores of these indices.
+
+        Raises:
+            OSError: the node has not that many cores.
+        """
+        if not self.core_ids:
+            return frozenset(indices)
+        try:
+            return frozenset(self.core_ids[index] for index in indices)
+        except IndexError:
+            raise OSError(errno.EINVAL, f"only {len(self.core_ids)} cores are ours") from None
 
 
 def write_settings(folder: Path, settings: RunnerSettings) -> None:

@@ -173,7 +173,7 @@ class Worker:
             self._number = self._words[REACHED] = self._number + 1
             return
         try:
-            os.sched_setaffinity(0, item)
+            os.sched_setaffinity(0, self._settings.machine_cores(item))
         except OSError as error:
             say(f"cannot run on cores {sorted(item)}: {error.strerror}; calls go on where they were")
 
