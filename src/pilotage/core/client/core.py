@@ -192,7 +192,7 @@ class ClientCore:
 
     def _outcomes_arrived(self, event: events.OutcomesArrived) -> None:
         pilot = self.state.pilots[event.pilot]
-        if event.number <= pilot.received or pilot.state in FINAL:
+        if event.number != pilot.received + 1 or pilot.state in FINAL:
             return
         tasks = self.state.tasks
         # Whom this message ends has to be known before it is applied; one that was final before is not told again.
@@ -248,7 +248,7 @@ class ClientCore:
 
     def _pilot_end_arrived(self, event: events.PilotEndArrived) -> None:
         pilot = self.state.pilots[event.pilot]
-        if event.number <= pilot.received or pilot.state in FINAL:
+        if event.number != pilot.received + 1 or pilot.state in FINAL:
             return
         orphans = self._unfinished(pilot)
         self._finish_pilot(event.time, pilot, event.number, event.state, event.reason)

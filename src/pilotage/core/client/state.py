@@ -7,7 +7,6 @@ under a number, ``unacknowledged``, until the agent has it on disk. So what is i
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -92,7 +91,7 @@ class PilotRecord(msgspec.Struct):
     started_ticks: int = 0
     boot_id: str = ""
     incarnation: int = 0
-    outbox: deque[Queued] = msgspec.field(default_factory=deque)
+    outbox: list[Queued] = []
     unacknowledged: dict[int, Queued] = {}
     numbered: int = 0
     delivered: int = 0
@@ -147,7 +146,7 @@ def apply(state: ClientState, fact: Fact, *, batch: Batch | None = None, outcome
         case facts.MessagesNumbered():
             pilot = state.pilots[fact.pilot]
             for number in range(fact.first, fact.first + fact.count):
-                pilot.unacknowledged[number] = pilot.outbox.popleft()
+                pilot.unacknowledged[number] = pilot.outbox.pop(0)
                 pilot.numbered = number
         case facts.MessagesDelivered():
             pilot = state.pilots[fact.pilot]

@@ -1,0 +1,265 @@
+"""A random walk: users, pilots and crashes in any order; at the end every task has one outcome, and none ran twice unasked.
+
+The pilots here keep their own books of what they ran. They are the witness: nothing that the core says about itself counts.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from client_builders import MANAGER, PLAIN, RESTARTABLE, RETRIED, Session
+
+from pilotage.core.client import events, facts
+from pilotage.core.client.core import ClientCore, Decision
+from pilotage.core.client.state import PilotRecord, Queued, QueuedCancel, QueuedTasks
+from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid
+from pilotage.model.outcome import Ending, Outcome
+from pilotage.model.states import CANCELED, FINAL
+from pilotage.model.workload import Batch
+
+STEPS = 300
+
+
+class WitnessPilot:
+    """An agent: durable, at most one execution of each binding, outcomes kept until they are acknowledged."""
+
+    def __init__(self, uid: str) -> None:
+        self.uid = PilotUid(uid)
+        self.received = 0
+        self.held: dict[TaskUid, Binding] = {}
+        self.ran: list[tuple[TaskUid, Binding]] = []
+        self.sent: dict[int, list[Outcome]] = {}
+        self.last_sent = 0
+        self.ending = False
+        self.goodbye = 0
+        self.dead = False
+
+    def take(self, number: int, message: Queued) -> None:
+        if self.dead or self.goodbye or number != self.received + 1:
+            return
+        self.received = number
+        if isinstance(message, QueuedTasks):
+            for row in msgspec.msgpack.decode(message.batch, type=Batch).rows:
+                self.held[row.uid] = message.binding
+        elif isinstance(message, QueuedCancel):
+            self.finish([uid for uid, binding in message.tasks if self.held.get(uid) == binding], Ending.CANCELLED, run=False)
+        else:
+            self.ending = True
+
+    def finish(self, uids: list[TaskUid], ending: Ending, run: bool = True) -> None:
+        outcomes = []
+        for uid in uids:
+            binding = self.held.pop(uid)
+            if run:
+                self.ran.append((uid, binding))
+            outcomes.append(Outcome(uid, binding, Attempt(1), ending))
+        if outcomes:
+            self.last_sent += 1
+            self.sent[self.last_sent] = outcomes
+
+
+class Walk:
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.session = Session()
+        self.pilots: dict[str, WitnessPilot] = {}
+        self.submitted = 0
+        self.repeatable: set[str] = set()
+        self.first_endings: dict[str, Ending] = {}
+
+    def run(self) -> None:
+        steps = [
+            (6, self.submit), (2, self.cancel), (1, self.add_pilot), (5, self.connect), (8, self.number), (8, self.deliver),
+            (8, self.execute), (8, self.send_outcomes), (1, self.kill_pilot), (1, self.end_pilot), (1, self.crash),
+        ]  # fmt: skip
+        weights, moves = [weight for weight, _ in steps], [move for _, move in steps]
+        for _ in range(STEPS):
+            self.random.choices(moves, weights)[0]()
+            self.look()
+        self.settle()
+
+    # what may happen
+
+    def submit(self) -> None:
+        uids = [f"task.{self.submitted + number:04d}" for number in range(self.random.randint(1, 6))]
+        self.submitted += len(uids)
+        template = self.random.choice([PLAIN, PLAIN, RESTARTABLE, RETRIED])
+        if template != PLAIN:
+            self.repeatable.update(uids)
+        pinned = ""
+        if self.pilots and self.random.random() < 0.1:
+            pinned = self.random.choice(list(self.pilots))
+        self.session.submit(*uids, template=template, pinned=pinned)
+
+    def cancel(self) -> None:
+        if self.session.state.tasks:
+            self.session.cancel(*self.random.sample(list(self.session.state.tasks), k=1))
+
+    def add_pilot(self) -> None:
+        uid = f"pilot.{len(self.pilots):04d}"
+        self.pilots[uid] = WitnessPilot(uid)
+        self.session.add(uid, cores=self.random.randint(1, 3))
+
+    def connect(self) -> None:
+        for pilot in self.some_pilot():
+            self.session.greet(pilot.uid, durable=pilot.received, incarnation=self.random.randint(1, 2))
+
+    def number(self) -> None:
+        for pilot in self.some_pilot():
+            record = self.session.state.pilots[pilot.uid]
+            # No link opens before the agent has answered.
+            if record.incarnation:
+                self.session.do(events.LinkOpened(pilot.uid, record.numbered + 1))
+
+    def deliver(self) -> None:
+        """Any message that was sent arrives: the next one, an old one again, or one too early."""
+        for pilot in self.some_pilot():
+            waiting = list(self.session.state.pilots[pilot.uid].unacknowledged.items())
+            if waiting:
+                pilot.take(*self.random.choice(waiting))
+            if self.random.random() < 0.5:
+                self.session.do(events.AgentAcknowledged(self.session.tick(), pilot.uid, pilot.received))
+
+    def execute(self) -> None:
+        for pilot in self.some_pilot():
+            count = self.random.randint(0, len(pilot.held))
+            pilot.finish(self.random.sample(list(pilot.held), count), self.random.choice([Ending.DONE, Ending.EXITED]))
+            if pilot.ending and not pilot.goodbye:
+                pilot.finish(list(pilot.held), Ending.CANCELLED, run=False)
+                pilot.last_sent += 1
+                pilot.goodbye = pilot.last_sent
+
+    def send_outcomes(self) -> None:
+        for pilot in self.some_pilot():
+            numbers = [*pilot.sent, *([pilot.goodbye] if pilot.goodbye else [])]
+            if numbers:
+                self.send(pilot, self.random.choice(numbers))
+
+    def send(self, pilot: WitnessPilot, number: int) -> None:
+        if number == pilot.goodbye:
+            event = events.PilotEndArrived(self.session.tick(), pilot.uid, number, CANCELED, "told to")
+            self.session.do(event)
+        else:
+            self.session.outcomes(pilot.uid, *pilot.sent[number], number=number)
+
+    def kill_pilot(self) -> None:
+        for pilot in self.some_pilot():
+            if self.random.random() < 0.3:
+                # What it was running is cut off; nobody can tell whether it had run.
+                pilot.ran += [(uid, binding) for uid, binding in pilot.held.items()]
+                pilot.dead = True
+                self.session.lose(pilot.uid)
+
+    def end_pilot(self) -> None:
+        for pilot in self.some_pilot():
+            if self.random.random() < 0.3:
+                self.session.end_pilot(pilot.uid, drain=self.random.random() < 0.5)
+
+    def crash(self) -> None:
+        self.session.crash()
+
+    def some_pilot(self) -> list[WitnessPilot]:
+        alive = [pilot for pilot in self.pilots.values() if not pilot.dead]
+        return [self.random.choice(alive)] if alive else []
+
+    # what must hold
+
+    def look(self) -> None:
+        self.session.check()
+        for uid, record in self.session.state.tasks.items():
+            if record.outcome is not None:
+                first = self.first_endings.setdefault(uid, record.outcome.ending)
+                assert record.outcome.ending is first, f"{uid} was {first.name} and is {record.outcome.ending.name}"
+            else:
+                assert uid not in self.first_endings, f"{uid} was final and is not any more"
+
+    def settle(self) -> None:
+        """Let everything that is under way arrive; then nothing may be unfinished."""
+        if not any(not pilot.dead and not pilot.goodbye for pilot in self.pilots.values()):
+            self.add_pilot()
+        for _ in range(200):
+            for pilot in self.pilots.values():
+                if pilot.dead:
+                    continue
+                self.session.greet(pilot.uid, durable=pilot.received)
+                self.session.number_all(pilot.uid)
+                for number, message in sorted(self.session.state.pilots[pilot.uid].unacknowledged.items()):
+                    pilot.take(number, message)
+                pilot.finish(list(pilot.held), Ending.DONE)
+                if pilot.ending and not pilot.goodbye:
+                    pilot.last_sent += 1
+                    pilot.goodbye = pilot.last_sent
+                for number in range(1, pilot.last_sent + 1):
+                    self.send(pilot, number)
+            if all(record.outcome is not None for record in self.session.state.tasks.values()):
+                break
+        self.look()
+        state = self.session.state
+        unfinished = {uid: record.state for uid, record in state.tasks.items() if record.outcome is None}
+        assert not unfinished, f"unfinished: {unfinished}; waiting: {state.managers[MANAGER].waiting}"
+        assert len(state.tasks) == self.submitted
+        ran = [execution for pilot in self.pilots.values() for execution in pilot.ran]
+        assert len(ran) == len(set(ran)), "an execution ran twice under one name"
+        for uid in {uid for uid, _ in ran}:
+            times = sum(other == uid for other, _ in ran)
+            assert times == 1 or uid in self.repeatable, f"{uid} ran {times} times, and may not run twice"
+        for pilot in self.pilots.values():
+            if pilot.dead or pilot.goodbye:
+                assert state.pilots[pilot.uid].state in FINAL
+
+
+@pytest.mark.parametrize("number", range(int(os.environ.get("PILOTAGE_WALKS", "60"))))
+def test_whatever_happens_each_task_ends_once(number: int) -> None:
+    seed = int(os.environ.get("PILOTAGE_SEED", "0")) or 20_260_000 + number
+    print(f"seed {seed}")
+    Walk(seed).run()
+
+
+def _runs_again_without_leave(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ClientCore, "_may_run_again", lambda self, record: True)
+
+
+def _forgets_the_orphans(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ClientCore, "_rehome", lambda *arguments: None)
+
+
+def _acts_before_it_logs(patch: pytest.MonkeyPatch) -> None:
+    do = Session.do
+
+    def do_and_lose_the_record(self: Session, event: events.Event) -> Decision:
+        decision = do(self, event)
+        if any(isinstance(fact, facts.MessagesNumbered) for fact in decision.facts):
+            self.records.pop()
+        return decision
+
+    patch.setattr(Session, "do", do_and_lose_the_record)
+
+
+def _keeps_the_binding(patch: pytest.MonkeyPatch) -> None:
+    def bind(self: ClientCore, now: float, pilot: PilotRecord, tasks: list[TaskUid]) -> None:
+        self._emit(facts.TasksBound(now, pilot.uid, Binding(1), tasks))
+
+    patch.setattr(ClientCore, "_bind", bind)
+
+
+def _forgets_too_much(patch: pytest.MonkeyPatch) -> None:
+    def delivered(self: ClientCore, pilot: PilotRecord, durable: int) -> None:
+        if pilot.numbered > pilot.delivered:
+            self._emit(facts.MessagesDelivered(pilot.uid, pilot.numbered))
+
+    patch.setattr(ClientCore, "_delivered", delivered)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [_runs_again_without_leave, _forgets_the_orphans, _acts_before_it_logs, _keeps_the_binding, _forgets_too_much],
+)
+def test_the_walk_finds_planted_faults(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    with pytest.raises((AssertionError, KeyError, IndexError)):
+        for seed in range(40):
+            Walk(seed).run()
