@@ -1,0 +1,1 @@
+"""The command ``pilotage``: one module for each group of commands, and the renderers of what they say."""

@@ -1,0 +1,265 @@
+"""``pilotage session``: what sessions there are, going on with one, and removing those that are over."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pilotage.cli.options import FormatOption
+from pilotage.cli.renderers import Column, Format, note, plural, print_one, print_rows
+from pilotage.errors import InvalidRequest, SessionInUse
+
+app = typer.Typer(help="List, show, resume and remove sessions.", no_args_is_help=True)
+
+END_PATIENCE_S = 30.0
+_FAILED = 1
+_INTERRUPTED = 130
+
+_COLUMNS = (
+    Column("uid", "SESSION"),
+    Column("state", "STATE"),
+    Column("opened", "OPENED", kind="age"),
+    Column("living_pilots", "PILOTS ALIVE", right=True),
+    Column("tasks", "TASKS", right=True),
+    Column("done", "DONE", right=True),
+    Column("failed", "FAILED", right=True),
+    Column("canceled", "CANCELED", right=True),
+    Column("unfinished", "UNFINISHED", right=True),
+    Column("problem", "PROBLEM"),
+)
+_PILOT_COLUMNS = (
+    Column("uid", "PILOT"),
+    Column("state", "STATE"),
+    Column("resource", "PLATFORM"),
+    Column("nodes", "NODES", right=True),
+    Column("cores", "CORES", right=True),
+    Column("alive", "ALIVE"),
+    Column("submitted", "SUBMITTED", kind="age"),
+    Column("reason", "REASON"),
+)
+
+SessionArgument = Annotated[str, typer.Argument(metavar="UID", help="The session, or how its uid begins or ends.")]
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=0, help="Print only so many, the newest. 0: all.")] = 0,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """List the sessions, the newest first."""
+    from pilotage.cli.lookup import session_folders, session_row
+
+    folders = session_folders()
+    shown = folders[:limit] if limit else folders
+    if format is Format.QUIET:
+        print_rows("sessions", [{"uid": folder.name} for folder in shown], _COLUMNS, format)
+        return
+    rows = [session_row(folder) for folder in shown]
+    columns = [column for column in _COLUMNS if column.key != "problem" or any(row["problem"] for row in rows)]
+    print_rows("sessions", rows, columns, format)
+    if format is Format.TABLE and not rows:
+        from pilotage.client.session import sessions_folder
+
+        note(f"there are no sessions in {sessions_folder()}")
+
+
+@app.command("show")
+def show_(uid: SessionArgument = "", format: FormatOption = Format.TABLE) -> None:
+    """Show a session and its pilots (the newest session unless one is named)."""
+    from pilotage.cli.lookup import counts, find_session, living_pilots, pilot_folder, read_state, session_row
+
+    folder = find_session(uid)
+    row = session_row(folder)
+    pilots: list[dict[str, Any]] = []
+    if not row["problem"]:
+        state = read_state(folder)
+        alive = {pilot.uid for pilot, _ in living_pilots(folder, state)}
+        for pilot in state.pilots.values():
+            import msgspec
+
+            pilots.append(
+                {
+                    "uid": pilot.uid,
+                    "state": pilot.state,
+                    "resource": msgspec.msgpack.decode(pilot.description).get("resource"),
+                    "nodes": len(pilot.nodes),
+                    "cores": pilot.cores,
+                    "alive": pilot.uid in alive,
+                    "submitted": pilot.submitted,
+                    "active_since": pilot.active_since or None,
+                    "ended": pilot.ended or None,
+                    "reason": pilot.reason,
+                    "path": os.fspath(pilot_folder(folder, pilot)),
+                    **counts(record for record in state.tasks.values() if record.pilot == pilot.uid),
+                }
+            )
+    fields = (
+        Column("uid", "session"),
+        Column("state", "state"),
+        Column("opened", "opened", kind="age"),
+        Column("path", "path"),
+        Column("tasks", "tasks"),
+        Column("done", "done"),
+        Column("failed", "failed"),
+        Column("canceled", "canceled"),
+        Column("unfinished", "unfinished"),
+        Column("problem", "problem"),
+    )
+    pilots_key = {"pilots": pilots} if format is Format.JSON else {}
+    print_one("session", row | pilots_key, fields, format)
+    if format is Format.TABLE and pilots:
+        print()
+        print_rows("pilots", pilots, _PILOT_COLUMNS, format)
+
+
+@app.command()
+def path(uid: SessionArgument = "") -> None:
+    """Print the folder of a session: cd "$(pilotage session path)"."""
+    from pilotage.cli.lookup import find_session
+
+    print(find_session(uid))
+
+
+@app.command()
+def resume(uid: SessionArgument = "") -> int:
+    """Go on with a session whose program has ended or died, until all its tasks have ended.
+
+    Ctrl-C leaves it again; its pilots go on as long as they may without a client.
+    """
+    from pilotage.cli.lookup import find_session
+    from pilotage.cli.progress import Interrupts, Tally, display, follow
+    from pilotage.client.session import Session
+    from pilotage.model.states import FINAL
+
+    folder = find_session(uid)
+    with Interrupts() as interrupts:
+        session = Session.resume(folder.name)
+        managers = session.get_task_managers()
+        tasks = [task for manager in managers for task in manager.get_tasks()]
+        tally = Tally(tasks)
+        tally.look()
+        note(f"session {session.uid}: {tally.summary()}")
+        detached = False
+
+        def detach() -> None:
+            nonlocal detached
+            detached = True
+
+        def wait(left: Any, timeout_s: float) -> None:
+            managers[0].wait_for(left, None, timeout_s)
+
+        def possible() -> bool:
+            return not detached and any(pilot.state not in FINAL for pilot in session.state.pilots.values())
+
+        try:
+            if tally.left:
+                follow(tally, wait, detach, interrupts, display(tally.total), possible)
+        finally:
+            session.close(terminate=not detached and not interrupts.count)
+    if interrupts.count:
+        note(f"left {plural(len(tally.left), 'task')} to the pilots; come back with: pilotage session resume {session.uid}")
+        return 128 + interrupts.number
+    note(tally.summary())
+    if tally.left:
+        note("no pilot is left for the unfinished tasks; submit one from a program: Session.resume, then PilotManager")
+    if tally.failed:
+        note(f"see: pilotage task list -s {session.uid} --state FAILED")
+    return 0 if tally.done + tally.canceled == tally.total else _FAILED
+
+
+@app.command()
+def rm(
+    uids: Annotated[list[str], typer.Argument(metavar="UID...", help="Sessions, or how their uids begin or end.")],
+    force: Annotated[bool, typer.Option("--force", help="End what still runs, and remove the session then.")] = False,
+) -> None:
+    """Remove sessions with all their files; a live one is refused unless --force."""
+    from pilotage.cli.lookup import find_session
+
+    # All are found before the first is removed: a slip in the third must not cost the first two.
+    folders = [find_session(uid) for uid in uids if uid] if all(uids) else []
+    if not folders:
+        raise InvalidRequest("an empty uid names no session; see: pilotage session list")
+    for folder in dict.fromkeys(folders):
+        _remove(folder, force)
+
+
+def _remove(folder: Path, force: bool) -> None:
+    from pilotage.agent.private_folder import private_folder, remove_private_folder
+    from pilotage.cli.lookup import living_pilots, pilot_folder, read_state, session_state
+    from pilotage.client.session import CLIENT_FOLDER
+    from pilotage.errors import PilotageError
+    from pilotage.log.lease import holder_of
+
+    if folder.is_symlink():
+        raise InvalidRequest(f"{folder} is a link; remove it by hand")
+    try:
+        state = read_state(folder)
+    except PilotageError:
+        if not force:
+            raise
+        state = None
+    alive = living_pilots(folder, state) if state is not None else []
+    is_open = session_state(folder) == "open"
+    if (is_open or alive) and not force:
+        holder = holder_of(folder / CLIENT_FOLDER)
+        has = [f"process {holder.pid} on {holder.host} has it open"] if is_open and holder is not None else []
+        has += [f"{plural(len(alive), 'pilot')} still run{'s' if len(alive) == 1 else ''}"] if alive else []
+        raise SessionInUse(
+            f"session {folder.name} is alive: {' and '.join(has)}; end that first, or use --force, which ends its pilots"
+        )
+    if alive:
+        left = end_processes([pid for pilot, place in alive for pid in _processes(pilot, place)], END_PATIENCE_S)
+        if left:
+            raise SessionInUse(
+                f"session {folder.name}: processes {', '.join(map(str, left))} of its pilots did not end in "
+                f"{END_PATIENCE_S:g} s; end them by hand (kill -9), and remove the session then"
+            )
+    for pilot in state.pilots.values() if state is not None else ():
+        place = pilot_folder(folder, pilot)
+        remove_private_folder(private_folder(place))
+        if not place.is_relative_to(folder):
+            shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(folder)
+
+
+def _processes(pilot: Any, place: Path) -> list[int]:
+    """Return the process to tell that a pilot is to end: its bootstrap, or its agent if that is gone."""
+    from pilotage.cli.lookup import living_agent
+    from pilotage.system.processes import is_alive
+
+    if is_alive(pilot.pid, pilot.started_ticks, pilot.boot_id):
+        return [pilot.pid]
+    connection = living_agent(place)
+    return [connection.pid] if connection is not None else []
+
+
+def end_processes(pids: list[int], patience_s: float) -> list[int]:
+    """Tell processes to end, wait for them, and return those that live on."""
+    descriptors: dict[int, int] = {}
+    for pid in pids:
+        try:
+            descriptors[os.pidfd_open(pid)] = pid
+        except ProcessLookupError:
+            continue
+    until = time.monotonic() + patience_s
+    try:
+        for descriptor in descriptors:
+            signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+        waiting = dict(descriptors)
+        while waiting and (left_s := until - time.monotonic()) > 0:
+            ended, _, _ = select.select(list(waiting), [], [], left_s)
+            for descriptor in ended:
+                del waiting[descriptor]
+        return list(waiting.values())
+    except ProcessLookupError:
+        return []
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)

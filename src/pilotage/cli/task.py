@@ -1,0 +1,268 @@
+"""``pilotage task``: what became of tasks, what they wait for, what they printed; and cancelling them."""
+
+from __future__ import annotations
+
+import fnmatch
+import sys
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pilotage.cli.options import FormatOption, SessionOption
+from pilotage.cli.renderers import Column, Format, is_terminal, note, plural, print_json, print_one, print_rows
+from pilotage.errors import BackendError, InvalidRequest, nearest
+from pilotage.model.states import AGENT_EXECUTING, FINAL, TASK_STATES
+
+if TYPE_CHECKING:
+    from pilotage.core.client.state import ClientState, TaskRecord
+
+app = typer.Typer(help="List, show, explain, cancel tasks, and print their output.", no_args_is_help=True)
+
+LIMIT_ON_TERMINAL = 100
+_WORDS = {"RUNNING": (AGENT_EXECUTING,), "FINAL": FINAL, "UNFINISHED": TASK_STATES, "CANCELLED": ("CANCELED",)}
+
+TaskArgument = Annotated[str, typer.Argument(metavar="UID", help="The task, or how its uid begins or ends.")]
+
+_COLUMNS = (
+    Column("uid", "TASK"),
+    Column("name", "NAME"),
+    Column("state", "STATE"),
+    Column("pilot", "PILOT"),
+    Column("exit_code", "EXIT", right=True),
+    Column("ran_s", "RAN", right=True, kind="span"),
+    Column("reason", "REASON"),
+)
+_DETAILS = (
+    Column("uid", "task"),
+    Column("name", "name"),
+    Column("state", "state"),
+    Column("ending", "ending"),
+    Column("reason", "reason"),
+    Column("exit_code", "exit code"),
+    Column("pilot", "pilot"),
+    Column("attempt", "attempt"),
+    Column("mode", "mode"),
+    Column("command_line", "command"),
+    Column("ranks", "ranks"),
+    Column("cores_per_rank", "cores per rank"),
+    Column("gpus_per_rank", "GPUs per rank"),
+    Column("memory_per_rank_mib", "memory per rank (MiB)"),
+    Column("timeout_s", "timeout", kind="span"),
+    Column("retries", "retries"),
+    Column("environment", "environment"),
+    Column("accepted", "accepted", kind="age"),
+    Column("started", "started", kind="age"),
+    Column("ended", "ended", kind="age"),
+    Column("ran_s", "ran", kind="span"),
+    Column("sandbox", "sandbox"),
+    Column("stdout", "stdout"),
+    Column("stderr", "stderr"),
+    Column("detail", "detail"),
+)
+
+
+@app.command("list")
+def list_(
+    session: SessionOption = "",
+    state: Annotated[
+        list[str] | None, typer.Option(help="Only tasks in this state, or 'running', 'unfinished', 'final'; may be repeated.")
+    ] = None,
+    name: Annotated[str, typer.Option(metavar="GLOB", help="Only tasks whose name or uid matches, such as 'md.*'.")] = "",
+    limit: Annotated[
+        int, typer.Option(min=-1, help=f"Print only so many. 0: all. Default: {LIMIT_ON_TERMINAL} on a terminal.")
+    ] = -1,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """List the tasks of a session."""
+    from pilotage.cli.lookup import find_session, read_state, task_row
+
+    folder = find_session(session)
+    state_of_session = read_state(folder)
+    wanted = _states(state or ())
+    found = [
+        record
+        for record in state_of_session.tasks.values()
+        if (not wanted or record.state in wanted) and (not name or _is_named(record, name))
+    ]
+    if limit < 0:
+        limit = LIMIT_ON_TERMINAL if format is Format.TABLE and is_terminal(sys.stdout) else 0
+    shown = found[:limit] if limit else found
+    print_rows("tasks", [task_row(folder, state_of_session, record) for record in shown], _COLUMNS, format)
+    if format is Format.TABLE and len(shown) < len(found):
+        note(f"{len(shown):,} of {plural(len(found), 'task')} are shown; --limit 0 shows all")
+
+
+def _is_named(record: TaskRecord, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(record.row.name or record.row.uid, pattern) or fnmatch.fnmatchcase(record.row.uid, pattern)
+
+
+def _states(names: Iterable[str]) -> set[str]:
+    known = (*TASK_STATES, *FINAL)
+    wanted: set[str] = set()
+    for name in names:
+        upper = name.upper()
+        if upper in _WORDS:
+            wanted.update(_WORDS[upper])
+        elif upper in known:
+            wanted.add(upper)
+        else:
+            raise InvalidRequest(
+                f"there is no state {name!r}{nearest(upper, (*known, *_WORDS))}; known are {', '.join(known)}, "
+                "and running, unfinished, final"
+            )
+    return wanted
+
+
+@app.command("show")
+def show_(uid: TaskArgument, session: SessionOption = "", format: FormatOption = Format.TABLE) -> None:
+    """Show one task: what it ran, how it ended, where its files are."""
+    import shlex
+
+    from pilotage.cli.lookup import task_details
+
+    folder, state, record = _find(session, uid)
+    details = task_details(folder, state, record)
+    if format is Format.TABLE:
+        details["command_line"] = shlex.join(details["command"]) if details["command"] else ""
+        details = {key: value for key, value in details.items() if value != 0 or key == "exit_code"}
+    print_one("task", details, _DETAILS, format)
+
+
+@app.command()
+def why(uid: TaskArgument, session: SessionOption = "", format: FormatOption = Format.TABLE) -> None:
+    """Say in a sentence what a task waits for or does, or how it ended."""
+    from pilotage.cli.lookup import pilot_folder, session_state
+    from pilotage.cli.observer import Observer
+
+    folder, state, record = _find(session, uid)
+    answer: dict[str, Any] = {"uid": record.row.uid, "state": record.state, "source": "log"}
+    if record.outcome is not None:
+        outcome = record.outcome
+        how = outcome.ending.name.lower().replace("_", " ")
+        answer["why"] = f"has ended: {outcome.message or how}"
+    elif not record.pilot:
+        pilots = [pilot for pilot in state.pilots.values() if pilot.usable]
+        answer["why"] = (
+            f"waits for a pilot with room: {', '.join(f'{pilot.uid} is {pilot.state}' for pilot in pilots)}"
+            if pilots
+            else "waits for a pilot: its session has none that takes tasks"
+        )
+        if session_state(folder) != "open":
+            answer["why"] += f", and no program has the session open; see: pilotage session resume {folder.name}"
+    else:
+        pilot = state.pilots[record.pilot]
+        observer = Observer.of(pilot_folder(folder, pilot), folder.name)
+        if observer is None:
+            answer["why"] = (
+                f"was given to {record.pilot}, whose agent is gone or elsewhere; the last that the client knows is "
+                f"{record.state}. What became of it is known after: pilotage session resume {folder.name}"
+            )
+        else:
+            with observer:
+                told = observer.ask(record.row.uid)
+            answer |= {key: value for key, value in told.items() if key != "state"} | {"source": "agent"}
+            answer["agent_state"] = told.get("state")
+    if format is Format.JSON:
+        print_json({"task": answer})
+    elif format is Format.QUIET:
+        print(record.row.uid)
+    else:
+        print(f"{record.row.uid} {answer['why']}")
+
+
+@app.command()
+def cancel(
+    uids: Annotated[list[str] | None, typer.Argument(metavar="UID...", help="Tasks, or how their uids begin or end.")] = None,
+    session: SessionOption = "",
+    name: Annotated[str, typer.Option(metavar="GLOB", help="Tasks whose name or uid matches.")] = "",
+    all: Annotated[bool, typer.Option("--all", help="All tasks that have not ended.")] = False,
+) -> int:
+    """Cancel tasks that a pilot has; their program sees them CANCELED. Those that have ended stay as they are."""
+    from pilotage.cli.lookup import find_session, meant, pilot_folder, read_state
+    from pilotage.cli.observer import Observer
+
+    folder = find_session(session)
+    state = read_state(folder)
+    if sum((bool(uids), bool(name), all)) != 1:
+        raise InvalidRequest("say which tasks: by UIDs, by --name GLOB, or --all")
+    where = f"in session {folder.name}"
+    chosen = (
+        [state.tasks[meant(uid, state.tasks, "task", where)] for uid in uids]  # type: ignore[index]
+        if uids
+        else [record for record in state.tasks.values() if all or _is_named(record, name)]
+    )
+    living = [record for record in chosen if record.outcome is None]
+    by_pilot: dict[str, list[TaskRecord]] = {}
+    for record in living:
+        by_pilot.setdefault(record.pilot, []).append(record)
+    asked = 0
+    unreached: list[str] = []
+    for uid, records in by_pilot.items():
+        observer = Observer.of(pilot_folder(folder, state.pilots[uid]), folder.name) if uid else None  # type: ignore[index]
+        if observer is None:
+            unreached.append(
+                f"{plural(len(records), 'task')} of {uid}" if uid else f"{plural(len(records), 'task')} without a pilot"
+            )
+            continue
+        with observer:
+            observer.cancel([(record.row.uid, record.binding) for record in records])
+        asked += len(records)
+    ended = len(chosen) - len(living)
+    note(f"asked to cancel {plural(asked, 'task')}" + (f"; {plural(ended, 'task')} had ended before" if ended else ""))
+    if unreached:
+        raise BackendError(
+            f"no agent could be asked about {' and '.join(unreached)}; end the program that has the session, or resume it: "
+            f"pilotage session resume {folder.name}"
+        )
+    return 0
+
+
+@app.command()
+def logs(
+    uid: TaskArgument,
+    session: SessionOption = "",
+    errors: Annotated[bool, typer.Option("--stderr", help="What it wrote to stderr, not to stdout.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="Only the last lines. 0: all.")] = 0,
+) -> None:
+    """Print what a task wrote."""
+    from pilotage.cli.lookup import pilot_folder, task_files
+
+    folder, state, record = _find(session, uid)
+    _, stdout, stderr = task_files(folder, state, record)
+    path = stderr if errors else stdout
+    if path is None:
+        if not record.pilot:
+            raise InvalidRequest(f"task {record.row.uid} has written nothing: it waits for a pilot")
+        place = pilot_folder(folder, state.pilots[record.pilot])
+        raise InvalidRequest(
+            f"task {record.row.uid} is a function; what functions print is in their workers' files, {place}/worker.*.out"
+        )
+    try:
+        _print_file(Path(path), lines)
+    except FileNotFoundError as error:
+        raise InvalidRequest(
+            f"task {record.row.uid} has no file {path}: it is {record.state}, or its files were removed"
+        ) from error
+
+
+def _print_file(path: Path, lines: int) -> None:
+    # Bytes, as they are: a task's output need not be text.
+    with open(path, "rb") as file:
+        if lines:
+            sys.stdout.buffer.writelines(deque(file, lines))
+        else:
+            while block := file.read(1 << 20):
+                sys.stdout.buffer.write(block)
+    sys.stdout.buffer.flush()
+
+
+def _find(session: str, uid: str) -> tuple[Path, ClientState, TaskRecord]:
+    from pilotage.cli.lookup import find_session, meant, read_state
+
+    folder = find_session(session)
+    state = read_state(folder)
+    found = meant(uid, state.tasks, "task", f"in session {folder.name}")
+    return folder, state, state.tasks[found]  # type: ignore[index]
