@@ -74,6 +74,19 @@ class Outbox:
         if self._starts:
             frames.append(self._encoder.encode(TasksStarted([(*name, *value) for name, value in self._starts.items()])))
             self._starts = {}
+        frames.extend(self.number_ends())
+        frames.extend(self._encoder.encode(message) for message in self._others)
+        self._others = []
+        self._since = None
+        return frames
+
+    def number_ends(self) -> list[bytes]:
+        """Number all endings that are not numbered yet, and return their frames, which ``unreleased`` has from now on.
+
+        To be called before a hello: it says up to which number there are endings, and what is neither held nor covered by
+        that number has not begun.
+        """
+        frames = []
         for first in range(0, len(self._ends), _MESSAGE_TASKS):
             ends = self._ends[first : first + _MESSAGE_TASKS]
             self.sent += 1
@@ -81,9 +94,6 @@ class Outbox:
             self._held.append((self.sent, frame, [(end.task, end.attempt) for end in ends]))
             frames.append(frame)
         self._ends = []
-        frames.extend(self._encoder.encode(message) for message in self._others)
-        self._others = []
-        self._since = None
         return frames
 
     def encode(self, message: FromRunner) -> bytes:

@@ -202,6 +202,8 @@ class Spawner:
         self._link_descriptor = descriptor
         self._all_sent = True
         self._poll.register(descriptor, select.EPOLLIN)
+        # What ended while no agent was there is told after the welcome; without a number it would seem not to have begun.
+        self._outbox.number_ends()
         holds = [execution for execution, state in self._executions.items() if state is not None]
         hello = RunnerHello(self._runner, os.getpid(), started_ticks(os.getpid()) or 0, boot_id(), holds, self._outbox.sent)
         self._send([self._outbox.encode(hello)], now)
