@@ -1,0 +1,126 @@
+"""The user's program of the crash suite: ``python -m tests.faults.client_program FOLDER``.
+
+It carries out ``plan.json`` of its folder. It can be started again after it was killed, and then goes on with its session, as
+a careful user's script would. What it saw it writes beside the plan: ``submitted`` (uids for which ``submit_tasks`` has
+returned), ``callbacks`` (final states that a callback heard of), ``outcomes.json`` at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import pilotage as rp
+from tests.faults.jobs import Job, Plan
+from tests.faults.payloads import work
+from tests.faults.witness import Reported
+
+SCRIPT = str(Path(__file__).with_name("payload.sh"))
+MANAGER = "tmgr.faults"
+LOOK_S = 0.5
+
+
+def describe(job: Job) -> rp.TaskDescription:
+    """Return the task for a job."""
+    task = rp.TaskDescription(
+        uid=job.uid,
+        ranks=job.ranks,
+        cores_per_rank=job.cores,
+        retries=job.retries,
+        restartable=job.restartable,
+        grace=0.3,
+    )
+    if job.is_call:
+        task.mode = rp.TASK_FUNCTION
+        task.function = work
+        task.args = [job.kind, job.seconds, job.uid]
+    else:
+        task.executable = "/bin/sh"
+        task.arguments = [SCRIPT, job.kind, job.seconds]
+    return task
+
+
+def open_session(plan: Plan) -> rp.Session:
+    """Open the session, or go on with it."""
+    folder = Path(os.environ["PILOTAGE_HOME"]) / "sessions" / plan.session / "client"
+    return rp.Session.resume(plan.session) if folder.is_dir() else rp.Session(plan.session)
+
+
+def have_pilot(plan: Plan, pilots: rp.PilotManager, tasks: rp.TaskManager) -> None:
+    """Submit a pilot unless there is one that goes on, as tasks that come after the end of the last one wait for another."""
+    if all(pilot.state in rp.FINAL for pilot in pilots.get_pilots()):
+        pilots.submit_pilots(rp.PilotDescription(plan.pilot))
+    tasks.add_pilots([pilot for pilot in pilots.get_pilots() if pilot.state not in rp.FINAL])
+
+
+def note(path: Path, lines: list[str]) -> None:
+    """Append lines with one write."""
+    with open(path, "ab", buffering=0) as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())
+
+
+def reported(task: Any) -> Reported:
+    """Return what the client says of a task."""
+    outcome = task.outcome
+    if outcome is None:
+        return Reported(task.uid, task.state)
+    return Reported(
+        task.uid,
+        task.state,
+        outcome.ending.name,
+        outcome.attempt,
+        task.pilot or "",
+        outcome.times.launched > 0,
+        outcome.message,
+        task.return_value if isinstance(task.return_value, str) else None,
+    )
+
+
+def main() -> None:
+    """Do what the plan says."""
+    folder = Path(sys.argv[1])
+    plan = msgspec.json.decode((folder / "plan.json").read_bytes(), type=Plan)
+    submitted = folder / "submitted"
+    session = open_session(plan)
+    tasks = session.get_task_managers(MANAGER) if MANAGER in session.list_task_managers() else rp.TaskManager(session, MANAGER)
+    known = set(tasks.list_tasks())
+    forgotten = [uid for uid in submitted.read_text().split() if uid not in known]
+    if forgotten:
+        sys.exit(f"submit_tasks had returned for {forgotten}, and the resumed session does not know them")
+    names = session.list_pilot_managers()
+    pilots = session.get_pilot_managers(names[0]) if names else rp.PilotManager(session)
+    have_pilot(plan, pilots, tasks)
+
+    def heard(task: Any, state: str) -> None:
+        if state in rp.FINAL:
+            note(folder / "callbacks", [f"{task.uid} {state}"])
+
+    tasks.register_callback(heard)
+    for start in range(0, len(plan.jobs), plan.batch):
+        batch = plan.jobs[start : start + plan.batch]
+        tasks.submit_tasks([describe(job) for job in batch])
+        note(submitted, [job.uid for job in batch if job.uid not in known])
+        doomed = [job.uid for job in batch if job.cancel]
+        if doomed:
+            tasks.cancel_tasks(doomed)
+    until = time.monotonic() + plan.patience_s
+    while time.monotonic() < until and not all(state in rp.FINAL for state in tasks.wait_tasks(timeout=LOOK_S)):
+        have_pilot(plan, pilots, tasks)
+    handles = tasks.get_tasks()
+    late = [task.uid for task in handles if task.outcome is None]
+    if late:
+        sys.exit(f"not final after {plan.patience_s:g} s: {late}")
+    if plan.close:
+        session.close()
+    (folder / "outcomes.json").write_bytes(msgspec.json.encode([reported(task) for task in handles]))
+    if not plan.close:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
