@@ -329,6 +329,7 @@ class Engine:
             tail = tail_of_output(link.folder)
             said = f"; it printed: {tail}" if tail else ""
             when = "while it ran" if pilot.incarnation else "before it was active"
+            link.remove_private_folder()
             self.handle(events.PilotLost(time.time(), pilot.uid, f"its processes are gone {when}{said}"))
 
     def _note_end(self, pilot: PilotUid) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import socket
 from collections import deque
 from pathlib import Path
@@ -109,6 +110,15 @@ class PilotLink:
                 self._poll.register(self.process_fd, select.EPOLLIN)
                 return True
         return False
+
+    def remove_private_folder(self) -> None:
+        """Remove what the agents of a pilot that was killed left in their private folder."""
+        try:
+            socket_path = read_connection(self.folder / CONNECTION_FILE).socket
+        except (FileNotFoundError, PilotageError):
+            return
+        if socket_path:
+            shutil.rmtree(Path(socket_path).parent, ignore_errors=True)
 
     def process_ended(self) -> bool:
         """The watched process is gone; return True if the pilot is."""
