@@ -19,6 +19,8 @@ from pilotage.client.session import CLIENT_FOLDER, sessions_folder
 from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord
 from pilotage.errors import InvalidRequest, PilotageError, nearest
 from pilotage.log.lease import STALE_S, holder_of
+from pilotage.model.ids import Attempt
+from pilotage.model.outcome import Ending, Outcome, Times
 from pilotage.model.states import FINAL
 from pilotage.system.processes import boot_id, is_alive
 from pilotage.wire.keys import Connection, read_connection
@@ -59,7 +61,7 @@ def find_session(name: str) -> Path:
 
 
 def meant(name: str, known: Iterable[str], kind: str, where: str) -> str:
-    """Return the one uid of ``known`` that is ``name``, or begins or ends with it.
+    """Return the one uid of ``known`` that is ``name``, or begins or ends with it; a number alone means the uid of that number.
 
     Raises:
         InvalidRequest: none, or more than one.
@@ -68,6 +70,9 @@ def meant(name: str, known: Iterable[str], kind: str, where: str) -> str:
     if name in uids:
         return name
     found = [uid for uid in uids if name and (uid.startswith(name) or uid.endswith(name))]
+    if len(found) > 1 and name.isdigit():
+        numbered = [uid for uid in found if uid.rpartition(".")[2].lstrip("0") == name.lstrip("0")]
+        found = numbered or found
     if len(found) == 1:
         return found[0]
     if found:
@@ -77,14 +82,44 @@ def meant(name: str, known: Iterable[str], kind: str, where: str) -> str:
 
 
 def read_state(folder: Path) -> ClientState:
-    """Return what the client's log in a session's folder tells.
+    """Return what the client's log in a session's folder tells; if no program has the session open, what agents' tell, too.
 
     Raises:
-        LogCorrupted: it cannot be trusted.
+        LogCorrupted: the client's log cannot be trusted.
     """
     from pilotage.client.engine import recover_state
 
-    return recover_state(folder / CLIENT_FOLDER)
+    state = recover_state(folder / CLIENT_FOLDER)
+    unheard = [record for record in state.tasks.values() if record.outcome is None and record.pilot]
+    if unheard and session_state(folder) != "open":
+        _add_what_agents_know(folder, unheard)
+    return state
+
+
+def _add_what_agents_know(folder: Path, records: list[TaskRecord]) -> None:
+    """Bring tasks up to what agents have in their logs and no client has taken yet."""
+    from pilotage.trace.listing import list_tasks
+
+    known = {task.uid: task for task in list_tasks(folder)}
+    for record in records:
+        task = known.get(record.row.uid)
+        if task is None:
+            continue
+        record.state = task.state
+        if task.ending is not None:
+            times = Times(task.accepted, task.launched, task.started, task.ended)
+            attempt = Attempt(task.attempt)
+            record.outcome = Outcome(task.uid, record.binding, attempt, task.ending, task.exit_code, times=times)
+
+
+def full_outcome(folder: Path, record: TaskRecord) -> Outcome | None:
+    """Return how a task ended, with message and detail, also when only an agent has it; None if it has not."""
+    from pilotage.trace.listing import show_task
+
+    if record.outcome is None or record.outcome.message or record.outcome.ending is Ending.DONE:
+        return record.outcome
+    details = show_task(folder, record.row.uid)
+    return details.outcome if details is not None and details.outcome is not None else record.outcome
 
 
 def session_state(folder: Path) -> str:
@@ -158,7 +193,7 @@ def counts(tasks: Iterable[TaskRecord]) -> dict[str, int]:
     return found
 
 
-def task_row(folder: Path, state: ClientState, record: TaskRecord) -> dict[str, Any]:
+def task_row(record: TaskRecord) -> dict[str, Any]:
     """Return what a list of tasks says of one."""
     outcome = record.outcome
     times = outcome.times if outcome is not None else None
@@ -178,10 +213,10 @@ def task_row(folder: Path, state: ClientState, record: TaskRecord) -> dict[str, 
 def task_details(folder: Path, state: ClientState, record: TaskRecord) -> dict[str, Any]:
     """Return all that the log tells of one task, but for its payloads and the values of its environment."""
     template = state.templates[record.row.template]
-    outcome = record.outcome
+    outcome = record.outcome = full_outcome(folder, record)
     request = template.request
     sandbox, stdout, stderr = task_files(folder, state, record)
-    details = task_row(folder, state, record) | {
+    details = task_row(record) | {
         "mode": template.mode,
         "command": [template.executable, *record.row.arguments] if template.mode == "executable" else None,
         "ranks": request.ranks,

@@ -128,12 +128,12 @@ class Bar:
 
         self._progress = Progress(
             TextColumn("{task.fields[counts]}"),
-            BarColumn(bar_width=None),
+            # Not as wide as the terminal: the "^C" that it echoes would break the line.
+            BarColumn(bar_width=30),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[speed]}"),
             console=Console(stderr=True, highlight=False),
             transient=True,
-            expand=True,
             redirect_stdout=False,
             auto_refresh=False,
         )

@@ -126,6 +126,8 @@ def show(value: Any, kind: str = "") -> str:
         return f"{span(max(0.0, time.time() - value))} ago" if value else ""
     if kind == "span":
         return span(value)
+    if isinstance(value, Enum):
+        return str(value.value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

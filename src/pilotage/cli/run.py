@@ -199,7 +199,7 @@ class _Campaign:
             detail = [line for line in (task.exception_detail or "").splitlines() if line.strip()]
             for line in detail[-DETAIL_LINES_SHOWN:]:
                 print(f"    {line}", file=sys.stderr)
-            if task.stderr_path is not None and task.stderr_path.exists():
+            if task.stderr_path is not None and _has_content(task.stderr_path):
                 print(f"    all of it: {task.stderr_path}", file=sys.stderr)
         if len(failed) > FAILURES_SHOWN:
             more = len(failed) - FAILURES_SHOWN
@@ -217,3 +217,10 @@ class _Campaign:
         if stdout is None or stdout.is_relative_to(own):
             return f"{own}/"
         return f"{stdout.parent}/"
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False

@@ -90,7 +90,7 @@ def list_(
     if limit < 0:
         limit = LIMIT_ON_TERMINAL if format is Format.TABLE and is_terminal(sys.stdout) else 0
     shown = found[:limit] if limit else found
-    print_rows("tasks", [task_row(folder, state_of_session, record) for record in shown], _COLUMNS, format)
+    print_rows("tasks", [task_row(record) for record in shown], _COLUMNS, format)
     if format is Format.TABLE and len(shown) < len(found):
         note(f"{len(shown):,} of {plural(len(found), 'task')} are shown; --limit 0 shows all")
 
@@ -134,13 +134,13 @@ def show_(uid: TaskArgument, session: SessionOption = "", format: FormatOption =
 @app.command()
 def why(uid: TaskArgument, session: SessionOption = "", format: FormatOption = Format.TABLE) -> None:
     """Say in a sentence what a task waits for or does, or how it ended."""
-    from pilotage.cli.lookup import pilot_folder, session_state
+    from pilotage.cli.lookup import full_outcome, pilot_folder, session_state
     from pilotage.cli.observer import Observer
 
     folder, state, record = _find(session, uid)
     answer: dict[str, Any] = {"uid": record.row.uid, "state": record.state, "source": "log"}
-    if record.outcome is not None:
-        outcome = record.outcome
+    outcome = full_outcome(folder, record)
+    if outcome is not None:
         how = outcome.ending.name.lower().replace("_", " ")
         answer["why"] = f"has ended: {outcome.message or how}"
     elif not record.pilot:
