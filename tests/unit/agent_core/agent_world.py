@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
 
@@ -38,13 +38,13 @@ TEMPLATES = (
     Template(executable="/bin/true", restartable=True),
     Template(executable="/bin/true", request=Request(ranks=2, cores=2), retries=1),
     Template(executable="/bin/true", request=Request(cores=3), priority=1),
-    Template(executable="/bin/true", timeout_s=4.0),
-    Template(executable="/bin/true", timeout_s=4.0, retries=1),
+    Template(executable="/bin/true", timeout_s=0.5),
+    Template(executable="/bin/true", timeout_s=0.5, retries=1),
     Template(executable="/bin/true", request=Request(cores=64)),
     Template(mode="function", function=b"f"),
     Template(mode="function", function=b"g", retries=1),
     Template(mode="function", function=b"h", restartable=True, request=Request(gpu_shares=32)),
-    Template(mode="function", function=b"i", timeout_s=4.0),
+    Template(mode="function", function=b"i", timeout_s=0.5),
 )
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -177,7 +177,7 @@ class Process:
             return
         self.world.note_begin(self, execution)
         self.running[execution] = (lane, None, "")
-        if self.world.random.random() < 0.4:
+        if self.world.random.random() < self.world.talkativeness:
             self.tell("started", [(*execution, self.world.now)])
 
     def end(self, executions: list[Execution]) -> None:
@@ -233,6 +233,8 @@ class Executor:
     def __init__(self, world: World, tell: Callable[[events.Event], None], state: AgentState) -> None:
         self.world = world
         self.tell = tell
+        self.late: list[events.Event] = []
+        """Messages that will be told a second time."""
         self.known = {
             name: Known(record.beside, record.released, world.now + ADOPT_S) for name, record in state.runners.items()
         }
@@ -325,6 +327,8 @@ class Executor:
     def turn(self) -> None:
         """Take in a part of what has arrived, by chance."""
         chance = self.world.random
+        while self.late and chance.random() < 0.3:
+            self.tell(self.late.pop(0))
         for name in [name for name, known in self.known.items() if known.gone]:
             self.lose(name)
         for name, known in list(self.known.items()):
@@ -340,6 +344,19 @@ class Executor:
                 self.read(process, chance.randint(1, 4))
         for name, known in list(self.known.items()):
             self.look_after(name, known)
+
+    def tell_maybe_twice(self, event: events.Event) -> None:
+        self.tell(event)
+        if self.world.tells_again():
+            self.late.append(event)
+
+    def disconnect(self, process: Process) -> None:
+        """The connection broke; what is sent from now on waits for the next one."""
+        known = self.known.get(process.name)
+        if known is not None and known.process is process:
+            self.read(process, -1)
+            known.process = None
+        process.cut_off()
 
     def hello(self, process: Process) -> None:
         known = self.known.get(process.name)
@@ -378,16 +395,13 @@ class Executor:
                 case "ended", [int() as number, list() as ends]:
                     for end in ends:
                         known.holds.pop((end.task, end.attempt), None)
-                    for _ in range(self.world.times_told()):
-                        self.tell(events.TasksEnded(now, process.name, number, ends))
+                    self.tell_maybe_twice(events.TasksEnded(now, process.name, number, ends))
                 case "started", [list() as started]:
-                    for _ in range(self.world.times_told()):
-                        self.tell(events.TasksStarted(now, process.name, started))
+                    self.tell_maybe_twice(events.TasksStarted(now, process.name, started))
                 case "returned", [list() as executions]:
                     for execution in executions:
                         known.holds.pop(execution, None)
-                    for _ in range(self.world.times_told()):
-                        self.tell(events.TasksReturned(now, process.name, executions))
+                    self.tell_maybe_twice(events.TasksReturned(now, process.name, executions))
                 case _:
                     raise AssertionError(f"{process.name} said {verb}")
 
@@ -418,6 +432,7 @@ class Executor:
         for beside in [other for other, record in self.known.items() if record.beside == name]:
             if beside not in self.world.processes:
                 self.known[beside].gone = True
+        self.world.proven.update(not_begun)
         self.tell(events.RunnerLost(self.world.now, name, f"{name} was lost", exit_code, running, not_begun))
 
 
@@ -442,7 +457,7 @@ class Client:
         chance = self.world.random
         rows, templates = [], {}
         for _ in range(chance.choice((1, 2, 5, 20))):
-            number = TemplateId(chance.randrange(len(TEMPLATES)))
+            number = TemplateId(chance.choice(self.world.menu))
             for _ in range(chance.choice((1, 1, 3))):
                 uid = TaskUid(f"t{len(self.tasks):04d}")
                 self.tasks[uid] = TEMPLATES[number]
@@ -502,7 +517,14 @@ class World:
         self.now = 1000.0
         self.length = length
         self.haste = self.random.choice((0.3, 0.7, 1.0))
-        self.mishaps = self.random.choice((0.0, 0.02, 0.1))
+        self.agent_mishaps = self.random.choice((0.0, 0.02, 0.1))
+        self.runner_mishaps = self.random.choice((0.0, 0.02, 0.1))
+        self.quickness = self.random.choice((0.1, 0.5))
+        self.talkativeness = self.random.choice((0.4, 1.0))
+        self.clock = self.random.choice((1.0, 4.0))
+        self.menu = sorted(self.random.sample(range(len(TEMPLATES)), self.random.choice((2, 4, len(TEMPLATES)))))
+        self.impatience = self.random.choice((0.0, 0.1, 0.5))
+        """How readily the client ends the pilot."""
         self.task_seconds = self.random.choice((1e-5, 0.01, 1.0))
         self.deadline = self.now + 40.0 if self.random.random() < 0.1 else None
         self.calm = False
@@ -511,7 +533,11 @@ class World:
         self.records: list[bytes] = []
         self.snapshot: tuple[int, bytes] = (0, _encode(AgentState()))
         self.shadow = AgentState()
+        self.launched: set[Execution] = set()
         self.begun: dict[Execution, RunnerId] = {}
+        self.begun_at: dict[Execution, float] = {}
+        self.proven: set[Execution] = set()
+        """Executions of which a dead runner left proof that they never began."""
         self.begins: dict[TaskUid, list[Execution]] = {}
         self.alive: dict[TaskUid, Execution] = {}
         self.endings: dict[Execution, Ending] = {}
@@ -531,6 +557,7 @@ class World:
             for fact in _decode_record(record):
                 apply(state, fact)
         assert _encode(state) == _encode(self.shadow), "what is recovered is not what was"
+        self.cancels_heard: dict[int, list[TaskUid]] = {}
         self.policy = Scheduler(NODES)
         self.core = AgentCore(self.policy, spawners=2, deadline=self.deadline, state=state)
         self.core.recover(self.now)
@@ -557,7 +584,7 @@ class World:
         return number <= self.shadow.numbered
 
     def die_of_chance(self) -> None:
-        if not self.calm and self.random.random() < self.mishaps:
+        if not self.calm and self.random.random() < self.agent_mishaps:
             raise AgentDied
 
     def handle(self, event: events.Event) -> None:
@@ -583,6 +610,8 @@ class World:
     def hear(self) -> None:
         client = self.client
         for message in client.messages[client.told : client.told + self.random.randint(0, 3)]:
+            if isinstance(message, events.CancelRequested):
+                self.cancels_heard[message.number] = [uid for uid, _ in message.tasks if uid in self.core.state.tasks]
             for _ in range(self.times_told()):
                 self.handle(msgspec.structs.replace(message, time=self.now))
                 assert self.core.state.received == message.number, f"the agent does not know that it has {message}"
@@ -615,6 +644,8 @@ class World:
         for fact in _decode_record(record):
             self.read_fact(fact)
             apply(self.shadow, fact)
+        for message in [message for message in self.cancels_heard if message <= self.shadow.received]:
+            self.cancel_logged.update(self.cancels_heard.pop(message))
         assert _encode(self.shadow) == _encode(self.core.state), "the facts do not make the state that the agent has"
         if self.random.random() < 0.05:
             self.snapshot = (len(self.records), _encode(self.core.state))
@@ -648,9 +679,15 @@ class World:
                 for uid, attempt in launch.tasks:
                     assert uid not in self.final, f"{uid} is launched again after its outcome"
                     assert uid not in self.cancel_logged, f"{uid} is launched again after it was cancelled"
-                    assert attempt == self.shadow.tasks[uid].attempt + 1, f"{uid}: attempt {attempt} is not the next one"
+                    assert (uid, attempt) not in self.launched, f"attempt {attempt} of {uid} is launched twice"
+                    self.launched.add((uid, attempt))
         elif isinstance(fact, facts.EndAsked) and fact.ending is Ending.CANCELLED:
             self.cancel_logged.update(fact.tasks)
+        elif isinstance(fact, facts.EndAsked) and fact.ending is Ending.TIMED_OUT:
+            for uid in fact.tasks:
+                execution = (uid, self.shadow.tasks[uid].attempt)
+                lasted = self.now - self.begun_at[execution]
+                assert lasted > self.client.tasks[uid].timeout_s - 1e-6, f"{execution} is out of time after {lasted} s"
         elif isinstance(fact, facts.Ended):
             for outcome in fact.outcomes:
                 assert outcome.task not in self.final, f"{outcome.task} has two outcomes in the log"
@@ -670,6 +707,7 @@ class World:
             assert not (told and self.endings[before] is Ending.DONE), f"{execution} begins, but {before} was done"
         assert template.restartable or len(earlier) <= template.retries, f"{uid} begins again: {earlier} ended {failed}"
         self.begun[execution] = process.name
+        self.begun_at[execution] = self.now
         earlier.append(execution)
         self.alive[uid] = execution
 
@@ -686,6 +724,9 @@ class World:
     def times_told(self) -> int:
         return 2 if not self.calm and self.random.random() < 0.1 else 1
 
+    def tells_again(self) -> bool:
+        return not self.calm and self.random.random() < 0.1
+
     def fate(self, is_function: bool) -> Ending:
         if self.random.random() < 0.75:
             return Ending.DONE
@@ -696,7 +737,7 @@ class World:
             return
         process = self.processes[name] = Process(self, name, beside)
         process.proof = self.random.random() < 0.8
-        if not self.calm and self.random.random() < self.mishaps:
+        if not self.calm and self.random.random() < self.runner_mishaps:
             process.die()
 
     def step(self) -> None:
@@ -717,24 +758,34 @@ class World:
             if chance.random() < 0.7:
                 client.durable = len(client.received)
         elif draw < 0.94:
-            self.now += chance.choice((0.001, 0.2, 1.0, 5.0, 70.0))
+            self.now += self.clock * chance.choice((0.001, 0.2, 1.0, 5.0, 70.0))
         elif draw < 0.95:
-            if chance.random() < 0.1:
+            if chance.random() < self.impatience:
                 client.end_pilot(chance.random() < 0.6)
-        elif chance.random() < 5 * self.mishaps:
-            self.mishap()
+        elif draw < 0.975:
+            if chance.random() < 5 * self.agent_mishaps:
+                self.trouble_agent()
+        elif chance.random() < 5 * self.runner_mishaps:
+            self.trouble_runners()
 
-    def mishap(self) -> None:
-        chance = self.random
-        what = chance.random()
-        living = [process for process in self.processes.values() if process.alive]
-        if what < 0.35:
+    def trouble_agent(self) -> None:
+        """The agent dies, or the client."""
+        if self.random.random() < 0.7:
             self.deaths += 1
             self.start_agent()
-        elif what < 0.5:
+        else:
             self.link_client()
-        elif living:
-            chance.choice(living).die()
+
+    def trouble_runners(self) -> None:
+        """A runner dies, or loses its connection."""
+        living = [process for process in self.processes.values() if process.alive]
+        if not living:
+            return
+        process = self.random.choice(living)
+        if self.random.random() < 0.7:
+            process.die()
+        elif process.connected:
+            self.executor.disconnect(process)
 
     def run_processes(self, everything: bool = False) -> None:
         chance = self.random
@@ -748,7 +799,7 @@ class World:
             for lane in process.ready():
                 if everything or chance.random() < 0.7:
                     process.begin(lane)
-            over = [execution for execution in process.running if everything or chance.random() < 0.5]
+            over = [execution for execution in process.running if everything or chance.random() < self.quickness]
             if over:
                 process.end(over)
 
@@ -812,6 +863,9 @@ class World:
             elif outcome.ending in (Ending.EXITED, Ending.RAISED, Ending.OUT_OF_MEMORY):
                 assert self.endings[execution] is outcome.ending
                 assert len(self.begins[uid]) <= 1 + template.retries or template.restartable
+            elif outcome.ending in (Ending.LOST, Ending.NODE_FAILED):
+                # A proof may have died with the agent that had it.
+                assert self.deaths or execution not in self.proven, f"{execution} is lost, but it never began"
             if self.deaths == 0 and not any(not process.alive for process in self.processes.values()):
                 assert outcome.ending is not Ending.LOST, f"{uid} is lost, but nothing was"
         assert sorted(self.endings) == sorted(self.begun), "something still runs"
@@ -830,13 +884,9 @@ class World:
 
 def walk(seed: int, length: int = 150) -> World:
     """Walk through one world; the error of a walk that fails names its seed."""
-    world = World(seed, length)
     try:
+        world = World(seed, length)
         world.walk()
     except Exception as error:
         raise AssertionError(f"the walk of seed {seed} failed; PILOTAGE_SEED={seed} replays it: {error!r}") from error
     return world
-
-
-def seeds(first: int, count: int) -> Iterator[int]:
-    yield from range(first, first + count)

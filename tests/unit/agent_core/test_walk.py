@@ -1,0 +1,268 @@
+"""Seeded random walks over the agent's core in a world of misfortunes, and faults planted to see that the walks bite.
+
+``PILOTAGE_SEED=7 pytest tests/unit/agent_core/test_walk.py -k lives`` replays the walk that a failure names.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import agent_world
+import msgspec
+import pytest
+from agent_world import walk
+
+from pilotage.core.agent import core as core_module
+from pilotage.core.agent import events, facts
+from pilotage.core.agent import state as state_module
+from pilotage.core.agent.core import AgentCore
+from pilotage.core.agent.state import AgentState, apply
+from pilotage.core.scheduling.scheduler import Scheduler
+from pilotage.model.outcome import Ending
+
+WALKS = 250
+BITES_WITHIN = 60
+
+SEEDS = [int(os.environ["PILOTAGE_SEED"])] if "PILOTAGE_SEED" in os.environ else range(WALKS)
+
+
+def test_every_task_lives_to_exactly_one_outcome_whatever_dies():
+    deaths = tasks = 0
+    for seed in SEEDS:
+        world = walk(seed)
+        deaths += world.deaths
+        tasks += len(world.client.tasks)
+    assert tasks
+    assert deaths > WALKS or len(SEEDS) == 1, "the walks are too peaceful"
+
+
+def test_a_long_walk():
+    world = walk(77_001, length=1500)
+    assert len(world.client.outcomes) == len(world.client.tasks) > 500
+
+
+def test_one_seed_is_one_log_under_any_hash_seed():
+    program = "from agent_world import walk; print([walk(seed).fingerprint() for seed in (1, 2, 3, 5, 8)])"
+    printed = set()
+    for hash_seed in ("0", "4711"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join([_here(), *sys.path])}
+        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+        printed.add(done.stdout)
+    assert len(printed) == 1
+
+
+def _here() -> str:
+    return str(Path(__file__).parent)
+
+
+# ------------------------------------------------------------------------------------------------------- planted faults
+
+
+def change_apply(patch: pytest.MonkeyPatch, kind: type, change: Callable[[AgentState, facts.Fact], None]) -> None:
+    """Fold facts of this kind in another way, live and in recovery."""
+
+    def faulty(state: AgentState, fact: facts.Fact) -> None:
+        (change if isinstance(fact, kind) else apply)(state, fact)
+
+    patch.setattr(core_module, "apply", faulty)
+    patch.setattr(agent_world, "apply", faulty)
+
+
+def change_event(patch: pytest.MonkeyPatch, method: str, change: Callable[[AgentCore, events.Event], events.Event]) -> None:
+    """Hand another event to a method of the core."""
+    original = getattr(AgentCore, method)
+    patch.setattr(AgentCore, method, lambda self, event: original(self, change(self, event)))
+
+
+def the_lane_is_not_left(patch):
+    def leave(state, uid):
+        task = state.tasks[uid]
+        task.lane, task.started = state_module.NO_LANE, 0.0
+        return task
+
+    patch.setattr(state_module, "_leave_lane", leave)
+
+
+def closed_lanes_are_not_released(patch):
+    patch.setattr(Scheduler, "release", lambda self, placement, request: None)
+
+
+def a_retry_ignores_the_cancel(patch):
+    def runs_again(self, task, ending):
+        template = self.state.templates[task.row.template]
+        return task.failures < template.retries or (template.restartable and ending in (Ending.LOST, Ending.NODE_FAILED))
+
+    patch.setattr(AgentCore, "_runs_again", runs_again)
+
+
+def retries_are_not_counted(patch):
+    def repeated(state, fact):
+        apply(state, fact)
+        for uid in fact.tasks:
+            state.tasks[uid].failures = 0
+
+    change_apply(patch, facts.Repeated, repeated)
+
+
+def a_reconnect_misses_nothing(patch):
+    def all_held(core, event):
+        held = [(uid, task.attempt) for uid, task in core.state.tasks.items() if task.lane]
+        return msgspec.structs.replace(event, holds=held)
+
+    change_event(patch, "_runner_reconciled", all_held)
+
+
+def an_attempt_is_numbered_again_after_a_return(patch):
+    def returned(state, fact):
+        apply(state, fact)
+        for uid in fact.tasks:
+            state.tasks[uid].attempt -= 1
+
+    change_apply(patch, facts.Returned, returned)
+
+
+def a_late_end_is_taken_for_one_of_the_present_attempt(patch):
+    def renamed(core, event):
+        tasks = core.state.tasks
+        ends = [
+            msgspec.structs.replace(end, attempt=tasks[end.task].attempt) if end.task in tasks else end for end in event.ends
+        ]
+        return msgspec.structs.replace(event, ends=ends, number=event.number + 1000)
+
+    change_event(patch, "_tasks_ended", renamed)
+
+
+def outcomes_are_numbered_twice(patch):
+    def numbered(state, fact):
+        state.undelivered[fact.number] = state.unsent[: fact.count]
+        state.numbered = fact.number
+        del state.unsent[: fact.count - 1]
+
+    change_apply(patch, facts.OutcomesNumbered, numbered)
+
+
+def outcomes_are_forgotten_before_they_are_delivered(patch):
+    original = AgentCore.handle
+
+    def handle(self, event):
+        if isinstance(event, events.OutcomesReceived):
+            event = msgspec.structs.replace(event, durable=self.state.numbered)
+        return original(self, event)
+
+    patch.setattr(AgentCore, "handle", handle)
+
+
+def a_task_cancelled_in_a_lane_is_lost_when_it_comes_back(patch):
+    original = AgentCore._finish
+
+    def finish(self, now, uids, ending, message):
+        if ending is not Ending.CANCELLED or self.state.ending is not None or self._facts[-1:] and isinstance(
+            self._facts[-1], facts.EndAsked
+        ):
+            original(self, now, uids, ending, message)
+
+    patch.setattr(AgentCore, "_finish", finish)
+
+
+def what_a_dead_runner_never_began_is_lost(patch):
+    change_event(patch, "_runner_lost", lambda core, event: msgspec.structs.replace(event, not_begun=[]))
+
+
+def what_is_about_to_be_launched_counts_as_handed_over(patch):
+    patch.setattr(AgentCore, "_not_handed_over", lambda self, runner: set())
+
+
+def a_message_without_effect_is_not_logged(patch):
+    original = AgentCore._end
+
+    def end(self, now, number, drain, state, reason):
+        if self.state.ending is None:
+            original(self, now, number, drain, state, reason)
+
+    patch.setattr(AgentCore, "_end", end)
+
+
+def a_cancelled_task_still_waits(patch):
+    patch.setattr(Scheduler, "withdraw", lambda self, task: True)
+
+
+def a_name_twice_in_a_cancel_counts_twice(patch):
+    def cancel(self, event):
+        known = [uid for uid, _ in event.tasks if uid in self.state.tasks]
+        self._end_tasks(event.time, event.number, known, Ending.CANCELLED, "cancelled by the user")
+
+    patch.setattr(AgentCore, "_cancel_requested", cancel)
+
+
+def recovery_takes_held_resources_for_free(patch):
+    patch.setattr(Scheduler, "occupy", lambda self, placement, request: None)
+
+
+def recovery_forgets_who_waits(patch):
+    original = AgentCore.recover
+
+    def recover(self, now):
+        enqueue, self._policy.enqueue = self._policy.enqueue, lambda task, group, now: None
+        original(self, now)
+        self._policy.enqueue = enqueue
+
+    patch.setattr(AgentCore, "recover", recover)
+
+
+def a_hello_is_not_noted(patch):
+    patch.setattr(AgentCore, "_runner_connected", lambda self, event: None)
+
+
+def an_alarm_rings_for_a_later_attempt(patch):
+    def runs(self, uid, attempt):
+        return uid in self.state.tasks and bool(self.state.tasks[uid].lane)
+
+    patch.setattr(AgentCore, "_runs", runs)
+
+
+def a_timeout_shields_from_the_cancel(patch):
+    original = AgentCore._end_tasks
+
+    def end_tasks(self, now, number, uids, ending, message):
+        original(self, now, number, [uid for uid in uids if self.state.tasks[uid].ending is None], ending, message)
+
+    patch.setattr(AgentCore, "_end_tasks", end_tasks)
+
+
+FAULTS = [
+    the_lane_is_not_left,
+    closed_lanes_are_not_released,
+    a_retry_ignores_the_cancel,
+    retries_are_not_counted,
+    a_reconnect_misses_nothing,
+    an_attempt_is_numbered_again_after_a_return,
+    a_late_end_is_taken_for_one_of_the_present_attempt,
+    outcomes_are_numbered_twice,
+    outcomes_are_forgotten_before_they_are_delivered,
+    a_task_cancelled_in_a_lane_is_lost_when_it_comes_back,
+    what_a_dead_runner_never_began_is_lost,
+    what_is_about_to_be_launched_counts_as_handed_over,
+    a_message_without_effect_is_not_logged,
+    a_cancelled_task_still_waits,
+    a_name_twice_in_a_cancel_counts_twice,
+    recovery_takes_held_resources_for_free,
+    recovery_forgets_who_waits,
+    a_hello_is_not_noted,
+    an_alarm_rings_for_a_later_attempt,
+    a_timeout_shields_from_the_cancel,
+]
+
+
+@pytest.mark.parametrize("plant", FAULTS, ids=lambda fault: fault.__name__)
+def test_the_walk_catches_a_planted_fault(plant, monkeypatch):
+    plant(monkeypatch)
+    for seed in range(BITES_WITHIN):
+        try:
+            walk(seed)
+        except AssertionError:
+            return
+    pytest.fail(f"{BITES_WITHIN} walks did not notice that {plant.__name__.replace('_', ' ')}")
