@@ -101,6 +101,7 @@ class Submissions:
                 pack_function=pack_function,
                 pack_arguments=pack_arguments,
                 pack_payload=self._session.blobs.pack,
+                pack_payloads=self._session.blobs.put_many,
                 uid_of=uid_of,
             )
             self._unsent.update(new)

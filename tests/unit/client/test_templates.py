@@ -55,6 +55,7 @@ class Submission:
             pack_function=self.pack_function,
             pack_arguments=lambda args, kwargs: pickle.dumps((tuple(args), dict(kwargs))),
             pack_payload=self.pack_payload,
+            pack_payloads=lambda packed: [self.pack_payload(one) for one in packed],
             uid_of=lambda description: TaskUid(description.uid or f"task.{next(self.uids)}"),
         )
 
