@@ -29,9 +29,9 @@ from pilotage.client.launcher import StartedPilot, tail_of_output
 from pilotage.client.pilot_link import PilotLink
 from pilotage.client.waiting import HasState, Waiter
 from pilotage.core.client import actions, events, facts
-from pilotage.core.client.core import ClientCore
+from pilotage.core.client.core import ClientCore, Decision
 from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord, apply
-from pilotage.errors import BackendError, PilotageError, SessionClosed, SessionForked, unreachable
+from pilotage.errors import BackendError, InvariantViolated, PilotageError, SessionClosed, SessionForked, unreachable
 from pilotage.log.lease import Lease
 from pilotage.log.reader import recover
 from pilotage.log.writer import LogWriter
@@ -134,7 +134,7 @@ class Engine:
             BackendError: the log cannot be written; the session has ended for this process.
         """
         self.check()
-        decision = self.core.handle(event)
+        decision = self._decide(event)
         new_facts, todo = decision.facts, decision.actions
         frames: list[tuple[PilotLink, bytes]] = []
         # Messages that a link takes at once are numbered in the same record, so they cost no write of their own.
@@ -146,13 +146,22 @@ class Engine:
         for action in todo:
             self._perform(action)
 
+    def _decide(self, event: events.Event) -> Decision:
+        try:
+            return self.core.handle(event)
+        except Exception as error:  # a bug has left the state half changed; the log is as it was before, and good to resume
+            self._fail(
+                f"a {type(event).__name__} led to {type(error).__name__}: {error}; Session.resume() goes on from the log"
+            )
+            raise InvariantViolated(self._failure) from error
+
     def _number(self, pilot: PilotUid, new_facts: list[facts.Fact]) -> list[tuple[PilotLink, bytes]]:
         link = self._links.get(pilot)
         frames: list[tuple[PilotLink, bytes]] = []
         record = self.core.state.pilots[pilot]
         while link is not None and record.outbox and link.may_number():
             number = link.outgoing.next_number
-            decision = self.core.handle(events.LinkOpened(pilot, number))
+            decision = self._decide(events.LinkOpened(pilot, number))
             new_facts += decision.facts
             frames.append((link, link.number(number, record.unacknowledged[number])))
         return frames

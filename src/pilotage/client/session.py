@@ -21,7 +21,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from typing_extensions import Self
 
 from pilotage.agent.settings import PilotSettings
 from pilotage.client.engine import Engine, recover_state
@@ -40,6 +39,8 @@ from pilotage.model.ids import SessionUid
 from pilotage.platforms import nodes_of, platform
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from pilotage.client.managers import Manager
 
 log = logging.getLogger("pilotage")

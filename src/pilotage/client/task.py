@@ -6,7 +6,6 @@ exist, and asking costs nothing. Results are opened when they are asked for.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Collection, Generator
 from concurrent.futures import Future
@@ -243,6 +242,8 @@ class Task(msgspec.Struct, eq=False, gc=False):
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait for the result in a coroutine; giving up the wait does not cancel the task."""
+        import asyncio  # slow to import, and seldom needed
+
         return asyncio.wrap_future(self.as_future()).__await__()
 
     # the whole
