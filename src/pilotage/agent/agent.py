@@ -338,6 +338,16 @@ def recover_state(folder: Path) -> tuple[AgentState, int]:
     return state, recovered.last
 
 
+def tasks_of_last_record(folder: Path) -> list[TaskUid]:
+    """Return the tasks that the last record of the log in ``folder`` names; none if a snapshot stands in its place."""
+    last: list[facts.Fact] = []
+    decoder = msgspec.msgpack.Decoder(list[facts.Fact])
+    for number, record in (recovered := recover(folder)).records:
+        if number == recovered.last:
+            last = decoder.decode(record)
+    return [uid for fact in last for uid in facts.tasks_named(fact)]
+
+
 def _drain(descriptor: int) -> None:
     try:
         while len(os.read(descriptor, 4096)) == 4096:

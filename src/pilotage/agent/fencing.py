@@ -18,7 +18,7 @@ from pilotage.agent.private_folder import private_folder, remove_private_folder
 from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, read_settings
 from pilotage.core.agent.aftermath import Aftermath, aftermath
 from pilotage.errors import BackendError, PilotageError
-from pilotage.executors.orphans import end_marked
+from pilotage.executors.orphans import end_orphans
 from pilotage.system.processes import is_alive
 from pilotage.wire.keys import read_connection
 
@@ -61,8 +61,7 @@ def fence(pilot_folder: Path, delivered: int) -> Aftermath:
             _signal(pid, number)
         if not _await_end(lambda: any(is_alive(*name) for name in runners), patience_s) and number == signal.SIGKILL:
             raise BackendError(f"pilot {settings.pilot}: runners of {pilot_folder} cannot be ended", transient=True)
-    held = [uid for uid, task in state.tasks.items() if task.lane]
-    if held and not end_marked(settings.pilot, held, TASKS_END_S):
+    if not end_orphans(settings.session, settings.pilot, (), TASKS_END_S):
         raise BackendError(f"pilot {settings.pilot}: processes of its tasks cannot be ended", transient=True)
     remove_private_folder(private_folder(pilot_folder))
     return aftermath(state, delivered)

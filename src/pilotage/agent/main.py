@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from pilotage.agent.agent import Agent, recover_state
+from pilotage.agent.agent import Agent, recover_state, tasks_of_last_record
 from pilotage.agent.client_link import ClientLink
 from pilotage.agent.private_folder import private_folder, remove_private_folder
 from pilotage.agent.result_blobs import ResultBlobs
@@ -21,10 +21,12 @@ from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, SETTINGS_FILE, 
 from pilotage.core.agent.core import AgentCore
 from pilotage.core.agent.state import AgentState
 from pilotage.core.scheduling.scheduler import Scheduler
+from pilotage.errors import PilotageError
 from pilotage.executors.base import Executor
 from pilotage.executors.local import LocalExecutor
 from pilotage.executors.simulated import SimulatedExecutor
-from pilotage.log.crashes import note_progress, note_start
+from pilotage.log.crashes import crashes_at, note_crash, note_progress, note_start
+from pilotage.log.reader import recover
 from pilotage.log.writer import LogWriter
 from pilotage.system.processes import boot_id, started_ticks
 from pilotage.wire.channel import AgentChannel, Role
@@ -33,6 +35,8 @@ from pilotage.wire.runner_settings import RunnerSettings, write_settings
 from pilotage.wire.unix import CLIENT_SOCKET, UnixAgentChannel
 
 STOP_GRACE_S = 5.0
+QUARANTINE_CRASHES = 2
+"""After so many crashes of agents at one record of the log the tasks that it names are ended."""
 _YOUNG_OBJECTS = 50_000
 
 
@@ -43,7 +47,11 @@ def main() -> None:
     gc.set_threshold(_YOUNG_OBJECTS, 50, 100)
     settings = read_settings(pilot_folder)
     folder = private_folder(pilot_folder)
-    run_agent(settings, folder, incarnation, ready)
+    try:
+        run_agent(settings, folder, incarnation, ready)
+    except BaseException:  # root of the process
+        _note_crash(pilot_folder / LOG_FOLDER)
+        raise
     remove_private_folder(folder)
     sys.stderr.flush()
     # Nothing is left to be cleaned up; the interpreter's own way out would take longer than the pilot's end.
@@ -61,6 +69,7 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: in
     core = AgentCore(policy, spawners=settings.spawners, deadline=deadline, state=state)
     if state is not None:
         core.recover(time.time())
+        _quarantine(core, log_folder)
     blobs = ResultBlobs(Path(settings.blob_folder))
     log = LogWriter.open(
         log_folder,
@@ -95,9 +104,28 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: in
 def _recover(log_folder: Path) -> AgentState | None:
     if not log_folder.exists():
         return None
-    state, last = recover_state(log_folder)
-    note_start(log_folder, last)
-    return state
+    note_start(log_folder, recover(log_folder).last)
+    return recover_state(log_folder)[0]
+
+
+def _quarantine(core: AgentCore, log_folder: Path) -> None:
+    """End the tasks that the log's last record names if agents died of it."""
+    last = recover(log_folder).last
+    crashes = crashes_at(log_folder, last)
+    if crashes < QUARANTINE_CRASHES:
+        return
+    message = (
+        f"quarantined: the agent crashed {crashes} times at record {last} of its log, which names this task; "
+        "agent.err in the pilot's folder says how. Submit the task again only if it is not the cause"
+    )
+    core.quarantine(time.time(), tasks_of_last_record(log_folder), message)
+
+
+def _note_crash(log_folder: Path) -> None:
+    try:
+        note_crash(log_folder, recover(log_folder).last)
+    except (PilotageError, OSError) as error:
+        sys.stderr.write(f"the crash could not be counted: {error}\n")
 
 
 def _executor(settings: PilotSettings, folder: Path, pilot_folder: Path, incarnation: int) -> Executor:
@@ -119,7 +147,7 @@ def _executor(settings: PilotSettings, folder: Path, pilot_folder: Path, incarna
             sorted(os.sched_getaffinity(0)) if settings.bind else [],
         ),
     )
-    return LocalExecutor(folder, settings.pilot, pilot_folder, incarnation)
+    return LocalExecutor(folder, settings.session, settings.pilot, pilot_folder, incarnation)
 
 
 def _listen(settings: PilotSettings, folder: Path, incarnation: int) -> tuple[list[AgentChannel], Connection]:

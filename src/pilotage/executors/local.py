@@ -1,9 +1,12 @@
 """Runs tasks on this node: executables by spawners, functions by workers that a spawner starts.
 
 The agent listens at a Unix socket in its private folder; each runner connects to it, and connects again when a new agent
-stands in for a dead one. What is sent to a runner that is not connected waits for it. A runner is lost when its process is
-gone, never because it is silent: its spawner tells (a worker), or the process table does (a spawner, or a worker whose
-spawner is lost as well).
+stands in for a dead one. What is sent to a runner that is not connected waits for it; until then it has not begun, and can be
+taken back at once. A hello is answered, and what waits is sent, only by the first ``flush`` after the turn that read it: when
+the agent has logged who the runner is. So a runner that the log does not name was handed nothing.
+
+A runner is lost when its process is gone, never because it is silent: its spawner tells (a worker), or the process table does
+(a spawner, or a worker whose spawner is lost as well).
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ import msgspec
 
 from pilotage.errors import InvariantViolated, unreachable
 from pilotage.executors.base import RunnerListener, RunnerProcess
-from pilotage.executors.orphans import end_marked
+from pilotage.executors.orphans import end_orphans
 from pilotage.executors.worker_calls import WorkerCalls
 from pilotage.model.execution import Execution, LaneTasks
-from pilotage.model.ids import PilotUid, RunnerId, TemplateId
+from pilotage.model.ids import PilotUid, RunnerId, SessionUid, TemplateId
 from pilotage.model.outcome import Ending
 from pilotage.model.workload import Template
 from pilotage.system.processes import is_alive
@@ -52,6 +55,7 @@ class _Runner:
         self.name = name
         self.beside = beside
         self.hello_by: float | None = deadline
+        self.greeted = False
         self.pid = 0
         self.started_ticks = 0
         self.boot_id = ""
@@ -60,7 +64,7 @@ class _Runner:
         self.connection: socket.socket | None = None
         self.reader: FrameReader | None = None
         self.writer: FrameWriter | None = None
-        self.waiting: list[bytes] = []
+        self.waiting: list[wire.ToRunner] = []
         self.unsent: dict[Execution, None] = {}
         """What waits in ``waiting``: nobody has begun it."""
         self.templates: set[TemplateId] = set()
@@ -76,21 +80,42 @@ class _Runner:
         return self.beside is not None
 
     def send(self, message: wire.ToRunner) -> None:
-        frame = _encode(message)
         if self.writer is None:
-            self.waiting.append(frame)
+            self.waiting.append(message)
         else:
-            self.writer.write(frame)
+            self.writer.write(_encode(message))
+
+    def take_back(self, executions: Sequence[Execution]) -> list[Execution]:
+        """Return those of the executions that wait to be sent, and send them no more."""
+        back = [execution for execution in executions if execution in self.unsent]
+        for execution in back:
+            del self.unsent[execution]
+            self.holds.pop(execution, None)
+        if back:
+            self.waiting = [self._without(message, frozenset(back)) for message in self.waiting]
+        return back
+
+    @staticmethod
+    def _without(message: wire.ToRunner, executions: frozenset[Execution]) -> wire.ToRunner:
+        if not isinstance(message, wire.Launch):
+            return message
+        lanes = []
+        for lane in message.lanes:
+            tasks = [(attempt, row) for attempt, row in lane.tasks if (row.uid, attempt) not in executions]
+            if tasks:
+                lanes.append(LaneTasks(lane.lane, lane.placement, tasks))
+        return wire.Launch(lanes)
 
 
 class LocalExecutor:
-    """The ``Executor`` of this node. ``folder`` is the agent's private folder, ``pilot`` names whose tasks these are.
+    """The ``Executor`` of this node. ``folder`` is the agent's private folder; ``session`` and ``pilot`` name the tasks' owner.
 
     ``log_folder`` takes what runners print before they open files of their own.
     """
 
-    def __init__(self, folder: Path, pilot: PilotUid, log_folder: Path, incarnation: int) -> None:
+    def __init__(self, folder: Path, session: SessionUid, pilot: PilotUid, log_folder: Path, incarnation: int) -> None:
         self._folder = folder
+        self._session = session
         self._pilot = pilot
         self._log_folder = log_folder
         self._incarnation = incarnation
@@ -100,6 +125,14 @@ class LocalExecutor:
         self._by_descriptor: dict[int, _Runner] = {}
         self._to_flush: set[RunnerId] = set()
         self._stuck: set[int] = set()
+        self._welcomed: set[RunnerId] = set()
+        """Runners whose hello is not logged yet."""
+        self._expected: dict[RunnerId, None] = {}
+        """Runners that are to say hello, or whose connection broke: their processes are looked after."""
+        self._calling: dict[RunnerId, None] = {}
+        """Workers that hold calls."""
+        self._taken_back: dict[RunnerId, list[Execution]] = {}
+        """What was never sent and is to be told as returned."""
         self._dying: dict[RunnerId, None] = {}
         self._recalls: list[tuple[float, RunnerId, tuple[Execution, ...], bool]] = []
         self._look_at = 0.0
@@ -123,6 +156,7 @@ class LocalExecutor:
             runner.pid, runner.started_ticks, runner.boot_id = process.pid, process.started_ticks, process.boot_id
             runner.released = process.released
             runner.doubtful = True
+            self._expected[name] = None
 
     def fileno(self) -> int:
         """Return the descriptor to poll for reading."""
@@ -130,20 +164,23 @@ class LocalExecutor:
 
     def next_deadline(self) -> float | None:
         """Return when ``turn`` is due without anything arriving."""
-        if self._dying:
+        if self._dying or self._taken_back or self._to_flush:
             return 0.0
-        times = [due for due, _, _, _ in self._recalls[:1]]
-        times += [runner.hello_by for runner in self._runners.values() if runner.hello_by is not None]
-        if any(runner.pid and (runner.doubtful or runner.hello_by is not None) for runner in self._runners.values()):
-            times.append(self._look_at)
-        if any(runner.calls for runner in self._runners.values()):
-            times.append(self._long_look_at)
-        return min(times, default=None)
+        due = self._recalls[0][0] if self._recalls else None
+        if self._expected and (due is None or self._look_at < due):
+            due = self._look_at
+        if self._calling and (due is None or self._long_look_at < due):
+            due = self._long_look_at
+        return due
 
     def turn(self, now: float) -> None:
         """Take in what has arrived, look after doubtful runners, and send what is queued."""
+        self._welcomed.clear()
         for name in list(self._dying):
             self._lose(self._runners[name])
+        taken_back, self._taken_back = self._taken_back, {}
+        for name, executions in taken_back.items():
+            self._told.tasks_returned(name, executions)
         for descriptor, mask in self._epoll.poll(0):
             if descriptor == self._server.fileno():
                 self._accept()
@@ -156,17 +193,21 @@ class LocalExecutor:
                 if mask & ~select.EPOLLOUT:
                     self._read(runner)
         self._finish_recalls(now)
-        if now >= self._look_at:
+        if self._expected and now >= self._look_at:
             self._look_at = now + _LOOK_S
             self._look_after(now)
-        if now >= self._long_look_at:
+        if self._calling and now >= self._long_look_at:
             self._long_look_at = now + _LONG_CALL_LOOK_S
             self._look_at_calls(now)
-        self.flush()
+        self._flush(self._to_flush - self._welcomed)
 
     def flush(self) -> None:
-        """Send what is queued, as much as the sockets take."""
-        for name in self._to_flush:
+        """Send what is queued, as much as the sockets take. What was told in the last turn must be in the log."""
+        self._flush(self._to_flush)
+
+    def _flush(self, names: set[RunnerId]) -> None:
+        self._to_flush = self._to_flush - names
+        for name in names:
             runner = self._runners.get(name)
             if runner is None or runner.writer is None or runner.connection is None:
                 continue
@@ -179,41 +220,51 @@ class LocalExecutor:
             if empty == (descriptor in self._stuck):
                 self._epoll.modify(descriptor, select.EPOLLIN if empty else select.EPOLLIN | select.EPOLLOUT)
                 (self._stuck.discard if empty else self._stuck.add)(descriptor)
-        self._to_flush.clear()
 
     def start_runner(self, runner: RunnerId, beside: RunnerId | None, environment: Mapping[str, str]) -> None:
         """Start a spawner as our child, or have a spawner start a worker."""
-        self._runners[runner] = _Runner(runner, beside, time.time() + _START_S)
+        record = self._runners[runner] = _Runner(runner, beside, time.time() + _START_S)
+        self._expected[runner] = None
         if beside is not None:
-            self._send(beside, wire.StartWorker(runner, dict(environment)))
+            if beside in self._runners and beside not in self._dying:
+                self._send(beside, wire.StartWorker(runner, dict(environment)))
+            else:
+                record.gone = f"the function worker {runner} was not started: its spawner {beside} was lost"
+                self._doom(record)
             return
         output = str(self._log_folder / f"{runner}.err")
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         command = python_command("pilotage.spawner.main", str(self._folder), runner)
-        self._runners[runner].pid = os.posix_spawn(
-            command[0],
-            command,
-            os.environ,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, output, flags, 0o600),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-            setsid=True,
-        )
+        try:
+            record.pid = os.posix_spawn(
+                command[0],
+                command,
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, output, flags, 0o600),
+                    (os.POSIX_SPAWN_DUP2, 1, 2),
+                ],
+                setsid=True,
+            )
+        except OSError as error:
+            record.gone = f"the spawner {runner} could not be started: {error.strerror}"
+            self._doom(record)
 
     def stop_runner(self, runner: RunnerId) -> None:
         """Let an idle runner exit, and forget it."""
         self._send(runner, wire.StopRunner(0.0))
         self.flush()
-        record = self._runners.pop(runner, None)
-        self._dying.pop(runner, None)
+        record = self._runners.get(runner)
         if record is not None:
-            self._close(record)
+            self._forget(record)
 
     def launch(self, runner: RunnerId, lanes: Sequence[LaneTasks], templates: Mapping[TemplateId, Template]) -> None:
         """Send tasks to their runner, and the templates that it has not seen."""
-        record = self._runners[runner]  # a lost runner is told of in a turn, and so before anything is launched on it again
+        record = self._runners.get(runner)
+        if record is None:
+            # It was told as lost in the turn in which these were launched: the agent knows that they did not get there.
+            return
         executions = [(row.uid, attempt) for lane in lanes for attempt, row in lane.tasks]
         new = {row.template for lane in lanes for _, row in lane.tasks} - record.templates
         if new:
@@ -224,6 +275,7 @@ class LocalExecutor:
             record.unsent.update(dict.fromkeys(executions))
         elif record.calls is not None:
             record.calls.launched(executions)
+            self._calling[runner] = None
         record.send(wire.Launch(list(lanes)))
         self._to_flush.add(runner)
 
@@ -232,8 +284,10 @@ class LocalExecutor:
         record = self._runners.get(runner)
         if record is None:
             return
+        self._take_back(record, executions)
         if not record.is_worker:
-            self._send(runner, wire.RecallTasks(list(executions)))
+            if record.connection is not None:
+                self._send(runner, wire.RecallTasks(list(executions)))
         elif record.calls is not None and record.calls.ask_back(executions):
             self._recalls.append((time.time() + _RECALL_S, runner, tuple(executions), False))
 
@@ -242,14 +296,16 @@ class LocalExecutor:
         record = self._runners.get(runner)
         if record is None:
             return
+        self._take_back(record, executions)
         if not record.is_worker:
             self._send(runner, wire.EndTasks(list(executions), ending, message))
-        elif record.calls is not None:
-            if record.calls.ask_back(executions):
-                self._recalls.append((time.time() + _RECALL_S, runner, tuple(executions), True))
-        else:
-            # Not up yet: nothing has begun. What was sent to it in vain is passed over by name.
-            self._send(runner, wire.RecallTasks(list(executions)))
+        elif record.calls is not None and record.calls.ask_back(executions):
+            self._recalls.append((time.time() + _RECALL_S, runner, tuple(executions), True))
+
+    def _take_back(self, record: _Runner, executions: Sequence[Execution]) -> None:
+        back = record.take_back(executions) if record.unsent else []
+        if back:
+            self._taken_back.setdefault(record.name, []).extend(back)
 
     def release(self, runner: RunnerId, through: int) -> None:
         """Let the runner forget, and see whether it has now told everything it had kept."""
@@ -271,9 +327,11 @@ class LocalExecutor:
         while mine and time.monotonic() < until:
             mine = [runner for runner in mine if not self._is_gone(runner)]
             if mine:
-                self._epoll.poll(0.005)
+                self._read_last_words()
         for runner in mine:
             self._kill(runner)
+        if mine:
+            end_orphans(self._session, self._pilot, (), _ORPHANS_S)
         for runner in self._runners.values():
             self._close(runner)
         for connection, _ in self._strangers.values():
@@ -281,6 +339,19 @@ class LocalExecutor:
         self._server.close()
         (self._folder / AGENT_SOCKET).unlink(missing_ok=True)
         self._epoll.close()
+
+    def _read_last_words(self) -> None:
+        """Let nobody who is about to exit wait for us to read."""
+        for descriptor, mask in self._epoll.poll(0.005):
+            runner = self._by_descriptor.get(descriptor)
+            if runner is None or runner.reader is None:
+                continue
+            if mask & select.EPOLLOUT:
+                self._flush({runner.name})
+            try:
+                runner.reader.read()
+            except Disconnected:
+                self._forget_connection(runner)
 
     # --------------------------------------------------------------------------------------------------------- connections
 
@@ -320,7 +391,11 @@ class LocalExecutor:
         if not frames:
             return
         del self._strangers[descriptor]
-        hello = _decode(frames[0])
+        try:
+            hello = _decode(frames[0])
+        except msgspec.DecodeError:
+            connection.close()
+            return
         runner = self._runners.get(hello.runner) if isinstance(hello, wire.RunnerHello) else None
         if runner is None or not isinstance(hello, wire.RunnerHello) or (runner.pid and runner.pid != hello.pid):
             # Nobody we wait for: a runner that was given up, or one of another pilot's life.
@@ -329,34 +404,43 @@ class LocalExecutor:
             writer.flush()
             connection.close()
             return
+        if runner.name in self._dying:
+            # Its last hello, which numbers its calls anew: that is what its progress counts.
+            if runner.is_worker:
+                self._number_calls(runner, hello)
+            connection.close()
+            return
         self._welcome(runner, connection, reader, hello)
-        for frame in frames[1:]:
-            self._take(runner, _decode(frame))
+        self._take_all(runner, frames[1:])
+
+    def _number_calls(self, runner: _Runner, hello: wire.RunnerHello) -> None:
+        if runner.calls is not None:
+            runner.calls.close()
+        runner.calls = WorkerCalls(self._folder, runner.name, hello.holds)
+        self._calling[runner.name] = None
 
     def _welcome(self, runner: _Runner, connection: socket.socket, reader: FrameReader, hello: wire.RunnerHello) -> None:
-        again = runner.connection is not None
         if runner.connection is not None:
             self._forget_connection(runner)
         runner.connection, runner.reader, runner.writer = connection, reader, FrameWriter(connection)
         runner.pid, runner.started_ticks, runner.boot_id = hello.pid, hello.started_ticks, hello.boot_id
-        runner.hello_by, runner.doubtful, runner.gone = None, False, ""
+        runner.hello_by, runner.doubtful, runner.greeted = None, False, True
+        self._expected.pop(runner.name, None)
         self._by_descriptor[connection.fileno()] = runner
         runner.holds = dict.fromkeys(hello.holds)
-        runner.templates = runner.templates if not again else set()
         if runner.is_worker:
-            if runner.calls is not None:
-                runner.calls.close()
-            runner.calls = WorkerCalls(self._folder, runner.name, hello.holds)
+            self._number_calls(runner, hello)
         runner.reconcile_at = hello.sent
         runner.writer.write(_encode(wire.Welcome(self._incarnation, runner.released)))
         waiting, runner.waiting = runner.waiting, []
-        for frame in waiting:
-            runner.writer.write(frame)
+        for message in waiting:
+            runner.writer.write(_encode(message))
         runner.holds.update(runner.unsent)
         if runner.calls is not None:
             runner.calls.launched(runner.unsent)
         runner.unsent.clear()
         self._to_flush.add(runner.name)
+        self._welcomed.add(runner.name)
         self._told.runner_connected(runner.name, runner.pid, runner.started_ticks, runner.boot_id)
         self._reconcile(runner)
 
@@ -372,8 +456,17 @@ class LocalExecutor:
         except Disconnected:
             self._disconnect(runner)
             return
+        self._take_all(runner, frames)
+
+    def _take_all(self, runner: _Runner, frames: list[bytes]) -> None:
         for frame in frames:
-            self._take(runner, _decode(frame))
+            try:
+                message = _decode(frame)
+            except msgspec.DecodeError:
+                # A function wrote to a descriptor that is not its own. The next hello sets both sides straight.
+                self._disconnect(runner)
+                return
+            self._take(runner, message)
 
     def _take(self, runner: _Runner, message: wire.FromRunner) -> None:
         match message:
@@ -402,10 +495,13 @@ class LocalExecutor:
             runner.holds.pop(execution, None)
         if runner.calls is not None:
             runner.calls.over(executions)
+            if not runner.calls:
+                self._calling.pop(runner.name, None)
 
     def _disconnect(self, runner: _Runner) -> None:
         self._forget_connection(runner)
         runner.doubtful = True
+        self._expected[runner.name] = None
         self._look_at = 0.0
 
     def _drain(self, runner: _Runner) -> None:
@@ -418,15 +514,22 @@ class LocalExecutor:
                 return
             if not frames:
                 return
-            for frame in frames:
-                self._take(runner, _decode(frame))
+            self._take_all(runner, frames)
 
     def _forget_connection(self, runner: _Runner) -> None:
         if runner.connection is not None:
             self._by_descriptor.pop(runner.connection.fileno(), None)
             self._stuck.discard(runner.connection.fileno())
             runner.connection.close()
+            # What was on its way may not have arrived.
+            runner.templates.clear()
         runner.connection, runner.reader, runner.writer = None, None, None
+
+    def _forget(self, runner: _Runner) -> None:
+        self._close(runner)
+        del self._runners[runner.name]
+        for names in (self._dying, self._expected, self._calling, self._taken_back):
+            names.pop(runner.name, None)
 
     def _close(self, runner: _Runner) -> None:
         self._forget_connection(runner)
@@ -437,9 +540,10 @@ class LocalExecutor:
     # --------------------------------------------------------------------------------------------------------- lost runners
 
     def _look_after(self, now: float) -> None:
-        for runner in list(self._runners.values()):
+        for runner in [self._runners[name] for name in self._expected]:
             if runner.hello_by is not None and now >= runner.hello_by:
-                runner.gone = f"{runner.name} did not come up; see {runner.name}.err in {self._log_folder}"
+                if not runner.greeted and not runner.gone:
+                    runner.gone = f"{runner.name} did not come up; see {runner.name}.err in {self._log_folder}"
                 self._kill(runner)
                 self._doom(runner)
             elif (runner.doubtful or runner.hello_by is not None) and runner.pid and self._is_gone(runner):
@@ -476,12 +580,12 @@ class LocalExecutor:
         self._drain(runner)
         self._forget_connection(runner)
         runner.hello_by, runner.doubtful = None, False
+        self._expected.pop(runner.name, None)
         self._dying[runner.name] = None
 
     def _lose(self, runner: _Runner) -> None:
         """End what a lost runner left running, and tell."""
         name = runner.name
-        del self._dying[name]
         running, not_begun = None, list(runner.unsent)
         if runner.calls is not None:
             running = runner.calls.running()
@@ -492,11 +596,21 @@ class LocalExecutor:
             if runner.exit_code is not None:
                 how = f"was killed by signal {-runner.exit_code}" if runner.exit_code < 0 else f"exited with {runner.exit_code}"
             runner.gone = f"the {what} {name} {how}"
-        if not runner.is_worker:
-            end_marked(self._pilot, [task for task, _ in runner.holds], _ORPHANS_S)
-        self._close(runner)
-        del self._runners[name]
+        not_begun += self._taken_back.pop(name, [])
+        self._forget(runner)
+        if not self._is_looked_after(runner):
+            # Also when nothing is known of what it held: it may have died together with the last agent.
+            end_orphans(self._session, self._pilot, {other.pid for other in self._runners.values() if other.pid}, _ORPHANS_S)
+        for other in list(self._runners.values()):
+            if other.beside == name and not other.greeted and not other.pid:
+                other.gone = f"the function worker {other.name} was not started: its spawner {name} was lost"
+                self._doom(other)
         self._told.runner_lost(name, runner.gone, runner.exit_code, running, not_begun)
+
+    def _is_looked_after(self, runner: _Runner) -> bool:
+        """Tell whether a living spawner ends what the runner leaves behind."""
+        beside = self._runners.get(runner.beside) if runner.beside is not None else None
+        return beside is not None and beside.connection is not None
 
     # ------------------------------------------------------------------------------------------------------------- calls
 
@@ -507,24 +621,20 @@ class LocalExecutor:
             if runner is None or runner.calls is None:
                 continue
             back = runner.calls.taken_back()
-            for execution in back:
-                runner.holds.pop(execution, None)
+            self._over(runner, back)
             if back:
                 self._told.tasks_returned(name, back)
             if end and runner.calls.running() in executions:
                 self._end_worker(runner)
 
     def _end_worker(self, runner: _Runner) -> None:
-        beside = self._runners.get(runner.beside) if runner.beside is not None else None
-        if beside is not None and beside.connection is not None:
-            self._send(beside.name, wire.EndWorker(runner.name))
+        if runner.beside is not None and self._is_looked_after(runner):
+            self._send(runner.beside, wire.EndWorker(runner.name))
         else:
             self._kill(runner)
 
     def _look_at_calls(self, now: float) -> None:
-        for runner in list(self._runners.values()):
-            if runner.calls is None or not runner.calls:
-                continue
-            execution = runner.calls.long_running()
+        for runner in [self._runners[name] for name in self._calling]:
+            execution = runner.calls.long_running() if runner.calls is not None else None
             if execution is not None:
                 self._told.tasks_started(runner.name, [(*execution, now)])

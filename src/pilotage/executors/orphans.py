@@ -1,7 +1,9 @@
-"""Ending what a dead spawner has left running.
+"""Ending what dead runners have left running.
 
-Each process of a task carries the task's and the pilot's uid in its environment, which its children inherit even through
-``setsid`` and double forks. That marker, read from ``/proc``, finds them; the start time keeps a reused pid from being hit.
+Each process of a task or of a function worker carries the uids of its session and pilot in its environment, which its children
+inherit even through ``setsid`` and double forks. That marker, read from ``/proc``, finds them. A living spawner is the
+subreaper of all that it started, so what descends from a living runner has somebody who looks after it; the rest are orphans.
+The start time keeps a reused pid from being hit.
 """
 
 from __future__ import annotations
@@ -11,17 +13,20 @@ import signal
 import time
 from collections.abc import Collection
 
-from pilotage.model.ids import PilotUid, TaskUid
+from pilotage.model.ids import PilotUid, SessionUid
 from pilotage.system.processes import started_ticks
 
 _SCAN_PAUSE_S = 0.02
+_OWNERS = (b"PILOTAGE_TASK_ID=", b"PILOTAGE_WORKER_ID=")
 
 
-def marked_processes(pilot: PilotUid, tasks: Collection[TaskUid]) -> dict[int, int]:
-    """Return the processes of these tasks of the pilot, as ``{pid: started_ticks}``."""
-    pilot_mark = f"PILOTAGE_PILOT_ID={pilot}".encode()
+def orphans(session: SessionUid, pilot: PilotUid, runners: Collection[int]) -> dict[int, int]:
+    """Return the processes of the pilot's tasks and workers that neither are nor descend from ``runners`` (process ids).
+
+    The result maps process ids to their start times in clock ticks. Zombies are left out: they run no more.
+    """
+    marks = {f"PILOTAGE_SESSION_ID={session}".encode(), f"PILOTAGE_PILOT_ID={pilot}".encode()}
     found = {}
-    wanted = {f"PILOTAGE_TASK_ID={task}".encode() for task in tasks}
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
@@ -30,20 +35,18 @@ def marked_processes(pilot: PilotUid, tasks: Collection[TaskUid]) -> dict[int, i
                 variables = file.read().split(b"\0")
         except OSError:
             continue
-        if pilot_mark in variables and not wanted.isdisjoint(variables):
-            ticks = started_ticks(int(entry))
-            if ticks is not None:
-                found[int(entry)] = ticks
+        if not marks.issubset(variables) or not any(variable.startswith(_OWNERS) for variable in variables):
+            continue
+        ticks = started_ticks(int(entry))
+        if ticks is not None and not _descends(int(entry), runners):
+            found[int(entry)] = ticks
     return found
 
 
-def end_marked(pilot: PilotUid, tasks: Collection[TaskUid], deadline_s: float) -> bool:
-    """Kill all processes of these tasks; return True when none is left, False when the deadline came first."""
+def end_orphans(session: SessionUid, pilot: PilotUid, runners: Collection[int], deadline_s: float) -> bool:
+    """Kill all ``orphans``; return True when none is left, False when the deadline (in seconds from now) came first."""
     until = time.monotonic() + deadline_s
-    while tasks:
-        found = marked_processes(pilot, tasks)
-        if not found:
-            return True
+    while found := orphans(session, pilot, runners):
         for pid, ticks in found.items():
             if started_ticks(pid) == ticks:
                 try:
@@ -54,3 +57,16 @@ def end_marked(pilot: PilotUid, tasks: Collection[TaskUid], deadline_s: float) -
             return False
         time.sleep(_SCAN_PAUSE_S)
     return True
+
+
+def _descends(pid: int, ancestors: Collection[int]) -> bool:
+    while pid > 1:
+        if pid in ancestors:
+            return True
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                stat = file.read()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        pid = int(stat[stat.rindex(")") + 2 :].split()[1])
+    return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pilotage.log.crashes import note_progress, note_start
+from pilotage.log.crashes import crashes_at, note_crash, note_progress, note_start
 
 
 def test_starts_in_a_row_at_one_record_are_counted(tmp_path: Path) -> None:
@@ -27,3 +27,16 @@ def test_a_damaged_count_is_no_count(tmp_path: Path) -> None:
     for content in (b"", b"\0" * 20, path.read_bytes()[:-3]):
         path.write_bytes(content)
         assert note_start(tmp_path, 5) == 1
+
+
+def test_crashes_are_counted_apart_from_starts_that_were_killed(tmp_path: Path) -> None:
+    note_start(tmp_path, 5)
+    note_crash(tmp_path, 9)
+    assert [crashes_at(tmp_path, 5), crashes_at(tmp_path, 9)] == [0, 1]
+    assert note_start(tmp_path, 9) == 1
+    assert note_start(tmp_path, 9) == 2
+    note_crash(tmp_path, 9)
+    assert note_start(tmp_path, 9) == 3
+    assert crashes_at(tmp_path, 9) == 2
+    note_progress(tmp_path)
+    assert crashes_at(tmp_path, 9) == 0

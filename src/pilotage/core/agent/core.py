@@ -21,7 +21,7 @@ import msgspec
 
 from pilotage.core.agent import actions, events, facts
 from pilotage.core.agent.lanes import EXECUTABLE, HORIZON_S, Pace, group_of
-from pilotage.core.agent.runners import SPAWNER_FAILURES, RunnerPool
+from pilotage.core.agent.runners import SPAWNER_FAILURES, WORKER_FAILURES, RunnerPool
 from pilotage.core.agent.state import AgentState, TaskRecord, apply
 from pilotage.core.scheduling.policy import GroupKey, Policy
 from pilotage.errors import unreachable
@@ -68,6 +68,8 @@ class AgentCore:
         self._paces: dict[GroupKey, Pace] = {}
         self._alarms: list[tuple[float, TaskUid, Attempt]] = []
         self._stalls: list[tuple[float, TaskUid, Attempt]] = []
+        self._recalled: set[LaneId] = set()
+        """Lanes of which tasks were asked back."""
         self._more_to_place = False
         self._in_hand: list[actions.LaunchTasks] = []
         self._facts: list[facts.Fact] = []
@@ -93,6 +95,7 @@ class AgentCore:
             case events.TasksStarted():
                 self._tasks_started(event)
             case events.TasksReturned():
+                self._note_unwilling(event)
                 self._tasks_returned(now, event.executions)
             case events.CancelRequested():
                 self._cancel_requested(event)
@@ -136,7 +139,7 @@ class AgentCore:
                 self._set_alarm(uid, task)
 
     def quarantine(self, now: float, uids: Iterable[TaskUid], message: str) -> None:
-        """End these tasks as lost, whatever they do. Call it between ``recover`` and ``start``, whose step has what comes of it."""
+        """End these tasks as lost, whatever they do. Call it after ``recover``; what comes of it is part of the next step."""
         self._end_tasks(now, 0, [uid for uid in dict.fromkeys(uids) if uid in self.state.tasks], Ending.LOST, message)
 
     def next_deadline(self) -> float | None:
@@ -177,7 +180,7 @@ class AgentCore:
     def told(self) -> bool:
         """Whether the client has on disk that the pilot ended, and all before."""
         state = self.state
-        return 0 < state.ended and not state.unsent and state.delivered == state.numbered
+        return state.ended > 0 and not state.unsent and state.delivered == state.numbered
 
     def summary(self) -> dict[str, str | int | float | list[str]]:
         """Return counts for reports: tasks by what becomes of them, lanes, runners, what the policy says of free resources."""
@@ -398,6 +401,14 @@ class AgentCore:
         for uid in uids:
             self._policy.enqueue(uid, self._group(self.state.tasks[uid].row.template), now)
 
+    def _note_unwilling(self, event: events.TasksReturned) -> None:
+        """A spawner that gives back what nobody asked for is about to end: it would give back all that it is handed."""
+        for uid, attempt in event.executions:
+            task = self.state.tasks.get(uid)
+            if task is not None and self._runs(uid, attempt) and task.ending is None and task.lane not in self._recalled:
+                self._pool.shun(event.runner)
+                return
+
     def _tasks_returned(self, now: float, executions: list[Execution]) -> None:
         tasks, lanes = self.state.tasks, self.state.lanes
         uids = [uid for uid, attempt in dict.fromkeys(executions) if self._runs(uid, attempt)]
@@ -419,8 +430,7 @@ class AgentCore:
         if record is None:
             self._actions.append(actions.StopRunner(event.runner))
             return
-        if record.beside is None:
-            self._pool.failures = 0
+        self._pool.note_success(event.runner)
         if record.pid != event.pid or record.started_ticks != event.started_ticks:
             self._emit(facts.RunnerIdentified(event.time, event.runner, event.pid, event.started_ticks, event.boot_id))
 
@@ -460,31 +470,38 @@ class AgentCore:
         record = self.state.runners.get(event.runner)
         if record is None:
             return
-        not_begun = [*event.not_begun, *self._not_handed_over(event.runner)]
-        if not record.pid:
+        came_up = bool(record.pid)
+        failures = 0 if came_up else self._pool.note_failure(event.runner)
+        held = [
+            (uid, self.state.tasks[uid].attempt)
+            for lane_id in self._pool.lanes_of(event.runner)
+            for uid in self.state.lanes[lane_id].tasks
+        ]
+        if record.beside is not None and failures >= WORKER_FAILURES:
+            # No worker comes up: to wait for one would be to wait for ever.
+            not_begun = []
+        elif came_up:
+            not_begun = list(dict.fromkeys([*event.not_begun, *self._not_handed_over(event.runner)]))
+        else:
             # It never said hello, before which nothing is handed over.
-            lanes = [self.state.lanes[lane_id] for lane_id in self._pool.lanes_of(event.runner)]
-            not_begun = [(uid, self.state.tasks[uid].attempt) for lane in lanes for uid in lane.tasks]
-        self._tasks_returned(event.time, list(dict.fromkeys(not_begun)))
-        ends = []
-        for lane_id in self._pool.lanes_of(event.runner):
-            for uid in self.state.lanes[lane_id].tasks:
-                ends.append(self._lost_end(uid, event))
+            not_begun = held
+        self._tasks_returned(event.time, not_begun)
+        ends = [self._lost_end(uid, event, came_up) for uid, attempt in held if self._runs(uid, attempt)]
         if ends:
             self._take_ends(event.time, event.runner, 0, ends)
         self._pool.remove(event.runner)
         self._emit(facts.RunnerRemoved(event.time, event.runner, event.reason))
-        if record.beside is None and not record.pid:
-            self._pool.failures += 1
-            if self._pool.failures >= SPAWNER_FAILURES:
-                self._end(event.time, 0, False, FAILED, f"{SPAWNER_FAILURES} spawners in a row did not come up: {event.reason}")
+        if record.beside is None and failures >= SPAWNER_FAILURES:
+            self._end(event.time, 0, False, FAILED, f"{SPAWNER_FAILURES} spawners in a row did not come up: {event.reason}")
 
-    def _lost_end(self, uid: TaskUid, event: events.RunnerLost) -> AttemptEnd:
+    def _lost_end(self, uid: TaskUid, event: events.RunnerLost, came_up: bool) -> AttemptEnd:
         task = self.state.tasks[uid]
         running = event.running == (uid, task.attempt)
         ending, message, exit_code = Ending.LOST, f"{event.reason}; it may have run", None
         if task.ending is not None:
             ending, message = task.ending, task.ending_message
+        elif not came_up:
+            ending, message = Ending.LAUNCH_FAILED, event.reason
         elif running:
             exit_code = event.exit_code
             ending = Ending.SIGNALLED if exit_code is not None and exit_code < 0 else Ending.EXITED
@@ -530,6 +547,7 @@ class AgentCore:
             behind = [(other, tasks[other].attempt) for other in lane.tasks if other != uid]
             if behind:
                 self._pace(self._group(lane.template)).note(HORIZON_S, 1)
+                self._recalled.add(tasks[uid].lane)
                 self._actions.append(actions.RecallTasks(lane.runner, behind))
 
     # ------------------------------------------------------------------------------------------------------------ dispatch
@@ -568,6 +586,7 @@ class AgentCore:
             lane = self.state.lanes[lane_id]
             group = self._group(lane.template)
             self._policy.release(lane.placement, group.request)
+            self._recalled.discard(lane_id)
             pace = self._paces[group]
             pace.lanes.discard(lane_id)
             if not pace.lanes and len(self._paces) > PACES_KEPT:

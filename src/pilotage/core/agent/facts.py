@@ -150,6 +150,23 @@ class PilotEnded(msgspec.Struct, frozen=True, array_like=True, tag=15):
     number: int
 
 
+def tasks_named(fact: Fact) -> list[TaskUid]:
+    """Return the tasks that the fact is about, in its order."""
+    match fact:
+        case TasksAccepted():
+            return [row.uid for row in fact.batch.rows]
+        case LaunchRequested():
+            return [uid for launch in fact.lanes for uid, _ in launch.tasks]
+        case Started():
+            return [uid for uid, _, _ in fact.started]
+        case Ended():
+            return [outcome.task for outcome in fact.outcomes]
+        case EndAsked() | Returned() | Repeated():
+            return list(fact.tasks)
+        case _:
+            return []
+
+
 Fact = (
     TasksAccepted
     | EndAsked

@@ -17,9 +17,11 @@ KEEP_IDLE_S = 60.0
 RESPAWN_S = 0.5
 """At least this long between the starts of spawners, so that one that dies at once does not eat the machine."""
 
-
 SPAWNER_FAILURES = 5
 """After so many spawners in a row that never came up the pilot gives up."""
+
+WORKER_FAILURES = 5
+"""After so many function workers in a row that never came up, what the next was to run fails to launch."""
 
 
 class RunnerPool:
@@ -34,8 +36,8 @@ class RunnerPool:
         """When idle workers are to go; in this order, as all are kept equally long."""
         self._binding: dict[RunnerId, str] = {}
         self._last_start = -RESPAWN_S
-        self.failures = 0
-        """Spawners in a row that were lost before they came up."""
+        self._failures = {"spawner": 0, "worker": 0}
+        """Runners in a row that were lost before they came up."""
         self.hungry: dict[LaneId, None] = {}
         """Lanes that lost tasks since the last dispatch."""
 
@@ -127,6 +129,23 @@ class RunnerPool:
         """So many tasks of the runner are over."""
         if runner in self._spawners:
             self._spawners[runner] -= tasks
+
+    def note_failure(self, runner: RunnerId) -> int:
+        """The runner never came up; return how many of its kind in a row did not."""
+        kind = self._kind(runner)
+        self._failures[kind] += 1
+        return self._failures[kind]
+
+    def note_success(self, runner: RunnerId) -> None:
+        """The runner came up."""
+        self._failures[self._kind(runner)] = 0
+
+    def _kind(self, runner: RunnerId) -> str:
+        return "worker" if runner in self._binding else "spawner"
+
+    def shun(self, runner: RunnerId) -> None:
+        """Give this spawner, if it is one, nothing more; another is started in its place."""
+        self._spawners.pop(runner, None)
 
     def lanes_of(self, runner: RunnerId) -> list[LaneId]:
         """Return the lanes that the runner has."""
