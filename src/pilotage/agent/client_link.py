@@ -101,7 +101,9 @@ class ClientLink:
             return False
         if not hello.observer:
             if self._peer is not None and self._peer != peer and self._channel is not None:
-                self._channel.send(self._peer, Refused("another client has taken this session over"))
+                # Of the same epoch it is the same client, who may have connected twice; the first hello may come last.
+                if hello.client_epoch > self._epoch:
+                    self._channel.send(self._peer, Refused("another client has taken this session over"))
                 self._channel.drop(self._peer)
             self._epoch = hello.client_epoch
             self._peer, self._channel = peer, channel
@@ -184,14 +186,13 @@ class ClientLink:
             self._send(message)
 
     def tick(self, now: float) -> None:
-        """Send a heartbeat if one is due; notice that the client is gone."""
-        if self._liveness is None:
-            return
-        if self._liveness.lost(now):
-            self.drop()
-        elif self._liveness.due(now):
-            self._send(Heartbeat())
-            self._liveness.said(now)
+        """Send a heartbeat if one is due; notice that the client is gone, or has never come."""
+        if self._peer is not None and self._liveness is not None:
+            if self._liveness.lost(now):
+                self.drop()
+            elif self._liveness.due(now):
+                self._send(Heartbeat())
+                self._liveness.said(now)
         if self._peer is None and self.lost_since is None:
             self.lost_since = now
 

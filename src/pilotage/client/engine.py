@@ -138,7 +138,7 @@ class Engine:
         new_facts, todo = decision.facts, decision.actions
         frames: list[tuple[PilotLink, bytes]] = []
         # Messages that a link takes at once are numbered in the same record, so they cost no write of their own.
-        for pilot in {action.pilot for action in todo if isinstance(action, actions.OfferMessages)}:
+        for pilot in dict.fromkeys(action.pilot for action in todo if isinstance(action, actions.OfferMessages)):
             frames += self._number(pilot, new_facts)
         self._commit(new_facts)
         for link, frame in frames:
