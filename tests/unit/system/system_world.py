@@ -1,0 +1,401 @@
+"""The whole system in one seeded world: client, links, agents, runners; only time, disks, wires and tasks are virtual.
+
+What is real: ``ClientCore`` in its ``Engine``, ``PilotLink`` and ``ClientLink`` over ``wire.link``, ``Agent`` around
+``AgentCore`` with its ``Scheduler``, and every frame and log record, encoded and decoded. ``World(seed)`` lets one thing
+happen after the other by chance, and at any write, send or order a process may die; ``settle`` ends the misfortunes and
+waits until nothing is open; ``close`` ends the session. The witness (``note_*``) stands outside: it sees tasks begin and end
+where they run, and outcomes where the user sees them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import msgspec
+from agent_world import TEMPLATES
+from virtual_client import TASKS, Client, VirtualLink, submit_pilot
+from virtual_parts import Clock, Died, Select, descriptors
+from virtual_pilot import Pilot
+
+from pilotage.agent import agent as agent_module
+from pilotage.client import engine as engine_module
+from pilotage.client import pilot_link as pilot_link_module
+from pilotage.core.client import events
+from pilotage.core.client.state import ClientState, TaskRecord
+from pilotage.model.ids import Attempt, PilotUid, TaskUid, TemplateId
+from pilotage.model.outcome import Ending, Outcome
+from pilotage.model.states import FINAL
+from pilotage.model.workload import Batch, Row, Template
+
+STEPS = 180
+SETTLE_TURNS = 500
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class World:
+    """Everything, by one seed."""
+
+    def __init__(self, seed: int, steps: int = STEPS, client_node_losses: bool = False) -> None:
+        self.random = random.Random(seed)
+        self.clock = Clock()
+        self.steps = steps
+        self.haste = self.random.choice((0.4, 0.8, 1.0))
+        self.mishaps = self.random.choice((0.0, 0.01, 0.03))
+        self.node_losses = self.random.random() < 0.4
+        self.client_node_losses = client_node_losses
+        self.most_pilots = self.random.choice((1, 2, 3, 3))
+        self.calm = False
+        self.descriptors = descriptors()
+        self.pilots: dict[PilotUid, Pilot] = {}
+        self.pilots_asked = 0
+        self.serial = 1 << 30
+        self.submitted: dict[TaskUid, Template] = {}
+        self.forgotten: set[TaskUid] = set()
+        """Submitted, and lost with the client's node before the log was synced."""
+        self.cancelled: set[TaskUid] = set()
+        self.pilot_ends_asked = False
+        self.client_losses = 0
+        self.misfortunes = 0
+        self.begins: dict[TaskUid, list[PilotUid]] = {}
+        self.running: dict[TaskUid, PilotUid] = {}
+        self.endings: dict[TaskUid, list[Ending]] = {}
+        self.told: dict[TaskUid, Outcome] = {}
+        self.called: dict[TaskUid, str] = {}
+        self.client = Client(self)
+
+    @property
+    def now(self) -> float:
+        return self.clock.now
+
+    def next_pid(self) -> int:
+        self.serial += 1
+        return self.serial
+
+    def may_die(self, who: str) -> None:
+        if not self.calm and self.mishaps and self.random.random() < self.mishaps:
+            self.misfortunes += 1
+            raise Died(who)
+
+    # The witness.
+
+    def note_begin(self, pilot: Pilot, uid: TaskUid, attempt: Attempt) -> None:
+        where = self.begins.setdefault(uid, [])
+        template = self.submitted.get(uid)
+        assert template is not None, f"{uid} begins on {pilot.uid}, and was never submitted"
+        assert uid not in self.running, f"{uid} begins on {pilot.uid} while it runs on {self.running[uid]}"
+        assert uid not in self.told, f"{uid} begins on {pilot.uid} after the user was told {self.told[uid]}"
+        where.append(pilot.uid)
+        if not template.restartable:
+            assert where.count(pilot.uid) <= 1 + template.retries, f"{uid} begins too often on {pilot.uid}: {where}"
+            assert len(set(where)) <= 1 + template.retries, f"{uid} begins on too many pilots: {where}"
+        self.running[uid] = pilot.uid
+
+    def note_end(self, pilot: Pilot, uid: TaskUid, ending: Ending) -> None:
+        assert self.running.pop(uid) == pilot.uid
+        self.endings.setdefault(uid, []).append(ending)
+
+    def note_outcome(self, record: TaskRecord) -> None:
+        uid, outcome = record.row.uid, record.outcome
+        assert outcome is not None
+        before = self.told.setdefault(uid, outcome)
+        assert before.ending is outcome.ending, f"{uid} was {before} and is {outcome}"
+
+    def note_callback(self, uid: TaskUid, state: str) -> None:
+        before = self.called.setdefault(uid, state)
+        assert before == state, f"callbacks heard that {uid} is {before}, and now that it is {state}"
+
+    def note_client_loss(self, recovered: ClientState) -> None:
+        """What the client's node took with it was promised to nobody durably: it may come out otherwise."""
+        self.client_losses += 1
+        lost = [uid for uid in self.submitted if uid not in recovered.tasks]
+        self.forgotten.update(lost)
+        for uid in list(self.told):
+            record = recovered.tasks.get(uid)
+            if record is None or record.outcome is None:
+                del self.told[uid]
+                self.called.pop(uid, None)
+
+    # What happens.
+
+    def step(self) -> None:
+        """Let one thing happen."""
+        chance, client = self.random, self.client
+        draw = chance.random()
+        if draw < 0.30:
+            self.client.turn()
+        elif draw < 0.60:
+            for pilot in self.some_pilot():
+                pilot.turn()
+        elif draw < 0.74:
+            for pilot in self.some_pilot():
+                pilot.run()
+        elif draw < 0.82:
+            chance.choice([client.disk, *(pilot.disk for pilot in self.pilots.values())]).sync()
+        elif draw < 0.85:
+            self.clock.now += chance.choice((0.001, 0.05, 0.2, 1.0, 6.0, 30.0))
+        elif draw < 0.95:
+            if client.engine is None:
+                client.open()
+            else:
+                self.use(chance.random())
+        elif self.mishaps:
+            self.mishap()
+
+    def use(self, draw: float) -> None:
+        """The user does something."""
+        client, chance = self.client, self.random
+        if draw < 0.45:
+            self.submit()
+        elif draw < 0.60:
+            self.cancel()
+        elif draw < 0.85:
+            client.call_back(chance.choice((1, 5, 100)))
+        elif draw < 0.96 or self.pilots_asked == 0:
+            if self.pilots_asked < self.most_pilots:
+                self.add_pilot()
+        elif chance.random() < 0.5:
+            self.end_pilot()
+
+    def add_pilot(self) -> None:
+        uid = f"pilot.{self.pilots_asked:04d}"
+        self.pilots_asked += 1
+        submit_pilot(self.client, uid)
+
+    def submit(self) -> None:
+        chance, client = self.random, self.client
+        state = client.state
+        again = [uid for uid in self.forgotten if uid not in state.tasks]
+        if again and chance.random() < 0.0:
+            uids = sorted(again)[:3]
+        else:
+            uids = [TaskUid(f"t{len(self.submitted) + number:04d}") for number in range(chance.choice((1, 2, 5, 12)))]
+        number = TemplateId(chance.randrange(len(TEMPLATES)))
+        template = TEMPLATES[number]
+        batch = Batch({} if number in state.templates else {number: template}, [Row(uid, number) for uid in uids])
+        pinned = chance.choice(list(state.pilots)) if state.pilots and chance.random() < 0.1 else PilotUid("")
+        self.submitted.update(dict.fromkeys(uids, template))
+        if not client.do(events.TasksSubmitted(self.now, TASKS, pinned, batch, msgspec.Raw(_encode(batch)))):
+            recovered = client.recover().tasks
+            # The user's call did not return: the tasks are the session's, or they are not.
+            for uid in uids:
+                if uid not in recovered:
+                    del self.submitted[uid]
+
+    def cancel(self) -> None:
+        chance, tasks = self.random, self.client.state.tasks
+        if tasks:
+            open_tasks = [uid for uid, record in tasks.items() if record.outcome is None] or list(tasks)
+            chosen = chance.sample(open_tasks, min(len(open_tasks), chance.choice((1, 1, 4))))
+            self.cancelled.update(chosen)
+            self.client.do(events.CancelRequested(self.now, [*chosen, chosen[0]]))
+
+    def end_pilot(self) -> None:
+        pilots = self.client.state.pilots
+        if pilots:
+            self.pilot_ends_asked = True
+            uid = self.random.choice(list(pilots))
+            self.client.do(events.PilotCancelRequested(self.now, [uid], self.random.random() < 0.5))
+
+    def mishap(self) -> None:
+        chance, client = self.random, self.client
+        self.misfortunes += 1
+        what = chance.random()
+        if what < 0.15:
+            client.die()
+        elif what < 0.35:
+            for pilot in self.some_pilot():
+                pilot.end_agent()
+                if chance.random() < 0.3:
+                    client.die()
+        elif what < 0.55:
+            for pilot in self.some_pilot():
+                if pilot.channel is not None:
+                    for connection in pilot.channel.connections.values():
+                        connection.cut(chance)
+        elif what < 0.7:
+            for pilot in self.some_pilot():
+                for process in chance.sample(list(pilot.processes.values()), min(1, len(pilot.processes))):
+                    process.die()
+        elif self.node_losses:
+            if what < 0.85 and self.client_node_losses:
+                client.lose_node()
+            else:
+                for pilot in self.some_pilot():
+                    pilot.lose_node()
+
+    def some_pilot(self) -> list[Pilot]:
+        living = [pilot for pilot in self.pilots.values() if pilot.alive]
+        return [self.random.choice(living)] if living else []
+
+    # The end.
+
+    def walk(self) -> None:
+        """Live through all of it."""
+        with self.installed():
+            self.client.open()
+            for number in range(self.steps):
+                self.step()
+                if number % 40 == 0:
+                    self.check_replay()
+            self.settle()
+            self.close()
+            self.check_end()
+            self.client.die()
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Put this world's clock in the place of time, and its pilots in the place of files and processes."""
+        link = type("Link", (VirtualLink,), {"world": self})
+        changes = [
+            (agent_module, "time", self.clock),
+            (agent_module, "select", Select),
+            (engine_module, "time", self.clock),
+            (engine_module, "select", Select),
+            (engine_module, "PilotLink", link),
+            (engine_module, "tail_of_output", lambda folder: ""),
+            (pilot_link_module, "read_connection", lambda path: None),
+        ]
+        before = [(module, name, getattr(module, name)) for module, name, _ in changes]
+        for module, name, value in changes:
+            setattr(module, name, value)
+        try:
+            yield
+        finally:
+            for module, name, value in before:
+                setattr(module, name, value)
+
+    def everyone_turns(self) -> None:
+        self.client.turn()
+        for pilot in list(self.pilots.values()):
+            pilot.turn()
+            if pilot.alive:
+                pilot.run(everything=True)
+            pilot.disk.sync()
+        self.client.disk.sync()
+        if self.client.engine is not None:
+            self.client.call_back(1000)
+
+    def drive(self, is_quiet: partial[bool]) -> None:
+        for turn in range(SETTLE_TURNS):
+            self.everyone_turns()
+            if is_quiet():
+                return
+            if turn % 4 == 3:
+                self.clock.now += 0.3 if turn < 200 else 2.0
+        raise AssertionError(f"things wait for ever: {self.story()}")
+
+    def settle(self) -> None:
+        """No more misfortunes: every task comes to its end, and everything that was to be acknowledged is."""
+        self.calm, self.haste = True, 1.0
+        for pilot in self.pilots.values():
+            pilot.haste = 1.0
+        if self.client.engine is None:
+            self.client.open()
+        # The program may have died before it added a pilot that it had submitted; run again, it does so.
+        self.client.do(events.PilotsAttached(self.now, TASKS, list(self.client.state.pilots)))
+        if self.client.state.managers[TASKS].waiting and not any(p.usable for p in self.client.state.pilots.values()):
+            self.add_pilot()
+        self.drive(partial(self.is_settled))
+
+    def is_settled(self) -> bool:
+        state = self.client.state
+        if any(record.outcome is None or not record.marked for record in state.tasks.values()):
+            return False
+        for uid, record in state.pilots.items():
+            if record.outbox or record.unacknowledged:
+                return False
+            pilot = self.pilots.get(uid)
+            if record.state not in FINAL and pilot is not None:
+                agent = pilot.agent
+                if agent is None or not agent._link.connected:
+                    return False
+                there = agent._core.state
+                if there.tasks or there.unsent or there.undelivered or agent._link._outgoing.unacknowledged:
+                    return False
+        return True
+
+    def close(self) -> None:
+        """The session ends, and all pilots with it."""
+        self.pilot_ends_asked = True
+        self.client.do(events.SessionClosing(self.now))
+        self.drive(partial(self.is_closed))
+
+    def is_closed(self) -> bool:
+        assert self.client.engine is not None
+        return (
+            all(record.state in FINAL for record in self.client.state.pilots.values())
+            and not any(pilot.alive for pilot in self.pilots.values())
+            and not self.client.engine._links
+        )
+
+    def check_replay(self) -> None:
+        self.client.check_replay()
+        for pilot in self.pilots.values():
+            pilot.check_replay()
+
+    def check_end(self) -> None:
+        """Compare what was promised with what the witness saw."""
+        self.check_replay()
+        state = self.client.state
+        promised = set(self.submitted) - self.forgotten
+        assert promised <= set(state.tasks), f"tasks were lost: {sorted(promised - set(state.tasks))}"
+        assert set(self.called) == set(state.tasks), "callbacks did not hear of all tasks"
+        assert not self.running, f"still running: {self.running}"
+        for uid, record in state.tasks.items():
+            outcome, template = record.outcome, self.submitted[uid]
+            assert outcome is not None and record.marked
+            endings = self.endings.get(uid, [])
+            if outcome.ending is Ending.DONE:
+                assert endings[-1] is Ending.DONE, f"{uid} is said to be done, and its attempts ended {endings}"
+            elif outcome.ending is Ending.CANCELLED:
+                assert uid in self.cancelled or self.pilot_ends_asked or self.may_end_by_itself(), f"nobody cancelled {uid}"
+            elif outcome.ending is Ending.INFEASIBLE:
+                assert template.request.cores == 64
+            elif outcome.ending in (Ending.EXITED, Ending.RAISED):
+                assert endings[-1] in (outcome.ending, Ending.LOST), f"{uid}: {outcome}, and its attempts ended {endings}"
+            elif outcome.ending is Ending.LOST:
+                assert self.misfortunes or self.may_end_by_itself(), f"{uid} is lost, but nothing was"
+        for uid, pilot in state.pilots.items():
+            assert not pilot.outbox and not pilot.unacknowledged and pilot.load == 0, f"{uid} has something left: {pilot}"
+
+    def may_end_by_itself(self) -> bool:
+        """Whether a pilot may have ended that nobody ended: its time was over, or it missed its client."""
+        return any(pilot.deadline is not None or pilot.settings.on_client_loss != "continue" for pilot in self.pilots.values())
+
+    def story(self) -> str:
+        lines = []
+        state = self.client.state
+        for uid, record in state.tasks.items():
+            if record.outcome is None or not record.marked:
+                lines.append(f"{uid}: {record}")
+        for pilot_uid, record in state.pilots.items():
+            pilot = self.pilots.get(pilot_uid)
+            agent = pilot.agent if pilot is not None else None
+            there = agent._core.summary() if agent is not None else None
+            lines.append(
+                f"{pilot_uid} {record.state} load={record.load} outbox={len(record.outbox)} "
+                f"unacknowledged={list(record.unacknowledged)} alive={pilot is not None and pilot.alive} {there}"
+            )
+        return "\n".join(lines[:12])
+
+    def fingerprint(self) -> str:
+        """A digest of all that was ever written to any log."""
+        digest = hashlib.sha256(self.client.disk.digest.digest())
+        for pilot in self.pilots.values():
+            digest.update(pilot.disk.digest.digest())
+        return digest.hexdigest()
+
+
+def walk(seed: int, steps: int = STEPS) -> World:
+    """Walk through one world; the error of a walk that fails names its seed."""
+    world = World(seed, steps)
+    try:
+        world.walk()
+    except Exception as error:
+        raise AssertionError(f"the walk of seed {seed} failed; PILOTAGE_SEED={seed} replays it: {error!r}") from error
+    return world

@@ -1,0 +1,174 @@
+"""The whole system keeps its promises whatever happens; one seed gives one history; planted faults do not get through."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from system_world import walk
+
+from pilotage.agent.agent import Agent
+from pilotage.agent.client_link import ClientLink
+from pilotage.client.engine import Engine
+from pilotage.client.pilot_link import PilotLink
+from pilotage.core.client import facts
+from pilotage.core.client.core import ClientCore
+from pilotage.core.client.state import PilotRecord
+from pilotage.wire.link import IncomingLink, OutgoingLink
+
+FIRST = int(os.environ.get("PILOTAGE_SEED", "0"))
+WALKS = 1 if FIRST else int(os.environ.get("PILOTAGE_WALKS", "400"))
+FAULT_WALKS = 1500
+
+
+@pytest.mark.parametrize("first", range(FIRST, FIRST + WALKS, 50))
+def test_whatever_happens_each_task_ends_once_and_nothing_is_left(first: int) -> None:
+    for seed in range(first, min(first + 50, FIRST + WALKS)):
+        walk(seed)
+
+
+def test_the_walks_meet_what_they_are_for() -> None:
+    """A walk in which nothing goes wrong would prove nothing: over some of them, everything has to have happened."""
+    worlds = [walk(seed) for seed in range(150)]
+    assert sum(world.client.epoch > 1 for world in worlds) > 20, "clients that were resumed"
+    assert sum(pilot.incarnation > 1 for world in worlds for pilot in world.pilots.values()) > 20, "agents that recovered"
+    assert sum(pilot.fenced for world in worlds for pilot in world.pilots.values()) > 10, "pilots that were fenced"
+    assert sum(pilot.node_lost for world in worlds for pilot in world.pilots.values()) > 5, "nodes that were lost"
+    assert sum(len(world.pilots) > 1 for world in worlds) > 20, "several pilots"
+    assert sum(outcome.binding > 1 for world in worlds for outcome in world.told.values()) > 10, "tasks bound again"
+    assert sum(outcome.attempt > 1 for world in worlds for outcome in world.told.values()) > 20, "tasks run again"
+
+
+def test_one_seed_gives_one_history_under_every_hash_seed() -> None:
+    program = "from system_world import walk; print([walk(seed).fingerprint() for seed in range(12)])"
+    here = Path(__file__).parent
+    histories = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": f"{here}:{here.parent / 'agent_core'}"},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
+        for hash_seed in ("0", "1")
+    }
+    assert len(histories) == 1, histories
+
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def instead(owner: Any, name: str) -> Callable[[Callable[..., Any]], Patch]:
+    """Plant a fault: replace a method by one that is given the original first."""
+
+    def planted(fault: Callable[..., Any]) -> Patch:
+        original = getattr(owner, name)
+
+        def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+            monkeypatch.setattr(owner, name, lambda *args, **options: fault(original, *args, **options))
+
+        patch.__name__ = fault.__name__
+        return patch
+
+    return planted
+
+
+@instead(ClientCore, "_cancel")
+def a_cancel_of_a_waiting_task_is_forgotten(original: Any, core: ClientCore, now: float, tasks: Any) -> None:
+    original(core, now, [uid for uid in tasks if core.state.tasks[uid].pilot])
+
+
+@instead(ClientCore, "_may_run_again")
+def what_may_have_run_runs_again(original: Any, core: ClientCore, record: Any) -> bool:
+    return True
+
+
+@instead(ClientCore, "_unfinished")
+def the_tasks_of_a_lost_pilot_are_forgotten(original: Any, core: ClientCore, pilot: PilotRecord) -> list[Any]:
+    return list(original(core, pilot))[1:]
+
+
+@instead(ClientCore, "_delivered")
+def acknowledged_messages_are_kept(original: Any, core: ClientCore, pilot: PilotRecord, durable: int) -> None:
+    pass
+
+
+@instead(IncomingLink, "accept")
+def doubles_are_taken(original: Any, link: IncomingLink, number: int, size: int = 0) -> Any:
+    verdict = original(link, number, size)
+    return "new" if verdict == "duplicate" else verdict
+
+
+@instead(OutgoingLink, "transmit")
+def what_was_lost_with_the_connection_is_not_sent_again(original: Any, link: OutgoingLink) -> list[bytes]:
+    original(link)
+    return []
+
+
+@instead(OutgoingLink, "resume")
+def the_link_goes_on_behind_the_next_message(original: Any, link: OutgoingLink, durable: int) -> int:
+    return int(original(link, min(durable + 1, link._last)))
+
+
+@instead(IncomingLink, "acknowledgement")
+def what_is_received_is_called_durable(original: Any, link: IncomingLink) -> Any:
+    link.synced(link.received)
+    return original(link)
+
+
+@instead(ClientLink, "hello")
+def an_older_client_is_welcome(original: Any, link: ClientLink, *rest: Any) -> bool:
+    link._epoch = 0
+    return bool(original(link, *rest))
+
+
+@instead(ClientLink, "_frame")
+def messages_sent_again_say_something_else(original: Any, link: ClientLink, number: int) -> bytes:
+    return bytes(original(link, number - 1 if number - 1 in link._state.undelivered else number))
+
+
+@instead(PilotLink, "disconnect")
+def a_broken_connection_is_not_made_anew(original: Any, link: PilotLink, now: float) -> None:
+    original(link, now)
+    link.retry_at = None
+
+
+@instead(Engine, "_commit")
+def the_client_acts_without_writing(original: Any, engine: Engine, new_facts: list[Any]) -> None:
+    original(engine, [fact for fact in new_facts if not isinstance(fact, facts.TasksBound)])
+
+
+@instead(Agent, "_append")
+def the_agent_forgets_to_write_every_fifth_record(original: Any, agent: Agent, record: bytes) -> int:
+    agent._skipped = getattr(agent, "_skipped", 0) + 1  # type: ignore[attr-defined]
+    return agent._log._disk.synced if agent._skipped % 5 == 0 else int(original(agent, record))  # type: ignore[attr-defined]
+
+
+FAULTS = [
+    a_cancel_of_a_waiting_task_is_forgotten,
+    what_may_have_run_runs_again,
+    the_tasks_of_a_lost_pilot_are_forgotten,
+    acknowledged_messages_are_kept,
+    doubles_are_taken,
+    what_was_lost_with_the_connection_is_not_sent_again,
+    the_link_goes_on_behind_the_next_message,
+    what_is_received_is_called_durable,
+    messages_sent_again_say_something_else,
+    a_broken_connection_is_not_made_anew,
+    the_client_acts_without_writing,
+    the_agent_forgets_to_write_every_fifth_record,
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_the_walk_catches_a_planted_fault(fault: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault(monkeypatch)
+    with pytest.raises(AssertionError):
+        for seed in range(FAULT_WALKS):
+            walk(seed)
