@@ -86,13 +86,13 @@ def checked_environment(variables: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def checked_output(option: str, pattern: str, count: int, folder: str, *, apart: bool) -> str:
-    """Return the pattern of an output file, relative to ``folder``. ``apart``: each task has a sandbox of its own.
+def checked_output(option: str, pattern: str, count: int, folder: str) -> str:
+    """Return the pattern of an output file, taken from ``folder``; empty for the default.
 
     Raises:
         InvalidRequest: all tasks would write into one file.
     """
-    if not pattern or apart:
+    if not pattern:
         return pattern
     if count > 1 and not has_index(pattern) and pattern != os.devnull:
         raise InvalidRequest(f"{option} {pattern} is one file for {count:,} tasks; put {{i}} into its name")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
-from pilotage.cli.checks import Finding, Status
 from pilotage.cli.options import FormatOption
 from pilotage.cli.renderers import Column, Format, is_terminal, plural, print_rows
+
+if TYPE_CHECKING:
+    from pilotage.cli.checks import Finding
 
 _COLUMNS = (Column("check", "CHECK"), Column("status", "STATUS"), Column("found", "FOUND"))
 
@@ -23,6 +24,8 @@ def doctor(
 
     Exit code: 1 if something is broken; what is only worth knowing is a warning.
     """
+    import msgspec
+
     from pilotage.cli import checks, leftovers
 
     steps = [
@@ -49,13 +52,13 @@ def doctor(
         print("\r\033[K", end="", file=sys.stderr, flush=True)
     print_rows("checks", [msgspec.structs.asdict(finding) for finding in findings], _COLUMNS, format, uid="check")
     problems = [finding for finding in findings if finding.remedy]
-    broken = sum(finding.status is Status.BROKEN for finding in findings)
+    broken = sum(finding.status is checks.Status.BROKEN for finding in findings)
     if format is Format.TABLE:
         if problems:
             print()
         for finding in problems:
             print(f"{finding.check}: {finding.remedy}")
         print()
-        warnings = sum(finding.status is Status.WARNING for finding in findings)
+        warnings = sum(finding.status is checks.Status.WARNING for finding in findings)
         print(f"{plural(broken, 'problem')}, {plural(warnings, 'warning')}" if broken or warnings else "all is well")
     return 1 if broken else 0

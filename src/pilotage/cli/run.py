@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -91,7 +92,6 @@ def run(
     folder = os.getcwd()
     program = campaign.checked_program(given, folder)
     shared: dict[str, Any] = {"cores_per_rank": cores}
-    own_sandbox = not sandbox
     for field, value in (
         ("ranks", ranks if ranks > 1 else 0),
         ("gpus_per_rank", gpus),
@@ -99,8 +99,8 @@ def run(
         ("timeout", seconds(timeout, "--timeout") if timeout else 0),
         ("retries", retries),
         ("sandbox", os.path.normpath(os.path.join(folder, sandbox)) if sandbox else ""),
-        ("stdout", campaign.checked_output("--stdout", stdout, count, folder, apart=False)),
-        ("stderr", campaign.checked_output("--stderr", stderr, count, folder, apart=False)),
+        ("stdout", campaign.checked_output("--stdout", stdout, count, folder)),
+        ("stderr", campaign.checked_output("--stderr", stderr, count, folder)),
     ):
         if value:
             shared[field] = value
@@ -108,9 +108,10 @@ def run(
     pilot = {
         "resource": platform,
         "runtime": seconds(runtime, "--runtime") / 60 if runtime else NO_LIMIT_MINUTES,
-        **_pilot_size(platform, pilot_cores, pilot_gpus, nodes, cores_per_node, gpus_per_node),
+        **_pilot_size(pilot_cores, pilot_gpus, nodes, cores_per_node, gpus_per_node),
     }
-    if own_sandbox:
+    _require_possible(pilot)
+    if not sandbox:
         missed = campaign.files_of_folder(program, folder)
         if missed:
             note(
@@ -121,7 +122,18 @@ def run(
     return _Campaign(session, pilot, show_output).run(count, program, label, shared, environment)
 
 
-def _pilot_size(name: str, cores: int, gpus: int, nodes: int, cores_per_node: int, gpus_per_node: int) -> dict[str, int | None]:
+def _require_possible(pilot: dict[str, Any]) -> None:
+    """Refuse a pilot that no platform can give before there is a session."""
+    from pilotage.client.pilot_description import PilotDescription
+    from pilotage.platforms import nodes_of, platform
+
+    # The size that is more than this machine has is warned about once, when the pilot is submitted.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nodes_of(platform(pilot["resource"]), PilotDescription(pilot))
+
+
+def _pilot_size(cores: int, gpus: int, nodes: int, cores_per_node: int, gpus_per_node: int) -> dict[str, int | None]:
     size: dict[str, int | None] = {}
     if cores_per_node:
         size["cores_per_node"] = cores_per_node

@@ -1,0 +1,145 @@
+"""What is said, and with which exit code, when a command line or what it asks for is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pilotage.cli import main, task
+from pilotage.cli.lookup import meant
+from pilotage.cli.main import run_command
+from pilotage.errors import BackendError, InvalidRequest
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PILOTAGE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("PILOTAGE_DEBUG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    status = run_command(arguments)
+    return status, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "-n", "3"], "No program is given. The program and its arguments stand after '--'"),
+        (["run", "-n", "3", "--"], "No program is given"),
+        (["run", "-n", "3", "./prog"], "The program and its arguments stand after '--', as in: pilotage run"),
+        (["run", "-n", "3", "prog", "--seed", "1"], "The program and its arguments stand after '--', as in: pilotage run"),
+        (["run", "-n", "0", "--", "true"], "Invalid value for '-n' / '--count'"),
+        (["run", "-n", "many", "--", "true"], "Invalid value for '-n' / '--count'"),
+        (["run", "--gpsu", "1", "--", "true"], "--gpsu"),
+        (["run", "--", "./missing"], "missing; check its path"),
+        (["run", "--memory", "2X", "--", "true"], "--memory '2X' is not understood"),
+        (["run", "--timeout", "soon", "--", "true"], "--timeout 'soon' is not understood"),
+        (["run", "--env", "=1", "--", "true"], "--env '=1' is not NAME=VALUE"),
+        (["run", "-n", "2", "--stdout", "one", "--", "true"], "is one file for 2 tasks"),
+        (["run", "--nodes", "2", "--pilot-cores", "1", "--", "true"], "--nodes and --pilot-cores (or --pilot-gpus)"),
+        (["run", "--platform", "local.localhots", "--", "true"], "did you mean 'local.localhost'?"),
+        (["run", "--nodes", "2", "--", "true"], "nodes=2 exceeds the 1 node of local.localhost"),
+        (["run", "--session", "a/b", "--", "true"], "cannot name a session"),
+        (["platforms", "local.emulatde"], "did you mean 'local.emulated'?"),
+        (["task", "list"], "there are no sessions in"),
+        (["task", "cancel"], "there are no sessions in"),
+        (["session", "show", "nix"], "there are no sessions in"),
+        (["session", "rm", ""], "an empty uid names no session"),
+        (["session", "lsit"], "lsit"),
+        (["bench", "functoins"], "did you mean 'functions'?"),
+        (["bench", "--json", "no/such/file.json", "start"], "there is no folder"),
+    ],
+)
+def test_a_mistake_is_one_complaint_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    status, errors = said(capsys, *arguments)
+    assert status == 2
+    assert errors.startswith("pilotage: ")
+    assert message in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--", "./missing"], ["--platform", "local.nowhere", "--", "true"], ["--pilot-cores", "100000", "--", "true"]],
+)
+def test_a_refused_run_leaves_no_session_behind(capsys: pytest.CaptureFixture[str], home: Path, arguments: list[str]) -> None:
+    assert said(capsys, "run", *arguments)[0] == 2
+    assert not home.exists()
+
+
+def test_a_failure_is_exit_code_1(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise BackendError("the disk is full; make room")
+
+    monkeypatch.setattr(main.bench, "load_cases", fail)
+    assert said(capsys, "bench") == (1, "pilotage: the disk is full; make room\n")
+
+
+@pytest.mark.parametrize("by_option", [True, False])
+def test_a_traceback_is_printed_only_when_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, by_option: bool
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(main.bench, "load_cases", fail)
+    status, errors = said(capsys, "bench")
+    assert (status, "Traceback" in errors) == (1, False)
+    assert errors.startswith("pilotage: ZeroDivisionError: a bug")
+    if not by_option:
+        monkeypatch.setenv("PILOTAGE_DEBUG", "1")
+    assert "Traceback" in said(capsys, "bench", *["--debug"] * by_option)[1]
+
+
+def test_debug_after_the_separator_belongs_to_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, "run", "--", "./missing", "--debug")[1].count("Traceback") == 0
+
+
+def test_a_session_is_meant_by_its_beginning_its_end_or_its_number() -> None:
+    known = ["task.000001", "task.000011", "task.000021", "setup"]
+    assert meant("set", known, "task", "here") == "setup"
+    assert meant("0021", known, "task", "here") == "task.000021"
+    assert meant("1", known, "task", "here") == "task.000001"
+    with pytest.raises(InvalidRequest, match=r"'task' is how 3 tasks here begin or end: task.000001, .*; give more of it"):
+        meant("task", known, "task", "here")
+    with pytest.raises(InvalidRequest, match=r"there is no task 'sutep' here; did you mean 'setup'\?"):
+        meant("sutep", known, "task", "here")
+
+
+def test_states_have_short_names() -> None:
+    assert task._states(["running", "failed"]) == {"AGENT_EXECUTING", "FAILED"}
+    with pytest.raises(InvalidRequest, match=r"there is no state 'runing'; did you mean 'RUNNING'\?"):
+        task._states(["runing"])
+
+
+def test_platforms_print_as_json_and_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["platforms", "--format", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == 1
+    assert {"local.localhost", "local.emulated"} <= {platform["name"] for platform in document["platforms"]}
+    assert run_command(["platforms", "-f", "quiet"]) == 0
+    assert "local.localhost" in capsys.readouterr().out.splitlines()
+
+
+def test_no_sessions_are_an_empty_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["session", "list", "-f", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"schema": 1, "sessions": []}
+
+
+def test_help_imports_neither_the_client_nor_progress_bars() -> None:
+    program = (
+        "import sys; from pilotage.cli.main import run_command; run_command(['--version']); "
+        "print([name for name in sys.modules if name in "
+        "('zmq', 'cloudpickle', 'asyncio', 'rich.progress', 'pilotage.client.session', 'pilotage.cli.checks')])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
