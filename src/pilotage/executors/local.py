@@ -417,7 +417,13 @@ class LocalExecutor:
         if runner.calls is not None:
             runner.calls.close()
         runner.calls = WorkerCalls(self._folder, runner.name, hello.holds)
-        self._calling[runner.name] = None
+        self._note_calls(runner)
+
+    def _note_calls(self, runner: _Runner) -> None:
+        if runner.calls:
+            self._calling[runner.name] = None
+        else:
+            self._calling.pop(runner.name, None)
 
     def _welcome(self, runner: _Runner, connection: socket.socket, reader: FrameReader, hello: wire.RunnerHello) -> None:
         if runner.connection is not None:
@@ -438,6 +444,7 @@ class LocalExecutor:
         runner.holds.update(runner.unsent)
         if runner.calls is not None:
             runner.calls.launched(runner.unsent)
+            self._note_calls(runner)
         runner.unsent.clear()
         self._to_flush.add(runner.name)
         self._welcomed.add(runner.name)
@@ -495,8 +502,7 @@ class LocalExecutor:
             runner.holds.pop(execution, None)
         if runner.calls is not None:
             runner.calls.over(executions)
-            if not runner.calls:
-                self._calling.pop(runner.name, None)
+            self._note_calls(runner)
 
     def _disconnect(self, runner: _Runner) -> None:
         self._forget_connection(runner)

@@ -1,6 +1,6 @@
 """A world for the agent's core to live in: fake runners, a fake client, time, and deaths of everything at any moment.
 
-``World(seed)`` holds an agent (the core, its log, what its executor remembers), the processes of runners, and a client. ``step``
+``World(seed)`` holds an agent (the core, its log, what its executor remembers), processes of runners, and a client. ``step``
 lets one thing happen by chance; ``settle`` stops the misfortunes and drives everything to its end. The witness stands outside:
 each process notes every begin of an execution, the client notes every outcome, and the log is read fact by fact as it is
 written; ``check_end`` compares them.
@@ -190,7 +190,14 @@ class Process:
             self.world.note_end(execution, ending)
             seconds = self.world.task_seconds
             ends.append(
-                AttemptEnd(*execution, ending, int(bool(ending)), message=message, started=self.world.now - seconds, ended=self.world.now)
+                AttemptEnd(
+                    *execution,
+                    ending,
+                    int(bool(ending)),
+                    message=message,
+                    started=self.world.now - seconds,
+                    ended=self.world.now,
+                )
             )
         self.sent += 1
         self.kept.append((self.sent, ends))

@@ -14,13 +14,16 @@ from agent_builders import (
     executions,
     fresh_core,
     launched_by,
+    nodes,
     outcomes_of,
     ready_core,
     submitted,
 )
 
 from pilotage.core.agent import actions, events, facts
+from pilotage.core.agent.core import AgentCore
 from pilotage.core.agent.state import AgentState, apply
+from pilotage.core.scheduling.scheduler import Scheduler
 from pilotage.model.ids import RunnerId
 from pilotage.model.outcome import Ending
 
@@ -287,3 +290,93 @@ def test_the_facts_alone_rebuild_the_state_and_the_recovered_core_goes_on():
         actions.EndExecutions(RunnerId("spawner.0"), executions(("b", 1)), Ending.CANCELLED, "cancelled by the user")
     ]
     assert launched_by(again.handle(ended("spawner.0", 2, end("c"), at=6.0))) == [("d", 1)]
+
+
+def test_a_timed_out_attempt_is_a_failure_that_may_be_repeated_but_not_once_it_was_cancelled():
+    for cancel, expected in ((False, []), (True, [("a", Ending.TIMED_OUT)])):
+        core = ready_core()
+        core.handle(submitted(1, ["a"], with_(EXECUTABLE, timeout_s=10.0, retries=1)))
+        core.handle(events.TasksStarted(5.0, RunnerId("spawner.0"), [(*executions(("a", 1))[0], 5.0)]))
+        core.handle(events.TimePassed(15.0))
+        if cancel:
+            core.handle(cancelled(2, "a"))
+        step = core.handle(ended("spawner.0", 1, end("a", ending=Ending.TIMED_OUT)))
+        assert outcomes_of(step) == expected
+        assert launched_by(step) == ([] if cancel else [("a", 2)])
+
+
+def test_what_is_heard_of_a_runner_does_not_concern_what_is_only_about_to_be_launched():
+    core = AgentCore(Scheduler(nodes(cores=2)), spawners=1)
+    core.start(0.0)
+    assert launched_by(core.handle(submitted(1, ["a"]))) == [("a", 1)]
+    core.handle(connected("spawner.0"))
+    assert launched_by(core.handle(events.RunnerReconciled(1.0, RunnerId("spawner.0"), []))) == []
+    core.performed()
+    assert launched_by(core.handle(events.RunnerReconciled(2.0, RunnerId("spawner.0"), []))) == [("a", 2)]
+    step = core.handle(events.RunnerLost(3.0, RunnerId("spawner.0"), "lost"))
+    assert facts.Returned(3.0, ["a"]) in step.facts, "attempt 2 was not handed over either"
+
+
+def test_a_runner_that_never_said_hello_was_handed_nothing():
+    core = fresh_core()
+    core.start(0.0)
+    core.handle(submitted(1, ["a"]))
+    step = core.handle(events.RunnerLost(3.0, RunnerId("spawner.0"), "did not come up"))
+    assert facts.Returned(3.0, ["a"]) in step.facts
+
+
+def test_an_execution_that_a_runner_holds_and_nobody_knows_is_ended():
+    core = ready_core()
+    step = core.handle(events.RunnerReconciled(2.0, RunnerId("spawner.0"), executions(("ghost", 3))))
+    assert [(action.executions, action.ending) for action in step.actions] == [(executions(("ghost", 3)), Ending.CANCELLED)]
+
+
+def test_a_spawner_that_gives_back_what_nobody_asked_for_gets_nothing_more():
+    core = ready_core(cores=1, spawners=2)
+    (launch,) = core.handle(submitted(1, ["a"])).actions
+    assert launch.runner == "spawner.0"
+    step = core.handle(events.TasksReturned(2.0, launch.runner, executions(("a", 1))))
+    assert [action.runner for action in step.actions] == ["spawner.1"]
+    step = core.handle(events.TimePassed(core.next_deadline()))
+    assert [type(action).__name__ for action in step.actions] == ["StartRunner"]
+
+
+def test_functions_fail_when_no_worker_comes_up_instead_of_waiting_for_ever():
+    core = ready_core(cores=1)
+    core.handle(submitted(1, ["f"], FUNCTION))
+    for number in range(1, 5):
+        step = core.handle(events.RunnerLost(2.0, RunnerId(f"worker.{number}"), "no python there"))
+        assert outcomes_of(step) == []
+        assert launched_by(step) == [("f", number + 1)]
+    step = core.handle(events.RunnerLost(2.0, RunnerId("worker.5"), "no python there"))
+    assert outcomes_of(step) == [("f", Ending.LAUNCH_FAILED)]
+
+
+def test_the_end_of_an_ending_pilot_is_noted_and_its_deadline_ends_a_drain():
+    core = ready_core(deadline=60.0)
+    core.handle(submitted(1, ["a"]))
+    core.handle(events.EndRequested(2.0, 2, True, "enough"))
+    core.handle(events.EndRequested(2.0, 3, True, "enough"))
+    assert core.state.received == 3
+    assert core.next_deadline() == 60.0
+    step = core.handle(events.TimePassed(60.0))
+    assert any(isinstance(action, actions.EndExecutions) for action in step.actions)
+
+
+def test_an_ended_pilot_without_spawners_has_nothing_to_wake_up_for():
+    core = ready_core()
+    core.handle(events.EndRequested(2.0, 1, False, "over"))
+    core.handle(events.RunnerLost(3.0, RunnerId("spawner.0"), "lost"))
+    assert core.next_deadline() is None
+
+
+def test_alarms_of_tasks_that_ended_in_time_do_not_pile_up():
+    core = ready_core(cores=1)
+    template = with_(EXECUTABLE, timeout_s=86400.0)
+    core.handle(submitted(1, [f"t{number}" for number in range(4000)], template))
+    for number in range(4000):
+        name = executions((f"t{number}", 1))[0]
+        core.handle(events.TasksStarted(2.0, RunnerId("spawner.0"), [(*name, 2.0)]))
+        core.handle(ended("spawner.0", number + 1, end(f"t{number}", seconds=10.0)))
+    assert not core.state.tasks
+    assert len(core._alarms) < 1500

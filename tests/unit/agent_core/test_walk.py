@@ -160,8 +160,10 @@ def a_task_cancelled_in_a_lane_is_lost_when_it_comes_back(patch):
     original = AgentCore._finish
 
     def finish(self, now, uids, ending, message):
-        if ending is not Ending.CANCELLED or self.state.ending is not None or self._facts[-1:] and isinstance(
-            self._facts[-1], facts.EndAsked
+        if (
+            ending is not Ending.CANCELLED
+            or self.state.ending is not None
+            or (self._facts[-1:] and isinstance(self._facts[-1], facts.EndAsked))
         ):
             original(self, now, uids, ending, message)
 
