@@ -24,6 +24,9 @@ __all__ = [
 ]
 
 _dumps = pickle.dumps
+_PLAIN = frozenset({bytes, bytearray, str, int, float, complex, bool, type(None)})
+_SEARCH_BYTES = 1024
+
 _REMEDY = (
     "open it inside the function instead, or pass what it is made from (a file's name, an address); "
     "locks, sockets, open files, generators and threads cannot leave their process"
@@ -68,7 +71,10 @@ def pack_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     arguments = (tuple(args), kwargs if kwargs.__class__ is dict else dict(kwargs))
     try:
         pickled = _dumps(arguments, PROTOCOL)
-        # What refers to the main script travels by value: a worker's main script is another.
+        # What refers to the main script travels by value: a worker's main script is another. A large plain value refers to
+        # nothing, and searching it would cost more than pickling it.
+        if len(pickled) > _SEARCH_BYTES and not kwargs and all(value.__class__ in _PLAIN for value in args):
+            return pickled
         return pickled if b"__main__" not in pickled else pickle_by_value(arguments)
     except Exception:  # the user's classes may raise anything while they are pickled; by value may be the way
         pass

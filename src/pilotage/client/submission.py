@@ -27,7 +27,7 @@ from pilotage.core.client.binding import CHUNK_TASKS
 from pilotage.core.client.state import TaskRecord
 from pilotage.errors import InvalidTask, nearest
 from pilotage.model.ids import PilotUid, TaskUid, TemplateId
-from pilotage.model.payload import Payload
+from pilotage.model.payload import INLINE_LIMIT_BYTES, Payload
 from pilotage.model.workload import Batch, Row, Template
 
 if TYPE_CHECKING:
@@ -101,7 +101,6 @@ class Submissions:
                 pack_function=pack_function,
                 pack_arguments=pack_arguments,
                 pack_payload=self._session.blobs.pack,
-                pack_payloads=self._session.blobs.put_many,
                 uid_of=uid_of,
             )
             self._unsent.update(new)
@@ -115,10 +114,18 @@ class Submissions:
                 if doubles:
                     chunk = [row for number, row in enumerate(chunk, start) if number not in doubles]
                 if chunk:
-                    self._send(manager, chunk, PilotUid(pins[start]))
+                    self._send(manager, self._with_large_stored(chunk), PilotUid(pins[start]))
                 start = end
             records = state.tasks
             return [Task(manager, records[row.uid], description) for row, description in zip(rows, descriptions, strict=True)]
+
+    def _with_large_stored(self, rows: list[Row]) -> list[Row]:
+        """Return the rows with arguments above the limit replaced by the names under which they are stored, all in one go."""
+        packed = [row.payload for row in rows if isinstance(row.payload, bytes)]
+        if not packed or max(map(len, packed)) <= INLINE_LIMIT_BYTES:
+            return rows
+        names = iter(self._session.blobs.put_many(packed))
+        return [msgspec.structs.replace(row, payload=next(names)) if isinstance(row.payload, bytes) else row for row in rows]
 
     def _send(self, manager: TaskManager, rows: list[Row], pinned: PilotUid) -> None:
         batch = Batch(self._unsent, rows)

@@ -29,28 +29,15 @@ from pilotage.model.workload import Row, Template
 PackFunction = Callable[[Callable[..., Any]], bytes]
 PackArguments = Callable[[Sequence[Any], Mapping[str, Any]], bytes]
 PackPayload = Callable[[bytes], Payload]
-PackPayloads = Callable[[list[bytes]], Sequence[Payload]]
 
 # What is not in the plain part of a key: a task's own attributes, and the function.
 _APART = OWN_ATTRIBUTES | {"function"}
 _KEYS_KEPT = 4096
 """How many keys are remembered between calls; beyond that all are forgotten, and each costs its checks once more."""
 
-_LARGE_AT_ONCE = 1024
-"""Large arguments that are stored together: one system call for all, and bounded memory."""
-
 _encode = msgspec.msgpack.Encoder().encode
 
 Known = tuple[TemplateId, Template]
-
-
-def _store(rows: list[Row], large: list[int], pack_payloads: PackPayloads) -> None:
-    """Replace the payloads of the rows at these indices by the names under which they are stored, and forget the indices."""
-    if large:
-        packed = [payload for index in large if isinstance(payload := rows[index].payload, bytes)]
-        for index, payload in zip(large, pack_payloads(packed), strict=True):
-            rows[index] = msgspec.structs.replace(rows[index], payload=payload)
-        large.clear()
 
 
 class TemplateTable:
@@ -75,13 +62,12 @@ class TemplateTable:
         pack_function: PackFunction,
         pack_arguments: PackArguments,
         pack_payload: PackPayload,
-        pack_payloads: PackPayloads,
         uid_of: Callable[[TaskDescription], TaskUid],
     ) -> tuple[dict[TemplateId, Template], list[Row]]:
         """Return the templates that the receiver does not know yet, and a row for each description, in order.
 
-        ``pack_payload`` stores a function that is larger than 4 KiB and returns its name; ``pack_payloads`` does so for many
-        arguments at once. If this raises, no template was added: what
+        ``pack_payload`` stores a function that is larger than 4 KiB and returns its name; arguments are left in the rows, as
+        many large ones are stored better together. If this raises, no template was added: what
         was submitted before the call is all that the receiver needs to know. Otherwise the templates must be sent.
 
         Raises:
@@ -95,7 +81,6 @@ class TemplateTable:
         functions: dict[Any, Known] = {}
         rows: list[Row] = []
         no_arguments: Payload | None = None
-        large: list[int] = []
         for index, description in enumerate(descriptions):
             values = description._values
             # The loop is written out, and looks into the description's own dict, for speed: it sees every task.
@@ -126,9 +111,7 @@ class TemplateTable:
                     args, kwargs = values.get("args", ()), values.get("kwargs")
                     payload: Payload | None
                     if args or kwargs:
-                        payload = packed = pack_arguments(args, kwargs or {})
-                        if len(packed) > INLINE_LIMIT_BYTES:
-                            large.append(len(rows))
+                        payload = pack_arguments(args, kwargs or {})
                     else:
                         if no_arguments is None:
                             no_arguments = pack_arguments((), {})
@@ -139,9 +122,6 @@ class TemplateTable:
                     rows.append(Row(uid_of(description), number, arguments, None, values.get("name", "")))
             except (InvalidTask, SerializationError) as error:
                 raise _located(error, description, index, len(descriptions)) from error
-            if len(large) == _LARGE_AT_ONCE:
-                _store(rows, large, pack_payloads)
-        _store(rows, large, pack_payloads)
         self._keep(new)
         if len(known_keys) + len(keys) > _KEYS_KEPT:
             known_keys.clear()
@@ -206,7 +186,6 @@ def fingerprint_of(description: TaskDescription, *, pack_function: PackFunction,
         pack_function=pack_function,
         pack_arguments=pack_arguments,
         pack_payload=lambda packed: packed,
-        pack_payloads=lambda packed: packed,
         uid_of=lambda _: TaskUid(""),
     )
     return fingerprint(templates[row.template], row, description.get("metadata", {}))

@@ -1,7 +1,8 @@
-"""Pickled values on their way: small ones travel in the message, large ones as content-addressed blobs.
+"""Pickled values on their way: small ones travel in the message, large ones as blobs.
 
-A blob is named by the SHA-256 of its bytes and lies in the folder that client, agent and workers share. It is written
-durably before any fact or message names it, so a name that is read can be opened.
+A blob is named by its content, or a small one in a pack by its place, and lies in the folder that client, agent and workers
+share. It is written before any fact or message names it and durable before such a record is, so a name that is read can be
+opened.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ INLINE_LIMIT_BYTES = 4096
 
 
 class Blob(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Names a blob: ``digest`` is the hexadecimal SHA-256 of its bytes, ``size`` their number.
+    """Names a blob of ``size`` bytes.
 
-    A blob lies in a file of its own, or with others in the file ``pack``, from byte ``offset`` on.
+    ``digest`` is the hexadecimal SHA-256 of its bytes, or for a small one in a pack, ``crc32:`` and their CRC-32. A blob lies
+    in a file of its own, or with others in the file ``pack``, from byte ``offset`` on.
     """
 
     digest: str
