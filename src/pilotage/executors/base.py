@@ -3,6 +3,11 @@
 An executor looks after *runners*: what takes tasks in lanes and reports their ends (a spawner, a function worker, a simulated
 stand-in). It decides nothing about tasks; it says what happened, and keeps what happened until the agent has logged it. All
 calls come from the agent's one thread; none blocks for longer than a message takes.
+
+What an agent concludes rests on three rules. A runner is handed nothing before ``runner_connected`` was told *and* the agent
+has called ``flush`` after that turn, so a runner that the log does not name has begun nothing. What ``runner_reconciled`` and
+``runner_lost`` say is true of all that was launched before the call; the agent itself knows what it was just about to launch.
+And what is launched on a runner that was told as lost is dropped.
 """
 
 from __future__ import annotations
@@ -93,7 +98,7 @@ class Executor(Protocol):
         ...
 
     def launch(self, runner: RunnerId, lanes: Sequence[LaneTasks], templates: Mapping[TemplateId, Template]) -> None:
-        """Hand tasks to a runner. ``templates`` has those that the tasks follow, and maybe others."""
+        """Hand tasks to a runner, or drop them if it was told as lost. ``templates`` has those that they follow."""
         ...
 
     def recall(self, runner: RunnerId, executions: Sequence[Execution]) -> None:

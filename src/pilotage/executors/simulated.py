@@ -26,10 +26,11 @@ class SimulatedExecutor:
         self._duration_s = duration_s
         self._listener: RunnerListener | None = None
         self._connecting: list[RunnerId] = []
-        self._lost: list[RunnerId] = []
+        self._lost: dict[RunnerId, list[Execution]] = {}
+        """Runners of an earlier agent, and what was launched on them before they were told as lost."""
         self._numbers: dict[RunnerId, int] = {}
         self._free_at: dict[tuple[RunnerId, LaneId], float] = {}
-        self._due: list[tuple[float, int, RunnerId, Execution]] = []
+        self._due: list[tuple[float, int, RunnerId, LaneId, Execution]] = []
         self._cancelled: dict[Execution, tuple[Ending, str]] = {}
         self._serial = 0
         # Always readable: what is due is a matter of time, which ``next_deadline`` tells.
@@ -38,7 +39,7 @@ class SimulatedExecutor:
     def start(self, listener: RunnerListener, known: Mapping[RunnerId, RunnerProcess]) -> None:
         """Begin; runners of an earlier agent died with it."""
         self._listener = listener
-        self._lost = list(known)
+        self._lost = {runner: [] for runner in known}
 
     def fileno(self) -> int:
         """Return a descriptor that never becomes readable."""
@@ -48,9 +49,9 @@ class SimulatedExecutor:
         """Tell what has come due."""
         listener = self._listener
         assert listener is not None
-        for runner in self._lost:
-            listener.runner_lost(runner, "the agent that simulated it was restarted", None, None, [])
-        self._lost = []
+        lost, self._lost = self._lost, {}
+        for runner, not_begun in lost.items():
+            listener.runner_lost(runner, "the agent that simulated it was restarted", None, None, not_begun)
         for runner in self._connecting:
             listener.runner_connected(runner, os.getpid(), 0, "simulated")
             listener.runner_reconciled(runner, [])
@@ -59,7 +60,9 @@ class SimulatedExecutor:
         for _ in range(_TURN_TASKS):
             if not self._due or self._due[0][0] > now:
                 break
-            at, _, runner, execution = heapq.heappop(self._due)
+            at, _, runner, lane, execution = heapq.heappop(self._due)
+            if self._free_at.get((runner, lane), now) <= at:
+                self._free_at.pop((runner, lane), None)
             ending, message = Ending.DONE, ""
             if execution in self._cancelled:
                 ending, message = self._cancelled.pop(execution)
@@ -89,14 +92,18 @@ class SimulatedExecutor:
 
     def launch(self, runner: RunnerId, lanes: Sequence[LaneTasks], templates: Mapping[TemplateId, Template]) -> None:
         """Line up the ends of these tasks."""
+        if runner not in self._numbers:
+            if runner in self._lost:
+                self._lost[runner] += [(row.uid, attempt) for lane in lanes for attempt, row in lane.tasks]
+            return
         now = time.time()
         for lane in lanes:
             key = (runner, lane.lane)
-            at = now if lane.placement is not None else max(now, self._free_at.get(key, now))
+            at = max(now, self._free_at.get(key, now))
             for attempt, row in lane.tasks:
                 at += self._duration_s
                 self._serial += 1
-                heapq.heappush(self._due, (at, self._serial, runner, (row.uid, attempt)))
+                heapq.heappush(self._due, (at, self._serial, runner, lane.lane, (row.uid, attempt)))
             if self._duration_s:
                 self._free_at[key] = at
 
@@ -105,10 +112,11 @@ class SimulatedExecutor:
 
     def end(self, runner: RunnerId, executions: Sequence[Execution], ending: Ending, message: str) -> None:
         """End these now."""
-        wanted = set(executions)
+        asked = set(executions)
         now = time.time()
+        wanted = {item[4] for item in self._due if item[4] in asked}
         self._cancelled.update(dict.fromkeys(wanted, (ending, message)))
-        self._due = [(now if item[3] in wanted else item[0], *item[1:]) for item in self._due]
+        self._due = [(now if item[4] in wanted else item[0], *item[1:]) for item in self._due]
         heapq.heapify(self._due)
 
     def release(self, runner: RunnerId, through: int) -> None:
