@@ -39,6 +39,7 @@ def doctor(
         checks.check_cores,
         checks.check_memory,
         leftovers.check_sessions,
+        leftovers.check_processes,
         leftovers.check_private_folders,
     ]
     if not no_pilot:

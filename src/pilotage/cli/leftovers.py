@@ -1,4 +1,4 @@
-"""What earlier runs may have left behind: sessions of dead programs, pilots without one, private folders of dead agents."""
+"""What earlier runs may have left behind: sessions, pilots, processes, private folders of agents."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from pathlib import Path
 from pilotage.cli.checks import Finding, Status
 from pilotage.cli.renderers import plural
 from pilotage.errors import PilotageError
+from pilotage.system.processes import started_ticks
 
 _NAMES_SHOWN = 5
+_OWNERS = (b"PILOTAGE_TASK_ID=", b"PILOTAGE_WORKER_ID=")
+_PILOT_MODULES = (b"pilotage.agent", b"pilotage.spawner")
 
 
 def check_sessions() -> list[Finding]:
@@ -58,6 +61,51 @@ def check_sessions() -> list[Finding]:
         for name, problem in unreadable
     ]
     return findings or [Finding("sessions", Status.OK, f"{plural(len(folders), 'session')}, none left behind")]
+
+
+def check_processes() -> list[Finding]:
+    """Look for processes of tasks and workers that no pilot looks after."""
+    orphans = orphaned_processes()
+    if not orphans:
+        return [Finding("tasks left", Status.OK, "no process without its pilot")]
+    pids = " ".join(str(pid) for pid in orphans)
+    return [
+        Finding(
+            "tasks left",
+            Status.WARNING,
+            f"{len(orphans)} of dead pilots: " + _some([f"{pid} ({task})" for pid, task in orphans.items()]),
+            f"end what you do not need: kill -9 {pids}",
+        )
+    ]
+
+
+def orphaned_processes() -> dict[int, str]:
+    """Return the processes that carry the mark of a task or a worker and descend from no pilot, with what they belong to."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            variables = Path("/proc", entry, "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        owner = next((variable for variable in variables if variable.startswith(_OWNERS)), b"")
+        if owner and started_ticks(int(entry)) is not None and not _has_pilot(int(entry)):
+            found[int(entry)] = owner.partition(b"=")[2].decode(errors="replace")
+    return found
+
+
+def _has_pilot(pid: int) -> bool:
+    """Tell whether a process is one of a pilot's own, or descends from one: spawners adopt what their tasks leave."""
+    while pid > 1:
+        try:
+            if any(module in Path(f"/proc/{pid}/cmdline").read_bytes() for module in _PILOT_MODULES):
+                return True
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return True  # it ended while we looked: nothing is left of it
+        pid = int(stat[stat.rindex(")") + 2 :].split()[1])
+    return False
 
 
 def check_private_folders() -> list[Finding]:

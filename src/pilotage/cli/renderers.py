@@ -110,8 +110,9 @@ def _print_rich(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) ->
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
+    for place, column in enumerate(columns):
+        # The first column is what one copies from a table.
+        table.add_column(column.title, justify="right" if column.right else "left", overflow="fold", no_wrap=place == 0)
     for row in rows:
         cells = [show(row.get(column.key), column.kind) for column in columns]
         table.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in cells))

@@ -91,6 +91,8 @@ def list_(
         limit = LIMIT_ON_TERMINAL if format is Format.TABLE and is_terminal(sys.stdout) else 0
     shown = found[:limit] if limit else found
     print_rows("tasks", [task_row(record) for record in shown], _COLUMNS, format)
+    if format is Format.TABLE and not found:
+        note(f"session {folder.name} has no {'such ' if wanted or name else ''}tasks")
     if format is Format.TABLE and len(shown) < len(found):
         note(f"{len(shown):,} of {plural(len(found), 'task')} are shown; --limit 0 shows all")
 

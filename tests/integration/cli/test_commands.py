@@ -306,6 +306,22 @@ def test_a_session_whose_program_was_killed_is_resumed(start: Callable[..., subp
     assert asked("session", "show", "killed")["session"]["state"] == "closed"
 
 
+def test_an_interrupted_resume_leaves_the_tasks_to_the_pilot(start: Callable[..., subprocess.Popen[str]]) -> None:
+    process = start("run", "--session", "detached", "--", "/bin/sleep", "1000")
+    eventually(running("detached", 1))
+    process.kill()
+    process.wait(PATIENCE_S)
+    resumed = start("session", "resume", "detached")
+    eventually(lambda: asked("session", "show", "detached")["session"]["state"] == "open")
+    resumed.send_signal(signal.SIGINT)
+    _, errors = resumed.communicate(timeout=PATIENCE_S)
+    assert resumed.returncode == 130
+    assert "left 1 task to the pilots; come back with: pilotage session resume detached" in errors
+    session = asked("session", "show", "detached")["session"]
+    assert (session["state"], session["living_pilots"], session["unfinished"]) == ("closed", 1, 1)
+    assert pilotage("session", "rm", "--force", "detached").returncode == 0
+
+
 def test_rm_ends_the_pilots_of_a_dead_program_and_removes_all(start: Callable[..., subprocess.Popen[str]]) -> None:
     process = start("run", "--session", "left", "--", "/bin/sleep", "1000")
     eventually(running("left", 1))
