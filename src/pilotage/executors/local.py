@@ -24,6 +24,7 @@ import msgspec
 from pilotage.errors import InvariantViolated, unreachable
 from pilotage.executors.base import RunnerListener, RunnerProcess
 from pilotage.executors.orphans import end_orphans
+from pilotage.executors.runner import Runner
 from pilotage.executors.worker_calls import WorkerCalls
 from pilotage.model.execution import Execution, LaneTasks
 from pilotage.model.ids import PilotUid, RunnerId, SessionUid, TemplateId
@@ -48,65 +49,6 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(wire.FromRunner).decode
 
 
-class _Runner:
-    """One runner: its process, its connection if it has one, and what it holds."""
-
-    def __init__(self, name: RunnerId, beside: RunnerId | None, deadline: float) -> None:
-        self.name = name
-        self.beside = beside
-        self.hello_by: float | None = deadline
-        self.greeted = False
-        self.pid = 0
-        self.started_ticks = 0
-        self.boot_id = ""
-        self.released = 0
-        self.reconcile_at: int | None = None
-        self.connection: socket.socket | None = None
-        self.reader: FrameReader | None = None
-        self.writer: FrameWriter | None = None
-        self.waiting: list[wire.ToRunner] = []
-        self.unsent: dict[Execution, None] = {}
-        """What waits in ``waiting``: nobody has begun it."""
-        self.templates: set[TemplateId] = set()
-        self.holds: dict[Execution, None] = {}
-        self.calls: WorkerCalls | None = None
-        self.exit_code: int | None = None
-        self.gone = ""
-        """Why it is taken to be lost; empty while it is not."""
-        self.doubtful = False
-
-    @property
-    def is_worker(self) -> bool:
-        return self.beside is not None
-
-    def send(self, message: wire.ToRunner) -> None:
-        if self.writer is None:
-            self.waiting.append(message)
-        else:
-            self.writer.write(_encode(message))
-
-    def take_back(self, executions: Sequence[Execution]) -> list[Execution]:
-        """Return those of the executions that wait to be sent, and send them no more."""
-        back = [execution for execution in executions if execution in self.unsent]
-        for execution in back:
-            del self.unsent[execution]
-            self.holds.pop(execution, None)
-        if back:
-            self.waiting = [self._without(message, frozenset(back)) for message in self.waiting]
-        return back
-
-    @staticmethod
-    def _without(message: wire.ToRunner, executions: frozenset[Execution]) -> wire.ToRunner:
-        if not isinstance(message, wire.Launch):
-            return message
-        lanes = []
-        for lane in message.lanes:
-            tasks = [(attempt, row) for attempt, row in lane.tasks if (row.uid, attempt) not in executions]
-            if tasks:
-                lanes.append(LaneTasks(lane.lane, lane.placement, tasks))
-        return wire.Launch(lanes)
-
-
 class LocalExecutor:
     """The ``Executor`` of this node. ``folder`` is the agent's private folder; ``session`` and ``pilot`` name the tasks' owner.
 
@@ -120,9 +62,9 @@ class LocalExecutor:
         self._log_folder = log_folder
         self._incarnation = incarnation
         self._listener: RunnerListener | None = None
-        self._runners: dict[RunnerId, _Runner] = {}
+        self._runners: dict[RunnerId, Runner] = {}
         self._strangers: dict[int, tuple[socket.socket, FrameReader]] = {}
-        self._by_descriptor: dict[int, _Runner] = {}
+        self._by_descriptor: dict[int, Runner] = {}
         self._to_flush: set[RunnerId] = set()
         self._stuck: set[int] = set()
         self._welcomed: set[RunnerId] = set()
@@ -152,7 +94,7 @@ class LocalExecutor:
         self._epoll.register(self._server, select.EPOLLIN)
         now = time.time()
         for name, process in known.items():
-            runner = self._runners[name] = _Runner(name, process.beside, now + _ADOPT_S)
+            runner = self._runners[name] = Runner(name, process.beside, now + _ADOPT_S)
             runner.pid, runner.started_ticks, runner.boot_id = process.pid, process.started_ticks, process.boot_id
             runner.released = process.released
             runner.doubtful = True
@@ -223,7 +165,7 @@ class LocalExecutor:
 
     def start_runner(self, runner: RunnerId, beside: RunnerId | None, environment: Mapping[str, str]) -> None:
         """Start a spawner as our child, or have a spawner start a worker."""
-        record = self._runners[runner] = _Runner(runner, beside, time.time() + _START_S)
+        record = self._runners[runner] = Runner(runner, beside, time.time() + _START_S)
         self._expected[runner] = None
         if beside is not None:
             if beside in self._runners and beside not in self._dying:
@@ -302,7 +244,7 @@ class LocalExecutor:
         elif record.calls is not None and record.calls.ask_back(executions):
             self._recalls.append((time.time() + _RECALL_S, runner, tuple(executions), True))
 
-    def _take_back(self, record: _Runner, executions: Sequence[Execution]) -> None:
+    def _take_back(self, record: Runner, executions: Sequence[Execution]) -> None:
         back = record.take_back(executions) if record.unsent else []
         if back:
             self._taken_back.setdefault(record.name, []).extend(back)
@@ -413,19 +355,19 @@ class LocalExecutor:
         self._welcome(runner, connection, reader, hello)
         self._take_all(runner, frames[1:])
 
-    def _number_calls(self, runner: _Runner, hello: wire.RunnerHello) -> None:
+    def _number_calls(self, runner: Runner, hello: wire.RunnerHello) -> None:
         if runner.calls is not None:
             runner.calls.close()
         runner.calls = WorkerCalls(self._folder, runner.name, hello.holds)
         self._note_calls(runner)
 
-    def _note_calls(self, runner: _Runner) -> None:
+    def _note_calls(self, runner: Runner) -> None:
         if runner.calls:
             self._calling[runner.name] = None
         else:
             self._calling.pop(runner.name, None)
 
-    def _welcome(self, runner: _Runner, connection: socket.socket, reader: FrameReader, hello: wire.RunnerHello) -> None:
+    def _welcome(self, runner: Runner, connection: socket.socket, reader: FrameReader, hello: wire.RunnerHello) -> None:
         if runner.connection is not None:
             self._forget_connection(runner)
         runner.connection, runner.reader, runner.writer = connection, reader, FrameWriter(connection)
@@ -451,12 +393,12 @@ class LocalExecutor:
         self._told.runner_connected(runner.name, runner.pid, runner.started_ticks, runner.boot_id)
         self._reconcile(runner)
 
-    def _reconcile(self, runner: _Runner) -> None:
+    def _reconcile(self, runner: Runner) -> None:
         if runner.reconcile_at is not None and runner.released >= runner.reconcile_at:
             runner.reconcile_at = None
             self._told.runner_reconciled(runner.name, list(runner.holds))
 
-    def _read(self, runner: _Runner) -> None:
+    def _read(self, runner: Runner) -> None:
         assert runner.reader is not None
         try:
             frames = runner.reader.read()
@@ -465,7 +407,7 @@ class LocalExecutor:
             return
         self._take_all(runner, frames)
 
-    def _take_all(self, runner: _Runner, frames: list[bytes]) -> None:
+    def _take_all(self, runner: Runner, frames: list[bytes]) -> None:
         for frame in frames:
             try:
                 message = _decode(frame)
@@ -475,7 +417,7 @@ class LocalExecutor:
                 return
             self._take(runner, message)
 
-    def _take(self, runner: _Runner, message: wire.FromRunner) -> None:
+    def _take(self, runner: Runner, message: wire.FromRunner) -> None:
         match message:
             case wire.TasksEnded():
                 executions = [(end.task, end.attempt) for end in message.ends]
@@ -497,20 +439,20 @@ class LocalExecutor:
             case _:
                 unreachable(message)
 
-    def _over(self, runner: _Runner, executions: Sequence[Execution]) -> None:
+    def _over(self, runner: Runner, executions: Sequence[Execution]) -> None:
         for execution in executions:
             runner.holds.pop(execution, None)
         if runner.calls is not None:
             runner.calls.over(executions)
             self._note_calls(runner)
 
-    def _disconnect(self, runner: _Runner) -> None:
+    def _disconnect(self, runner: Runner) -> None:
         self._forget_connection(runner)
         runner.doubtful = True
         self._expected[runner.name] = None
         self._look_at = 0.0
 
-    def _drain(self, runner: _Runner) -> None:
+    def _drain(self, runner: Runner) -> None:
         """Take in what a dead runner still had sent."""
         while runner.reader is not None:
             try:
@@ -522,7 +464,7 @@ class LocalExecutor:
                 return
             self._take_all(runner, frames)
 
-    def _forget_connection(self, runner: _Runner) -> None:
+    def _forget_connection(self, runner: Runner) -> None:
         if runner.connection is not None:
             self._by_descriptor.pop(runner.connection.fileno(), None)
             self._stuck.discard(runner.connection.fileno())
@@ -531,13 +473,13 @@ class LocalExecutor:
             runner.templates.clear()
         runner.connection, runner.reader, runner.writer = None, None, None
 
-    def _forget(self, runner: _Runner) -> None:
+    def _forget(self, runner: Runner) -> None:
         self._close(runner)
         del self._runners[runner.name]
         for names in (self._dying, self._expected, self._calling, self._taken_back):
             names.pop(runner.name, None)
 
-    def _close(self, runner: _Runner) -> None:
+    def _close(self, runner: Runner) -> None:
         self._forget_connection(runner)
         if runner.calls is not None:
             runner.calls.close()
@@ -561,7 +503,7 @@ class LocalExecutor:
                     continue
                 self._doom(runner)
 
-    def _is_gone(self, runner: _Runner) -> bool:
+    def _is_gone(self, runner: Runner) -> bool:
         """Tell whether the process is no more; reaps it if it was our child."""
         try:
             pid, status = os.waitpid(runner.pid, os.WNOHANG)
@@ -573,7 +515,7 @@ class LocalExecutor:
             runner.exit_code = os.waitstatus_to_exitcode(status)
         return bool(pid)
 
-    def _kill(self, runner: _Runner) -> None:
+    def _kill(self, runner: Runner) -> None:
         if not runner.pid or (runner.started_ticks and not is_alive(runner.pid, runner.started_ticks, runner.boot_id)):
             return
         try:
@@ -581,7 +523,7 @@ class LocalExecutor:
         except ProcessLookupError:
             return
 
-    def _doom(self, runner: _Runner) -> None:
+    def _doom(self, runner: Runner) -> None:
         """The runner is gone. It is told in the next turn, so that what is launched on it until then is known not to begin."""
         self._drain(runner)
         self._forget_connection(runner)
@@ -589,7 +531,7 @@ class LocalExecutor:
         self._expected.pop(runner.name, None)
         self._dying[runner.name] = None
 
-    def _lose(self, runner: _Runner) -> None:
+    def _lose(self, runner: Runner) -> None:
         """End what a lost runner left running, and tell."""
         name = runner.name
         running, not_begun = None, list(runner.unsent)
@@ -613,7 +555,7 @@ class LocalExecutor:
                 self._doom(other)
         self._told.runner_lost(name, runner.gone, runner.exit_code, running, not_begun)
 
-    def _is_looked_after(self, runner: _Runner) -> bool:
+    def _is_looked_after(self, runner: Runner) -> bool:
         """Tell whether a living spawner ends what the runner leaves behind."""
         beside = self._runners.get(runner.beside) if runner.beside is not None else None
         return beside is not None and beside.connection is not None
@@ -633,7 +575,7 @@ class LocalExecutor:
             if end and runner.calls.running() in executions:
                 self._end_worker(runner)
 
-    def _end_worker(self, runner: _Runner) -> None:
+    def _end_worker(self, runner: Runner) -> None:
         if runner.beside is not None and self._is_looked_after(runner):
             self._send(runner.beside, wire.EndWorker(runner.name))
         else:

@@ -21,6 +21,7 @@ import msgspec
 
 from pilotage.core.agent import actions, events, facts
 from pilotage.core.agent.lanes import EXECUTABLE, HORIZON_S, Pace, group_of
+from pilotage.core.agent.losses import lost_end
 from pilotage.core.agent.runners import SPAWNER_FAILURES, WORKER_FAILURES, RunnerPool
 from pilotage.core.agent.state import AgentState, TaskRecord, apply
 from pilotage.core.scheduling.policy import GroupKey, Policy
@@ -486,31 +487,13 @@ class AgentCore:
             # It never said hello, before which nothing is handed over.
             not_begun = held
         self._tasks_returned(event.time, not_begun)
-        ends = [self._lost_end(uid, event, came_up) for uid, attempt in held if self._runs(uid, attempt)]
+        ends = [lost_end(self.state.tasks[uid], event, came_up) for uid, attempt in held if self._runs(uid, attempt)]
         if ends:
             self._take_ends(event.time, event.runner, 0, ends)
         self._pool.remove(event.runner)
         self._emit(facts.RunnerRemoved(event.time, event.runner, event.reason))
         if record.beside is None and failures >= SPAWNER_FAILURES:
             self._end(event.time, 0, False, FAILED, f"{SPAWNER_FAILURES} spawners in a row did not come up: {event.reason}")
-
-    def _lost_end(self, uid: TaskUid, event: events.RunnerLost, came_up: bool) -> AttemptEnd:
-        task = self.state.tasks[uid]
-        running = event.running == (uid, task.attempt)
-        ending, message, exit_code = Ending.LOST, f"{event.reason}; it may have run", None
-        if task.ending is not None:
-            ending, message = task.ending, task.ending_message
-        elif not came_up:
-            ending, message = Ending.LAUNCH_FAILED, event.reason
-        elif running:
-            exit_code = event.exit_code
-            ending = Ending.SIGNALLED if exit_code is not None and exit_code < 0 else Ending.EXITED
-            message = event.reason
-        elif task.started:
-            ending, message = Ending.NODE_FAILED, event.reason
-        return AttemptEnd(
-            uid, task.attempt, ending, exit_code, message=message, started=task.started or task.launched, ended=event.time
-        )
 
     # --------------------------------------------------------------------------------------------------------------- time
 
