@@ -232,6 +232,8 @@ class Agent:
     def _hear(self, now: float, channel: AgentChannel) -> None:
         for peer, message in channel.receive():
             if isinstance(message, wire.ClientHello):
+                # The answer says what is on disk; what was heard on another connection in this turn has to be there, too.
+                self._commit()
                 if self._link.hello(now, channel, peer, message):
                     self._handle(events.OutcomesReceived(now, message.durable))
             elif self._link.is_client(channel, peer):

@@ -11,25 +11,31 @@ from __future__ import annotations
 
 import hashlib
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 from agent_world import TEMPLATES
-from virtual_client import TASKS, Client, VirtualLink, submit_pilot
+from virtual_client import TASKS, Client, Thread, VirtualLink, submit_pilot
 from virtual_parts import Clock, Died, Select, descriptors
 from virtual_pilot import Pilot
 
 from pilotage.agent import agent as agent_module
+from pilotage.agent import fencing as fencing_module
 from pilotage.client import engine as engine_module
 from pilotage.client import pilot_link as pilot_link_module
+from pilotage.core.agent.aftermath import Aftermath
 from pilotage.core.client import events
 from pilotage.core.client.state import ClientState, TaskRecord
 from pilotage.model.ids import Attempt, PilotUid, TaskUid, TemplateId
 from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.states import FINAL
 from pilotage.model.workload import Batch, Row, Template
+from pilotage.wire.keys import Connection
 
 STEPS = 180
 SETTLE_TURNS = 500
@@ -169,11 +175,7 @@ class World:
     def submit(self) -> None:
         chance, client = self.random, self.client
         state = client.state
-        again = [uid for uid in self.forgotten if uid not in state.tasks]
-        if again and chance.random() < 0.0:
-            uids = sorted(again)[:3]
-        else:
-            uids = [TaskUid(f"t{len(self.submitted) + number:04d}") for number in range(chance.choice((1, 2, 5, 12)))]
+        uids = [TaskUid(f"t{len(self.submitted) + number:04d}") for number in range(chance.choice((1, 2, 5, 12)))]
         number = TemplateId(chance.randrange(len(TEMPLATES)))
         template = TEMPLATES[number]
         batch = Batch({} if number in state.templates else {number: template}, [Row(uid, number) for uid in uids])
@@ -192,7 +194,12 @@ class World:
             open_tasks = [uid for uid, record in tasks.items() if record.outcome is None] or list(tasks)
             chosen = chance.sample(open_tasks, min(len(open_tasks), chance.choice((1, 1, 4))))
             self.cancelled.update(chosen)
-            self.client.do(events.CancelRequested(self.now, [*chosen, chosen[0]]))
+            if self.client.do(events.CancelRequested(self.now, [*chosen, chosen[0]])):
+                for uid in chosen:
+                    record = tasks[uid]
+                    assert record.outcome is not None or (record.pilot and record.cancelling), (
+                        f"{uid} was not cancelled: {record}"
+                    )
 
     def end_pilot(self) -> None:
         pilots = self.client.state.pilots
@@ -251,14 +258,22 @@ class World:
     def installed(self) -> Iterator[None]:
         """Put this world's clock in the place of time, and its pilots in the place of files and processes."""
         link = type("Link", (VirtualLink,), {"world": self})
+        thread = type("FencingThread", (Thread,), {"world": self})
+        threads = SimpleNamespace(Lock=threading.Lock, Condition=threading.Condition, Event=threading.Event, Thread=thread)
         changes = [
             (agent_module, "time", self.clock),
             (agent_module, "select", Select),
             (engine_module, "time", self.clock),
             (engine_module, "select", Select),
             (engine_module, "PilotLink", link),
+            (engine_module, "threading", threads),
             (engine_module, "tail_of_output", lambda folder: ""),
-            (pilot_link_module, "read_connection", lambda path: None),
+            (fencing_module, "fence", self.fence),
+            (
+                pilot_link_module,
+                "read_connection",
+                lambda path: Connection(PilotUid(path.parent.name), 1, "there", "boot", 1, 1),
+            ),
         ]
         before = [(module, name, getattr(module, name)) for module, name, _ in changes]
         for module, name, value in changes:
@@ -268,6 +283,17 @@ class World:
         finally:
             for module, name, value in before:
                 setattr(module, name, value)
+
+    def fence(self, folder: Path, delivered: int) -> Aftermath:
+        """What ``fence`` does: end what is left of a pilot, and read what its log says."""
+        pilot = self.pilots.get(PilotUid(folder.name))
+        if pilot is None:
+            raise FileNotFoundError(f"no pilot was ever started in {folder}")
+        found = pilot.fence(delivered)
+        if pilot.node_lost:
+            # The end of its log may be missing, so that what is absent from it proves nothing.
+            raise FileNotFoundError(f"the node of {pilot.uid} was lost")
+        return found
 
     def everyone_turns(self) -> None:
         self.client.turn()
@@ -391,9 +417,14 @@ class World:
         return digest.hexdigest()
 
 
-def walk(seed: int, steps: int = STEPS) -> World:
+def address(path: Path) -> Connection:
+    """What an agent writes into its pilot's folder, for links that find it in the world anyway."""
+    return Connection(PilotUid(path.parent.name), 1, "there", "boot", 1, 1)
+
+
+def walk(seed: int, steps: int = STEPS, client_node_losses: bool = False) -> World:
     """Walk through one world; the error of a walk that fails names its seed."""
-    world = World(seed, steps)
+    world = World(seed, steps, client_node_losses)
     try:
         world.walk()
     except Exception as error:

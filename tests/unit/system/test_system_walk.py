@@ -32,6 +32,15 @@ def test_whatever_happens_each_task_ends_once_and_nothing_is_left(first: int) ->
         walk(seed)
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="a client that lost the end of its log with its node binds tasks again that an agent has",
+)
+def test_the_loss_of_the_client_s_node_costs_only_what_was_not_synced() -> None:
+    for seed in range(400):
+        walk(seed, client_node_losses=True)
+
+
 def test_the_walks_meet_what_they_are_for() -> None:
     """A walk in which nothing goes wrong would prove nothing: over some of them, everything has to have happened."""
     worlds = [walk(seed) for seed in range(150)]
@@ -99,12 +108,6 @@ def acknowledged_messages_are_kept(original: Any, core: ClientCore, pilot: Pilot
     pass
 
 
-@instead(IncomingLink, "accept")
-def doubles_are_taken(original: Any, link: IncomingLink, number: int, size: int = 0) -> Any:
-    verdict = original(link, number, size)
-    return "new" if verdict == "duplicate" else verdict
-
-
 @instead(OutgoingLink, "transmit")
 def what_was_lost_with_the_connection_is_not_sent_again(original: Any, link: OutgoingLink) -> list[bytes]:
     original(link)
@@ -120,12 +123,6 @@ def the_link_goes_on_behind_the_next_message(original: Any, link: OutgoingLink, 
 def what_is_received_is_called_durable(original: Any, link: IncomingLink) -> Any:
     link.synced(link.received)
     return original(link)
-
-
-@instead(ClientLink, "hello")
-def an_older_client_is_welcome(original: Any, link: ClientLink, *rest: Any) -> bool:
-    link._epoch = 0
-    return bool(original(link, *rest))
 
 
 @instead(ClientLink, "_frame")
@@ -150,12 +147,17 @@ def the_agent_forgets_to_write_every_fifth_record(original: Any, agent: Agent, r
     return agent._log._disk.synced if agent._skipped % 5 == 0 else int(original(agent, record))  # type: ignore[attr-defined]
 
 
+@instead(ClientLink, "synced")
+def the_agent_calls_durable_what_is_only_written(original: Any, link: ClientLink, record: int) -> None:
+    original(link, 1 << 60)
+
+
 FAULTS = [
+    the_agent_calls_durable_what_is_only_written,
     a_cancel_of_a_waiting_task_is_forgotten,
     what_may_have_run_runs_again,
     the_tasks_of_a_lost_pilot_are_forgotten,
     acknowledged_messages_are_kept,
-    doubles_are_taken,
     what_was_lost_with_the_connection_is_not_sent_again,
     the_link_goes_on_behind_the_next_message,
     what_is_received_is_called_durable,

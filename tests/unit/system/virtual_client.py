@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,9 @@ from virtual_pilot import NODES, SESSION, Pilot
 from pilotage.client.engine import Engine
 from pilotage.client.launcher import StartedPilot
 from pilotage.client.pilot_link import PilotLink
-from pilotage.core.agent.aftermath import Aftermath
 from pilotage.core.client import events, facts
 from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord, apply
 from pilotage.model.ids import PilotUid, TaskUid
-from pilotage.model.states import FINAL
 from pilotage.wire.channel import Disconnected
 from pilotage.wire.keys import Connection
 
@@ -56,25 +54,22 @@ class VirtualLink(PilotLink):
 
 
 class VirtualEngine(Engine):
-    """An ``Engine`` whose background thread is the world, and that knows how to fence a virtual pilot."""
-
-    world: World
+    """An ``Engine`` whose background thread is the world."""
 
     def start(self) -> None:
         pass
 
-    def _lost(self, link: PilotLink) -> None:
-        self._receive(link)
-        record = link.pilot
-        if record.state in FINAL:
-            return
-        pilot = self.world.pilots.get(record.uid)
-        rest = pilot.fence(record.received) if pilot is not None else Aftermath(0, [], [], [])
-        now = self.world.now
-        if rest.outcomes:
-            encoded = msgspec.Raw(_encode(rest.outcomes))
-            self.handle(events.OutcomesArrived(now, record.uid, record.received + 1, rest.outcomes, encoded))
-        self.handle(events.PilotLost(now, record.uid, "its processes are gone"))
+
+class Thread:
+    """Stands in for a thread that fences a pilot: it runs when the world lets it."""
+
+    world: World
+
+    def __init__(self, target: Callable[..., None], args: tuple[Any, ...], name: str, daemon: bool) -> None:
+        self.run = lambda: target(*args)
+
+    def start(self) -> None:
+        self.world.client.threads.append(self)
 
 
 class NoLease:
@@ -94,6 +89,7 @@ class Client:
         self.epoch = 0
         self.engine: VirtualEngine | None = None
         self.callbacks: deque[tuple[TaskUid, str]] = deque()
+        self.threads: list[Thread] = []
 
     def may_die(self) -> None:
         self.world.may_die("client")
@@ -119,7 +115,6 @@ class Client:
         state = self.recover()
         log = Log(self.disk, self.may_die, self.world.random)
         engine = VirtualEngine(SESSION, NoLease(self.epoch), state, log)  # type: ignore[arg-type]
-        engine.world = self.world
         engine.listener = self
         self.engine = engine
         self.callbacks.clear()
@@ -161,6 +156,8 @@ class Client:
         try:
             with engine.lock:
                 engine._turn(ready)
+            while self.threads and self.world.random.random() < self.world.haste:
+                self.threads.pop(0).run()
         except Died:
             self.die()
             return
@@ -169,6 +166,7 @@ class Client:
     def die(self) -> None:
         """The process is gone; what it had sent still arrives."""
         engine, self.engine = self.engine, None
+        self.threads.clear()
         if engine is None:
             return
         for link in engine._links.values():
