@@ -31,7 +31,15 @@ from pilotage.client.waiting import HasState, Waiter
 from pilotage.core.client import actions, events, facts
 from pilotage.core.client.core import ClientCore, Decision
 from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord, apply
-from pilotage.errors import BackendError, InvariantViolated, PilotageError, SessionClosed, SessionForked, unreachable
+from pilotage.errors import (
+    BackendError,
+    InvariantViolated,
+    LogCorrupted,
+    PilotageError,
+    SessionClosed,
+    SessionForked,
+    unreachable,
+)
 from pilotage.log.lease import Lease
 from pilotage.log.reader import recover
 from pilotage.log.writer import LogWriter
@@ -46,6 +54,7 @@ DISK_FULL_PAUSE_S = 0.25
 DISK_FULL_PATIENCE_S = 30.0
 LEASE_CHECK_S = 5.0
 SIGNAL_PATIENCE_S = 10.0
+FENCE_PAUSE_S = 2.0
 BYTES_PER_TASK = 512
 """Estimate of what a task takes in a snapshot."""
 
@@ -112,6 +121,8 @@ class Engine:
         self._late_facts: list[facts.Fact] = []
         self._links: dict[PilotUid, PilotLink] = {}
         self._waiters: list[Waiter] = []
+        self._fencers: list[threading.Thread] = []
+        self._ending = threading.Event()
         self._failure: str = ""
         self._closed = False
         self._poll = select.epoll()
@@ -318,8 +329,7 @@ class Engine:
         if link.watch_process():
             self._poke()
         else:
-            self._lost(link)
-            self._reap(link)
+            self._gone(link)
 
     def reconnect(self) -> None:
         """After a resume: look for the pilots that are not known to have ended."""
@@ -330,16 +340,48 @@ class Engine:
             if self._links:
                 self.start()
 
-    def _lost(self, link: PilotLink) -> None:
-        pilot = link.pilot
+    def _gone(self, link: PilotLink) -> None:
+        """The pilot's bootstrap and agent are gone: in good order, or what is left of it has to be ended first."""
         # It may have said goodbye before it went.
         self._receive(link)
-        if pilot.state not in FINAL:
-            tail = tail_of_output(link.folder)
-            said = f"; it printed: {tail}" if tail else ""
-            when = "while it ran" if pilot.incarnation else "before it was active"
-            link.remove_private_folder()
-            self.handle(events.PilotLost(time.time(), pilot.uid, f"its processes are gone {when}{said}"))
+        if link.pilot.state in FINAL:
+            self._reap(link)
+            return
+        link.close()
+        fencer = threading.Thread(target=self._fence, args=(link,), name=f"pilotage-fence-{link.pilot.uid}", daemon=True)
+        self._fencers.append(fencer)
+        fencer.start()
+
+    def _fence(self, link: PilotLink) -> None:
+        """End what is left of a pilot, and take what its log says; on a thread of its own, as it may take seconds."""
+        lost = self._lost(link)
+        while lost is None and not self._ending.wait(FENCE_PAUSE_S):
+            lost = self._lost(link)
+        with self.lock:
+            if lost is not None and not self._closed and not self._failure:
+                self.handle(lost)
+            self._reap(link)
+
+    def _lost(self, link: PilotLink) -> events.PilotLost | None:
+        """Return what became of a pilot, once nothing of it runs any more; None while something does."""
+        from pilotage.agent.fencing import fence
+
+        pilot = link.pilot
+        tail = tail_of_output(link.folder)
+        said = f"; it printed: {tail}" if tail else ""
+        reason = f"its processes are gone {'while it ran' if pilot.incarnation else 'before it was active'}{said}"
+        try:
+            found = fence(link.folder, pilot.received)
+        except LogCorrupted as error:
+            return events.PilotLost(time.time(), pilot.uid, f"{reason}; {error}")
+        except FileNotFoundError:
+            return events.PilotLost(time.time(), pilot.uid, reason)
+        except PilotageError as error:
+            log.warning("pilot %s is not given up yet: %s", pilot.uid, error)
+            return None
+        link.remove_private_folder()
+        encoded = msgspec.Raw(_encode(found.outcomes))
+        return events.PilotLost(time.time(), pilot.uid, reason, found.received, found.outcomes, encoded, [*found.not_begun])
 
     def _note_end(self, pilot: PilotUid) -> None:
         link = self._links.get(pilot)
@@ -410,8 +452,7 @@ class Engine:
         if link.ready_fd in ready:
             link.agent_ready(now)
         if link.process_fd in ready and link.process_ended():
-            self._lost(link)
-            self._reap(link)
+            self._gone(link)
             return
         if link.tick(now):
             self._log.sync()
@@ -498,7 +539,10 @@ class Engine:
             for waiter in self._waiters:
                 waiter.wake()
             self._waiters.clear()
+        self._ending.set()
         self._poke()
+        for fencer in self._fencers:
+            fencer.join()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         for link in list(self._links.values()):

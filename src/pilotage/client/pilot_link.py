@@ -112,7 +112,7 @@ class PilotLink:
         return False
 
     def remove_private_folder(self) -> None:
-        """Remove what the agents of a pilot that was killed left in their private folder."""
+        """Remove what the agents of a pilot that was killed left where they listened; it need not be in our TMPDIR."""
         try:
             socket_path = read_connection(self.folder / CONNECTION_FILE).socket
         except (FileNotFoundError, PilotageError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from client_builders import MANAGER, RESTARTABLE, RETRIED, WIDE, Session, kinds, outcome, told
+from client_builders import MANAGER, RESTARTABLE, RETRIED, WIDE, Session, kinds, outcome, raw, told
 
 from pilotage.core.client import actions, events, facts
 from pilotage.core.client.binding import fits
@@ -236,6 +236,30 @@ def test_a_lost_pilot_leaves_lost_what_was_sent_and_returns_what_was_not() -> No
     session.lose("p")
     assert session.ending_of("sent") is Ending.LOST
     assert session.pilot_of("unsent") == "q"
+
+
+def test_the_log_of_a_lost_pilot_tells_what_ended_what_did_not_begin_and_what_never_arrived() -> None:
+    session = Session("p")
+    session.submit("ended", "waited", "ran")
+    session.number_all("p")
+    session.submit("under way")
+    session.number_all("p")
+    session.add("q")
+    session.greet("q")
+    ended = [outcome("ended")]
+    lost = events.PilotLost(
+        session.tick(),
+        PilotUid("p"),
+        "killed",
+        1,
+        ended,
+        raw(ended),
+        [(TaskUid("waited"), Binding(1)), (TaskUid("ran"), Binding(7))],
+    )
+    assert told(session.do(lost)) != []
+    assert session.state_of("ended") == DONE
+    assert session.pilot_of("waited") == session.pilot_of("under way") == "q"
+    assert session.ending_of("ran") is Ending.LOST
 
 
 @pytest.mark.parametrize("template", [RESTARTABLE, RETRIED])

@@ -5,14 +5,16 @@ How it decides:
 - A task is bound when its manager has a pilot for it (see ``binding``), otherwise it waits, and the user is told once.
 - A cancelled task that no pilot has is final at once; for one that a pilot has the pilot is asked, and its answer counts.
 - A pilot that said goodbye holds nothing. What it did not answer for never began, so other pilots may have it.
-- A pilot that is gone without a goodbye may have begun whatever was sent to it. Such tasks are lost, unless they may run
-  twice (``restartable``, or ``retries`` left) and there is another pilot.
+- A pilot that is gone without a goodbye may have begun whatever was sent to it, unless its log says more. Such tasks are
+  lost, unless they may run twice (``restartable``, or ``retries`` left) and there is another pilot.
 - When the last pilot of a manager ends, all its tasks end: nothing waits for what will not come.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+import msgspec
 
 from pilotage.core.client import actions, events, facts
 from pilotage.core.client.actions import Action
@@ -206,6 +208,15 @@ class ClientCore:
             if manager.waiting and event.pilot in manager.pilots:
                 self._bind_waiting(event.time, name)
 
+    def _take_outcomes(
+        self, now: float, pilot: PilotRecord, number: int, outcomes: list[Outcome], encoded: msgspec.Raw
+    ) -> None:
+        tasks = self.state.tasks
+        # Whom this message ends has to be known before it is applied; one that was final before is not told again.
+        ending = [record for outcome in outcomes if (record := tasks.get(outcome.task)) is not None and record.outcome is None]
+        self._emit(facts.OutcomesReceived(now, pilot.uid, number, encoded), outcomes=outcomes)
+        self._decision.actions.append(actions.TellTasks([record for record in ending if record.outcome is not None]))
+
     def _seen_running(self, event: events.TasksSeenRunning) -> None:
         running: list[TaskUid] = []
         for uid, binding, _, _ in event.started:
@@ -258,14 +269,23 @@ class ClientCore:
         pilot = self.state.pilots[event.pilot]
         if pilot.state in FINAL:
             return
+        if event.outcomes:
+            # They belong to messages that never came, and none will.
+            self._take_outcomes(event.time, pilot, pilot.received, event.outcomes, event.encoded)
+        received = event.received if event.received is not None else None if pilot.incarnation else 0
         unsent = {row.uid for row in queued_rows(pilot.outbox)}
-        if not pilot.incarnation:
-            unsent |= {row.uid for row in queued_rows(pilot.unacknowledged.values())}
+        if received is not None:
+            never_arrived = [message for number, message in pilot.unacknowledged.items() if number > received]
+            unsent |= {row.uid for row in queued_rows(never_arrived)}
+        unsent |= {uid for uid, binding in event.not_begun if uid in self.state.tasks and self._is_bound(uid, binding)}
         unfinished = self._unfinished(pilot)
         state = CANCELED if pilot.ending else FAILED
         self._finish_pilot(event.time, pilot, 0, state, event.reason)
         never_began = [uid for uid in unfinished if uid in unsent]
         self._rehome(event.time, pilot, never_began, [uid for uid in unfinished if uid not in unsent])
+
+    def _is_bound(self, uid: TaskUid, binding: Binding) -> bool:
+        return self.state.tasks[uid].binding == binding
 
     def _unfinished(self, pilot: PilotRecord) -> list[TaskUid]:
         if not pilot.load:

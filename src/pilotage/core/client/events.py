@@ -53,11 +53,19 @@ class PilotProcessStarted(msgspec.Struct, frozen=True):
 
 
 class PilotLost(msgspec.Struct, frozen=True):
-    """The pilot is gone for certain, without having said so: its processes, or its job, do not exist any more."""
+    """The pilot is gone for certain, without having said so: nothing of it runs any more.
+
+    What its log tells, if it could be read: ``received``, the last message of this client that it had (None: not known),
+    ``outcomes`` that did not arrive (``encoded``: the same), and ``not_begun``, tasks that it certainly did not start.
+    """
 
     time: float
     pilot: PilotUid
     reason: str
+    received: int | None = None
+    outcomes: list[Outcome] = []
+    encoded: msgspec.Raw = msgspec.Raw(b"\x90")
+    not_begun: list[tuple[TaskUid, Binding]] = []
 
 
 class AgentGreeted(msgspec.Struct, frozen=True):
