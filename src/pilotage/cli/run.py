@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 FAILURES_SHOWN = 5
 DETAIL_LINES_SHOWN = 3
 LOCALHOST = "local.localhost"
-NO_LIMIT_MINUTES = 366 * 24 * 60.0
-"""Runtime of a pilot of this machine, which costs nothing to hold: longer than any of its users waits."""
+NO_LIMIT_MINUTES = 20 * 24 * 60.0
+"""Runtime of a pilot of this machine, which costs nothing to hold. Linux can't wait for more than 24 days at a time."""
 
 HELP = (
     "Run a program many times: pilotage run -n 1000 -- ./prog {i}\n\n"
@@ -82,7 +82,7 @@ def run(
     nodes: Annotated[int, typer.Option(min=0, show_default=False, help="Nodes of the pilot, instead of cores.")] = 0,
     cores_per_node: Annotated[int, typer.Option(min=0, show_default=False, help="Cores of an emulated node.")] = 0,
     gpus_per_node: Annotated[int, typer.Option(min=0, show_default=False, help="GPUs of an emulated node.")] = 0,
-    runtime: Annotated[str, typer.Option(metavar="TIME", help="End the pilot after this time. Default: never.")] = "",
+    runtime: Annotated[str, typer.Option(metavar="TIME", help="End the pilot after this time. Default: 20 days.")] = "",
     show_output: Annotated[bool, typer.Option("--show-output", help="Print outputs in order of i.")] = False,
 ) -> int:
     """Run a program many times, and return the exit code; see ``HELP``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
@@ -19,6 +20,7 @@ from pilotage.errors import InvalidRequest, SessionInUse
 app = typer.Typer(help="List, show, resume and remove sessions.", no_args_is_help=True)
 
 END_PATIENCE_S = 30.0
+REPEAT_S = 2.0
 _FAILED = 1
 _INTERRUPTED = 130
 
@@ -249,17 +251,17 @@ def end_processes(pids: list[int], patience_s: float) -> list[int]:
         except ProcessLookupError:
             continue
     until = time.monotonic() + patience_s
+    waiting = dict(descriptors)
     try:
-        for descriptor in descriptors:
-            signal.pidfd_send_signal(descriptor, signal.SIGTERM)
-        waiting = dict(descriptors)
         while waiting and (left_s := until - time.monotonic()) > 0:
-            ended, _, _ = select.select(list(waiting), [], [], left_s)
+            # Said again, as an agent that is just being started anew does not hear it yet.
+            for descriptor in waiting:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+            ended, _, _ = select.select(list(waiting), [], [], min(left_s, REPEAT_S))
             for descriptor in ended:
                 del waiting[descriptor]
         return list(waiting.values())
-    except ProcessLookupError:
-        return []
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
