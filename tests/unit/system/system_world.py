@@ -244,15 +244,17 @@ class World:
     def walk(self) -> None:
         """Live through all of it."""
         with self.installed():
-            self.client.open()
-            for number in range(self.steps):
-                self.step()
-                if number % 40 == 0:
-                    self.check_replay()
-            self.settle()
-            self.close()
-            self.check_end()
-            self.client.die()
+            try:
+                self.client.open()
+                for number in range(self.steps):
+                    self.step()
+                    if number % 40 == 0:
+                        self.check_replay()
+                self.settle()
+                self.close()
+                self.check_end()
+            finally:
+                self.client.die()
 
     @contextmanager
     def installed(self) -> Iterator[None]:

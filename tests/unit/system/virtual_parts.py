@@ -221,4 +221,4 @@ class VirtualClientChannel:
 
 def descriptors() -> Iterator[int]:
     """Numbers that are the descriptors of nothing else."""
-    return itertools.count(1000)
+    return itertools.count(1 << 20)
