@@ -283,8 +283,12 @@ class LocalExecutor:
         self._epoll.close()
 
     def _read_last_words(self) -> None:
-        """Let nobody who is about to exit wait for us to read."""
+        """Let nobody who is about to exit wait for us to read, and tell who comes only now to go."""
         for descriptor, mask in self._epoll.poll(0.005):
+            if descriptor == self._server.fileno():
+                self._accept()
+            elif descriptor in self._strangers:
+                _send_away(self._strangers.pop(descriptor)[0])
             runner = self._by_descriptor.get(descriptor)
             if runner is None or runner.reader is None:
                 continue
@@ -341,10 +345,7 @@ class LocalExecutor:
         runner = self._runners.get(hello.runner) if isinstance(hello, wire.RunnerHello) else None
         if runner is None or not isinstance(hello, wire.RunnerHello) or (runner.pid and runner.pid != hello.pid):
             # Nobody we wait for: a runner that was given up, or one of another pilot's life.
-            writer = FrameWriter(connection)
-            writer.write(_encode(wire.StopRunner(0.0)))
-            writer.flush()
-            connection.close()
+            _send_away(connection)
             return
         if runner.name in self._dying:
             # Its last hello, which numbers its calls anew: that is what its progress counts.
@@ -586,3 +587,14 @@ class LocalExecutor:
             execution = runner.calls.long_running() if runner.calls is not None else None
             if execution is not None:
                 self._told.tasks_started(runner.name, [(*execution, now)])
+
+
+def _send_away(connection: socket.socket) -> None:
+    """Tell a runner that nobody waits for to exit."""
+    writer = FrameWriter(connection)
+    writer.write(_encode(wire.StopRunner(0.0)))
+    try:
+        writer.flush()
+    except Disconnected:
+        pass
+    connection.close()
