@@ -35,6 +35,9 @@ from pilotage.wire.channel import AgentChannel, Peer
 FAREWELL_S = 5.0
 """How long an agent that has ended waits for the client to have everything on disk."""
 
+LONGEST_SLEEP_S = 3600.0
+"""What Linux can be asked to wait for is limited; an idle agent looks at the clock once an hour."""
+
 PROGRESS_S = 0.05
 """Tasks that start are made known after this time, all together, unless they have ended."""
 
@@ -120,7 +123,7 @@ class Agent:
         if due is None:
             return -1
         # epoll counts in milliseconds and rounds up; a little late is better than a turn too early.
-        return max(0.0, due - time.time())
+        return min(max(0.0, due - time.time()), LONGEST_SLEEP_S)
 
     def _is_over(self) -> bool:
         if not self._core.finished:

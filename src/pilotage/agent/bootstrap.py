@@ -50,8 +50,11 @@ def main() -> None:
     pilot_folder, ready = sys.argv[1], int(sys.argv[2])
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     agent = 0
+    ending = False
 
     def forward(number: int, _frame: object) -> None:
+        nonlocal ending
+        ending = True
         if agent:
             os.kill(agent, number)
 
@@ -62,12 +65,15 @@ def main() -> None:
     for incarnation in range(1, RESTARTS + 2):
         os.set_inheritable(ready, True)
         agent = _start_agent(pilot_folder, incarnation, ready)
+        if ending:
+            os.kill(agent, signal.SIGTERM)
         while True:
             pid, raw = os.wait()
             if pid == agent:
                 break
         agent, status = 0, os.waitstatus_to_exitcode(raw)
-        if status == 0:
+        # One that was told to end before it could listen has died of it; another would not know.
+        if status == 0 or ending:
             break
         sys.stderr.write(f"agent {incarnation} ended with status {status}\n")
         sys.stderr.flush()
