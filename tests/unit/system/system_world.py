@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
-from agent_world import TEMPLATES
+from agent_world import ADOPT_S, TEMPLATES
 from virtual_client import TASKS, Client, Thread, VirtualLink, submit_pilot
 from virtual_parts import Clock, Died, Select, descriptors
 from virtual_pilot import Pilot
@@ -143,7 +143,10 @@ class World:
         elif draw < 0.82:
             chance.choice([client.disk, *(pilot.disk for pilot in self.pilots.values())]).sync()
         elif draw < 0.85:
-            self.clock.now += chance.choice((0.001, 0.05, 0.2, 1.0, 6.0, 30.0))
+            seconds = chance.choice((0.001, 0.05, 0.2, 1.0, 6.0, 30.0))
+            self.clock.now += seconds
+            # After such a pause heartbeats were missed, and runners did not say hello in time.
+            self.misfortunes += seconds > ADOPT_S
         elif draw < 0.95:
             if client.engine is None:
                 client.open()
