@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-import payloads
+import client_payloads
 import pytest
 from client_support import until
 
@@ -30,7 +30,7 @@ def test_each_task_is_told_final_once_and_cb_data_comes_along(manager: rp.TaskMa
             final.append((task.uid, cb_data))
 
     manager.register_callback(note, cb_data="mine")
-    tasks = manager.submit_tasks([rp.TaskDescription(function=payloads.double, args=[number]) for number in range(500)])
+    tasks = manager.submit_tasks([rp.TaskDescription(function=client_payloads.double, args=[number]) for number in range(500)])
     until(lambda: len(final) >= 500, "500 final states")
     assert sorted(final) == sorted((task.uid, "mine") for task in tasks)
 

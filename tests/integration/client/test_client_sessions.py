@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import msgspec
-import payloads
+import client_payloads
 import pytest
 
 import pilotage as rp
@@ -103,7 +103,7 @@ def test_pilots_that_outlive_the_client_are_found_again_with_their_results(base:
     manager.add_pilots(rp.PilotManager(session).submit_pilots(LOCAL))
     done = manager.submit_tasks({"executable": "/bin/true", "uid": "done"})
     done.wait(timeout=30)
-    manager.submit_tasks([rp.TaskDescription(function=payloads.doze, args=[0.3], uid=f"later.{number}") for number in range(4)])
+    manager.submit_tasks([rp.TaskDescription(function=client_payloads.doze, args=[0.3], uid=f"later.{number}") for number in range(4)])
     session.close(terminate=False)
     with rp.Session.resume(session.uid, base=base) as again:
         manager = again.get_task_managers("tmgr.0000")
@@ -112,7 +112,7 @@ def test_pilots_that_outlive_the_client_are_found_again_with_their_results(base:
         assert [task.result(30) for task in manager.get_tasks([f"later.{number}" for number in range(4)])] == [0.3] * 4
         assert manager.get_tasks("later.0").description.args == [0.3]
         # A script that is run again gets the tasks that it has submitted already.
-        same = manager.submit_tasks(rp.TaskDescription(function=payloads.doze, args=[0.3], uid="later.1"))
+        same = manager.submit_tasks(rp.TaskDescription(function=client_payloads.doze, args=[0.3], uid="later.1"))
         assert same.state == rp.DONE
         assert manager.submit_tasks({"executable": "/bin/true"}).wait(timeout=30) == rp.DONE
 
@@ -123,7 +123,7 @@ import pilotage as rp, payloads
 session = rp.Session("mine", base=sys.argv[1])
 manager = rp.TaskManager(session)
 manager.add_pilots(rp.PilotManager(session).submit_pilots({"resource": "local.localhost", "cores": 2, "runtime": 5}))
-tasks = manager.submit_tasks([rp.TaskDescription(function=payloads.double, args=[n]) for n in range(300)])
+tasks = manager.submit_tasks([rp.TaskDescription(function=client_payloads.double, args=[n]) for n in range(300)])
 if sys.argv[2] == "some":
     tasks[0].wait()
 os.kill(os.getpid(), 9)
@@ -202,7 +202,7 @@ def test_several_managers_and_a_session_as_async_context(base: Path) -> None:
             managers = [rp.TaskManager(session) for _ in range(3)]
             for manager in managers:
                 manager.add_pilots(pilot)
-            tasks = [manager.submit_tasks(rp.TaskDescription(function=payloads.double, args=[5])) for manager in managers]
+            tasks = [manager.submit_tasks(rp.TaskDescription(function=client_payloads.double, args=[5])) for manager in managers]
             assert [await task for task in tasks] == [10, 10, 10]
             assert [manager.list_tasks() for manager in managers] == [[task.uid] for task in tasks]
             return session.list_task_managers()
@@ -212,20 +212,20 @@ def test_several_managers_and_a_session_as_async_context(base: Path) -> None:
 
 def test_executor(base: Path) -> None:
     with rp.Session(base=base) as session, Executor(cores=2, session=session) as executor:
-        assert executor.submit(payloads.double, 4).result(30) == 8
-        assert list(executor.map(payloads.double, range(3000))) == [2 * number for number in range(3000)]
+        assert executor.submit(client_payloads.double, 4).result(30) == 8
+        assert list(executor.map(client_payloads.double, range(3000))) == [2 * number for number in range(3000)]
         assert list(executor.map(pow, [2, 3], [5, 2], chunksize=2)) == [32, 9]
-        assert list(executor.map(payloads.double, [])) == []
+        assert list(executor.map(client_payloads.double, [])) == []
         with pytest.raises(ValueError, match="liked"):
-            executor.submit(payloads.fail, 1).result(30)
-        results = executor.map(payloads.fail_at, range(100), timeout=30)
+            executor.submit(client_payloads.fail, 1).result(30)
+        results = executor.map(client_payloads.fail_at, range(100), timeout=30)
         assert [next(results) for _ in range(7)] == list(range(7))
         with pytest.raises(ValueError, match="seven"):
             next(results)
-        slow = executor.submit(payloads.doze, 100)
+        slow = executor.submit(client_payloads.doze, 100)
         with pytest.raises(TimeoutError):
             slow.result(0.01)
         executor.shutdown(cancel_futures=True)
         assert slow.cancelled()
         with pytest.raises(RuntimeError, match="shutdown"):
-            executor.submit(payloads.double, 1)
+            executor.submit(client_payloads.double, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-import payloads
+import client_payloads
 import pytest
 
 import pilotage as rp
@@ -38,11 +38,11 @@ def test_a_missing_executable(manager: rp.TaskManager) -> None:
 @pytest.mark.parametrize(
     ("function", "args", "kwargs", "expected"),
     [
-        (payloads.double, [21], {}, 42),
-        (payloads.double, [], {"value": 4}, 8),
-        (payloads.Scale(3).apply, [5], {}, 15),
+        (client_payloads.double, [21], {}, 42),
+        (client_payloads.double, [], {"value": 4}, 8),
+        (client_payloads.Scale(3).apply, [5], {}, 15),
         (lambda a, b=1: a + b, [1], {"b": 5}, 6),
-        (payloads.big, [100_000], {}, b"x" * 100_000),
+        (client_payloads.big, [100_000], {}, b"x" * 100_000),
         (len, [b"y" * 50_000], {}, 50_000),
     ],
     ids=["free", "keywords", "method", "lambda", "large result", "large argument"],
@@ -56,21 +56,21 @@ def test_functions(
 
 
 def test_a_function_that_raises(manager: rp.TaskManager) -> None:
-    task = manager.submit_tasks(rp.TaskDescription(function=payloads.fail, args=[5]))
+    task = manager.submit_tasks(rp.TaskDescription(function=client_payloads.fail, args=[5]))
     with pytest.raises(ValueError, match="5 is not liked"):
         task.result(30)
     assert task.state == rp.FAILED
-    assert "payloads.py" in str(task.exception_detail)
+    assert "client_payloads.py" in str(task.exception_detail)
 
 
 def test_a_result_that_cannot_be_pickled(manager: rp.TaskManager) -> None:
-    task = manager.submit_tasks(rp.TaskDescription(function=payloads.unopenable))
+    task = manager.submit_tasks(rp.TaskDescription(function=client_payloads.unopenable))
     with pytest.raises(Exception, match="pickle"):
         task.result(30)
 
 
 def test_many_at_once_in_order(manager: rp.TaskManager) -> None:
-    tasks = manager.submit_tasks([rp.TaskDescription(function=payloads.double, args=[number]) for number in range(5000)])
+    tasks = manager.submit_tasks([rp.TaskDescription(function=client_payloads.double, args=[number]) for number in range(5000)])
     assert [task.result(60) for task in tasks] == [2 * number for number in range(5000)]
     assert set(manager.wait_tasks(timeout=30)) == {rp.DONE}
     assert manager.list_tasks() == [task.uid for task in tasks]
@@ -86,7 +86,7 @@ def test_a_list_is_accepted_as_a_whole_or_not_at_all(manager: rp.TaskManager) ->
         manager.submit_tasks([{"executable": "/bin/true"}, {"executable": "/bin/true"}, {"arguments": ["x"]}])
     with pytest.raises(rp.SerializationError, match="lock"):
         manager.submit_tasks(
-            [{"executable": "/bin/true"}, rp.TaskDescription(function=payloads.double, args=[threading.Lock()])]
+            [{"executable": "/bin/true"}, rp.TaskDescription(function=client_payloads.double, args=[threading.Lock()])]
         )
     assert manager.list_tasks() == []
     assert manager.submit_tasks({"executable": "/bin/true"}).wait(timeout=30) == rp.DONE
@@ -137,7 +137,7 @@ def test_a_wait_with_a_timeout(manager: rp.TaskManager) -> None:
 
 def test_await(manager: rp.TaskManager) -> None:
     async def both() -> list[object]:
-        tasks = manager.submit_tasks([rp.TaskDescription(function=payloads.double, args=[number]) for number in (1, 2)])
+        tasks = manager.submit_tasks([rp.TaskDescription(function=client_payloads.double, args=[number]) for number in (1, 2)])
         return [await task for task in tasks]
 
     assert asyncio.run(both()) == [2, 4]
