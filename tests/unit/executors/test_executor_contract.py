@@ -1,0 +1,34 @@
+"""The executors that ship keep the contract of all executors: simulated tasks, and real ones of real spawners."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pilotage.executors.base import Executor
+from pilotage.executors.local import LocalExecutor
+from pilotage.executors.simulated import SimulatedExecutor
+from pilotage.model.workload import Template
+from pilotage.testing.contracts.executors import ExecutorContract
+from pilotage.testing.runner_driver import default_settings
+from pilotage.wire.runner_settings import write_settings
+
+
+class TestSimulated(ExecutorContract):
+    short = Template(executable="/bin/true")
+    long = Template(executable="/bin/true")
+
+    def make_executor(self, folder: Path) -> Executor:
+        return SimulatedExecutor(0.002)
+
+
+class TestLocal(ExecutorContract):
+    short = Template(executable="/bin/true")
+    long = Template(executable="/bin/sleep", grace_s=0.2)
+    long_arguments = ("1000",)
+
+    def make_executor(self, folder: Path) -> Executor:
+        settings = default_settings(folder)
+        Path(settings.pilot_folder).mkdir()
+        Path(settings.blob_folder).mkdir()
+        write_settings(folder, settings)
+        return LocalExecutor(folder, settings.session, settings.pilot, folder, 1)
