@@ -86,8 +86,8 @@ class Programs:
         self._started: list[subprocess.Popen[str]] = []
 
     def start(self, source: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
-        """Start Python on this source."""
-        path = self._folder / f"program{len(self._started)}.py"
+        """Start Python on this source, always by the same file name."""
+        path = self._folder / "program.py"
         path.write_text(textwrap.dedent(source))
         command = [sys.executable, str(path), *map(str, arguments)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -1,0 +1,122 @@
+"""Scripts of RADICAL-Pilot's users, with the line of the import changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from integration_support import Programs
+
+GETTING_STARTED = """
+import os
+import sys
+
+import pilotage as rp
+
+if __name__ == "__main__":
+    session = rp.Session()
+    try:
+        pmgr = rp.PilotManager(session=session)
+        tmgr = rp.TaskManager(session=session)
+
+        pd_init = {"resource": "local.localhost", "runtime": 30, "exit_on_error": True, "cores": 4, "gpus": 0}
+        pdesc = rp.PilotDescription(pd_init)
+        pilot = pmgr.submit_pilots(pdesc)
+        tmgr.add_pilots(pilot)
+
+        n = 16
+        tds = list()
+        for i in range(n):
+            td = rp.TaskDescription()
+            td.stage_on_error = False
+            td.executable = "/bin/date"
+            td.sandbox = "sbox/%d" % i
+            td.ranks = 1
+            td.cores_per_rank = 1
+            tds.append(td)
+
+        tasks = tmgr.submit_tasks(tds)
+        tmgr.wait_tasks()
+        for task in tasks:
+            assert task.state == rp.DONE, task
+            assert task.exit_code == 0
+            assert task.stdout
+        print(len(tasks), "tasks", pilot.uid, sorted({task.state for task in tasks}))
+    except Exception as e:
+        print("caught Exception: %s" % e)
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        print("need to exit now")
+    finally:
+        session.close(download=True)
+"""
+
+UNITS = """
+import pilotage as rp
+
+session = rp.Session()
+pmgr = rp.PilotManager(session)
+umgr = rp.UnitManager(session)
+
+pdesc = rp.ComputePilotDescription()
+pdesc.resource = "local.localhost"
+pdesc.cores = 2
+pdesc.runtime = 15
+pilot = pmgr.submit_pilots(pdesc)
+umgr.add_pilots(pilot)
+
+cuds = []
+for i in range(4):
+    cud = rp.ComputeUnitDescription()
+    cud.executable = "/bin/sh"
+    cud.arguments = ["-c", "echo $MESSAGE $OMP_NUM_THREADS"]
+    cud.environment = {"MESSAGE": "unit %d" % i}
+    cud.cpu_processes = 1
+    cud.cpu_threads = 2
+    cud.cpu_thread_type = rp.OpenMP
+    cuds.append(cud)
+units = umgr.submit_units(cuds)
+umgr.wait_units()
+for unit in units:
+    print(unit.state, unit.exit_code, unit.stdout.strip())
+session.close()
+"""
+
+FUNCTIONS = """
+import pilotage as rp
+
+@rp.pythontask
+def greet(whom, times=1):
+    return "hello " + whom * times
+
+def state_cb(task, state):
+    if state in rp.FINAL:
+        seen.append(state)
+
+seen = []
+with rp.Session() as session:
+    pmgr = rp.PilotManager(session=session)
+    tmgr = rp.TaskManager(session=session)
+    tmgr.register_callback(state_cb)
+    pilot = pmgr.submit_pilots(rp.PilotDescription({"resource": "local.localhost", "cores": 2, "runtime": 15}))
+    tmgr.add_pilots(pilot)
+    pilot.wait(rp.PMGR_ACTIVE)
+    task = tmgr.submit_tasks(rp.TaskDescription({"mode": rp.TASK_FUNCTION, "function": greet("you", times=2)}))
+    tmgr.wait_tasks(uids=[task.uid])
+    print(task.state, task.return_value)
+print(seen)
+"""
+
+
+def test_the_getting_started_script(programs: Programs) -> None:
+    done = programs.run(GETTING_STARTED)
+    assert (done.returncode, done.stdout) == (0, "16 tasks pilot.0000 ['DONE']\n"), done.stderr
+
+
+def test_the_names_of_2018(programs: Programs) -> None:
+    done = programs.run(UNITS)
+    assert (done.returncode, done.stdout) == (0, "".join(f"DONE 0 unit {number} 2\n" for number in range(4))), done.stderr
+
+
+def test_functions_and_callbacks(programs: Programs, tmp_path: Path) -> None:
+    done = programs.run(FUNCTIONS, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "DONE hello youyou\n['DONE']\n"), done.stderr
