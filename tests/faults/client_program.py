@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-
-import pilotage as rp
 from tests.faults.jobs import Job, Plan
 from tests.faults.payloads import work
 from tests.faults.witness import Reported
+
+import pilotage as rp
 
 SCRIPT = str(Path(__file__).with_name("payload.sh"))
 MANAGER = "tmgr.faults"
@@ -35,6 +35,8 @@ def describe(job: Job) -> rp.TaskDescription:
         restartable=job.restartable,
         grace=0.3,
     )
+    if job.sandbox:
+        task.sandbox = job.sandbox
     if job.is_call:
         task.mode = rp.TASK_FUNCTION
         task.function = work
@@ -52,8 +54,9 @@ def open_session(plan: Plan) -> rp.Session:
 
 
 def have_pilot(plan: Plan, pilots: rp.PilotManager, tasks: rp.TaskManager) -> None:
-    """Submit a pilot unless there is one that goes on, as tasks that come after the end of the last one wait for another."""
-    if all(pilot.state in rp.FINAL for pilot in pilots.get_pilots()):
+    """Submit a pilot if there is work and none that goes on, as tasks that come after the end of the last one wait for another."""
+    idle = len(tasks.list_tasks()) == len(plan.jobs) and all(task.outcome is not None for task in tasks.get_tasks())
+    if not idle and all(pilot.state in rp.FINAL for pilot in pilots.get_pilots()):
         pilots.submit_pilots(rp.PilotDescription(plan.pilot))
     tasks.add_pilots([pilot for pilot in pilots.get_pilots() if pilot.state not in rp.FINAL])
 
@@ -94,6 +97,8 @@ def main() -> None:
         sys.exit(f"submit_tasks had returned for {forgotten}, and the resumed session does not know them")
     names = session.list_pilot_managers()
     pilots = session.get_pilot_managers(names[0]) if names else rp.PilotManager(session)
+    if plan.new_pilot:
+        pilots.wait_pilots(timeout=plan.patience_s)
     have_pilot(plan, pilots, tasks)
 
     def heard(task: Any, state: str) -> None:

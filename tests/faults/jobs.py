@@ -6,12 +6,12 @@ import random
 
 import msgspec
 
-EXECUTABLES = ("null", "sleep", "stubborn", "daemon", "children", "flaky", "chatty")
-FUNCTIONS = ("call", "sleep_call", "raising", "flaky_call", "child_call", "large_call")
+EXECUTABLES = ("null", "sleep", "stubborn", "daemon", "children", "flaky", "chatty", "gate")
+FUNCTIONS = ("call", "sleep_call", "raising", "flaky_call", "child_call", "large_call", "gate_call")
 
 
 class Job(msgspec.Struct, frozen=True):
-    """One task. ``cancel``: it is cancelled right after it was submitted, so either may come first."""
+    """One task. ``cancel``: it is cancelled right after it was submitted, so either may come first. Gates wait for a file."""
 
     uid: str
     kind: str
@@ -21,6 +21,7 @@ class Job(msgspec.Struct, frozen=True):
     retries: int = 0
     restartable: bool = False
     cancel: bool = False
+    sandbox: str = ""
 
     @property
     def is_call(self) -> bool:
@@ -52,7 +53,10 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a client process is to do. It may be told the same again after its death, and then goes on."""
+    """What a client process is to do. It may be told the same again after its death, and then goes on.
+
+    ``new_pilot``: a client that comes back waits until the pilots that it had are over.
+    """
 
     session: str
     jobs: list[Job]
@@ -60,11 +64,12 @@ class Plan(msgspec.Struct, frozen=True):
     batch: int = 40
     patience_s: float = 60.0
     close: bool = True
+    new_pilot: bool = False
 
 
 def mix(random_: random.Random, count: int) -> list[Job]:
     """Return ``count`` jobs of all kinds, mostly short ones."""
-    kinds = [*EXECUTABLES, *FUNCTIONS, "infeasible"]
+    kinds = [kind for kind in (*EXECUTABLES, *FUNCTIONS, "infeasible") if not kind.startswith("gate")]
     weights = [30, 10, 1, 2, 2, 3, 1, 40, 5, 2, 3, 1, 1, 1]
     jobs = []
     for number, kind in enumerate(random_.choices(kinds, weights, k=count)):

@@ -5,6 +5,7 @@ say() { echo "$PILOTAGE_TASK_ID $PILOTAGE_PILOT_ID $PILOTAGE_ATTEMPT $PILOTAGE_R
 say begin
 case $1 in
 sleep | stubborn) sleep "$2" ;;
+gate) until [ -e "$FAULTS_FOLDER/gate" ]; do sleep 0.02; done ;;
 daemon) setsid sh -c 'setsid sleep 300 & sleep 300' & ;;
 children) sleep 300 & sleep 300 & ;;
 flaky) [ "$PILOTAGE_ATTEMPT" -gt 1 ] || exit 7 ;;

@@ -32,6 +32,8 @@ def work(kind: str, seconds: float, value: str) -> str:
         raise ValueError("the first attempt fails")
     if kind == "child_call":
         subprocess.Popen(["/bin/sleep", "300"], start_new_session=True)
+    while kind == "gate_call" and not os.path.exists(os.path.join(os.environ["FAULTS_FOLDER"], "gate")):
+        time.sleep(0.01)
     if seconds:
         time.sleep(seconds)
     if kind == "large_call":

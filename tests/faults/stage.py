@@ -19,6 +19,8 @@ from pathlib import Path
 
 import msgspec
 
+from pilotage.client.engine import recover_state
+from pilotage.model.ids import PilotUid
 from pilotage.system.processes import started_ticks
 
 from .jobs import Plan
@@ -50,6 +52,7 @@ class Stage:
         self.story: list[str] = []
         self.client: subprocess.Popen[bytes] | None = None
         self._program = program
+        self._clients = 0
         self._mark = f"FAULTS_STAGE={self.folder.name}".encode()
         self._began = time.monotonic()
         for name in ("witness", "submitted", "callbacks"):
@@ -59,6 +62,7 @@ class Stage:
         self.environment = {
             **os.environ,
             "FAULTS_STAGE": self.folder.name,
+            "FAULTS_FOLDER": str(self.folder),
             "FAULTS_WITNESS": str(self.folder / "witness"),
             "PILOTAGE_HOME": str(self.folder / "home"),
             "TMPDIR": str(self.folder / "tmp"),
@@ -74,15 +78,21 @@ class Stage:
         if kind is None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def change(self, plan: Plan) -> None:
+        """Have the next client do this."""
+        self.plan = plan
+        (self.folder / "plan.json").write_bytes(msgspec.json.encode(plan))
+
     # processes
 
     def start_client(self) -> None:
         """Start the client, or another one after its death."""
+        self._clients += 1
         with open(self.folder / "client.err", "ab") as output:
             self.client = subprocess.Popen(
                 [sys.executable, "-m", self._program, str(self.folder)],
                 cwd=REPOSITORY,
-                env=self.environment,
+                env={**self.environment, "FAULTS_CLIENT": str(self._clients)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -179,6 +189,25 @@ class Stage:
         """Wait until payloads have said so much."""
         self.until(lambda: self.witnessed() >= count, f"the witness has {count} lines")
 
+    def until_passed(self, point: str) -> None:
+        """Wait until a process came by a planted point."""
+        fell = self.folder / "fell"
+        self.until(lambda: fell.exists() and point in fell.read_text().split("\n"), f"{point} was passed")
+
+    def open_gate(self) -> None:
+        """Let the gates among the jobs end."""
+        (self.folder / "gate").touch()
+
+    def pilot_folder(self) -> Path:
+        """Return the folder of the first pilot."""
+        base = self.plan.pilot.get("sandbox")
+        return Path(str(base) if base else self.folder / "home" / "sessions") / self.plan.session / "pilot.0000"
+
+    def why_ended(self, pilot: str) -> str:
+        """Return the reason for which a pilot ended, by the client's log."""
+        state = recover_state(self.pilot_folder().parent / "client")
+        return state.pilots[PilotUid(pilot)].reason
+
     def finish(self, patience_s: float = 90.0) -> None:
         """Wait until the client has done its work, and see that it did."""
         assert self.client is not None
@@ -187,6 +216,18 @@ class Stage:
         self.tell(f"client {self.client.pid} ended with {status}")
         if status:
             raise self.failed(f"the client ended with {status}")
+
+    def play(self, patience_s: float = 90.0) -> None:
+        """Start the client, again whenever it was killed, until it has done its work."""
+        until = time.monotonic() + patience_s
+        self.start_client()
+        while True:
+            self.until(lambda: not self.pids("client"), "the client ended", until - time.monotonic())
+            if self.client is None or self.client.returncode != -signal.SIGKILL:
+                break
+            self.tell(f"client {self.client.pid} was killed")
+            self.start_client()
+        self.finish()
 
     # the end
 

@@ -86,9 +86,7 @@ def findings(jobs: Iterable[Job], reports: Iterable[Reported], heard: Iterable[s
     return found + [f"{uid} was never submitted" for uid in sorted(strangers)]
 
 
-def _of_one(
-    job: Job, report: Reported, began: list[Execution], ended: Mapping[Execution, int], harm: Harm
-) -> Iterable[str]:
+def _of_one(job: Job, report: Reported, began: list[Execution], ended: Mapping[Execution, int], harm: Harm) -> Iterable[str]:
     attempts = {(execution.pilot, execution.attempt) for execution in began}
     if len(attempts) > 1 and not job.runs_again:
         yield f"began in {sorted(attempts)}, and may run once"

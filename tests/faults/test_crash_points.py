@@ -1,0 +1,109 @@
+"""Crashes before and after each append, sync, send, acknowledgement and spawn, also during recovery, and several in a row.
+
+In each campaign the agent and the client die up to three times at planted points (``planted`` tells how they are named).
+What the witness saw must agree with the outcomes, nothing may be lost by the death of an agent or a client, and nothing is
+left.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from .jobs import Job, Plan
+from .stage import Stage
+from .witness import Harm
+
+PILOT = {"resource": "local.localhost", "cores": 2, "runtime": 10}
+
+
+def some_of_each(session: str) -> Plan:
+    """Return a small campaign of all kinds of tasks."""
+    jobs = [Job(f"null.{number}", "null") for number in range(12)]
+    jobs += [Job(f"call.{number}", "call") for number in range(12)]
+    jobs += [
+        Job("sleep", "sleep", seconds=0.3),
+        Job("ranks", "sleep", seconds=0.1, ranks=2),
+        Job("sleep_call", "sleep_call", seconds=0.2),
+        Job("stubborn", "stubborn", seconds=0.2, cancel=True),
+        Job("daemon", "daemon"),
+        Job("flaky", "flaky", retries=1),
+        Job("flaky_call", "flaky_call", retries=1),
+        Job("raising", "raising"),
+        Job("infeasible", "infeasible", cores=1000),
+        Job("cancelled", "sleep", seconds=0.2, cancel=True),
+        *(Job(f"late.{number}", "null") for number in range(12)),
+    ]
+    return Plan(session, jobs, dict(PILOT), batch=16)
+
+
+def crash(planted: str, harm: Harm | None = None) -> None:
+    """Play a campaign with these crashes, and see that each fell and that the books are right."""
+    with Stage(some_of_each("crash"), program="tests.faults.planted", environment={"FAULTS_PLANTED": planted}) as stage:
+        stage.play()
+        fell = (stage.folder / "fell").read_text().split("\n") if (stage.folder / "fell").exists() else []
+        if sorted(filter(None, fell)) != sorted(planted.split()):
+            raise stage.failed(f"planted were {sorted(planted.split())}, fell {sorted(fell)}")
+        stage.check(harm)
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        pytest.param("agent.1:append:before:1 agent.2:append:after:1 agent.3:append:before:4", id="first-appends"),
+        pytest.param("agent.1:append:after:3 agent.2:append:before:3 agent.3:append:after:8", id="appends"),
+        pytest.param("agent.1:sync:before:1 agent.2:sync:after:1 agent.3:sync:after:2", id="syncs"),
+        pytest.param("agent.1:send:before:2 agent.2:send:after:2 agent.3:send:before:3", id="sends"),
+        pytest.param("agent.1:acknowledge:before:1", id="before-acknowledgement"),
+        pytest.param("agent.1:acknowledge:after:1 agent.2:append:after:1", id="after-acknowledgement"),
+        pytest.param("agent.1:spawn:before:1 agent.2:spawn:after:1", id="spawns"),
+        pytest.param("agent.1:tell:before:2 agent.2:tell:after:3 agent.3:tell:after:6", id="messages-to-runners"),
+        pytest.param("agent.1:append:after:5 agent.2:recover:before:1 agent.3:recover:after:1", id="recovery"),
+        pytest.param("agent.1:append:after:5 agent.2:listen:after:1", id="listening"),
+        pytest.param("agent.1:hello:before:1 agent.2:hello:after:1", id="hellos"),
+    ],
+)
+def test_an_agent_that_dies_at_a_point_costs_nothing(planted: str) -> None:
+    crash(planted)
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        pytest.param("client.1:append:before:1 client.2:append:after:1 client.3:append:before:3", id="first-appends"),
+        pytest.param("client.1:append:after:5 client.2:append:before:3 client.3:append:after:4", id="appends"),
+        pytest.param("client.1:sync:before:1 client.2:sync:after:1 client.3:sync:before:2", id="syncs"),
+        pytest.param("client.1:send:before:1 client.2:send:after:1 client.3:send:before:2", id="sends"),
+        pytest.param("client.1:acknowledge:before:1 client.2:acknowledge:after:1", id="acknowledgements"),
+        pytest.param("client.1:spawn:before:1", id="before-the-pilot"),
+        pytest.param("client.1:spawn:after:1", id="after-the-pilot"),
+        pytest.param("client.1:append:after:6 client.2:recover:before:1 client.3:recover:after:1", id="recovery"),
+        pytest.param("client.1:append:after:6 client.2:lease:after:1", id="lease"),
+    ],
+)
+def test_a_client_that_dies_at_a_point_costs_nothing(planted: str) -> None:
+    crash(planted)
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        pytest.param("agent.1:append:after:4:client client.2:append:after:2 agent.2:append:before:2", id="append"),
+        pytest.param("agent.1:send:after:3:client agent.2:send:before:2:client", id="send"),
+        pytest.param("agent.1:acknowledge:after:1:client agent.2:recover:after:1:client", id="acknowledgement-and-recovery"),
+        pytest.param("agent.1:tell:after:4:client client.2:send:after:1", id="message-to-runner"),
+    ],
+)
+def test_agent_and_client_that_die_together_cost_nothing(planted: str) -> None:
+    crash(planted)
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        pytest.param("spawner.0:spawn:before:1 spawner.1:spawn:after:1", id="spawns"),
+        pytest.param("spawner.0:spawn:after:3 spawner.1:tell:after:2", id="spawn-and-tell"),
+        pytest.param("spawner.0:tell:before:2", id="tell"),
+    ],
+)
+def test_a_spawner_that_dies_at_a_point_costs_no_more_than_what_it_ran(planted: str) -> None:
+    crash(planted, Harm(runner=True))
