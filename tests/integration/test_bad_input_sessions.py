@@ -53,7 +53,6 @@ def test_a_pilot_that_is_cancelled_takes_its_tasks_along(fresh: Campaign) -> Non
         tasks[0].result(0)
 
 
-@pytest.mark.xfail(strict=True, reason="the message is 'ended by the user', and nobody knows what was")
 def test_a_task_that_went_with_its_pilot_says_so(fresh: Campaign) -> None:
     pilot = fresh.start()
     task = fresh.tasks.submit_tasks(shell("sleep 600"))

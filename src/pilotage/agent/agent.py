@@ -259,7 +259,7 @@ class Agent:
                     self._handle(events.CancelRequested(now, message.number, message.tasks))
             case wire.EndPilot():
                 if self._link.accept(message):
-                    self._handle(events.EndRequested(now, message.number, message.drain, "ended by the user"))
+                    self._handle(events.EndRequested(now, message.number, message.drain, "the pilot was ended by the user"))
             case wire.Inspect():
                 self._answer(channel, peer, message)
             case wire.Heartbeat() | wire.ClientHello():

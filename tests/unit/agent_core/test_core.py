@@ -26,6 +26,7 @@ from pilotage.core.agent.state import AgentState, apply
 from pilotage.core.scheduling.scheduler import Scheduler
 from pilotage.model.ids import RunnerId
 from pilotage.model.outcome import Ending
+from pilotage.model.resources import Node, NodeShape
 
 
 def with_(template, **changes):
@@ -380,3 +381,18 @@ def test_alarms_of_tasks_that_ended_in_time_do_not_pile_up():
         core.handle(ended("spawner.0", number + 1, end(f"t{number}", seconds=10.0)))
     assert not core.state.tasks
     assert len(core._alarms) < 1500
+
+
+def test_a_task_whose_tag_names_a_node_that_is_too_small_does_not_wait_for_ever():
+    small, large = Node(0, "small", NodeShape(1)), Node(1, "large", NodeShape(4))
+    core = AgentCore(Scheduler([small, large]), spawners=1)
+    core.start(0.0)
+    core.handle(connected("spawner.0"))
+    core.handle(submitted(1, ["blocks"], with_(EXECUTABLE, request=Request(cores=4))))
+    core.handle(submitted(2, ["first"], with_(EXECUTABLE, request=Request(colocate="here"))))
+    core.handle(submitted(3, ["second"], with_(EXECUTABLE, request=Request(cores=4, colocate="here"))))
+    core.handle(ended("spawner.0", 1, end("blocks")))
+    core.handle(ended("spawner.0", 2, end("first")))
+    outcomes = {outcome.task: outcome for outcome in core.state.unsent}
+    assert outcomes["second"].ending is Ending.INFEASIBLE
+    assert "here" in outcomes["second"].message

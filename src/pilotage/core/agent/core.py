@@ -545,6 +545,15 @@ class AgentCore:
             launches += self._open_lanes(now)
         if launches:
             self._launch(now, launches)
+        elif self._policy.waiting() and not self.state.lanes and self._pool.ready:
+            self._end_stranded(now)
+
+    def _end_stranded(self, now: float) -> None:
+        """Nothing runs and nothing can be placed: end what can never be, as the node of its tag is too small, or lost."""
+        for uids, reason in self._policy.stranded():
+            for uid in uids:
+                self._policy.withdraw(uid)
+            self._finish(now, uids, Ending.INFEASIBLE, reason)
 
     def _refill(self, now: float) -> list[facts.LaneLaunch]:
         lanes = self.state.lanes

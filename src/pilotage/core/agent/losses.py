@@ -8,10 +8,13 @@ from pilotage.model.execution import AttemptEnd
 from pilotage.model.outcome import Ending
 
 
+_REMEDY = "Tasks with restartable=True, or with retries left, run again"
+
+
 def lost_end(task: TaskRecord, event: RunnerLost, came_up: bool) -> AttemptEnd:
     """Return how the present attempt of ``task`` ended with its runner; ``came_up``: the runner had said hello."""
     uid = task.row.uid
-    ending, message, exit_code = Ending.LOST, f"{event.reason}; it may have run", None
+    ending, message, exit_code = Ending.LOST, f"{event.reason}; it may have run. {_REMEDY}", None
     if task.ending is not None:
         ending, message = task.ending, task.ending_message
     elif not came_up:

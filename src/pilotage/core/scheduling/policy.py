@@ -91,6 +91,10 @@ class Policy(Protocol):
         """Return how many tasks of ``group`` wait."""
         ...
 
+    def stranded(self) -> list[tuple[list[TaskUid], str]]:
+        """Return the tasks that wait but can run nowhere any more, with the reason; they wait until they are withdrawn."""
+        ...
+
     def why(self, subject: TaskUid | GroupKey) -> str:
         """Return in a sentence why the task, or the first of the group, waits."""
         ...
