@@ -46,14 +46,15 @@ _encode = msgspec.msgpack.Encoder().encode
 class World:
     """Everything, by one seed."""
 
-    def __init__(self, seed: int, steps: int = STEPS, client_node_losses: bool = False) -> None:
+    def __init__(self, seed: int, steps: int = STEPS, forgets_what_it_sent: bool = False) -> None:
         self.random = random.Random(seed)
         self.clock = Clock()
         self.steps = steps
         self.haste = self.random.choice((0.4, 0.8, 1.0))
         self.mishaps = self.random.choice((0.0, 0.01, 0.03))
-        self.node_losses = self.random.random() < 0.4
-        self.client_node_losses = client_node_losses
+        self.node_losses = self.random.random() < 0.6
+        self.forgets_what_it_sent = forgets_what_it_sent
+        """Whether a client whose node is lost may forget what it told its pilots: see ``test_lost_client_tail``."""
         self.most_pilots = self.random.choice((1, 2, 3, 3))
         self.calm = False
         self.descriptors = descriptors()
@@ -140,9 +141,9 @@ class World:
         elif draw < 0.74:
             for pilot in self.some_pilot():
                 pilot.run()
-        elif draw < 0.82:
+        elif draw < 0.77:
             chance.choice([client.disk, *(pilot.disk for pilot in self.pilots.values())]).sync()
-        elif draw < 0.85:
+        elif draw < 0.80:
             seconds = chance.choice((0.001, 0.05, 0.2, 1.0, 6.0, 30.0))
             self.clock.now += seconds
             # After such a pause heartbeats were missed, and runners did not say hello in time.
@@ -232,7 +233,7 @@ class World:
                 for process in chance.sample(list(pilot.processes.values()), min(1, len(pilot.processes))):
                     process.die()
         elif self.node_losses:
-            if what < 0.85 and self.client_node_losses:
+            if what < 0.85:
                 client.lose_node()
             else:
                 for pilot in self.some_pilot():
@@ -427,9 +428,9 @@ def address(path: Path) -> Connection:
     return Connection(PilotUid(path.parent.name), 1, "there", "boot", 1, 1)
 
 
-def walk(seed: int, steps: int = STEPS, client_node_losses: bool = False) -> World:
+def walk(seed: int, steps: int = STEPS, forgets_what_it_sent: bool = False) -> World:
     """Walk through one world; the error of a walk that fails names its seed."""
-    world = World(seed, steps, client_node_losses)
+    world = World(seed, steps, forgets_what_it_sent)
     try:
         world.walk()
     except Exception as error:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from system_world import World
 
 PILOTS, TASKS = "pmgr.0000", "tmgr.0000"
-CLOSING_CALLS = 3
+OF_OTHERS_CONCERN = (facts.PilotAccepted, facts.TasksAccepted, facts.TasksBound, facts.MessagesNumbered)
+"""Facts that others may know of already when the client's node, with the end of its log, is lost."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_record = msgspec.msgpack.Decoder(list[facts.Fact]).decode
@@ -177,6 +178,10 @@ class Client:
     def lose_node(self) -> None:
         """The node is gone, and with it what the log had not synced."""
         self.die()
+        if not self.world.forgets_what_it_sent:
+            for number, record in enumerate(self.disk.records[self.disk.synced :], self.disk.synced + 1):
+                if any(isinstance(fact, OF_OTHERS_CONCERN) for fact in _decode_record(record)):
+                    self.disk.synced = number
         self.disk.lose_tail(self.world.random)
         self.world.note_client_loss(self.recover())
 

@@ -1,0 +1,36 @@
+"""The client's node is lost, and the end of its log with it: an agent hears again of what it has had."""
+
+from __future__ import annotations
+
+import pytest
+from agent_builders import end, ended, launched_by, outcomes_of, ready_core, submitted
+
+from pilotage.core.agent import events
+from pilotage.model.outcome import Ending
+
+
+@pytest.mark.xfail(strict=True, reason="the agent's core takes a task again that it has, as a second one of the same name")
+def test_a_running_task_that_is_submitted_again_goes_on_and_ends_once() -> None:
+    core = ready_core(cores=2)
+    assert launched_by(core.handle(submitted(1, ["a"]))) == [("a", 1)]
+    assert launched_by(core.handle(submitted(2, ["a"]))) == []
+    assert outcomes_of(core.handle(ended("spawner.0", 1, end("a")))) == [("a", Ending.DONE)]
+    assert core.state.received == 2 and not core.state.tasks
+
+
+@pytest.mark.xfail(strict=True, reason="the agent's core breaks on a waiting task that is submitted again")
+def test_a_waiting_task_that_is_submitted_again_waits_once() -> None:
+    core = ready_core(cores=1)
+    core.handle(submitted(1, ["a", "b"]))
+    core.handle(submitted(2, ["b"]))
+    step = core.handle(ended("spawner.0", 1, end("a")))
+    assert launched_by(step) == [("b", 1)]
+
+
+@pytest.mark.xfail(strict=True, reason="nothing tells an agent that the outcome of this very binding lies in its outbox")
+def test_a_task_whose_outcome_is_under_way_is_not_run_again() -> None:
+    core = ready_core(cores=1)
+    core.handle(submitted(1, ["a"]))
+    core.handle(ended("spawner.0", 1, end("a")))
+    core.handle(events.LinkOpened(3.0))
+    assert launched_by(core.handle(submitted(2, ["a"]))) == []
