@@ -54,7 +54,7 @@ def open_session(plan: Plan) -> rp.Session:
 
 
 def have_pilot(plan: Plan, pilots: rp.PilotManager, tasks: rp.TaskManager) -> None:
-    """Submit a pilot if there is work and none that goes on, as tasks that come after the end of the last one wait for another."""
+    """Submit a pilot if there is work and none that goes on: tasks that come after the end of the last one wait for another."""
     idle = len(tasks.list_tasks()) == len(plan.jobs) and all(task.outcome is not None for task in tasks.get_tasks())
     if not idle and all(pilot.state in rp.FINAL for pilot in pilots.get_pilots()):
         pilots.submit_pilots(rp.PilotDescription(plan.pilot))

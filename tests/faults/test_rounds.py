@@ -9,6 +9,6 @@ from .rounds import play
 TASKS = 100
 
 
-@pytest.mark.parametrize("seed", [4, 6, 9, 101, 102])
+@pytest.mark.parametrize("seed", [6, 7, 9, 102, 105])
 def test_a_round_of_random_kills_is_survived(seed: int) -> None:
     play(seed, TASKS)

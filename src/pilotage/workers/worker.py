@@ -103,7 +103,7 @@ class Worker:
                 while self._stop_at is None:
                     self._run_calls()
                     self._exchange()
-                    if not self._queue:
+                    if not self._queue and self._stop_at is None:
                         self._wait()
                 self._drain()
                 return self._exit_status

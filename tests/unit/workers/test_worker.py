@@ -179,6 +179,13 @@ def test_stop_lets_the_call_end_and_returns_the_rest(bench: Bench, gate: Gate) -
     assert bench.driver.processes[WORKER].wait(timeout=30) == 0
 
 
+def test_stop_ends_an_idle_worker_at_once_though_its_agent_stays_connected(bench: Bench) -> None:
+    bench.launch(("a", bench.define(len), ("",)))
+    bench.driver.wait_for_end("a")
+    bench.driver.send(StopRunner(30.0))
+    assert bench.driver.processes[WORKER].wait(timeout=10) == 0
+
+
 def test_stop_does_not_wait_longer_than_its_grace(bench: Bench, gate: Gate) -> None:
     bench.launch(("held", bench.define(wait_at_gate), gate.args))
     bench.driver.wait_for_start("held")
