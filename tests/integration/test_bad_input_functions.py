@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import payloads
+import integration_payloads as payloads
 import pytest
 from integration_support import Campaign, outcome_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import payloads
+import integration_payloads as payloads
 import pytest
 from integration_support import PATIENCE_S, Campaign, outcome_of, shell
 
@@ -126,8 +126,8 @@ def test_ten_thousand_functions(two: tuple[Campaign, list[rp.Pilot]]) -> None:
     assert sum(task.result(0) for task in tasks) == sum(number**2 for number in range(10_000))
 
 
-def test_two_thousand_executables(two: tuple[Campaign, list[rp.Pilot]]) -> None:
+def test_a_thousand_executables(two: tuple[Campaign, list[rp.Pilot]]) -> None:
     campaign, _ = two
-    tasks = campaign.run([rp.TaskDescription(executable="/bin/echo", arguments=[number]) for number in range(2000)])
-    assert [task.stdout for task in tasks] == [f"{number}\n" for number in range(2000)]
-    assert len({task.sandbox for task in tasks}) == 2000
+    tasks = campaign.run([rp.TaskDescription(executable="/bin/echo", arguments=[number]) for number in range(1000)])
+    assert [task.stdout for task in tasks] == [f"{number}\n" for number in range(1000)]
+    assert len({task.sandbox for task in tasks}) == 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
-import payloads
+import integration_payloads as payloads
 import pytest
 from integration_support import PATIENCE_S, Campaign, eventually, shell
 

@@ -11,10 +11,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import payloads
+import integration_payloads as payloads
 import pytest
+from integration_payloads import Scale
 from integration_support import Campaign, outcome_of
-from payloads import Scale
 
 import pilotage as rp
 from pilotage import Ending
@@ -90,7 +90,7 @@ def test_it_may_import_what_the_program_can(campaign: Campaign) -> None:
     def nested() -> int:
         import json
 
-        from payloads import add
+        from integration_payloads import add
 
         return add(json.loads("3"), 4)
 
@@ -170,7 +170,7 @@ def test_an_exception_is_raised_by_result_with_the_remote_traceback(campaign: Ca
     with pytest.raises(LookupError, match="no water in replica True") as raised:
         task.result(0)
     shown = "".join(traceback.format_exception(raised.value))
-    assert len(re.findall(r'payloads\.py", line \d+, in fail_deeply', shown)) == 3
+    assert len(re.findall(r'integration_payloads\.py", line \d+, in fail_deeply', shown)) == 3
     assert task.exception == "LookupError: no water in replica True"
     assert "fail_deeply" in task.exception_detail
 

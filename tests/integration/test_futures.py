@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import payloads
+import integration_payloads as payloads
 import pytest
 from integration_support import PATIENCE_S, Campaign, eventually, shell
 

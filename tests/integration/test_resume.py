@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import payloads
+import integration_payloads as payloads
 import pytest
 from integration_support import PATIENCE_S, Campaign, Programs, eventually, shell
 
@@ -16,7 +16,7 @@ import pilotage as rp
 FIRST = """
 import os, sys
 sys.path.insert(0, sys.argv[3])
-import payloads
+import integration_payloads as payloads
 import pilotage as rp
 
 WAIT = f"while [ ! -e {sys.argv[4]} ]; do sleep 0.01; done; echo late"
@@ -141,7 +141,6 @@ def test_a_script_that_is_run_again_repeats_nothing(base: Path, programs: Progra
     assert lines == sorted([str(number) for number in range(5)] + [f"e{number}" for number in range(8)])
 
 
-@pytest.mark.xfail(strict=True, reason="the first close is remembered: the next one ends no pilots, and runs into its limit")
 def test_closing_a_resumed_session_ends_its_new_pilots(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pilotage.client.session.END_PATIENCE_S", 1.0)
     first = Campaign(base)
@@ -150,7 +149,8 @@ def test_closing_a_resumed_session_ends_its_new_pilots(base: Path, monkeypatch: 
         pilots = session.get_pilot_managers("pmgr.0000")
         pilot = pilots.submit_pilots({"resource": "local.localhost", "cores": 1, "runtime": 5})
         assert pilot.wait(rp.PMGR_ACTIVE, timeout=PATIENCE_S) == rp.PMGR_ACTIVE
-    assert (pilot.state, pilot.reason) == (rp.CANCELED, "ended by the user")
+    assert pilot.state == rp.CANCELED
+    assert "ended by the user" in pilot.reason
 
 
 # a log that cannot be trusted

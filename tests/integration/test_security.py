@@ -19,9 +19,20 @@ from pilotage.agent.settings import CONNECTION_FILE, PilotSettings
 from pilotage.client.launcher import start_local_pilot
 from pilotage.model.ids import PilotUid, SessionUid
 from pilotage.model.resources import Node, NodeShape
+from pilotage.wire import zeromq
 from pilotage.wire.channel import AccessDenied, Disconnected
 from pilotage.wire.keys import Connection, KeyPair, generate_key_pair, read_connection
-from pilotage.wire.messages import PROTOCOL, AgentHello, Cancel, ClientHello, FromAgent, FromClient, Refused
+from pilotage.wire.messages import (
+    PROTOCOL,
+    Acknowledge,
+    AgentHello,
+    Cancel,
+    ClientHello,
+    FromAgent,
+    FromClient,
+    PilotEnded,
+    Refused,
+)
 from pilotage.wire.zeromq import TcpClientChannel
 
 NOBODY = 65534
@@ -150,19 +161,28 @@ class Listening:
         return channel
 
     def close(self) -> None:
+        last = self.connect(self.friend)
+        last.send(hello())
+        os.kill(self._started.pid, signal.SIGTERM)
+        # The agent stays until its client has its last word.
+        ended = eventually(lambda: [one for one in last.receive() if isinstance(one, PilotEnded)], "the pilot ends")[0]
+        last.send(Acknowledge(ended.number, ended.number))
+        os.waitpid(self._started.pid, 0)
         for channel in self._channels:
             channel.close()
-        os.kill(self._started.pid, signal.SIGTERM)
-        os.waitpid(self._started.pid, 0)
 
 
 @pytest.fixture(scope="module")
 def listening(place: Path, _nothing_left: None) -> Iterator[Listening]:
     folder = place / "network"
     folder.mkdir(mode=0o700)
-    listening = Listening(folder)
-    yield listening
-    listening.close()
+    with pytest.MonkeyPatch.context() as patch:
+        # The context of all client channels lives as long as the process; here it ends with the module.
+        patch.setattr(zeromq, "_client_context", None)
+        listening = Listening(folder)
+        yield listening
+        listening.close()
+        zeromq._client_context[1].destroy()
 
 
 def hello(epoch: int = 1, *, observer: bool = False) -> ClientHello:

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-import payloads
+import integration_payloads as payloads
 import pytest
 from integration_support import PATIENCE_S, Campaign, Programs, eventually, outcome_of, shell
 
@@ -176,8 +176,8 @@ with rp.Session(base=sys.argv[1]) as session:
     tasks.add_pilots(pilot)
     task = tasks.submit_tasks(rp.TaskDescription(executable="/bin/sleep", arguments=["600"]))
     task.wait(rp.AGENT_EXECUTING, timeout=40)
-    print("waiting", flush=True)
     try:
+        print("waiting", flush=True)
         tasks.wait_tasks(timeout=60)
     except KeyboardInterrupt:
         print("interrupted", pilot.state, task.state, flush=True)
