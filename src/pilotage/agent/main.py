@@ -71,12 +71,7 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: in
         core.recover(time.time())
         _quarantine(core, log_folder)
     blobs = ResultBlobs(Path(settings.blob_folder))
-    log = LogWriter.open(
-        log_folder,
-        writer=f"{settings.pilot}.{incarnation}",
-        keep_history=settings.keep_history,
-        sync_before=[blobs.sync],
-    )
+    log = _open_log(settings, log_folder, incarnation, blobs)
     executor = _executor(settings, folder, pilot_folder, incarnation)
     channels, connection = _listen(settings, folder, incarnation)
     link = ClientLink(settings, core.state, incarnation, began, log.sync)
@@ -126,6 +121,20 @@ def _note_crash(log_folder: Path) -> None:
         note_crash(log_folder, recover(log_folder).last)
     except (PilotageError, OSError) as error:
         sys.stderr.write(f"the crash could not be counted: {error}\n")
+
+
+def _open_log(settings: PilotSettings, folder: Path, incarnation: int, blobs: ResultBlobs) -> LogWriter:
+    kind = LogWriter
+    sync_before = [blobs.sync]
+    if not settings.log:
+        from pilotage.log.unwritten import UnwrittenLog
+
+        kind = UnwrittenLog
+    if settings.sync_delay_s:
+        sync_before.append(lambda: time.sleep(settings.sync_delay_s))
+    return kind.open(
+        folder, writer=f"{settings.pilot}.{incarnation}", keep_history=settings.keep_history, sync_before=sync_before
+    )
 
 
 def _executor(settings: PilotSettings, folder: Path, pilot_folder: Path, incarnation: int) -> Executor:

@@ -52,6 +52,10 @@ class PilotSettings(msgspec.Struct, frozen=True, kw_only=True):
     spawners: int = 2
     keep_history: bool = True
     """Tracing: keep every record of the log, not only those that recovery needs."""
+    log: bool = True
+    """False, for measuring what the log costs: nothing is written, and nothing survives."""
+    sync_delay_s: float = 0.0
+    """Added to each sync of the log, for measuring what a slow disk does."""
 
 
 def write_settings(settings: PilotSettings) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pilotage.bench import scheduler
+from pilotage.bench.durability import durability
 from pilotage.bench.executables import executables
 from pilotage.bench.functions import arguments, busy_client, functions, round_trip
 from pilotage.bench.lifecycle import idle, start_and_close
@@ -18,6 +20,8 @@ CASES: dict[str, Callable[[bool], list[Row]]] = {
     "busy-client": busy_client,
     "arguments": arguments,
     "executables": executables,
+    "durability": durability,
+    "scheduler": scheduler.run,
     "million": million,
     "sleepers": sleepers,
 }

@@ -11,7 +11,6 @@ import tempfile
 import time
 
 from pilotage.bench.measure import Row, cpu_s, resident_mib, row
-from pilotage.bench.runs import bench_pilot
 
 _SCRIPT = """
 import time, sys, json
@@ -31,6 +30,17 @@ if __name__ == "__main__":
     result = time.time()
     session.close()
     print(json.dumps([active - start, result - start, time.time() - result]))
+"""
+
+_IDLE = """
+import sys
+import pilotage as rp
+with rp.Session(base=sys.argv[1]) as session:
+    pilots, tasks = rp.PilotManager(session=session), rp.TaskManager(session=session)
+    tasks.add_pilots(pilots.submit_pilots(rp.PilotDescription(resource="local.localhost", cores=2, runtime=10)))
+    tasks.submit_tasks(rp.TaskDescription(executable="/bin/true")).wait()
+    print("idle", flush=True)
+    sys.stdin.readline()
 """
 
 
@@ -53,17 +63,18 @@ def start_and_close(quick: bool = False) -> list[Row]:
 
 
 def idle(quick: bool = False) -> list[Row]:
-    """An active pilot that has run an executable and has nothing to do."""
+    """An active pilot that has run an executable and has nothing to do, seen from a small program that holds it."""
     seconds = 2.0 if quick else 10.0
-    with bench_pilot() as bench:
-        import pilotage as rp
-
-        bench.run([rp.TaskDescription(executable="/bin/true")])
-        # The benchmark's own process holds more than a user's program that only waits, so it is counted apart.
-        mine = cpu_s(os.getpid())
-        time.sleep(seconds)
-        spent = cpu_s(os.getpid()) - mine
-        memory, processes = resident_mib(os.getpid())
+    with tempfile.TemporaryDirectory(prefix="pilotage-bench-") as base:
+        command = [sys.executable, "-c", _IDLE, base]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+            assert program.stdin is not None and program.stdout is not None
+            program.stdout.readline()
+            before = cpu_s(program.pid)
+            time.sleep(seconds)
+            spent = cpu_s(program.pid) - before
+            memory, processes = resident_mib(program.pid)
+            program.communicate("\n", timeout=60)
     return [
         row("idle: processes", processes, "", target="<= 5"),
         row("idle: resident, all processes", memory, "MiB", target="<= 150 MiB"),

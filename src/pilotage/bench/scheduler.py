@@ -1,4 +1,4 @@
-"""Rates of the scheduler alone, in pairs of placement and release per second of CPU: ``python bench/scheduler.py``.
+"""Rates of the scheduler alone, in pairs of placement and release per second of CPU.
 
 Nodes have 56 cores, 8 GPUs and 512 GiB. Everything is counted: letting a task wait, placing it, giving back. The cases:
 
@@ -14,7 +14,6 @@ Nodes have 56 cores, 8 GPUs and 512 GiB. Everything is counted: letting a task w
 from __future__ import annotations
 
 import random
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -168,16 +167,3 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def main() -> int:
-    rows = run(quick="--quick" in sys.argv)
-    for row in rows:
-        target = row["target"]
-        verdict = "no target" if target is None else f"target {target:>8,}" + "  MISSED" * (row["value"] < target)
-        print(f"{row['case']:<48} {row['value']:>10,} {row['unit']}   {verdict}")
-    return any(row["target"] and row["value"] < row["target"] for row in rows)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
