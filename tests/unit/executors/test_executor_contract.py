@@ -25,10 +25,18 @@ class TestLocal(ExecutorContract):
     short = Template(executable="/bin/true")
     long = Template(executable="/bin/sleep", grace_s=0.2)
     long_arguments = ("1000",)
+    outlives_agent = True
 
     def make_executor(self, folder: Path) -> Executor:
         settings = default_settings(folder)
-        Path(settings.pilot_folder).mkdir()
-        Path(settings.blob_folder).mkdir()
+        Path(settings.pilot_folder).mkdir(exist_ok=True)
+        Path(settings.blob_folder).mkdir(exist_ok=True)
         write_settings(folder, settings)
         return LocalExecutor(folder, settings.session, settings.pilot, folder, 1)
+
+    def abandon(self, executor: Executor) -> None:
+        assert isinstance(executor, LocalExecutor)
+        for runner in executor._runners.values():
+            executor._forget_connection(runner)
+        executor._server.close()
+        executor._epoll.close()

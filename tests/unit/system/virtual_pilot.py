@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
-from agent_world import Executor, Process
+from agent_world_runners import Executor, Process
 from virtual_parts import Died, Disk, Log, VirtualAgentChannel
 
 from pilotage.agent.agent import Agent

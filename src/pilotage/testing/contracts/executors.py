@@ -25,6 +25,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -96,6 +97,7 @@ class Told:
     def tasks_ended(self, runner: RunnerId, number: int, ends: list[AttemptEnd]) -> None:
         """Note it; the same number may be told again, with the same ends."""
         numbers = self.numbers.setdefault(runner, [])
+        # What was released before the agent was restarted is not told again, so that a story may begin with any number.
         assert not numbers or number <= numbers[-1] + 1, f"{runner} tells {number} after {numbers[-1]}"
         again = bool(numbers) and number <= numbers[-1]
         if not again:
@@ -123,6 +125,7 @@ class Agent:
     def __init__(self, executor: Executor, templates: Mapping[TemplateId, Template], arguments: tuple[str, ...]) -> None:
         self.executor = executor
         self.told = Told()
+        self.folder = Path()
         self._templates = templates
         self._arguments = arguments
         self._lanes = 0
@@ -144,6 +147,10 @@ class Agent:
         tasks = [(Attempt(1), Row(TaskUid(name), template, arguments)) for name in names]
         self.executor.launch(runner, [LaneTasks(LaneId(self._lanes), PLACEMENT, tasks)], self._templates)
         return [(TaskUid(name), Attempt(1)) for name in names]
+
+    def released(self, runner: RunnerId) -> int:
+        """Return the number of the last endings that were released."""
+        return self._released.get(runner, 0)
 
     def turn(self, release: bool = True) -> None:
         """One turn: act, and release what was told."""
@@ -185,22 +192,28 @@ class ExecutorContract(ABC):
     short: Template
     long: Template
     long_arguments: tuple[str, ...] = ()
+    outlives_agent: ClassVar[bool] = False
+    """Whether runners and tasks go on when the agent dies, and are adopted by the next one."""
 
     @abstractmethod
     def make_executor(self, folder: Path) -> Executor:
-        """Return a fresh executor. ``folder`` is private, has a short path, and is empty."""
+        """Return a fresh executor. ``folder`` is private and has a short path; after ``abandon`` it is that of before."""
+
+    def abandon(self, executor: Executor) -> None:
+        """Let go of all descriptors without a word, as the death of the agent does. Needed where ``outlives_agent``."""
+        raise NotImplementedError(f"say how the death of an agent ends a {type(executor).__name__}")
 
     @pytest.fixture
     def agent(self) -> Iterator[Agent]:
         """An agent around a fresh executor; in the end no process is left."""
         before = set(descendants(os.getpid()))
         folder = Path(tempfile.mkdtemp(prefix="pilotage-"))
-        executor = self.make_executor(folder)
-        agent = Agent(executor, {SHORT: self.short, LONG: self.long}, self.long_arguments)
+        agent = Agent(self.make_executor(folder), {SHORT: self.short, LONG: self.long}, self.long_arguments)
+        agent.folder = folder
         try:
             yield agent
         finally:
-            executor.close(0.2)
+            agent.executor.close(0.2)
             shutil.rmtree(folder, ignore_errors=True)
         until = time.monotonic() + DEADLINE_S
         while left := [pid for pid in descendants(os.getpid()) if pid not in before and _runs(pid)]:
@@ -338,3 +351,53 @@ class ExecutorContract(ABC):
         agent.start_runner()
         agent.launch("long", template=LONG)
         agent.turn()
+
+    def test_the_next_agent_adopts_what_runs(self, agent: Agent) -> None:
+        self._require_adoption()
+        agent.start()
+        agent.start_runner()
+        (execution,) = agent.launch("long", template=LONG)
+        agent.until(lambda: execution in agent.told.started)
+        self._die(agent)
+        agent.until(lambda: RUNNER in agent.told.reconciled)
+        assert agent.told.reconciled[RUNNER] == [execution]
+        agent.executor.end(RUNNER, [execution], Ending.CANCELLED, "seen enough")
+        agent.until(lambda: execution in agent.told.ended)
+        assert agent.told.ended[execution].ending is Ending.CANCELLED
+
+    def test_what_ended_and_was_not_released_is_told_to_the_next_agent_before_it_is_reconciled(self, agent: Agent) -> None:
+        self._require_adoption()
+        agent.start()
+        agent.start_runner()
+        (execution,) = agent.launch("a")
+        agent.until(lambda: execution in agent.told.ended, release=False)
+        before = agent.told.ended[execution]
+        self._die(agent)
+        agent.until(lambda: RUNNER in agent.told.reconciled)
+        assert agent.told.ended == {execution: before}
+        assert agent.told.reconciled[RUNNER] == []
+
+    def test_what_was_released_is_not_told_again(self, agent: Agent) -> None:
+        self._require_adoption()
+        agent.start()
+        agent.start_runner()
+        (execution,) = agent.launch("a")
+        agent.until(lambda: execution in agent.told.ended)
+        self._die(agent)
+        agent.until(lambda: RUNNER in agent.told.reconciled)
+        (other,) = agent.launch("b")
+        agent.until(lambda: other in agent.told.ended)
+        assert set(agent.told.ended) == {other}
+
+    def _require_adoption(self) -> None:
+        if not self.outlives_agent:
+            pytest.skip("its tasks end with the agent")
+
+    def _die(self, agent: Agent) -> None:
+        known = {
+            name: msgspec.structs.replace(runner, released=agent.released(name))
+            for name, runner in agent.told.connected.items()
+        }
+        self.abandon(agent.executor)
+        agent.executor, agent.told = self.make_executor(agent.folder), Told()
+        agent.start(known)
