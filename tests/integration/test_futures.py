@@ -6,7 +6,7 @@ import concurrent.futures
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import integration_payloads as payloads
@@ -168,3 +168,11 @@ def test_wrong_executors() -> None:
         rp.Executor(cores=1, resource="local.localhos")
     with pytest.raises(rp.UnknownAttribute, match="did you mean 'retries'"):
         rp.Executor(cores=1, task={"retry": 1})
+
+
+def test_a_future_of_a_task_that_was_final_when_the_session_closed(open_campaign: Callable[..., Campaign]) -> None:
+    campaign = open_campaign()
+    campaign.start(cores=1)
+    task = campaign.run(rp.TaskDescription(function=payloads.add, args=[1]))
+    campaign.session.close()
+    assert task.as_future().result(0) == 2

@@ -125,15 +125,16 @@ class Dispatcher:
         self._mark = mark
         self._news: queue.SimpleQueue[News | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._closed = False
         self._start_lock = threading.Lock()
         # What callbacks have heard of last, so that skipped states are made up once and in order.
         self._told_tasks: dict[tuple[int, str], str] = {}
         self._told_pilots: dict[tuple[int, str], str] = {}
 
     def start(self) -> None:
-        """Start the thread if it does not run."""
+        """Start the thread if it does not run; one that was closed stays so."""
         with self._start_lock:
-            if self._thread is None:
+            if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
 
@@ -156,6 +157,8 @@ class Dispatcher:
 
     def close(self) -> None:
         """Call what is queued and end the thread; a callback that does not return is left behind with a warning."""
+        with self._start_lock:
+            self._closed = True
         if self._thread is None:
             return
         self._news.put(None)

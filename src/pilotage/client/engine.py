@@ -299,13 +299,18 @@ class Engine:
 
     def watch(self, record: TaskRecord, future: Future[Any]) -> None:
         """Have ``future`` resolved on the dispatcher's thread when the task is final."""
-        self.dispatcher.start()
         with self.lock:
             if record.outcome is None:
                 self.check()
+                self.dispatcher.start()
                 self.futures.setdefault(record.row.uid, []).append(future)
                 return
-        self.dispatcher.put(FutureNews([(future, record)], self.resolve))
+            if not self._closed and not self._failure:
+                self.dispatcher.start()
+                self.dispatcher.put(FutureNews([(future, record)], self.resolve))
+                return
+        # Nobody serves callbacks any more, but what is known can be told.
+        self.resolve(future, record)
 
     # pilots: with the lock
 

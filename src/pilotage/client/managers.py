@@ -76,7 +76,9 @@ class Manager:
         return self._session.wait(records, satisfying(state, pilot=self.KIND == "pilots"), timeout)
 
     def _require_open(self) -> None:
-        self._session.engine.require_owner()
+        engine = self._session.engine
+        engine.require_owner()
+        engine.check()
         if self._closed:
             raise SessionClosed(f"manager {self._uid} was closed; make another one")
 

@@ -48,7 +48,6 @@ class PilotManager(Manager):
             SessionClosed, SessionForked
         """
         self._require_open()
-        self._session.engine.check()
         if isinstance(descriptions, (PilotDescription, Mapping)):
             return self._submit([descriptions])[0]
         return self._submit(list(descriptions))
@@ -173,8 +172,9 @@ class PilotManager(Manager):
     def _register(self, cb: Callable[..., Any], cb_data: Any, uid: str | None) -> None:
         self._require_open()
         engine = self._session.engine
-        engine.dispatcher.start()
         with engine.lock:
+            engine.check()
+            engine.dispatcher.start()
             if uid is None:
                 self.callbacks.add(cb, cb_data)
             else:

@@ -30,7 +30,7 @@ from pilotage.client.pilot_description import PilotDescription
 from pilotage.client.submission import Submissions
 from pilotage.core.client import events
 from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord
-from pilotage.errors import InvalidRequest, nearest
+from pilotage.errors import BackendError, InvalidRequest, nearest
 from pilotage.log.blobs import BlobStore
 from pilotage.log.files import make_folder
 from pilotage.log.lease import Lease, holder_of
@@ -66,7 +66,7 @@ class Session:
 
     Raises:
         InvalidRequest: there is a session of this name already, or the name cannot be one.
-        BackendError: the folder cannot be written.
+        BackendError: the folder cannot be made or written.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Session:
                 f"uid={uid!r} cannot name a session; use 1 to 200 characters without '/', not beginning with '.'"
             )
         folder = sessions_folder(base) / uid
-        if (folder / CLIENT_FOLDER).exists():
+        if _is_folder(folder / CLIENT_FOLDER):
             holder = holder_of(folder / CLIENT_FOLDER)
             if holder is not None and not holder.released:
                 Lease.acquire(folder / CLIENT_FOLDER).release()
@@ -97,7 +97,7 @@ class Session:
             LogCorrupted: its history cannot be trusted.
         """
         folder = sessions_folder(base) / uid
-        if not (folder / CLIENT_FOLDER).is_dir():
+        if not _is_folder(folder / CLIENT_FOLDER):
             known = os.listdir(folder.parent) if folder.parent.is_dir() else []
             raise InvalidRequest(f"there is no session {uid!r} in {folder.parent}{nearest(uid, known)}")
         session = cls.__new__(cls)
@@ -113,8 +113,11 @@ class Session:
         self._listening: dict[str, Manager] = {}
         self._pid = os.getpid()
         client_folder = folder / CLIENT_FOLDER
-        make_folder(client_folder)
-        lease = Lease.acquire(client_folder)
+        try:
+            make_folder(client_folder)
+            lease = Lease.acquire(client_folder)
+        except OSError as error:
+            raise _unusable(folder, error) from error
         try:
             state = recover_state(client_folder)
             self.blobs = BlobStore(folder / BLOB_FOLDER)
@@ -321,13 +324,17 @@ class Session:
         self.close()
 
     def __enter__(self) -> Self:
+        self._engine.require_owner()
+        self._engine.check()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+        # A forked child that leaves the block, by sys.exit() or an error of its own, has nothing of its parent's to close.
+        if os.getpid() == self._pid:
+            self.close()
 
     async def __aenter__(self) -> Self:
-        return self
+        return self.__enter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -335,3 +342,18 @@ class Session:
         import asyncio
 
         await asyncio.get_running_loop().run_in_executor(None, self.close)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise _unusable(path.parent, error) from error
+
+
+def _unusable(folder: Path, error: OSError) -> BackendError:
+    reason = error.strerror or repr(error)
+    return BackendError(
+        f"the session's folder {folder} cannot be used: {reason}; "
+        "set PILOTAGE_HOME to a folder that you can write, or pass one as base="
+    )

@@ -182,8 +182,9 @@ class TaskManager(Manager):
         if metric not in (None, *TMGR_METRICS):
             raise InvalidRequest(f"there is no metric {metric!r}; known are {TASK_STATE} and {WAIT_QUEUE_SIZE}")
         engine = self._session.engine
-        engine.dispatcher.start()
         with engine.lock:
+            engine.check()
+            engine.dispatcher.start()
             self._session.listen(self._uid)
             if metric == WAIT_QUEUE_SIZE:
                 self.waiting_callbacks.add(cb, cb_data)
