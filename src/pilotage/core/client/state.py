@@ -182,7 +182,8 @@ def apply(state: ClientState, fact: Fact, *, batch: Batch | None = None, outcome
             manager = state.managers[fact.manager]
             manager.pilots = [uid for uid in manager.pilots if uid not in fact.pilots]
         case facts.EpochBegun():
-            state.epoch, state.opened = fact.epoch, fact.time
+            # Who resumes a session that was closed for good goes on with it, and may close it again.
+            state.epoch, state.opened, state.ending = fact.epoch, fact.time, False
         case facts.SessionEnding():
             state.ending = True
         case (
