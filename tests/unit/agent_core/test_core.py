@@ -396,3 +396,10 @@ def test_a_task_whose_tag_names_a_node_that_is_too_small_does_not_wait_for_ever(
     outcomes = {outcome.task: outcome for outcome in core.state.unsent}
     assert outcomes["second"].ending is Ending.INFEASIBLE
     assert "here" in outcomes["second"].message
+
+
+def test_lanes_opened_together_are_spread_over_the_spawners():
+    core = ready_core(cores=4, spawners=2)
+    core.handle(submitted(1, ["a", "b", "c", "d"]))
+    held = [lane.runner for lane in core.state.lanes.values()]
+    assert sorted(held) == ["spawner.0", "spawner.0", "spawner.1", "spawner.1"]

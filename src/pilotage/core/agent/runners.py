@@ -78,8 +78,8 @@ class RunnerPool:
         return started
 
     def spawner(self) -> RunnerId:
-        """Return the spawner with the least to do."""
-        return min(self._spawners, key=self._spawners.__getitem__)
+        """Return the spawner with the least to do. Lanes count too: those opened in this step hold no tasks yet."""
+        return min(self._spawners, key=lambda runner: self._spawners[runner] + len(self._lanes[runner]))
 
     def worker(
         self, state: AgentState, placement: Placement, now: float
