@@ -19,7 +19,7 @@ from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, read_settings
 from pilotage.core.agent.aftermath import Aftermath, aftermath
 from pilotage.errors import BackendError, PilotageError
 from pilotage.executors.orphans import end_orphans
-from pilotage.system.processes import is_alive
+from pilotage.system.processes import boot_id, is_alive
 from pilotage.wire.keys import read_connection
 
 RUNNERS_END_S = 8.0
@@ -64,7 +64,16 @@ def fence(pilot_folder: Path, delivered: int) -> Aftermath:
     if not end_orphans(settings.session, settings.pilot, (), TASKS_END_S):
         raise BackendError(f"pilot {settings.pilot}: processes of its tasks cannot be ended", transient=True)
     remove_private_folder(private_folder(pilot_folder))
-    return aftermath(state, delivered)
+    return aftermath(state, delivered, complete=not _node_was_lost(pilot_folder))
+
+
+def _node_was_lost(pilot_folder: Path) -> bool:
+    """Tell whether this machine was started again since the pilot's agent came up."""
+    try:
+        return read_connection(pilot_folder / CONNECTION_FILE).boot_id != boot_id()
+    except (FileNotFoundError, PilotageError):
+        # An agent that never came up had nothing that could be lost.
+        return False
 
 
 def _signal(pid: int, number: int) -> None:

@@ -224,7 +224,7 @@ class Pilot:
         assert not self.alive
         self.fenced = True
         self.kill_runners()
-        return aftermath(self.recover(), delivered)
+        return aftermath(self.recover(), delivered, complete=not self.node_lost)
 
     def check_replay(self) -> None:
         if self.agent is not None and not self.agent._facts:

@@ -17,9 +17,9 @@ from pilotage.model.outcome import Outcome
 class Aftermath(msgspec.Struct, frozen=True):
     """What is left of a pilot.
 
-    ``received``: number of the last message of the client that the agent had, None if that is not known. ``outcomes``: those that the client does not
-    have, in order. ``not_begun``: tasks that may be bound elsewhere. ``may_have_run``: tasks that were launched and have no
-    outcome.
+    ``received``: number of the last message of the client that the agent had, None if that is not known. ``outcomes``: those
+    that the client does not have, in order. ``not_begun``: tasks that may be bound elsewhere. ``may_have_run``: tasks that
+    were launched, or may have been, and have no outcome.
     """
 
     received: int | None
