@@ -99,6 +99,8 @@ def main() -> None:
     pilots = session.get_pilot_managers(names[0]) if names else rp.PilotManager(session)
     if plan.new_pilot:
         pilots.wait_pilots(timeout=plan.patience_s)
+    # With a pilot at hand these would be refused at the call; here they are to come to an agent.
+    tasks.submit_tasks([describe(job) for job in plan.jobs if job.kind == "infeasible"])
     have_pilot(plan, pilots, tasks)
 
     def heard(task: Any, state: str) -> None:

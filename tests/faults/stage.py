@@ -34,7 +34,7 @@ MODULES = {
     "spawner": b"pilotage.spawner.main",
     "worker": b"pilotage.workers.main",
 }
-LEFT_BEHIND_S = 15.0
+LEFT_BEHIND_S = 8.0
 LOOK_S = 0.005
 
 
