@@ -119,7 +119,7 @@ def test_pilots_that_outlive_the_client_are_found_again_with_their_results(base:
 
 KILLED = """
 import os, sys
-import pilotage as rp, payloads
+import pilotage as rp, client_payloads
 session = rp.Session("mine", base=sys.argv[1])
 manager = rp.TaskManager(session)
 manager.add_pilots(rp.PilotManager(session).submit_pilots({"resource": "local.localhost", "cores": 2, "runtime": 5}))
