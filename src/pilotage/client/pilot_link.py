@@ -18,6 +18,7 @@ from pilotage.agent.settings import CONNECTION_FILE
 from pilotage.core.client.state import PilotRecord, Queued, QueuedCancel, QueuedTasks
 from pilotage.errors import PilotageError, ProtocolError
 from pilotage.model.ids import SessionUid
+from pilotage.model.states import FINAL
 from pilotage.system.processes import is_alive
 from pilotage.wire.channel import AccessDenied, ClientChannel, Disconnected
 from pilotage.wire.codec import encode
@@ -217,6 +218,9 @@ class PilotLink:
         return encode(message_of(number, self.pilot.unacknowledged[number]))
 
     def _send_again(self) -> None:
+        # A pilot that has ended takes no more messages, and its record has none; the link carries the last acknowledgement.
+        if self.pilot.state in FINAL:
+            return
         for frame in self.outgoing.transmit():
             self.send(frame)
 
