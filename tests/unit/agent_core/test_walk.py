@@ -25,7 +25,7 @@ from pilotage.core.scheduling.scheduler import Scheduler
 from pilotage.model.outcome import Ending
 
 WALKS = 250
-BITES_WITHIN = 60
+BITES_WITHIN = 300
 
 SEEDS = [int(os.environ["PILOTAGE_SEED"])] if "PILOTAGE_SEED" in os.environ else range(WALKS)
 

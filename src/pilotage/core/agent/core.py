@@ -457,10 +457,10 @@ class AgentCore:
         for (ending, message), executions in unwanted.items():
             self._actions.append(actions.EndExecutions(event.runner, executions, ending, message))
 
-    def _not_handed_over(self, runner: RunnerId) -> set[Execution]:
-        """Return what is about to be handed to the runner: what was heard of it just now is older."""
+    def _not_handed_over(self, runner: RunnerId) -> dict[Execution, None]:
+        """Return, in order, what is about to be handed to the runner: what was heard of it just now is older."""
         return {
-            (row.uid, attempt)
+            (row.uid, attempt): None
             for launch in self._in_hand
             if launch.runner == runner
             for lane in launch.lanes
