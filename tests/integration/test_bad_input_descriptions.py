@@ -10,7 +10,7 @@ from typing import Any
 
 import integration_payloads as payloads
 import pytest
-from integration_support import Campaign, outcome_of, shell
+from integration_support import PATIENCE_S, Campaign, outcome_of, shell
 
 import pilotage as rp
 from pilotage import Ending, InvalidPilot, InvalidTask, UnknownAttribute
@@ -129,7 +129,6 @@ def test_one_uid_and_the_same_description_is_the_same_task(idle: Campaign) -> No
     assert idle.tasks.get_tasks("md.3") == first
 
 
-@pytest.mark.xfail(strict=True, reason="only the last of a list's entries with a known uid is taken for the known task")
 def test_the_same_task_twice_in_one_list(idle: Campaign) -> None:
     described = {"uid": "md.4", "executable": "md", "arguments": ["1"]}
     first = idle.tasks.submit_tasks(described)
@@ -137,7 +136,6 @@ def test_the_same_task_twice_in_one_list(idle: Campaign) -> None:
     assert idle.tasks.get_tasks("md.4") == first
 
 
-@pytest.mark.xfail(strict=True, reason="a description of a pilot is taken for a list of its attributes' names")
 def test_a_pilot_is_no_task(idle: Campaign) -> None:
     with pytest.raises(InvalidTask, match="PilotDescription"):
         idle.tasks.submit_tasks(rp.PilotDescription(resource="local.localhost"))
@@ -221,7 +219,6 @@ def test_a_wrong_timeout(idle: Campaign, timeout: object, error: type[Exception]
         idle.tasks.wait_tasks(timeout=timeout)
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="a timeout of the wrong type meets a bare comparison")
 def test_a_timeout_of_the_wrong_type(idle: Campaign) -> None:
     with pytest.raises(rp.InvalidRequest, match="timeout='soon'"):
         idle.tasks.wait_tasks(timeout="soon")
@@ -256,21 +253,28 @@ def small(base: Path, _nothing_left: None) -> Iterator[Campaign]:
 
 @pytest.mark.parametrize(("request_", "told"), INFEASIBLE, ids=[str(request) for request, _ in INFEASIBLE])
 def test_what_can_never_run_is_refused_with_the_reason(small: Campaign, request_: dict[str, Any], told: str) -> None:
-    try:
-        task = small.run(shell("true", **request_))
-    except InvalidTask as error:
-        assert re.search(told, str(error))
-        return
+    with pytest.raises(InvalidTask, match=told):
+        small.tasks.submit_tasks(shell("true", **request_))
+
+
+def test_what_was_submitted_before_its_pilot_and_can_never_run_there_ends_with_the_reason(small: Campaign) -> None:
+    early = rp.TaskManager(small.session)
+    request_, told = INFEASIBLE[0]
+    task = early.submit_tasks(shell("true", **request_))
+    early.add_pilots(small.pilots.list_pilots())
+    task.wait(timeout=PATIENCE_S)
     assert (task.state, task.exit_code, outcome_of(task).ending) == (rp.FAILED, None, Ending.INFEASIBLE)
     assert re.search(told, task.exception), task.exception
     with pytest.raises(rp.TaskFailed, match="can never run here"):
         task.result(0)
 
 
-@pytest.mark.xfail(strict=True, reason="nodes of a local pilot are known at the call, yet the refusal comes as an outcome")
-def test_what_can_never_run_is_refused_at_the_call_when_the_nodes_are_known(small: Campaign) -> None:
-    with pytest.raises(InvalidTask, match="9 cores per rank exceed the 4 cores of a node"):
-        small.tasks.submit_tasks(shell("true", cores_per_rank=9, pilot=small.pilots.list_pilots()[0]))
+def test_what_a_named_pilot_can_never_run_is_refused_with_the_task(small: Campaign) -> None:
+    pilot = small.pilots.list_pilots()[0]
+    known = small.tasks.list_tasks()
+    with pytest.raises(InvalidTask, match="task 2 of 2: 9 cores per rank exceed the 4 cores of a node"):
+        small.tasks.submit_tasks([shell("true"), shell("true", cores_per_rank=9, pilot=pilot)])
+    assert small.tasks.list_tasks() == known
 
 
 def test_what_just_fits_runs(small: Campaign) -> None:

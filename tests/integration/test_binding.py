@@ -7,7 +7,7 @@ from pathlib import Path
 
 import integration_payloads as payloads
 import pytest
-from integration_support import PATIENCE_S, Campaign, outcome_of, shell
+from integration_support import PATIENCE_S, Campaign, shell
 
 import pilotage as rp
 
@@ -81,8 +81,8 @@ def test_tasks_of_different_pilots_go_where_they_fit(fresh: Campaign) -> None:
     large = fresh.start(resource="local.emulated", nodes=1, cores_per_node=8, gpus_per_node=2)
     assert fresh.run(shell("true", gpus_per_rank=1)).pilot == large.uid
     assert [task.pilot for task in fresh.run([shell("true", cores_per_rank=4) for _ in range(5)])] == [large.uid] * 5
-    task = fresh.run(shell("true", cores_per_rank=4, pilot=small.uid))
-    assert outcome_of(task).ending is rp.Ending.INFEASIBLE
+    with pytest.raises(rp.InvalidTask, match="4 cores per rank exceed the 2 cores of a node"):
+        fresh.tasks.submit_tasks(shell("true", cores_per_rank=4, pilot=small.uid))
 
 
 def test_a_second_pilot_takes_over_what_waits(fresh: Campaign) -> None:

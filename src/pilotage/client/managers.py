@@ -71,8 +71,8 @@ class Manager:
 
     def wait_for(self, records: Sequence[HasState], state: str | Collection[str] | None, timeout: float | None) -> bool:
         """Wait until all records are in (or past) one of these states; False when the time is over before."""
-        if timeout is not None and timeout < 0:
-            raise InvalidRequest(f"timeout={timeout}: it is in seconds and must be 0 or more; None waits without limit")
+        if timeout is not None:
+            _require_timeout(timeout)
         return self._session.wait(records, satisfying(state, pilot=self.KIND == "pilots"), timeout)
 
     def _require_open(self) -> None:
@@ -90,6 +90,15 @@ class Manager:
 
     def waiting_changed(self, count: int) -> None:
         """Tell the callbacks; called with the engine's lock."""
+
+
+def _require_timeout(timeout: object) -> None:
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
+        raise InvalidRequest(
+            f"timeout={timeout!r} is a {type(timeout).__name__}: it is a number of seconds; None waits without limit"
+        )
+    if not timeout >= 0:
+        raise InvalidRequest(f"timeout={timeout}: it is in seconds and must be 0 or more; None waits without limit")
 
 
 def chosen(uids: str | Iterable[str] | None, known: Collection[str], kind: str) -> list[str]:

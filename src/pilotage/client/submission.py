@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from itertools import islice
@@ -18,16 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from pilotage.client.descriptions import Description
 from pilotage.client.interrupts import Uninterrupted
 from pilotage.client.task import Task
 from pilotage.client.task_description import TaskDescription
-from pilotage.client.templates import TemplateTable, fingerprint
+from pilotage.client.templates import TemplateTable, fingerprint, located
 from pilotage.core.client import events
-from pilotage.core.client.binding import CHUNK_TASKS
-from pilotage.core.client.state import TaskRecord
+from pilotage.core.client.binding import CHUNK_TASKS, infeasible, usable_pilots
+from pilotage.core.client.state import PilotRecord, TaskRecord
 from pilotage.errors import InvalidTask, nearest
 from pilotage.model.ids import PilotUid, TaskUid, TemplateId
 from pilotage.model.payload import INLINE_LIMIT_BYTES, Payload
+from pilotage.model.resources import Node, NodeShape
 from pilotage.model.workload import Batch, Row, Template
 
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ class Submissions:
         # Templates that the table knows and no message has brought yet: those of a submission that was refused late.
         self._unsent: dict[TemplateId, Template] = {}
         self._last_number = -1
+        self._counted: dict[PilotUid, tuple[list[Node], Mapping[NodeShape, int]]] = {}
 
     def submit(self, manager: TaskManager, descriptions: Descriptions, pilot: str = "") -> Task | list[Task]:
         """Accept tasks; one description gives one handle, several a list. ``pilot``: the one to bind to.
@@ -61,7 +65,7 @@ class Submissions:
         self._session.engine.check()
         if isinstance(descriptions, (TaskDescription, Mapping)):
             return self._accept(manager, [_description(descriptions)], pilot)[0]
-        if isinstance(descriptions, (str, bytes)) or not isinstance(descriptions, Iterable):
+        if isinstance(descriptions, (str, bytes, Description)) or not isinstance(descriptions, Iterable):
             raise InvalidTask(
                 f"submit_tasks takes a TaskDescription, a dict, or several of them, not {descriptions!r:.80} "
                 f"({type(descriptions).__name__})"
@@ -80,7 +84,7 @@ class Submissions:
         for pin in {*pins} - {""}:
             self._require_pilot(pin)
         state = self._session.state
-        known: dict[TaskUid, int] = {}
+        known: list[tuple[TaskUid, int]] = []
         given: set[str] = set()
         position = -1
 
@@ -91,7 +95,7 @@ class Submissions:
             if not uid:
                 return self._new_uid(given)
             if uid in state.tasks or uid in given:
-                known[TaskUid(uid)] = position
+                known.append((TaskUid(uid), position))
             given.add(uid)
             return TaskUid(uid)
 
@@ -105,6 +109,7 @@ class Submissions:
             )
             self._unsent.update(new)
             doubles = self._doubles(rows, descriptions, known) if known else set()
+            self._require_feasible(manager, descriptions, rows, pins, doubles)
             start = 0
             while start < len(rows):
                 end = start + 1
@@ -143,7 +148,7 @@ class Submissions:
             if uid not in tasks and uid not in given:
                 return uid
 
-    def _doubles(self, rows: list[Row], descriptions: list[TaskDescription], known: dict[TaskUid, int]) -> set[int]:
+    def _doubles(self, rows: list[Row], descriptions: list[TaskDescription], known: list[tuple[TaskUid, int]]) -> set[int]:
         """Return the positions of tasks that the session, or an earlier part of this list, has already.
 
         Raises:
@@ -152,7 +157,7 @@ class Submissions:
         state = self._session.state
         earlier = {row.uid: row for row in reversed(rows)}
         doubles = set()
-        for uid, position in known.items():
+        for uid, position in known:
             record = state.tasks.get(uid)
             before = record.row if record is not None else earlier[uid]
             mine = rows[position]
@@ -167,6 +172,47 @@ class Submissions:
     def _fingerprint(self, row: Row) -> bytes:
         template = self._unsent.get(row.template) or self._session.state.templates[row.template]
         return fingerprint(template, row)
+
+    def _require_feasible(
+        self,
+        manager: TaskManager,
+        descriptions: list[TaskDescription],
+        rows: list[Row],
+        pins: list[str],
+        doubles: set[int],
+    ) -> None:
+        """Refuse what could only be bound to pilots none of which can ever run it; one look per template, not per task.
+
+        Raises:
+            InvalidTask: says of which resource there is too little.
+        """
+        if not any(pins):
+            asked: set[tuple[TemplateId, str]] = {(template, "") for template in {row.template for row in rows}}
+        else:
+            asked = {(row.template, pin) for row, pin in zip(rows, pins, strict=True)}
+        state = self._session.state
+        # Under the engine's lock a pilot's nodes and its state belong together.
+        with self._session.engine.lock:
+            usable = self._shapes_of(usable_pilots(state, state.managers[manager.uid]))
+            for template, pin in sorted(asked):
+                pilots = self._shapes_of([state.pilots[PilotUid(pin)]]) if pin else usable
+                reason = infeasible((self._unsent.get(template) or state.templates[template]).request, pilots)
+                if not reason:
+                    continue
+                for position, row in enumerate(rows):
+                    if row.template == template and pins[position] == pin and position not in doubles:
+                        raise located(InvalidTask(reason), descriptions[position], position, len(rows))
+
+    def _shapes_of(self, pilots: Iterable[PilotRecord]) -> dict[PilotUid, Mapping[NodeShape, int]]:
+        shapes: dict[PilotUid, Mapping[NodeShape, int]] = {}
+        for pilot in pilots:
+            nodes, counted = self._counted.get(pilot.uid, (None, {}))
+            # A pilot of ten thousand nodes is counted once, not for each of the tasks that are submitted one by one.
+            if nodes is not pilot.nodes:
+                counted = Counter(node.shape for node in pilot.nodes)
+                self._counted[pilot.uid] = (pilot.nodes, counted)
+            shapes[pilot.uid] = counted
+        return shapes
 
     def _require_pilot(self, uid: str) -> None:
         pilots = self._session.state.pilots

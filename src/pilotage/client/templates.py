@@ -96,7 +96,7 @@ class TemplateTable:
                 try:
                     found = self._found(description, function, pack_function, pack_payload, numbers, new)
                 except (InvalidTask, SerializationError) as error:
-                    raise _located(error, description, index, len(descriptions)) from error
+                    raise located(error, description, index, len(descriptions)) from error
                 if identity is None:
                     keys[shared] = found
                 else:
@@ -121,7 +121,7 @@ class TemplateTable:
                     arguments = checked_own("task", "executable", values)
                     rows.append(Row(uid_of(description), number, arguments, None, values.get("name", "")))
             except (InvalidTask, SerializationError) as error:
-                raise _located(error, description, index, len(descriptions)) from error
+                raise located(error, description, index, len(descriptions)) from error
         self._keep(new)
         if len(known_keys) + len(keys) > _KEYS_KEPT:
             known_keys.clear()
@@ -240,7 +240,7 @@ def _said(metadata: object) -> object:
     return metadata if isinstance(metadata, (str, bytes, float, bool)) or metadata is None else repr(metadata)
 
 
-def _located(
+def located(
     error: InvalidTask | SerializationError, description: TaskDescription, index: int, total: int
 ) -> InvalidTask | SerializationError:
     """Return ``error`` saying which task it is about: by uid or name, else by its place among the descriptions."""

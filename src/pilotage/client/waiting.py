@@ -70,4 +70,5 @@ class Waiter:
 
     def sleep(self, timeout_s: float | None) -> bool:
         """Sleep until woken; False when the time is over before. A signal handler that raises interrupts it."""
-        return self._wake.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s))
+        limit_s = -1 if timeout_s is None or timeout_s > threading.TIMEOUT_MAX else max(0.0, timeout_s)
+        return self._wake.acquire(timeout=limit_s)

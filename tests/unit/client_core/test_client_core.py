@@ -8,7 +8,7 @@ import pytest
 from client_builders import MANAGER, RESTARTABLE, RETRIED, WIDE, Session, kinds, outcome, raw, told
 
 from pilotage.core.client import actions, events, facts
-from pilotage.core.client.binding import fits
+from pilotage.core.client.binding import fits, infeasible
 from pilotage.core.client.state import QueuedCancel, QueuedEnd, QueuedTasks, queued_rows
 from pilotage.model.ids import Binding, PilotUid, TaskUid
 from pilotage.model.outcome import Ending
@@ -395,3 +395,25 @@ def test_a_snapshot_holds_everything() -> None:
 )
 def test_fits(request_: Request, shape: NodeShape, count: int, expected: bool) -> None:
     assert fits(request_, [Node(index, f"n{index}", shape) for index in range(count)]) is expected
+
+
+SMALL, LARGE, UNKNOWN = {NodeShape(4): 2}, {NodeShape(16): 1}, {}
+
+
+@pytest.mark.parametrize(
+    ("pilots", "expected"),
+    [
+        ({}, ""),
+        ({"p": SMALL}, "8 cores per rank exceed the 4 cores of a node; ask for at most 4 or use more ranks"),
+        ({"p": SMALL, "q": LARGE}, ""),
+        ({"p": SMALL, "q": UNKNOWN}, ""),
+        ({"p": SMALL, "q": SMALL}, "8 cores per rank exceed the 4 cores of a node; ask for at most 4 or use more ranks"),
+        (
+            {"p": SMALL, "q": {NodeShape(2): 1}},
+            "pilot 'p': 8 cores per rank exceed the 4 cores of a node; ask for at most 4 or use more ranks; "
+            "pilot 'q': 8 cores per rank exceed the 2 cores of a node; ask for at most 2 or use more ranks",
+        ),
+    ],
+)
+def test_infeasible_is_what_every_known_pilot_refuses(pilots: dict[PilotUid, dict[NodeShape, int]], expected: str) -> None:
+    assert infeasible(Request(cores=8), pilots) == expected

@@ -8,11 +8,12 @@ tasks for each core, so that the pilot never idles for want of a message and a p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pilotage.core.client.state import ClientState, ManagerRecord, PilotRecord
-from pilotage.model.ids import TaskUid, TemplateId
-from pilotage.model.resources import GPU_SHARES, Node, Request
+from pilotage.core.scheduling.need import Need, refusal
+from pilotage.model.ids import PilotUid, TaskUid, TemplateId
+from pilotage.model.resources import GPU_SHARES, Node, NodeShape, Request
 from pilotage.model.states import PMGR_ACTIVE
 
 TASKS_PER_CORE = 2
@@ -53,6 +54,22 @@ def fits(request: Request, nodes: Sequence[Node]) -> bool:
         if ranks >= request.ranks:
             return True
     return False
+
+
+def infeasible(request: Request, pilots: Mapping[PilotUid, Mapping[NodeShape, int]]) -> str:
+    """Return why no pilot with so many nodes of these shapes can ever run a request; empty if one can, or if there is none.
+
+    A pilot without nodes is one whose nodes are not known yet: it may turn out to be large enough.
+    """
+    reasons: dict[str, PilotUid] = {}
+    for uid, shapes in pilots.items():
+        refused = refusal(Need(request), shapes) if shapes else None
+        if refused is None:
+            return ""
+        reasons.setdefault(refused, uid)
+    if len(reasons) < 2:
+        return "".join(reasons)
+    return "; ".join(f"pilot {uid!r}: {reason}" for reason, uid in reasons.items())
 
 
 def deal(state: ClientState, manager: ManagerRecord) -> list[tuple[PilotRecord, list[TaskUid]]]:
