@@ -19,7 +19,7 @@ from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, read_settings
 from pilotage.core.agent.aftermath import Aftermath, aftermath
 from pilotage.errors import BackendError, PilotageError
 from pilotage.executors.orphans import end_orphans
-from pilotage.system.processes import boot_id, is_alive
+from pilotage.system.processes import boot_id, is_alive, started_ticks
 from pilotage.wire.keys import read_connection
 
 RUNNERS_END_S = 8.0
@@ -53,18 +53,34 @@ def fence(pilot_folder: Path, delivered: int) -> Aftermath:
     if agent is not None:
         _signal(agent, signal.SIGKILL)
         _await_end(lambda: living_agent(pilot_folder) is not None, RUNNERS_END_S)
-    state, _ = recover_state(pilot_folder / LOG_FOLDER)
-    runners = [(record.pid, record.started_ticks, record.boot_id) for record in state.runners.values() if record.pid]
+    folder = private_folder(pilot_folder)
     for number, patience_s in ((signal.SIGTERM, RUNNERS_END_S), (signal.SIGKILL, TASKS_END_S)):
-        living = [name for name in runners if is_alive(*name)]
-        for pid, _, _ in living:
+        for pid in _runners(folder):
             _signal(pid, number)
-        if not _await_end(lambda: any(is_alive(*name) for name in runners), patience_s) and number == signal.SIGKILL:
+        if not _await_end(lambda: bool(_runners(folder)), patience_s) and number == signal.SIGKILL:
             raise BackendError(f"pilot {settings.pilot}: runners of {pilot_folder} cannot be ended", transient=True)
     if not end_orphans(settings.session, settings.pilot, (), TASKS_END_S):
         raise BackendError(f"pilot {settings.pilot}: processes of its tasks cannot be ended", transient=True)
-    remove_private_folder(private_folder(pilot_folder))
+    remove_private_folder(folder)
+    # Last, as it may raise: whatever the log says, nothing of the pilot runs any more.
+    state, _ = recover_state(pilot_folder / LOG_FOLDER)
     return aftermath(state, delivered, complete=not _node_was_lost(pilot_folder))
+
+
+def _runners(folder: Path) -> list[int]:
+    """Return the spawners and workers that were started for this private folder, which they have among their arguments."""
+    argument = os.fsencode(folder)
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/cmdline", "rb") as file:
+                    arguments = file.read().split(b"\0")
+            except OSError:
+                continue
+            if argument in arguments and started_ticks(int(entry)) is not None:
+                found.append(int(entry))
+    return found
 
 
 def _node_was_lost(pilot_folder: Path) -> bool:

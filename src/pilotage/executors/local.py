@@ -97,8 +97,14 @@ class LocalExecutor:
             runner = self._runners[name] = Runner(name, process.beside, now + _ADOPT_S)
             runner.pid, runner.started_ticks, runner.boot_id = process.pid, process.started_ticks, process.boot_id
             runner.released = process.released
-            runner.doubtful = True
-            self._expected[name] = None
+            if process.pid:
+                runner.doubtful = True
+                self._expected[name] = None
+            else:
+                # The last agent never heard its hello, so it handed nothing to it; should it come yet, it is sent away.
+                runner.hello_by = None
+                runner.gone = f"{name} had not come up when its agent was lost"
+                self._dying[name] = None
 
     def fileno(self) -> int:
         """Return the descriptor to poll for reading."""
@@ -272,8 +278,8 @@ class LocalExecutor:
                 self._read_last_words()
         for runner in mine:
             self._kill(runner)
-        if mine:
-            end_orphans(self._session, self._pilot, (), _ORPHANS_S)
+        # Spawners leave nothing behind; those that were killed may have, and workers of theirs.
+        end_orphans(self._session, self._pilot, (), _ORPHANS_S)
         for runner in self._runners.values():
             self._close(runner)
         for connection, _ in self._strangers.values():
