@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 from agent_builders import end, ended, launched_by, outcomes_of, ready_core, submitted
 
 from pilotage.core.agent import events
 from pilotage.model.outcome import Ending
 
 
-@pytest.mark.xfail(strict=True, reason="the agent's core takes a task again that it has, as a second one of the same name")
 def test_a_running_task_that_is_submitted_again_goes_on_and_ends_once() -> None:
     core = ready_core(cores=2)
     assert launched_by(core.handle(submitted(1, ["a"]))) == [("a", 1)]
@@ -18,7 +16,6 @@ def test_a_running_task_that_is_submitted_again_goes_on_and_ends_once() -> None:
     assert core.state.received == 2 and not core.state.tasks
 
 
-@pytest.mark.xfail(strict=True, reason="the agent's core breaks on a waiting task that is submitted again")
 def test_a_waiting_task_that_is_submitted_again_waits_once() -> None:
     core = ready_core(cores=1)
     core.handle(submitted(1, ["a", "b"]))
@@ -27,7 +24,6 @@ def test_a_waiting_task_that_is_submitted_again_waits_once() -> None:
     assert launched_by(step) == [("b", 1)]
 
 
-@pytest.mark.xfail(strict=True, reason="nothing tells an agent that the outcome of this very binding lies in its outbox")
 def test_a_task_whose_outcome_is_under_way_is_not_run_again() -> None:
     core = ready_core(cores=1)
     core.handle(submitted(1, ["a"]))

@@ -27,9 +27,10 @@ from pilotage.core.agent.state import AgentState, TaskRecord, apply
 from pilotage.core.scheduling.policy import GroupKey, Policy
 from pilotage.errors import unreachable
 from pilotage.model.execution import AttemptEnd, Execution, LaneTasks
-from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid, TemplateId
+from pilotage.model.ids import Attempt, Binding, LaneId, RunnerId, TaskUid, TemplateId
 from pilotage.model.outcome import Ending, Outcome, Times
 from pilotage.model.states import CANCELED, DONE, FAILED
+from pilotage.model.workload import Batch, Row
 
 OPENED_AT_ONCE = 1024
 """Lanes opened in one step; more are opened in the next, so that messages are read in between."""
@@ -65,6 +66,8 @@ class AgentCore:
         self._policy = policy
         self._pool = RunnerPool(spawners)
         self._deadline = deadline
+        self._under_way: dict[TaskUid, Binding] = {}
+        """Tasks whose outcomes the client does not have on disk yet."""
         self._groups: dict[TemplateId, GroupKey] = {}
         self._paces: dict[GroupKey, Pace] = {}
         self._alarms: list[tuple[float, TaskUid, Attempt]] = []
@@ -90,6 +93,7 @@ class AgentCore:
                 self._tasks_submitted(event)
             case events.OutcomesReceived():
                 if event.durable > self.state.delivered:
+                    self._forget_under_way(event.durable)
                     self._emit(facts.OutcomesDelivered(min(event.durable, self.state.numbered)))
             case events.LinkOpened():
                 self._number_outcomes(now)
@@ -133,6 +137,8 @@ class AgentCore:
             policy.occupy(lane.placement, group.request)
             self._pace(group).lanes.add(lane_id)
         self._pool.rebuild(state, now)
+        for outcomes in (state.unsent, *state.undelivered.values()):
+            self._under_way.update([(outcome.task, outcome.binding) for outcome in outcomes])
         for uid, task in state.tasks.items():
             if not task.lane:
                 policy.enqueue(uid, self._group(task.row.template), now)
@@ -211,6 +217,8 @@ class AgentCore:
     # ------------------------------------------------------------------------------------------------ facts and derived
 
     def _emit(self, fact: facts.Fact) -> None:
+        if type(fact) is facts.Ended:
+            self._under_way.update([(outcome.task, outcome.binding) for outcome in fact.outcomes])
         apply(self.state, fact)
         self._facts.append(fact)
 
@@ -225,6 +233,12 @@ class AgentCore:
         if pace is None:
             pace = self._paces[group] = Pace(group)
         return pace
+
+    def _forget_under_way(self, durable: int) -> None:
+        state = self.state
+        for number in range(state.delivered + 1, min(durable, state.numbered) + 1):
+            for outcome in state.undelivered.get(number, ()):
+                self._under_way.pop(outcome.task, None)
 
     def _set_alarm(self, uid: TaskUid, task: TaskRecord) -> None:
         timeout_s = self.state.templates[task.row.template].timeout_s
@@ -245,15 +259,17 @@ class AgentCore:
         if event.number <= self.state.received:
             self.stale += 1
             return
-        self._emit(facts.TasksAccepted(event.time, event.number, event.binding, event.batch))
+        rows = self._new_rows(event)
+        batch = event.batch if len(rows) == len(event.batch.rows) else Batch(event.batch.templates, rows)
+        self._emit(facts.TasksAccepted(event.time, event.number, event.binding, batch))
         if self.state.ending is not None:
-            uids = [row.uid for row in event.batch.rows]
+            uids = [row.uid for row in rows]
             message = f"the pilot was ending when the task arrived: {self.state.ending.reason}"
             self._finish(event.time, uids, Ending.CANCELLED, message)
             return
         run: list[TaskUid] = []
         current: TemplateId | None = None
-        for row in event.batch.rows:
+        for row in rows:
             if row.template != current:
                 if current is not None:
                     self._enqueue(run, current, event.time)
@@ -261,6 +277,16 @@ class AgentCore:
             run.append(row.uid)
         if current is not None:
             self._enqueue(run, current, event.time)
+
+    def _new_rows(self, event: events.TasksSubmitted) -> list[Row]:
+        """Leave out the tasks that are here, or whose outcome is under way: the client lost its node, and forgot them."""
+        tasks, under_way, binding = self.state.tasks, self._under_way, event.binding
+        rows = event.batch.rows
+        known = [row.uid for row in rows if row.uid in tasks or (under_way and under_way.get(row.uid) == binding)]
+        if not known:
+            return rows
+        self.stale += len(known)
+        return [row for row in rows if row.uid not in known]
 
     def _enqueue(self, uids: list[TaskUid], template: TemplateId, now: float) -> None:
         group = self._group(template)

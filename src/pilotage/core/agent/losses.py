@@ -7,7 +7,6 @@ from pilotage.core.agent.state import TaskRecord
 from pilotage.model.execution import AttemptEnd
 from pilotage.model.outcome import Ending
 
-
 _REMEDY = "Tasks with restartable=True, or with retries left, run again"
 
 
