@@ -184,12 +184,10 @@ def ended_worker(fresh: Campaign) -> list[rp.Task]:
     return [*tasks[:50], *tasks[51:]]
 
 
-@pytest.mark.xfail(strict=True, reason="results that a worker has not sent yet go with it: calls that had returned end LOST")
 def test_calls_that_had_returned_keep_their_results(ended_worker: list[rp.Task]) -> None:
     assert [task.state for task in ended_worker] == [rp.DONE] * 100
 
 
-@pytest.mark.xfail(strict=True, reason="the message has the exit code of another call's end, and no remedy")
 def test_a_lost_call_says_what_ended_its_worker_and_what_to_do(ended_worker: list[rp.Task]) -> None:
     lost = [task for task in ended_worker if outcome_of(task).ending is Ending.LOST]
     assert all("worker" in task.exception and "restartable" in task.exception for task in lost)

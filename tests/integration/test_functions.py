@@ -147,7 +147,6 @@ def test_environment_of_a_call(campaign: Campaign) -> None:
     assert campaign.call(greeting) is None
 
 
-@pytest.mark.xfail(strict=True, reason="prints go to the worker's file; task.stdout is None, stdout= is ignored")
 def test_what_a_call_prints_is_its_stdout(campaign: Campaign) -> None:
     def speak() -> None:
         import sys

@@ -6,7 +6,8 @@ taken back at once. A hello is answered, and what waits is sent, only by the fir
 the agent has logged who the runner is. So a runner that the log does not name was handed nothing.
 
 A runner is lost when its process is gone, never because it is silent: its spawner tells (a worker), or the process table does
-(a spawner, or a worker whose spawner is lost as well).
+(a spawner, or a worker whose spawner is lost as well). What a dead worker had not sent is read from its outbox and told before
+its loss is (see ``workers.outbox``); the next ``flush``, when all that is in the log, removes its files.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from pilotage.system.python import python_command
 from pilotage.wire import runner_messages as wire
 from pilotage.wire.framing import Disconnected, FrameReader, FrameWriter
 from pilotage.wire.runner_settings import AGENT_SOCKET
+from pilotage.workers.outbox import outbox_path, read_outbox
+from pilotage.workers.progress import progress_path
 
 _ADOPT_S = 10.0
 """A runner of the last agent whose process lives has this long to say hello."""
@@ -76,6 +79,8 @@ class LocalExecutor:
         self._taken_back: dict[RunnerId, list[Execution]] = {}
         """What was never sent and is to be told as returned."""
         self._dying: dict[RunnerId, None] = {}
+        self._bequests: list[Path] = []
+        """Files of dead workers that were read, to be removed when what they held is in the log."""
         self._recalls: list[tuple[float, RunnerId, tuple[Execution, ...], bool]] = []
         self._look_at = 0.0
         self._long_look_at = 0.0
@@ -151,6 +156,9 @@ class LocalExecutor:
 
     def flush(self) -> None:
         """Send what is queued, as much as the sockets take. What was told in the last turn must be in the log."""
+        bequests, self._bequests = self._bequests, []
+        for path in bequests:
+            path.unlink(missing_ok=True)
         self._flush(self._to_flush)
 
     def _flush(self, names: set[RunnerId]) -> None:
@@ -205,6 +213,7 @@ class LocalExecutor:
         self.flush()
         record = self._runners.get(runner)
         if record is not None:
+            self._bequeath(record)
             self._forget(record)
 
     def launch(self, runner: RunnerId, lanes: Sequence[LaneTasks], templates: Mapping[TemplateId, Template]) -> None:
@@ -429,6 +438,7 @@ class LocalExecutor:
             case wire.TasksEnded():
                 executions = [(end.task, end.attempt) for end in message.ends]
                 self._over(runner, executions)
+                runner.received = max(runner.received, message.number)
                 self._told.tasks_ended(runner.name, message.number, message.ends)
             case wire.TasksStarted():
                 self._told.tasks_started(runner.name, [(task, attempt, at) for task, attempt, _, at in message.started])
@@ -541,6 +551,9 @@ class LocalExecutor:
     def _lose(self, runner: Runner) -> None:
         """End what a lost runner left running, and tell."""
         name = runner.name
+        if runner.is_worker:
+            for message in read_outbox(self._folder, name, max(runner.received, runner.released)):
+                self._take(runner, message)
         running, not_begun = None, list(runner.unsent)
         if runner.calls is not None:
             running = runner.calls.running()
@@ -552,6 +565,7 @@ class LocalExecutor:
                 how = f"was killed by signal {-runner.exit_code}" if runner.exit_code < 0 else f"exited with {runner.exit_code}"
             runner.gone = f"the {what} {name} {how}"
         not_begun += self._taken_back.pop(name, [])
+        self._bequeath(runner)
         self._forget(runner)
         if not self._is_looked_after(runner):
             # Also when nothing is known of what it held: it may have died together with the last agent.
@@ -561,6 +575,10 @@ class LocalExecutor:
                 other.gone = f"the function worker {other.name} was not started: its spawner {name} was lost"
                 self._doom(other)
         self._told.runner_lost(name, runner.gone, runner.exit_code, running, not_begun)
+
+    def _bequeath(self, runner: Runner) -> None:
+        if runner.is_worker:
+            self._bequests += [outbox_path(self._folder, runner.name), progress_path(self._folder, runner.name)]
 
     def _is_looked_after(self, runner: Runner) -> bool:
         """Tell whether a living spawner ends what the runner leaves behind."""

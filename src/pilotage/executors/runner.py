@@ -28,6 +28,8 @@ class Runner:
         self.started_ticks = 0
         self.boot_id = ""
         self.released = 0
+        self.received = 0
+        """Number of the last ``TasksEnded`` that was told."""
         self.reconcile_at: int | None = None
         self.connection: socket.socket | None = None
         self.reader: FrameReader | None = None

@@ -27,6 +27,7 @@ from pilotage.system.processes import boot_id, started_ticks
 from pilotage.wire.framing import Disconnected, FrameReader, FrameWriter
 from pilotage.wire.runner_messages import FromRunner, Release, RunnerHello, TasksEnded, ToRunner, Welcome
 from pilotage.wire.runner_settings import AGENT_SOCKET
+from pilotage.workers.outbox import Outbox
 
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 1.0
@@ -39,12 +40,15 @@ _LOWEST_DESCRIPTOR = 64
 class AgentLink:
     """The worker's end of the socket ``agent.sock``. ``holds`` tells, at a hello, what the worker has not ended."""
 
-    def __init__(self, folder: Path, worker: RunnerId, holds: Callable[[], list[Execution]]) -> None:
+    def __init__(
+        self, folder: Path, worker: RunnerId, holds: Callable[[], list[Execution]], outbox: Outbox | None = None
+    ) -> None:
         self.lost_since: float | None = time.monotonic()
         """Since when there has been no agent, by the monotonic clock; None while one is connected."""
         self._folder = folder
         self._worker = worker
         self._holds = holds
+        self._outbox = outbox
         self._connection: socket.socket | None = None
         self._welcomed = False
         self._retry_at = 0.0
@@ -58,11 +62,22 @@ class AgentLink:
 
     # -- talk ---------------------------------------------------------------------------------------------------------
 
-    def tell_ends(self, ends: list[AttemptEnd]) -> None:
-        """Number these endings, keep them until they are released, and queue them for sending."""
-        self._number += 1
-        frame = self._encode(TasksEnded(self._number, ends))
-        self._kept.append((self._number, frame))
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection; it may have to be welcomed yet."""
+        return self._connection is not None
+
+    def tell_ends(self, ends: list[AttemptEnd], changed: bool = False) -> None:
+        """Number these endings, keep them until they are released, and queue them for sending.
+
+        They are those of the outbox's open batch; ``changed``: they are not as they were when they were added to it.
+        """
+        number = self._number = self._number + 1
+        # What was encoded for the outbox need not be encoded again.
+        frame = self._outbox.close(number, len(ends)) if self._outbox is not None else None
+        if frame is None or changed:
+            frame = self._encode(TasksEnded(number, ends))
+        self._kept.append((number, frame))
         if self._welcomed:
             self._writer.write(frame)
 
@@ -157,6 +172,8 @@ class AgentLink:
         kept = self._kept
         while kept and kept[0][0] <= through:
             kept.popleft()
+        if self._outbox is not None:
+            self._outbox.release(through)
 
 
 def connect(folder: Path) -> socket.socket:

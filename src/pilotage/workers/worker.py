@@ -4,7 +4,9 @@ The way of a call: a ``Launch`` puts it into the queue; its turn comes, and its 
 it runs; its end joins those not yet told. They are told together, as one numbered frame: when the queue is empty, when they
 are ``BATCH_ENDS`` (as many as the agent launches together, so that it can send the next while this worker goes on), when the
 oldest is ``BATCH_S`` old, and after a call so long that a frame of its own costs nothing beside it. A long call that nobody
-could foresee holds up nothing either: see ``attendant``. At the same moments the worker looks at what the agent says.
+could foresee holds up nothing either: see ``attendant``. At the same moments the worker looks at what the agent says. Before
+the next call begins an end is in the ``outbox`` as well, where it outlives this process. What the call printed is in its file
+by then: see ``outputs``.
 
 The end of this process is the agent's business, through the spawner: that is how a running call is cancelled. Signals are the
 user's own. Should the handler of a function that is long over raise while this module's own code runs, the worker drops the
@@ -17,6 +19,7 @@ import os
 import select
 import sys
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, time
 from typing import TYPE_CHECKING
@@ -44,6 +47,8 @@ from pilotage.workers import current
 from pilotage.workers.attendant import EXIT_BROKEN, Attendant
 from pilotage.workers.calls import Function, Home, failed
 from pilotage.workers.link import AgentLink, say, say_traceback
+from pilotage.workers.outbox import RING_BYTES, Outbox
+from pilotage.workers.outputs import WATCH_S, Outputs
 from pilotage.workers.progress import CONNECTION, FIRST, LAST, NEVER, REACHED, create_progress
 
 if TYPE_CHECKING:
@@ -71,12 +76,15 @@ class Worker:
         self.begun = 0
         self._settings = settings
         self._words = create_progress(folder, worker)
-        self._link = AgentLink(folder, worker, self._begin_connection)
+        outbox = _make_outbox(folder, worker)
+        self._keep: Callable[[AttemptEnd], bool] = outbox.add if outbox is not None else lambda end: True
+        self._link = AgentLink(folder, worker, self._begin_connection, outbox)
         self._attendant = Attendant(self)
         self._home = Home()
         self._blobs: BlobStore | None = None
         self._templates: dict[TemplateId, Template] = {}
         self._functions: dict[TemplateId, Function] = {}
+        self._outputs = Outputs(settings.pilot_folder, self._templates)
         # A call; None for one that was returned, which keeps the numbers of those behind it; a set of cores to move to.
         self._queue: deque[Call | frozenset[int] | None] = deque()
         self._number = 0
@@ -97,6 +105,7 @@ class Worker:
     def run(self) -> int:
         """Serve the agent until it says stop, or until there has been none for the orphan timeout."""
         os.register_at_fork(after_in_child=self._after_fork)
+        self._outputs.install()
         broken_at = -1
         while True:
             try:
@@ -118,7 +127,8 @@ class Worker:
     def _run_calls(self) -> None:
         """Run what is queued. The baton is held, except while the user's code runs."""
         queue, words, functions = self._queue, self._words, self._functions
-        attendant, baton = self._attendant, self._attendant.baton
+        attendant, baton, outputs = self._attendant, self._attendant.baton, self._outputs
+        keep = self._keep
         if queue:
             self.idle = False
             attendant.wake()
@@ -147,9 +157,12 @@ class Worker:
             finally:
                 baton.acquire()
             if self._forked:
+                outputs.write_out()
                 os._exit(0)
             if attendant.attending:
                 attendant.dismiss()
+            if outputs.printed or attempt > 1:
+                self._end_output(call)
             ended = end.ended
             ends = self._ends
             if not ends:
@@ -157,16 +170,43 @@ class Worker:
             ends.append(end)
             self._running = current.call = None
             result = end.result
-            if isinstance(result, bytes) and len(result) > INLINE_LIMIT_BYTES:
-                self._large_bytes += len(result)
+            if result.__class__ is bytes and len(result) > INLINE_LIMIT_BYTES:
+                kept = self._keep_large(end)
+            else:
+                kept = keep(end) or self._keep_in_next_batch(end)
             if (
-                len(ends) >= BATCH_ENDS
+                not kept
+                or len(ends) >= BATCH_ENDS
                 or ended - self._ends_since > BATCH_S
                 or ended - started > LONG_CALL_S
                 or self._large_bytes > LARGE_BYTES
             ):
                 self._exchange()
         self.idle = True
+
+    def _keep_large(self, end: AttemptEnd) -> bool:
+        assert isinstance(end.result, bytes)
+        self._large_bytes += len(end.result)
+        return len(end.result) < RING_BYTES and (self._keep(end) or self._keep_in_next_batch(end))
+
+    def _keep_in_next_batch(self, end: AttemptEnd) -> bool:
+        """Tell the ends before this last one, as their batch has no room for it. False: there is no room; tell it at once."""
+        before = self._ends[:-1]
+        if before:
+            self._ends = before
+            self._tell_ends()
+            self._ends = [end]
+            self._ends_since = end.ended
+            if isinstance(end.result, bytes) and len(end.result) > INLINE_LIMIT_BYTES:
+                self._large_bytes = len(end.result)
+        return bool(before) and self._keep(end)
+
+    def _end_output(self, call: Call) -> None:
+        attempt, row = call
+        self._outputs.write_out()
+        if attempt > 1:
+            self._outputs.forget_earlier(row)
+        self._outputs.end_call()
 
     def _pass_by(self, item: frozenset[int] | None) -> None:
         if item is None:
@@ -187,8 +227,10 @@ class Worker:
     def _exchange(self) -> None:
         """Tell what has ended, and take in what the agent says. With the baton held."""
         self._flush_output()
-        self._tell_ends()
         link = self._link
+        # Without an agent they wait for the next, in as few batches as can be: the outbox has not many.
+        if link.connected or len(self._ends) >= BATCH_ENDS:
+            self._tell_ends()
         link.send()
         for message in link.receive():
             self._handle(message)
@@ -216,7 +258,9 @@ class Worker:
 
     def attend(self) -> tuple[int, int, float | None]:
         """Serve the socket while a call takes long; see ``Attended``."""
-        self._tell_ends()
+        self._outputs.write_out()
+        if self._link.connected:
+            self._tell_ends()
         # Told once for each call and connection: a new agent does not know which of the calls that are held runs.
         told = (self.begun, self._words[CONNECTION])
         if self._running is not None and told != self._told_running:
@@ -229,7 +273,8 @@ class Worker:
             limit_s = max(0.0, self._stop_at - monotonic())
             if limit_s == 0.0:
                 os._exit(self._exit_status)
-        return descriptor, events, limit_s
+        # What the call prints can be watched, whether or not the agent says anything.
+        return descriptor, events, WATCH_S if limit_s is None else min(limit_s, WATCH_S)
 
     # -- what the agent says ------------------------------------------------------------------------------------------
 
@@ -277,8 +322,9 @@ class Worker:
     def _begin_connection(self) -> list[Execution]:
         """Number the calls anew for a hello, and return what is held in the order of the numbers.
 
-        Called within ``_exchange``, which has just told all ends under numbers: so what is neither held nor told never began.
+        All ends are told under numbers first: so what is neither held nor told never began.
         """
+        self._tell_ends()
         words, queue = self._words, self._queue
         first, last, number = words[FIRST], words[LAST], self._number
         kept: list[Call | frozenset[int]] = []
@@ -301,9 +347,8 @@ class Worker:
     def _tell_ends(self) -> None:
         ends = self._ends
         if ends:
-            if self._large_bytes:
-                ends = self._store_large(ends)
-            self._link.tell_ends(ends)
+            large = bool(self._large_bytes)
+            self._link.tell_ends(self._store_large(ends) if large else ends, changed=large)
             self._ends = []
 
     def _store_large(self, ends: list[AttemptEnd]) -> list[AttemptEnd]:
@@ -338,7 +383,7 @@ class Worker:
         return self._blobs
 
     def _flush_output(self) -> None:
-        """Write what functions have printed, lest it be lost with this process."""
+        """Write what functions have printed past ``outputs``, lest it be lost with this process."""
         for stream in (sys.__stdout__, sys.__stderr__):
             try:
                 if stream is not None:
@@ -363,13 +408,30 @@ class Worker:
         """Set everything straight after an exception at any place: end the call that ran, and connect anew."""
         if self._running is not None:
             attempt, row = self._running
-            self._ends.append(failed(row, attempt, error))
-            self._running = current.call = None
+            end = failed(row, attempt, error)
+            if self._ends and (self._ends[-1].task, self._ends[-1].attempt) == (end.task, end.attempt):
+                # It was over, and the exception came just then.
+                self._running = current.call = None
+            else:
+                self._end_output(self._running)
+                # Told before anything else happens, and so not kept.
+                self._ends.append(end)
+                self._running = current.call = None
         self._link.drop("starting over after an exception between calls")
 
     def _after_fork(self) -> None:
         """In a child that a function forked: it may return from the function, but it is not a worker."""
         self._forked = True
         self._link.close_inherited()
+        self._outputs.after_fork()
         if self._attendant.baton.locked():
             self._attendant.baton.release()
+
+
+def _make_outbox(folder: Path, worker: RunnerId) -> Outbox | None:
+    """Return the outbox, or None without room for one: the worker can do without, and loses more if it is killed."""
+    try:
+        return Outbox(folder, worker)
+    except OSError as error:
+        say(f"{worker}: no outbox in {folder}: {error.strerror}; if it is killed, ends that it has not sent are lost")
+        return None
