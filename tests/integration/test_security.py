@@ -11,17 +11,19 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import integration_payloads as payloads
 import pytest
 from integration_support import PATIENCE_S, Campaign, eventually, shell
 
 import pilotage as rp
 from pilotage.agent.settings import CONNECTION_FILE, PilotSettings
+from pilotage.cli.observer import Observer
 from pilotage.client.launcher import start_local_pilot
-from pilotage.model.ids import PilotUid, SessionUid
+from pilotage.model.ids import Binding, PilotUid, SessionUid, TaskUid
 from pilotage.model.resources import Node, NodeShape
 from pilotage.wire import zeromq
 from pilotage.wire.channel import AccessDenied, Disconnected
-from pilotage.wire.keys import Connection, KeyPair, generate_key_pair, read_connection
+from pilotage.wire.keys import Connection, KeyPair, generate_key_pair, read_connection, read_key_pair
 from pilotage.wire.messages import (
     PROTOCOL,
     Acknowledge,
@@ -173,16 +175,22 @@ class Listening:
 
 
 @pytest.fixture(scope="module")
-def listening(place: Path, _nothing_left: None) -> Iterator[Listening]:
+def network(_nothing_left: None) -> Iterator[None]:
+    """The context of all client channels lives as long as the process; here it ends with the module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zeromq, "_client_context", None)
+        yield
+        if zeromq._client_context is not None:
+            zeromq._client_context[1].destroy()
+
+
+@pytest.fixture(scope="module")
+def listening(place: Path, network: None) -> Iterator[Listening]:
     folder = place / "network"
     folder.mkdir(mode=0o700)
-    with pytest.MonkeyPatch.context() as patch:
-        # The context of all client channels lives as long as the process; here it ends with the module.
-        patch.setattr(zeromq, "_client_context", None)
-        listening = Listening(folder)
-        yield listening
-        listening.close()
-        zeromq._client_context[1].destroy()
+    listening = Listening(folder)
+    yield listening
+    listening.close()
 
 
 def hello(epoch: int = 1, *, observer: bool = False) -> ClientHello:
@@ -238,13 +246,77 @@ def test_another_version_is_refused_by_name(listening: Listening) -> None:
     assert str(PROTOCOL + 1) in refusal.reason
 
 
-@pytest.mark.xfail(strict=True, reason="a platform's transport is ignored: pilots are started with ipc alone")
-def test_a_platform_may_ask_for_the_network(
-    open_campaign: Callable[..., Campaign], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "near.toml").write_text('[by]\ntransport = "tcp"\n')
-    monkeypatch.setenv("PILOTAGE_PLATFORMS", str(tmp_path / "near.toml"))
-    campaign = open_campaign()
-    pilot = campaign.start(resource="near.by", cores=1)
-    assert campaign.run(shell("true")).state == rp.DONE
-    assert read_connection(Path(pilot.sandbox, CONNECTION_FILE)).tcp
+@pytest.fixture(scope="module")
+def nearby(base: Path, place: Path, network: None) -> Iterator[Campaign]:
+    """A pilot of a platform that asks for the network."""
+    (place / "near.toml").write_text('[by]\ntransport = "tcp"\n')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PILOTAGE_PLATFORMS", str(place / "near.toml"))
+        campaign = Campaign(base)
+        try:
+            campaign.start(resource="near.by")
+            yield campaign
+        finally:
+            campaign.session.close()
+
+
+def address_of(campaign: Campaign) -> Connection:
+    return read_connection(Path(campaign.pilots.get_pilots()[0].sandbox, CONNECTION_FILE))
+
+
+def test_a_platform_may_ask_for_the_network(nearby: Campaign) -> None:
+    # Whatever goes on from here goes over the network.
+    Path(address_of(nearby).socket).unlink()
+    assert nearby.shell("echo out").stdout == "out\n"
+    assert nearby.call(payloads.add, 1) == 2
+    assert len(nearby.call(bytes, 100_000)) == 100_000
+    tasks = nearby.run([shell("true") for _ in range(500)])
+    assert {task.state for task in tasks} == {rp.DONE}
+
+
+def test_another_process_goes_on_over_the_network(nearby: Campaign) -> None:
+    campaign = Campaign(Path(nearby.session.path).parent)
+    campaign.start(resource="near.by", cores=1)
+    task = campaign.tasks.submit_tasks(shell("echo over"))
+    campaign.session.close(terminate=False)
+    with rp.Session.resume(campaign.session.uid, base=Path(nearby.session.path).parent) as session:
+        again = session.get_task_managers("tmgr.0000").get_tasks(task.uid)
+        assert (again.wait(timeout=PATIENCE_S), again.stdout) == (rp.DONE, "over\n")
+
+
+def test_keys_of_a_session_are_its_users_alone_and_in_no_settings(nearby: Campaign) -> None:
+    client = Path(nearby.session.path, "client")
+    pilot = Path(nearby.pilots.get_pilots()[0].sandbox)
+    for name in ("key.json", "observer.json"):
+        assert stat.S_IMODE((client / name).stat().st_mode) == 0o600
+        pair = read_key_pair(client / name)
+        settings = (pilot / "pilot.json").read_text()
+        assert pair.public in settings
+        assert pair.secret not in settings
+
+
+def test_a_stranger_is_refused_by_a_pilot_of_the_network(nearby: Campaign) -> None:
+    address = address_of(nearby)
+    channel = TcpClientChannel.connect(address.tcp[0], generate_key_pair(), address.server_key)
+    try:
+        channel.send(hello())
+        with pytest.raises(AccessDenied):
+            eventually(channel.receive, "the agent refuses")
+    finally:
+        channel.close()
+    assert nearby.shell("true").state == rp.DONE
+
+
+def test_the_command_line_looks_over_the_network_with_a_key_of_its_own(nearby: Campaign) -> None:
+    pilot = nearby.pilots.get_pilots()[0]
+    task = nearby.tasks.submit_tasks(shell("exec sleep 600"))
+    task.wait(rp.AGENT_EXECUTING, timeout=PATIENCE_S)
+    with pytest.MonkeyPatch.context() as patch:
+        # From another machine the socket is none.
+        patch.setattr("pilotage.cli.observer.boot_id", lambda: "another machine")
+        observer = Observer.of(Path(pilot.sandbox), Path(nearby.session.path))
+    assert observer is not None
+    with observer:
+        assert observer.ask(task.uid)["state"] == "running"
+        observer.cancel([(TaskUid(task.uid), Binding(1))])
+    assert task.wait(timeout=PATIENCE_S) == rp.CANCELED

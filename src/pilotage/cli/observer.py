@@ -10,11 +10,13 @@ from types import TracebackType
 from typing import Any
 
 from pilotage.cli.lookup import living_agent
+from pilotage.client.session import CLIENT_FOLDER, OBSERVER_KEY_FILE
 from pilotage.errors import BackendError, ProtocolError
 from pilotage.model.ids import Binding, SessionUid, TaskUid
 from pilotage.system.processes import boot_id
 from pilotage.wire.channel import ClientChannel, Disconnected
 from pilotage.wire.connect import connect
+from pilotage.wire.keys import KeyPair, read_key_pair
 from pilotage.wire.messages import PROTOCOL, AgentHello, Cancel, ClientHello, FromAgent, Inspect, Inspection, Refused
 
 ANSWER_S = 10.0
@@ -31,8 +33,10 @@ class Observer:
         self._await(AgentHello)
 
     @classmethod
-    def of(cls, pilot_folder: Path, session: str) -> Observer | None:
+    def of(cls, pilot_folder: Path, session_folder: Path) -> Observer | None:
         """Connect to the agent of the pilot in this folder; None if none can be reached.
+
+        Over the network it shows the observers' key, which lies in the session's folder.
 
         Raises:
             BackendError: it refuses, or does not answer.
@@ -41,11 +45,11 @@ class Observer:
         if connection is None:
             return None
         try:
-            channel = connect(connection, boot_id(), None)
+            channel = connect(connection, boot_id(), _observer_key(session_folder) if connection.tcp else None)
         except Disconnected:
             return None
         try:
-            return cls(channel, session, connection.pilot)
+            return cls(channel, session_folder.name, connection.pilot)
         except BaseException:
             channel.close()
             raise
@@ -87,3 +91,10 @@ class Observer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._channel.close()
+
+
+def _observer_key(session_folder: Path) -> KeyPair | None:
+    try:
+        return read_key_pair(session_folder / CLIENT_FOLDER / OBSERVER_KEY_FILE)
+    except FileNotFoundError:
+        return None

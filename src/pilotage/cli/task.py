@@ -156,7 +156,7 @@ def why(uid: TaskArgument, session: SessionOption = "", format: FormatOption = F
             answer["why"] += f", and no program has the session open; see: pilotage session resume {folder.name}"
     else:
         pilot = state.pilots[record.pilot]
-        observer = Observer.of(pilot_folder(folder, pilot), folder.name)
+        observer = Observer.of(pilot_folder(folder, pilot), folder)
         if observer is None:
             answer["why"] = (
                 f"was given to {record.pilot}, whose agent is gone or elsewhere; the last that the client knows is "
@@ -203,7 +203,7 @@ def cancel(
     asked = 0
     unreached: list[str] = []
     for uid, records in by_pilot.items():
-        observer = Observer.of(pilot_folder(folder, state.pilots[uid]), folder.name) if uid else None  # type: ignore[index]
+        observer = Observer.of(pilot_folder(folder, state.pilots[uid]), folder) if uid else None  # type: ignore[index]
         if observer is None:
             unreached.append(
                 f"{plural(len(records), 'task')} of {uid}" if uid else f"{plural(len(records), 'task')} without a pilot"

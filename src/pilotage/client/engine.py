@@ -114,6 +114,7 @@ class Engine:
         self.futures: dict[TaskUid, list[Future[Any]]] = {}
         self.resolve: Callable[[Future[Any], TaskRecord], None]
         self.listener: Listener
+        self.key_file: Path | None = None
         self.dispatcher = Dispatcher(f"pilotage-callbacks-{session}", self._mark)
         self._session = session
         self._lease = lease
@@ -327,9 +328,8 @@ class Engine:
 
     def _link(self, record: PilotRecord, ready_fd: int) -> None:
         now = time.monotonic()
-        link = PilotLink(
-            self._session, self._lease.epoch, record, self.listener.pilot_folder(record), self._poll, ready_fd, now
-        )
+        folder = self.listener.pilot_folder(record)
+        link = PilotLink(self._session, self._lease.epoch, record, folder, self._poll, ready_fd, now, self.key_file)
         self._links[record.uid] = link
         if link.watch_process():
             self._poke()
@@ -462,15 +462,15 @@ class Engine:
         if link.tick(now):
             self._log.sync()
             link.connect(now)
+        if link.refusal:
+            log.warning("pilot %s: %s", link.pilot.uid, link.refusal)
+            link.refusal = ""
         link.acknowledge()
 
     def _receive(self, link: PilotLink) -> None:
         now = time.monotonic()
         for message in link.receive(now):
             self._hear(link, message, now)
-        if link.refusal:
-            log.warning("pilot %s: %s", link.pilot.uid, link.refusal)
-            link.refusal = ""
 
     def _hear(self, link: PilotLink, message: wire.FromAgent, now: float) -> None:
         pilot = link.pilot.uid

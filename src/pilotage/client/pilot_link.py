@@ -14,15 +14,18 @@ import socket
 from collections import deque
 from pathlib import Path
 
+import msgspec
+
 from pilotage.agent.settings import CONNECTION_FILE
 from pilotage.core.client.state import PilotRecord, Queued, QueuedCancel, QueuedTasks
 from pilotage.errors import PilotageError, ProtocolError
 from pilotage.model.ids import SessionUid
 from pilotage.model.states import FINAL
-from pilotage.system.processes import is_alive
+from pilotage.system.processes import boot_id, is_alive
 from pilotage.wire.channel import AccessDenied, ClientChannel, Disconnected
 from pilotage.wire.codec import encode
-from pilotage.wire.keys import Connection, read_connection
+from pilotage.wire.connect import connect
+from pilotage.wire.keys import Connection, read_connection, read_key_pair
 from pilotage.wire.link import IncomingLink, Liveness, OutgoingLink, Unacknowledged
 from pilotage.wire.messages import (
     PROTOCOL,
@@ -37,7 +40,6 @@ from pilotage.wire.messages import (
     PilotEnded,
     Submit,
 )
-from pilotage.wire.unix import UnixClientChannel
 
 HEARTBEAT_S = 5.0
 LOSS_S = 20.0
@@ -57,10 +59,21 @@ def message_of(number: int, queued: Queued) -> Submit | Cancel | EndPilot:
 
 
 class PilotLink:
-    """The link to one pilot. ``ready_fd``: of a pilot that was just started; -1 for one that may run already."""
+    """The link to one pilot. ``ready_fd``: of a pilot that was just started; -1 for one that may run already.
+
+    ``key_file`` holds the key pair for pilots that are reached over the network.
+    """
 
     def __init__(
-        self, session: SessionUid, epoch: int, pilot: PilotRecord, folder: Path, poll: select.epoll, ready_fd: int, now: float
+        self,
+        session: SessionUid,
+        epoch: int,
+        pilot: PilotRecord,
+        folder: Path,
+        poll: select.epoll,
+        ready_fd: int,
+        now: float,
+        key_file: Path | None = None,
     ) -> None:
         self.pilot = pilot
         self.folder = folder
@@ -73,6 +86,9 @@ class PilotLink:
         self._channel_fd = -1
         self._session = session
         self._epoch = epoch
+        self._key_file = key_file
+        self._attempts = 0
+        self._last_refusal = ""
         self._poll = poll
         self._retry_s = RETRY_FIRST_S
         self._connection: Connection | None = None
@@ -137,6 +153,10 @@ class PilotLink:
         try:
             self._connection = read_connection(self.folder / CONNECTION_FILE)
             self.channel = self._open(self._connection)
+        except AccessDenied as error:
+            self._refused(error)
+            self._retry_later(now)
+            return
         except (OSError, Disconnected, ProtocolError):
             self._retry_later(now)
             return
@@ -148,13 +168,17 @@ class PilotLink:
         self.channel.send(ClientHello(PROTOCOL, self._session, self._epoch, self.incoming.hello()))
 
     def _open(self, connection: Connection) -> ClientChannel:
-        if connection.socket:
-            return UnixClientChannel.connect(Path(connection.socket))
-        from pilotage.wire.keys import read_key_pair
-        from pilotage.wire.zeromq import TcpClientChannel
+        if not connection.tcp:
+            return connect(connection, boot_id(), None)
+        # The platform asked for the network, so that is the way even where the socket could be reached.
+        keys = read_key_pair(self._key_file) if self._key_file is not None else None
+        attempt, self._attempts = self._attempts, self._attempts + 1
+        return connect(msgspec.structs.replace(connection, socket=""), boot_id(), keys, attempt)
 
-        keys = read_key_pair(self.folder.parent / "client" / "key.json")
-        return TcpClientChannel.connect(connection.tcp[0], keys, connection.server_key)
+    def _refused(self, error: AccessDenied | ProtocolError) -> None:
+        # Every attempt may fail alike; the user is told once.
+        if str(error) != self._last_refusal:
+            self.refusal = self._last_refusal = str(error)
 
     def _retry_later(self, now: float) -> None:
         self.retry_at = now + self._retry_s
@@ -169,7 +193,7 @@ class PilotLink:
         try:
             messages = self.channel.receive()
         except (AccessDenied, ProtocolError) as error:
-            self.refusal = str(error)
+            self._refused(error)
             self.disconnect(now)
             return []
         except Disconnected:

@@ -37,6 +37,7 @@ from pilotage.log.lease import Lease, holder_of
 from pilotage.log.writer import LogWriter
 from pilotage.model.ids import SessionUid
 from pilotage.platforms import nodes_of, platform
+from pilotage.wire.keys import own_key_pair
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,6 +47,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("pilotage")
 
 CLIENT_FOLDER = "client"
+CLIENT_KEY_FILE = "key.json"
+"""In the client's folder: the key pair with which it talks to pilots over the network."""
+
+OBSERVER_KEY_FILE = "observer.json"
+"""In the client's folder: the key pair of the command line, which may look and cancel."""
 BLOB_FOLDER = "blobs"
 END_PATIENCE_S = 30.0
 
@@ -129,6 +135,7 @@ class Session:
             raise
         self._engine = Engine(uid, lease, state, writer)
         self._engine.listener = self
+        self._engine.key_file = client_folder / CLIENT_KEY_FILE
         self.submissions = Submissions(self)
         self._engine.resolve = self.submissions.resolve
         self.step(events.SessionOpened(time.time(), lease.epoch))
@@ -257,6 +264,7 @@ class Session:
         """Start a pilot's processes."""
         description = PilotDescription(msgspec.msgpack.decode(record.description))
         where = platform(description.resource or "")
+        client_keys, observer_keys = self._public_keys() if where.transport == "tcp" else ([], [])
         settings = PilotSettings(
             session=self._uid,
             pilot=record.uid,
@@ -267,7 +275,9 @@ class Session:
             bind=nodes_of(where, description).bind,
             executor="simulated" if description.executor == "simulated" else "local",
             simulated_duration_s=description.simulated_duration_s,
-            transport="ipc",
+            transport=where.transport,
+            client_keys=client_keys,
+            observer_keys=observer_keys,
             client_epoch=self.state.epoch,
             environment=dict(os.environ),
             python_path=user_python_path(),
@@ -280,6 +290,10 @@ class Session:
             keep_history=self._trace,
         )
         return start_local_pilot(settings)
+
+    def _public_keys(self) -> tuple[list[str], list[str]]:
+        folder = self._folder / CLIENT_FOLDER
+        return [own_key_pair(folder / CLIENT_KEY_FILE).public], [own_key_pair(folder / OBSERVER_KEY_FILE).public]
 
     # steps and waits, for managers
 

@@ -94,6 +94,16 @@ def read_key_pair(path: Path) -> KeyPair:
     return _read(path, KeyPair)
 
 
+def own_key_pair(path: Path) -> KeyPair:
+    """Return the key pair in ``path``; if there is none, make one. Raises as ``read_connection`` does."""
+    try:
+        return read_key_pair(path)
+    except FileNotFoundError:
+        write_key_pair(path, generate_key_pair())
+    # If another process made one at the same time, the last counts for both.
+    return read_key_pair(path)
+
+
 def write_allow_list(path: Path, allowed: AllowList) -> None:
     """Write an allow-list to a file of mode 0600 in a folder of mode 0700, at once or not at all."""
     _write(path, allowed)

@@ -15,6 +15,7 @@ from pilotage.wire.keys import (
     AllowList,
     Connection,
     generate_key_pair,
+    own_key_pair,
     read_allow_list,
     read_connection,
     read_key_pair,
@@ -121,3 +122,9 @@ def test_a_secret_key_is_not_shown() -> None:
     pair = generate_key_pair()
     assert pair.secret not in repr(pair)
     assert pair.public in repr(pair)
+
+
+def test_a_key_pair_of_ones_own_is_made_once(folder: Path) -> None:
+    pair = own_key_pair(folder / "key.json")
+    assert own_key_pair(folder / "key.json") == pair == read_key_pair(folder / "key.json")
+    assert own_key_pair(folder / "other.json") != pair
