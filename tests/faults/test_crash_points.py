@@ -51,7 +51,7 @@ def crash(planted: str, harm: Harm | None = None) -> None:
     [
         pytest.param("agent.1:append:before:1 agent.2:append:after:1 agent.3:append:before:4", id="first-appends"),
         pytest.param("agent.1:append:after:3 agent.2:append:before:3 agent.3:append:after:8", id="appends"),
-        pytest.param("agent.1:sync:before:1 agent.2:sync:after:1 agent.3:sync:after:2", id="syncs"),
+        pytest.param("agent.1:sync:before:1 agent.2:sync:after:1 agent.3:sync:after:1", id="syncs"),
         pytest.param("agent.1:send:before:2 agent.2:send:after:2 agent.3:send:before:3", id="sends"),
         pytest.param("agent.1:acknowledge:before:1", id="before-acknowledgement"),
         pytest.param("agent.1:acknowledge:after:1 agent.2:append:after:1", id="after-acknowledgement"),

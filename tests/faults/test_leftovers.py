@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
-
 from .jobs import Job, Plan
 from .stage import Stage
 from .witness import Harm
@@ -25,11 +23,6 @@ def until_all_but_the_gate_are_heard(stage: Stage) -> None:
     stage.until(lambda: len(heard.read_text().splitlines()) == len(stage.plan.jobs) - 1, "all but the gate had ended")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="executors/local.py: a worker outlives its spawner; what its functions left then falls to the bootstrap, and nobody "
-    "ends it. close() must end all processes with the pilot's mark (end_orphans) before the agent exits",
-)
 def test_what_a_function_left_running_is_ended_though_its_spawner_was_lost() -> None:
     with Stage(Plan("child", [Job("child", "child_call"), Job("gate", "gate", restartable=True)], PILOT)) as stage:
         stage.start_client()
@@ -56,12 +49,6 @@ def test_what_tasks_left_running_is_ended_though_spawner_and_agent_were_lost_tog
         stage.check(Harm(runner=True))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="core/client: SessionEnding outlives the process. In the resumed session _session_closing() returns at once, so a "
-    "new pilot is not asked to end and close() takes 30 s, until SIGTERM; _rehome() gives no task to another pilot. "
-    "EpochBegun must reset state.ending",
-)
 def test_a_session_whose_client_died_while_it_closed_can_be_used_and_closed_again() -> None:
     plan = Plan("closing", [Job("null", "null")], PILOT)
     environment = {"FAULTS_PLANTED": "client.1:close:before:1", "FAULTS_END_PATIENCE_S": "3"}

@@ -134,11 +134,6 @@ def test_a_flipped_byte_in_the_log_of_the_client_stops_recovery_with_a_clear_err
         stage.check()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="agent/fencing.py: fence() reads the log first; when that raises LogCorrupted, the private folder stays behind. "
-    "Runners and tasks can be ended, and the folder removed, by their marks alone, before the log is read",
-)
 def test_a_flipped_byte_in_the_log_of_the_agent_ends_the_pilot_with_a_clear_error() -> None:
     with Stage(gate_and_calls("flipped", kind="gate")) as stage:
         stage.start_client()
@@ -176,11 +171,6 @@ def test_a_torn_record_at_the_end_of_the_log_of_the_client_is_cut() -> None:
         stage.check()
 
 
-@pytest.mark.xfail(
-    reason="after another boot the end of the agent's log may be missing, so that a task is not in it proves nothing; "
-    "agent/fencing.py must compare the boot id of connection.json with that of this boot, and take what seems not to have "
-    "begun for what may have run. The client's own log may lack its end, too: what its outbox still has may have been sent"
-)
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_lost_node_takes_the_ends_of_logs_that_were_not_synced(number: int) -> None:
     """Everything dies at once and what was not synced is gone; the same session is resumed after the boot."""
