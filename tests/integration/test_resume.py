@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,13 +72,37 @@ def test_another_process_goes_on(base: Path, programs: Programs, tmp_path: Path,
         assert (more.wait(timeout=PATIENCE_S), more.stdout) == (rp.DONE, "more\n")
 
 
-@pytest.mark.xfail(strict=True, reason="metadata is in no record of the log")
 def test_metadata_survives(base: Path) -> None:
     first = Campaign(base)
     first.tasks.submit_tasks(shell("true", uid="noted", metadata={"temperature": 300}))
+    first.tasks.submit_tasks(shell("true", uid="bare"))
     first.session.close()
     with rp.Session.resume(first.session.uid, base=base) as session:
-        assert session.get_task_managers("tmgr.0000").get_tasks("noted").metadata == {"temperature": 300}
+        tasks = session.get_task_managers("tmgr.0000")
+        noted = tasks.get_tasks("noted")
+        assert noted.metadata == {"temperature": 300}
+        assert noted.description.metadata == {"temperature": 300}
+        assert tasks.get_tasks("bare").metadata == {}
+
+
+def test_metadata_counts_in_what_is_the_same_task(base: Path) -> None:
+    first = Campaign(base)
+    first.tasks.submit_tasks(shell("true", uid="noted", metadata={"a": 1, "b": (2, 3)}))
+    first.session.close()
+    with rp.Session.resume(first.session.uid, base=base) as session:
+        tasks = session.get_task_managers("tmgr.0000")
+        same = shell("true", uid="noted", metadata={"b": (2, 3), "a": 1})
+        assert tasks.submit_tasks([same, same]) == [tasks.get_tasks("noted")] * 2
+        for other in ({"a": 1}, {}, {"a": 1, "b": (2, 4)}):
+            with pytest.raises(rp.InvalidTask, match=r"task 'noted'.*another description"):
+                tasks.submit_tasks(shell("true", uid="noted", metadata=other))
+
+
+def test_metadata_that_cannot_be_kept_is_refused(base: Path) -> None:
+    campaign = Campaign(base)
+    with campaign.session, pytest.raises(rp.SerializationError, match="metadata cannot be pickled"):
+        campaign.tasks.submit_tasks(shell("true", metadata={"lock": threading.Lock()}))
+    assert campaign.tasks.list_tasks() == []
 
 
 def test_final_states_that_no_callback_has_heard_of_are_told_after_a_resume(base: Path) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 from pilotage.client.constants import TASK_EXECUTABLE, TASK_FUNCTION
 from pilotage.client.task_description import TaskDescription
+from pilotage.client.templates import is_empty
 from pilotage.core.client.state import TaskRecord
 from pilotage.model.payload import Payload
 from pilotage.model.resources import BLOCK_MIB, GPU_SHARES
 from pilotage.model.workload import Template
 
 
-def description_of(template: Template, record: TaskRecord, load: Callable[[Payload], bytes]) -> TaskDescription:
+def description_of(template: Template, record: TaskRecord, load: Callable[[Payload], bytes], metadata: Any) -> TaskDescription:
     """Return a description that says what the task's template and row say; what is the default is left out.
 
     Raises:
@@ -24,6 +25,7 @@ def description_of(template: Template, record: TaskRecord, load: Callable[[Paylo
     values: dict[str, Any] = {
         "uid": row.uid,
         "name": row.name,
+        "metadata": metadata,
         "pilot": record.pinned,
         "executable": template.executable,
         "arguments": list(row.arguments),
@@ -53,7 +55,9 @@ def description_of(template: Template, record: TaskRecord, load: Callable[[Paylo
         opened = _opened(load(row.payload))
         if isinstance(opened, tuple):
             values["args"], values["kwargs"] = list(opened[0]), opened[1]
-    description = TaskDescription({name: value for name, value in values.items() if value not in ("", [], {}, None)})
+    # Only of what is one of these types: metadata may be an array, which compares item by item.
+    given = {name: value for name, value in values.items() if not is_empty(value)}
+    description = TaskDescription(given)
     return TaskDescription(description.differing())
 
 

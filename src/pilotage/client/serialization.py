@@ -17,9 +17,11 @@ from pilotage.wire.pickles import PROTOCOL, open_exception_chain, open_value, pi
 __all__ = [
     "RemoteTraceback",
     "open_exception",
+    "open_metadata",
     "open_result",
     "pack_arguments",
     "pack_function",
+    "pack_metadata",
     "python_tag",
 ]
 
@@ -82,6 +84,25 @@ def pack_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         return pickle_by_value(arguments)
     except Exception as error:  # as above
         raise SerializationError(f"cannot pickle {_culprit(_parts_of_call(*arguments), error)}; {_REMEDY}") from error
+
+
+def pack_metadata(metadata: object) -> bytes:
+    """Return a task's metadata pickled. Raises ``SerializationError`` if it cannot be."""
+    try:
+        return pickle_value(metadata)
+    except Exception as error:  # the user's classes may raise anything while they are pickled
+        raise SerializationError(f"metadata cannot be pickled, to be there after a resume ({error}); leave that out") from error
+
+
+def open_metadata(pickled: bytes) -> Any:
+    """Return a task's metadata. Raises ``SerializationError`` if it cannot be opened in this process."""
+    try:
+        return open_value(pickled)
+    except Exception as error:  # opening imports the user's modules and runs the user's classes
+        raise SerializationError(
+            f"cannot open the metadata here: {type(error).__name__}: {error}; "
+            "what it is made of must be importable in this program"
+        ) from error
 
 
 def open_result(pickled: bytes) -> Any:

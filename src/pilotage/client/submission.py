@@ -23,11 +23,11 @@ from pilotage.client.descriptions import Description
 from pilotage.client.interrupts import Uninterrupted
 from pilotage.client.task import Task
 from pilotage.client.task_description import TaskDescription
-from pilotage.client.templates import TemplateTable, fingerprint, located
+from pilotage.client.templates import TemplateTable, fingerprint, is_empty, located, says_the_same
 from pilotage.core.client import events
 from pilotage.core.client.binding import CHUNK_TASKS, infeasible, usable_pilots
 from pilotage.core.client.state import PilotRecord, TaskRecord
-from pilotage.errors import InvalidTask, nearest
+from pilotage.errors import InvalidTask, SerializationError, nearest
 from pilotage.model.ids import PilotUid, TaskUid, TemplateId
 from pilotage.model.payload import INLINE_LIMIT_BYTES, Payload
 from pilotage.model.resources import Node, NodeShape
@@ -78,7 +78,7 @@ class Submissions:
         return self._accept(manager, [_description(one) for one in descriptions], pilot)
 
     def _accept(self, manager: TaskManager, descriptions: list[TaskDescription], pilot: str) -> list[Task]:
-        from pilotage.client.serialization import pack_arguments, pack_function
+        from pilotage.client.serialization import pack_arguments, pack_function, pack_metadata
 
         pins = [pilot or description._values.get("pilot") or "" for description in descriptions]
         for pin in {*pins} - {""}:
@@ -86,12 +86,16 @@ class Submissions:
         state = self._session.state
         known: list[tuple[TaskUid, int]] = []
         given: set[str] = set()
+        metadata: dict[int, bytes] = {}
         position = -1
 
         def uid_of(description: TaskDescription) -> TaskUid:
             nonlocal position
             position += 1
-            uid = description._values.get("uid")
+            values = description._values
+            if "metadata" in values and not is_empty(values["metadata"]):
+                metadata[position] = pack_metadata(values["metadata"])
+            uid = values.get("uid")
             if not uid:
                 return self._new_uid(given)
             if uid in state.tasks or uid in given:
@@ -108,7 +112,7 @@ class Submissions:
                 uid_of=uid_of,
             )
             self._unsent.update(new)
-            doubles = self._doubles(rows, descriptions, known) if known else set()
+            doubles = self._doubles(rows, metadata, known) if known else set()
             self._require_feasible(manager, descriptions, rows, pins, doubles)
             start = 0
             while start < len(rows):
@@ -119,7 +123,11 @@ class Submissions:
                 if doubles:
                     chunk = [row for number, row in enumerate(chunk, start) if number not in doubles]
                 if chunk:
-                    self._send(manager, self._with_large_stored(chunk), PilotUid(pins[start]))
+                    noted = {}
+                    if metadata:
+                        kept = range(start, end)
+                        noted = {rows[at].uid: metadata[at] for at in kept if at in metadata and at not in doubles}
+                    self._send(manager, self._with_large_stored(chunk), PilotUid(pins[start]), noted)
                 start = end
             records = state.tasks
             return [Task(manager, records[row.uid], description) for row, description in zip(rows, descriptions, strict=True)]
@@ -132,9 +140,9 @@ class Submissions:
         names = iter(self._session.blobs.put_many(packed))
         return [msgspec.structs.replace(row, payload=next(names)) if isinstance(row.payload, bytes) else row for row in rows]
 
-    def _send(self, manager: TaskManager, rows: list[Row], pinned: PilotUid) -> None:
+    def _send(self, manager: TaskManager, rows: list[Row], pinned: PilotUid, metadata: dict[TaskUid, bytes]) -> None:
         batch = Batch(self._unsent, rows)
-        event = events.TasksSubmitted(time.time(), manager.uid, pinned, batch, msgspec.Raw(_encode(batch)))
+        event = events.TasksSubmitted(time.time(), manager.uid, pinned, batch, msgspec.Raw(_encode(batch)), metadata)
         engine = self._session.engine
         with Uninterrupted(), engine.lock:
             engine.handle(event)
@@ -148,20 +156,23 @@ class Submissions:
             if uid not in tasks and uid not in given:
                 return uid
 
-    def _doubles(self, rows: list[Row], descriptions: list[TaskDescription], known: list[tuple[TaskUid, int]]) -> set[int]:
+    def _doubles(self, rows: list[Row], metadata: dict[int, bytes], known: list[tuple[TaskUid, int]]) -> set[int]:
         """Return the positions of tasks that the session, or an earlier part of this list, has already.
 
         Raises:
             InvalidTask: one of them is described differently.
         """
         state = self._session.state
-        earlier = {row.uid: row for row in reversed(rows)}
+        earlier = {rows[position].uid: position for position in reversed(range(len(rows)))}
         doubles = set()
         for uid, position in known:
             record = state.tasks.get(uid)
-            before = record.row if record is not None else earlier[uid]
+            if record is not None:
+                before, noted = record.row, state.metadata.get(uid)
+            else:
+                before, noted = rows[earlier[uid]], metadata.get(earlier[uid])
             mine = rows[position]
-            if self._fingerprint(before) != self._fingerprint(mine):
+            if self._fingerprint(before) != self._fingerprint(mine) or not _same(noted, metadata.get(position)):
                 raise InvalidTask(
                     f"task {uid!r}: there is a task of this uid with another description; "
                     "give each task a uid of its own, or leave uid out"
@@ -221,6 +232,13 @@ class Submissions:
 
     # what came back
 
+    def metadata(self, uid: TaskUid) -> Any:
+        """Return the metadata of a task. Raises ``SerializationError`` if it cannot be opened here."""
+        from pilotage.client.serialization import open_metadata
+
+        pickled = self._session.state.metadata.get(uid)
+        return {} if pickled is None else open_metadata(pickled)
+
     def load(self, payload: Payload) -> bytes:
         """Return the bytes of a payload. Raises ``BackendError`` if its blob is gone."""
         return self._session.blobs.load(payload)
@@ -242,6 +260,20 @@ class Submissions:
             future.set_exception(error)
         else:
             future.set_result(result)
+
+
+def _same(metadata: bytes | None, other: bytes | None) -> bool:
+    if metadata == other:
+        return True
+    if metadata is None or other is None:
+        return False
+    from pilotage.client.serialization import open_metadata
+
+    # Equal values may be pickled in different ways: the order of a dict, what is shared in it.
+    try:
+        return says_the_same(open_metadata(metadata), open_metadata(other))
+    except SerializationError:
+        return False
 
 
 def _description(given: object) -> TaskDescription:

@@ -129,13 +129,17 @@ class Task(msgspec.Struct, eq=False, gc=False):
         if self._description is None:
             from pilotage.client.reconstruction import description_of
 
-            self._description = description_of(self._template, self._record, self._manager.load)
+            self._description = description_of(self._template, self._record, self._manager.load, self.metadata)
         return self._description
 
     @property
     def metadata(self) -> Any:
-        """The metadata of the description."""
-        return self.description.metadata
+        """The metadata of the description.
+
+        Raises:
+            SerializationError: another process submitted it, and it cannot be opened in this one.
+        """
+        return self._manager.metadata(self._record.row.uid) if self._description is None else self._description.metadata
 
     # files
 

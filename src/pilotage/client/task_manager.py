@@ -151,6 +151,10 @@ class TaskManager(Manager):
         """Return the folder of a pilot."""
         return str(self._session.pilot_folder(self._session.state.pilots[PilotUid(uid)]))
 
+    def metadata(self, uid: TaskUid) -> Any:
+        """Return what the user noted down with a task; a new dict if that was nothing."""
+        return self._session.submissions.metadata(uid)
+
     def load(self, payload: Payload) -> bytes:
         """Return the bytes of a payload."""
         return self._session.submissions.load(payload)

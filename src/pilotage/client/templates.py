@@ -170,7 +170,7 @@ def fingerprint(template: Template, row: Row, metadata: object = None) -> bytes:
         row.arguments,
         _content(row.payload),
         row.name,
-        _said(metadata) if metadata else None,
+        None if is_empty(metadata) else _said(metadata),
     )
     return hashlib.blake2b(_encode(parts), digest_size=20).digest()
 
@@ -229,6 +229,16 @@ def _content(payload: Payload | None) -> Payload | None:
     if isinstance(payload, bytes):
         return Blob(hashlib.sha256(payload).hexdigest(), len(payload))
     return payload
+
+
+def is_empty(value: object) -> bool:
+    """Tell whether a value of an attribute says nothing. Of other types (an array, for one) that is not asked."""
+    return value is None or (isinstance(value, (str, list, dict)) and not value)
+
+
+def says_the_same(metadata: object, other: object) -> bool:
+    """Tell whether two pieces of metadata say the same, also when they come from different processes."""
+    return bool(_encode(_said(metadata)) == _encode(_said(other)))
 
 
 def _said(metadata: object) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from client_builders import MANAGER, RESTARTABLE, RETRIED, WIDE, Session, kinds, outcome, raw, told
+from client_builders import MANAGER, PLAIN, RESTARTABLE, RETRIED, WIDE, Session, kinds, outcome, raw, told
 
 from pilotage.core.client import actions, events, facts
 from pilotage.core.client.binding import fits, infeasible
@@ -14,7 +14,7 @@ from pilotage.model.ids import Binding, PilotUid, TaskUid
 from pilotage.model.outcome import Ending
 from pilotage.model.resources import Node, NodeShape, Request
 from pilotage.model.states import AGENT_EXECUTING, CANCELED, DONE, FAILED, PMGR_ACTIVE, PMGR_LAUNCHING_PENDING
-from pilotage.model.workload import Batch
+from pilotage.model.workload import Batch, Row
 
 made: list[Session] = []
 
@@ -417,3 +417,13 @@ SMALL, LARGE, UNKNOWN = {NodeShape(4): 2}, {NodeShape(16): 1}, {}
 )
 def test_infeasible_is_what_every_known_pilot_refuses(pilots: dict[PilotUid, dict[NodeShape, int]], expected: str) -> None:
     assert infeasible(Request(cores=8), pilots) == expected
+
+
+def test_metadata_is_kept_in_the_same_record_as_its_tasks() -> None:
+    session = Session("p")
+    batch = Batch({}, [Row(TaskUid("noted"), PLAIN), Row(TaskUid("bare"), PLAIN)])
+    session.submit("first")
+    metadata = {TaskUid("noted"): b"pickled"}
+    session.do(events.TasksSubmitted(session.tick(), MANAGER, PilotUid(""), batch, raw(batch), metadata))
+    assert kinds(session.last) == ["TasksAccepted", "MetadataKept"]
+    assert session.state.metadata == metadata

@@ -135,6 +135,8 @@ class ClientCore:
         elif len(usable) == 1 and not manager.waiting:
             chosen = usable[0].uid
         self._emit(facts.TasksAccepted(now, event.manager, event.pinned, chosen, event.encoded), batch=event.batch)
+        if event.metadata:
+            self._emit(facts.MetadataKept(event.metadata))
         self._tell_tasks(row.uid for row in event.batch.rows)
         if chosen:
             self._decision.actions.append(actions.OfferMessages(chosen))

@@ -110,13 +110,17 @@ class PilotsDetached(msgspec.Struct, frozen=True):
 
 
 class TasksSubmitted(msgspec.Struct, frozen=True):
-    """The user submitted new tasks. ``encoded`` is ``batch``; ``pinned`` names the pilot that they ask for, if any."""
+    """The user submitted new tasks. ``encoded`` is ``batch``; ``pinned`` names the pilot that they ask for, if any.
+
+    ``metadata`` is pickled, of the tasks that have some.
+    """
 
     time: float
     manager: str
     pinned: PilotUid
     batch: Batch
     encoded: msgspec.Raw
+    metadata: dict[TaskUid, bytes] = {}
 
 
 class TasksSeenRunning(msgspec.Struct, frozen=True):

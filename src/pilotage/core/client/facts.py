@@ -184,6 +184,12 @@ class CallbacksMarked(msgspec.Struct, frozen=True, array_like=True, tag=19):
     tasks: list[TaskUid]
 
 
+class MetadataKept(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """What users noted down with their tasks, pickled; it stays with the client and means nothing to it."""
+
+    metadata: dict[TaskUid, bytes]
+
+
 Fact = (
     EpochBegun
     | SessionEnding
@@ -196,6 +202,7 @@ Fact = (
     | PilotsAdded
     | PilotsRemoved
     | TasksAccepted
+    | MetadataKept
     | TasksBound
     | TasksUnbound
     | TasksStarted

@@ -132,6 +132,7 @@ class ClientState(msgspec.Struct):
     tasks: dict[TaskUid, TaskRecord] = {}
     pilots: dict[PilotUid, PilotRecord] = {}
     managers: dict[str, ManagerRecord] = {}
+    metadata: dict[TaskUid, bytes] = {}
     stale_outcomes: int = 0
     """Outcomes of executions that no longer counted, or of unknown tasks."""
 
@@ -160,6 +161,8 @@ def apply(state: ClientState, fact: Fact, *, batch: Batch | None = None, outcome
         case facts.TasksStarted():
             for uid in fact.tasks:
                 state.tasks[uid].state = AGENT_EXECUTING
+        case facts.MetadataKept():
+            state.metadata.update(fact.metadata)
         case facts.TasksBound():
             _apply_bound(state, fact)
         case facts.TasksUnbound():
