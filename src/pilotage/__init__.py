@@ -29,10 +29,13 @@ if TYPE_CHECKING:
     from pilotage.model.outcome import Ending as Ending
     from pilotage.model.outcome import Outcome as Outcome
     from pilotage.model.states import *  # noqa: F403
+    from pilotage.workers.current import CurrentTask as CurrentTask
+    from pilotage.workers.current import current_task as current_task
 
 _HOMES = {
     "ComputePilotDescription": "pilotage.client.aliases",
     "ComputeUnitDescription": "pilotage.client.aliases",
+    "CurrentTask": "pilotage.workers.current",
     "Ending": "pilotage.model.outcome",
     "Executor": "pilotage.client.executor",
     "Outcome": "pilotage.model.outcome",
@@ -44,6 +47,7 @@ _HOMES = {
     "Task": "pilotage.client.task",
     "TaskDescription": "pilotage.client.task_description",
     "TaskManager": "pilotage.client.task_manager",
+    "current_task": "pilotage.workers.current",
     "pythontask": "pilotage.client.aliases",
 }
 _ALIASES = {"UnitManager": "TaskManager"}

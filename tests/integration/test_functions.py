@@ -125,16 +125,15 @@ def test_many_calls_share_workers(campaign: Campaign) -> None:
 
 def test_a_call_can_ask_for_its_task(campaign: Campaign) -> None:
     def myself() -> tuple[str, str, int]:
-        from pilotage.workers.current import current_task
+        import pilotage
 
-        task = current_task()
+        task = pilotage.current_task()
         assert task is not None
         return task.uid, task.name, task.attempt
 
     assert campaign.run(rp.TaskDescription(function=myself, uid="call.me", name="me")).result(0) == ("call.me", "me", 1)
 
 
-@pytest.mark.xfail(strict=True, reason="current_task is not among the public names of the package")
 def test_what_asks_for_the_task_is_public() -> None:
     assert rp.current_task() is None
 
