@@ -278,7 +278,8 @@ class LocalExecutor:
         for runner in self._runners.values():
             runner.send(wire.StopRunner(grace_s))
             self._to_flush.add(runner.name)
-        self.flush()
+        # Not ``flush``: what was told last may not be in the log if the agent ends because of that.
+        self._flush(self._to_flush)
         until = time.monotonic() + grace_s + 2.0
         mine = [runner for runner in self._runners.values() if runner.pid]
         while mine and time.monotonic() < until:

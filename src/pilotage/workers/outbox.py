@@ -9,7 +9,7 @@ The file: a table of ``SLOTS`` entries, each three native 64-bit unsigned intege
 
     0  number   of the ``TasksEnded`` that the batch is, or will be when it is told
     1  start    offset in the file of its first end
-    2  filled   (ends << 20) | bytes; 0 while there is none
+    2  filled   (ends << 21) | offset behind the last end; no ends while it is below 1 << 21
 
     start: end, end, ...    each an ``AttemptEnd`` in MessagePack, without anything between them
 
@@ -48,8 +48,8 @@ RING_BYTES = FILE_BYTES - TABLE_BYTES
 
 NUMBER, START, FILLED = range(3)
 
-_ONE_END = 1 << 20
-_BYTES = _ONE_END - 1
+_ONE_END = 1 << 21
+_OFFSET = _ONE_END - 1
 _LEAST_ROOM = 1 << 16
 """A batch is not begun where less than this is left before the end of the ring."""
 
@@ -93,24 +93,23 @@ class Outbox:
         self._free = list(range(SLOTS))
         self._end = TABLE_BYTES
         """Where the last closed batch ends."""
-        # Of the open batch. While none is, the limit refuses everything.
+        # Of the open batch. While none is, ``filled`` is 0 and the limit refuses everything.
         self._start = self._limit = self._filled = self._filled_word = 0
 
     def add(self, end: AttemptEnd) -> bool:
         """Copy this end into the open batch; False if it does not fit there."""
+        # Each operation counts here: all of it is 0.2 us, a fifth of what a short call costs.
         encoded = _encode(end)
         filled = self._filled
-        size = len(encoded)
-        first = self._start + (filled & _BYTES)
-        last = first + size
+        first = filled & _OFFSET
+        last = first + len(encoded)
         if last > self._limit:
-            if filled or not self._open(size):
+            if filled or not self._open(len(encoded)):
                 return False
-            first = self._start
-            last = first + size
+            return self.add(end)
         self._bytes[first:last] = encoded
         # In this order, one expression: if an exception comes in between, the next end takes the place of this one.
-        self._words[self._filled_word] = self._filled = filled + size + _ONE_END
+        self._words[self._filled_word] = self._filled = filled + len(encoded) + _ONE_END
         return True
 
     def close(self, number: int, count: int) -> bytes | None:
@@ -118,8 +117,8 @@ class Outbox:
         frame = None
         filled = self._filled
         if filled:
-            stop = self._start + (filled & _BYTES)
-            if filled >> 20 == count:
+            stop = filled & _OFFSET
+            if filled // _ONE_END == count:
                 head = _encode(TasksEnded(number, []))[:-1]
                 frame = b"".join((head, _ARRAY.pack(_ARRAY_32, count), self._bytes[self._start : stop]))
             self._end = stop
@@ -152,7 +151,7 @@ class Outbox:
         words[3 * slot + START] = start
         unreleased.append((self._number, start, slot))
         self._filled_word = 3 * slot + FILLED
-        self._start, self._limit = start, limit
+        self._start, self._limit, self._filled = start, limit, start
         return True
 
 
@@ -168,10 +167,10 @@ def read_outbox(folder: Path, worker: RunnerId, after: int) -> list[TasksEnded]:
     batches = []
     for slot in range(SLOTS):
         number, start, filled = words[3 * slot : 3 * slot + 3]
-        if filled and number > after:
-            encoded = content[start : start + (filled & _BYTES)]
+        if filled >= _ONE_END and number > after:
+            encoded = _ARRAY.pack(_ARRAY_32, filled // _ONE_END) + content[start : filled & _OFFSET]
             try:
-                batches.append(TasksEnded(number, _decode_ends(_ARRAY.pack(_ARRAY_32, filled >> 20) + encoded)))
+                batches.append(TasksEnded(number, _decode_ends(encoded)))
             except msgspec.DecodeError:
                 # A function wrote to memory that is not its own: what this batch held may have run, and is lost.
                 continue
