@@ -5,18 +5,24 @@ from __future__ import annotations
 from executor_support import PILOT, SPAWNER, TEMPLATES, WORKER, Stage, execution, lane, orphaned_sleeper
 
 from pilotage.core.agent.state import RunnerRecord
+from pilotage.executors.local import LocalExecutor
 from pilotage.executors.orphans import orphans
 from pilotage.model.execution import AttemptEnd
 from pilotage.model.ids import RunnerId
 from pilotage.model.outcome import Ending
 from pilotage.system.processes import boot_id, started_ticks
 from pilotage.wire import runner_messages as wire
+from pilotage.workers.outbox import Outbox, outbox_path
 
 
 def lost(stage: Stage, runner: RunnerId) -> tuple:
     """Wait until the runner is told as lost; return exit code, what ran, and what had not begun."""
     (call,) = stage.until(lambda: stage.was_told("runner_lost", runner))
     return call[3], call[4], sorted(call[5])
+
+
+def told_ends(stage: Stage) -> list[tuple[int, list[str]]]:
+    return [(number, [end.task for end in ends]) for _, _, number, ends in stage.was_told("tasks_ended", WORKER)]
 
 
 def record_of(pid: int, beside: RunnerId | None = None) -> RunnerRecord:
@@ -177,6 +183,84 @@ def test_a_worker_that_died_after_a_new_hello_is_read_by_its_new_numbers(stage):
     stage.executor._read_hello(next(iter(stage.executor._strangers)))
     stage.kill(worker)
     assert lost(stage, WORKER) == (-9, execution("g"), [execution("h")])
+
+
+def test_ends_that_a_dead_worker_had_not_sent_are_told_before_its_loss(stage):
+    stage.start()
+    spawner = stage.spawner()
+    worker = stage.worker()
+    outbox = Outbox(stage.folder, WORKER)
+    stage.executor.launch(WORKER, [lane(1, "f", "g", "h", "i", template=2)], TEMPLATES)
+    stage.until(lambda: worker.launched())
+    ends = [AttemptEnd(*execution(uid), Ending.DONE) for uid in ("f", "g")]
+    outbox.add(ends[0])
+    outbox.close(1, 1)
+    worker.say(wire.TasksEnded(1, ends[:1]))
+    outbox.add(ends[1])
+    worker.words[0] = 3
+    stage.kill(worker)
+    spawner.say(wire.WorkerExited(WORKER, worker.pid, -9, "ended by signal 9"))
+    assert lost(stage, WORKER) == (-9, execution("h"), [execution("i")])
+    assert told_ends(stage) == [(1, ["f"]), (2, ["g"])], "what was received is not told again"
+    names = [call[0] for call in stage.told if call[1] == WORKER]
+    assert names[-2:] == ["tasks_ended", "runner_lost"]
+
+
+def test_a_worker_that_died_between_calls_ran_none(stage):
+    stage.start()
+    spawner = stage.spawner()
+    worker = stage.worker()
+    stage.executor.launch(WORKER, [lane(1, "f", "g", template=2)], TEMPLATES)
+    stage.until(lambda: worker.launched())
+    Outbox(stage.folder, WORKER).add(AttemptEnd(*execution("f"), Ending.DONE))
+    worker.words[0] = 1
+    stage.kill(worker)
+    spawner.say(wire.WorkerExited(WORKER, worker.pid, 1, "exited with 1"))
+    assert lost(stage, WORKER) == (1, None, [execution("g")])
+
+
+def test_an_agent_that_dies_before_it_has_logged_a_dead_workers_ends_leaves_them_to_the_next(stage):
+    outbox = Outbox(stage.folder, WORKER)
+    for number, uid in ((1, "f"), (2, "g"), (3, "h")):
+        outbox.add(AttemptEnd(*execution(uid), Ending.DONE))
+        outbox.close(number, 1)
+    dead = stage.sleeper()
+    known = record_of(dead, SPAWNER)
+    stage.sleepers[-1].kill()
+    stage.sleepers[-1].wait()
+    known.released = 1
+    stage.start({WORKER: known})
+    while not stage.was_told("runner_lost", WORKER):
+        stage.turn()
+    assert told_ends(stage) == [(2, ["g"]), (3, ["h"])]
+    assert outbox_path(stage.folder, WORKER).exists(), "none of it is in the log yet"
+    stage.executor.flush()
+    assert not outbox_path(stage.folder, WORKER).exists()
+
+
+def test_an_agent_that_ends_with_a_fault_leaves_the_files_of_dead_workers(stage):
+    stage.start()
+    spawner = stage.spawner()
+    worker = stage.worker()
+    Outbox(stage.folder, WORKER)
+    stage.kill(worker)
+    spawner.say(wire.WorkerExited(WORKER, worker.pid, -9, "ended by signal 9"))
+    while not stage.was_told("runner_lost", WORKER):
+        stage.turn()
+    stage.kill(spawner)
+    stage.executor.close(0.0)
+    assert outbox_path(stage.folder, WORKER).exists()
+    stage.executor = LocalExecutor(stage.folder, stage.session, PILOT, stage.folder, 2)
+
+
+def test_a_worker_that_was_let_go_leaves_nothing(stage):
+    stage.start()
+    stage.spawner()
+    stage.worker()
+    Outbox(stage.folder, WORKER)
+    stage.executor.stop_runner(WORKER)
+    stage.executor.flush()
+    assert list(stage.folder.glob(f"{WORKER}.*")) == []
 
 
 def test_what_was_launched_on_a_runner_that_never_came_up_has_not_begun(stage):
