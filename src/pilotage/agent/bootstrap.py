@@ -3,6 +3,9 @@
 Standard library only, so that it takes little memory for the life of the pilot. It is the subreaper of its descendants:
 spawners outlive the agent that started them, wait for the next one here, and are reaped here. An agent that exits with 0 has
 ended the pilot; any other end is followed by another agent, at most ``RESTARTS`` times.
+
+Its first act is to claim the pilot: a client that died after it started a bootstrap, and before it noted which process that
+is, finds it by the claim, and of two bootstraps that were started for one pilot the second goes away.
 """
 
 from __future__ import annotations
@@ -13,9 +16,30 @@ import signal
 import sys
 import time
 
+from pilotage.system.processes import boot_id, started_ticks
+
+CLAIM_FILE = "bootstrap.claim"
+"""In the pilot's folder: pid, start in clock ticks and boot id of the bootstrap that has the pilot."""
+
 RESTARTS = 3
 _PR_SET_CHILD_SUBREAPER = 36
 _END_S = 10.0
+
+
+def claim(pilot_folder: str) -> bool:
+    """Take the pilot for this process; False if another bootstrap has it, or had it."""
+    pid = os.getpid()
+    mine = os.path.join(pilot_folder, f"{CLAIM_FILE}.{pid}")
+    with open(mine, "w") as file:
+        file.write(f"{pid} {started_ticks(pid)} {boot_id()}\n")
+    try:
+        # The name appears with its content, and only if there is none.
+        os.link(mine, os.path.join(pilot_folder, CLAIM_FILE))
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(mine)
+    return True
 
 
 def _start_agent(pilot_folder: str, incarnation: int, ready: int) -> int:
@@ -48,6 +72,8 @@ def _end_children() -> None:
 def main() -> None:
     """Run the agent of ``argv[1]``, the pilot's folder; ``argv[2]`` is the descriptor on which it says that it is ready."""
     pilot_folder, ready = sys.argv[1], int(sys.argv[2])
+    if not claim(pilot_folder):
+        return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     agent = 0
     ending = False

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import msgspec
 
 from pilotage.client.callbacks import Dispatcher, FutureNews
-from pilotage.client.launcher import StartedPilot, tail_of_output
+from pilotage.client.launcher import StartedPilot, claimed_by, tail_of_output
 from pilotage.client.pilot_link import PilotLink
 from pilotage.client.waiting import HasState, Waiter
 from pilotage.core.client import actions, events, facts
@@ -340,8 +340,16 @@ class Engine:
         """After a resume: look for the pilots that are not known to have ended."""
         with self.lock:
             for record in list(self.core.state.pilots.values()):
-                if record.state not in FINAL:
-                    self._link(record, -1)
+                if record.state in FINAL:
+                    continue
+                if not record.pid:
+                    # The program before this one died on its way from deciding on the pilot to noting its process.
+                    claimed = claimed_by(self.listener.pilot_folder(record))
+                    if claimed is None:
+                        self._start_pilot(record.uid)
+                        continue
+                    self.handle(events.PilotProcessStarted(time.time(), record.uid, *claimed))
+                self._link(record, -1)
             if self._links:
                 self.start()
 
@@ -400,10 +408,11 @@ class Engine:
         pilot = link.pilot
         link.close()
         self._links.pop(pilot.uid, None)
-        try:
-            os.waitpid(pilot.pid, os.WNOHANG)
-        except ChildProcessError:
-            pass  # a pilot of the process that had this session before
+        if pilot.pid:
+            try:
+                os.waitpid(pilot.pid, os.WNOHANG)
+            except ChildProcessError:
+                pass  # a pilot of the process that had this session before
         self._wake()
         self._reaped.notify_all()
 

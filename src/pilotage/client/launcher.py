@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from pilotage.agent.bootstrap import CLAIM_FILE
 from pilotage.agent.settings import PilotSettings, write_settings
 from pilotage.errors import BackendError
 from pilotage.system.processes import boot_id, started_ticks
@@ -29,6 +30,15 @@ class StartedPilot(msgspec.Struct, frozen=True):
     started_ticks: int
     boot_id: str
     ready_fd: int
+
+
+def claimed_by(folder: Path) -> tuple[int, int, str] | None:
+    """Return pid, start in clock ticks and boot id of the bootstrap that has the pilot of this folder; None: none ever had."""
+    try:
+        pid, ticks, boot = (folder / CLAIM_FILE).read_text().split()
+    except FileNotFoundError:
+        return None
+    return int(pid), int(ticks), boot
 
 
 def start_local_pilot(settings: PilotSettings) -> StartedPilot:

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from pilotage.agent.settings import CONNECTION_FILE
+from pilotage.client.launcher import claimed_by
 from pilotage.core.client.state import PilotRecord, Queued, QueuedCancel, QueuedTasks
 from pilotage.errors import PilotageError, ProtocolError
 from pilotage.model.ids import SessionUid
@@ -111,6 +112,9 @@ class PilotLink:
         pilot = self.pilot
         # Of a process on another machine nothing can be seen from here, and unreachable is not dead.
         names = [(pilot.pid, pilot.started_ticks, pilot.boot_id)] if pilot.pid else []
+        claimed = claimed_by(self.folder)
+        if claimed is not None:
+            names.append(claimed)
         try:
             connection = read_connection(self.folder / CONNECTION_FILE)
             if connection.host != socket.gethostname():
