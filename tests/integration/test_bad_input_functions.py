@@ -193,6 +193,28 @@ def test_a_lost_call_says_what_ended_its_worker_and_what_to_do(ended_worker: lis
     assert all("worker" in task.exception and "restartable" in task.exception for task in lost)
 
 
+def test_large_results_of_calls_that_had_returned_are_kept(fresh: Campaign) -> None:
+    fresh.start(cores=1)
+    tasks = fresh.run([*(function(bytes, 100_000 + number) for number in range(8)), function(os._exit, 3)])
+    assert [len(task.result(0)) for task in tasks[:8]] == [100_000 + number for number in range(8)]
+
+
+def test_calls_that_had_returned_survive_their_worker_and_its_agent(fresh: Campaign, tmp_path: Path) -> None:
+    def end_both() -> None:
+        spawner = os.getppid()
+        agent = int(Path(f"/proc/{spawner}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(agent, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    fresh.start(cores=1)
+    witness = tmp_path / "calls"
+    before = [function(payloads.append_line, str(witness), f"call {number}") for number in range(50)]
+    tasks = fresh.run([*before, function(end_both)])
+    assert [task.state for task in tasks[:50]] == [rp.DONE] * 50
+    assert witness.read_text().splitlines() == [f"call {number}" for number in range(50)]
+    assert outcome_of(tasks[50]).ending is Ending.LOST
+
+
 def test_a_function_that_closes_its_workers_descriptors(campaign: Campaign) -> None:
     task = campaign.run(function(os.closerange, 3, 256))
     assert task.state in rp.FINAL

@@ -64,19 +64,29 @@ class Outputs:
         self._begun.clear()
         self._refused = False
 
-    def forget_earlier(self, row: Row) -> None:
-        """Empty the files of an earlier attempt that this one has not written to."""
-        for number in (1, 2):
-            path = self._path(row, number)
-            if path not in self._begun:
-                try:
-                    os.truncate(path, 0)
-                except OSError:
-                    # There is none; or it is not ours to write, which a print would tell.
-                    continue
+    def empty_unwritten(self, row: Row) -> None:
+        """Empty the files that this attempt has not written to, if they are there from an earlier one."""
+        with self._lock:
+            for number in (1, 2):
+                path = self._path(row, number)
+                if path not in self._begun:
+                    self._begun.add(path)
+                    try:
+                        os.truncate(path, 0)
+                    except OSError:
+                        # There is none; or it is not ours to write, which a print will tell.
+                        continue
+
+    def before_fork(self) -> None:
+        """Have nothing left to do that parent and child would both do: write what is held, or empty a file."""
+        call = current.call
+        if call is not None:
+            self.write_out()
+            self.empty_unwritten(call[1])
+            self.printed = True
 
     def after_fork(self) -> None:
-        """In a child of a function: what was held is the parent's to write."""
+        """In a child of a function: what a thread has printed in this moment is the parent's to write."""
         self._lock = threading.RLock()
         for stream in self._streams:
             stream.drop()

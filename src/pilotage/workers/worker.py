@@ -104,7 +104,7 @@ class Worker:
 
     def run(self) -> int:
         """Serve the agent until it says stop, or until there has been none for the orphan timeout."""
-        os.register_at_fork(after_in_child=self._after_fork)
+        os.register_at_fork(before=self._outputs.before_fork, after_in_child=self._after_fork)
         self._outputs.install()
         broken_at = -1
         while True:
@@ -205,7 +205,7 @@ class Worker:
         attempt, row = call
         self._outputs.write_out()
         if attempt > 1:
-            self._outputs.forget_earlier(row)
+            self._outputs.empty_unwritten(row)
         self._outputs.end_call()
 
     def _pass_by(self, item: frozenset[int] | None) -> None:

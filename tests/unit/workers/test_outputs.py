@@ -179,6 +179,28 @@ def test_output_of_threads_and_forked_children_comes_once(bench: Bench) -> None:
     assert sorted(file_of(bench, end.task).read_text().split()) == ["after", "before", "child", "fork", "thread"]
 
 
+def test_a_child_may_be_the_first_to_print(bench: Bench) -> None:
+    def spread() -> None:
+        if os.fork() == 0:
+            print("fork", flush=True)
+            os._exit(0)
+        os.wait()
+        print("after")
+
+    assert file_of(bench, bench.call(spread).task).read_text() == "fork\nafter\n"
+
+
+def test_a_child_that_returns_from_the_function_has_its_output_written(bench: Bench) -> None:
+    def spread() -> None:
+        print("both")
+        child = os.fork()
+        print("child" if child == 0 else "parent")
+        if child:
+            os.waitpid(child, 0)
+
+    assert file_of(bench, bench.call(spread).task).read_text() == "both\nchild\nparent\n"
+
+
 def test_native_code_and_child_processes_write_to_the_workers_own(bench: Bench) -> None:
     def shell() -> int:
         import subprocess
