@@ -53,7 +53,7 @@ def fence(pilot_folder: Path, delivered: int) -> Aftermath:
     if agent is not None:
         _signal(agent, signal.SIGKILL)
         _await_end(lambda: living_agent(pilot_folder) is not None, RUNNERS_END_S)
-    folder = private_folder(pilot_folder)
+    folder = _private_folder(pilot_folder)
     for number, patience_s in ((signal.SIGTERM, RUNNERS_END_S), (signal.SIGKILL, TASKS_END_S)):
         for pid in _runners(folder):
             _signal(pid, number)
@@ -65,6 +65,15 @@ def fence(pilot_folder: Path, delivered: int) -> Aftermath:
     # Last, as it may raise: whatever the log says, nothing of the pilot runs any more.
     state, _ = recover_state(pilot_folder / LOG_FOLDER)
     return aftermath(state, delivered, complete=not _node_was_lost(pilot_folder))
+
+
+def _private_folder(pilot_folder: Path) -> Path:
+    """Return the private folder that the pilot's agents had, whose TMPDIR need not be that of this process."""
+    try:
+        socket_path = read_connection(pilot_folder / CONNECTION_FILE).socket
+    except (FileNotFoundError, PilotageError):
+        socket_path = ""
+    return Path(socket_path).parent if socket_path else private_folder(pilot_folder)
 
 
 def _runners(folder: Path) -> list[int]:
