@@ -34,7 +34,7 @@ class Outputs:
 
     def __init__(self, pilot_folder: str, templates: Mapping[TemplateId, Template]) -> None:
         self.printed = False
-        """Whether the present call has printed, or the present attempt may find output of one before: see ``end_call``."""
+        """Whether the present call has printed, so that ``end_call`` has something to do."""
         self._pilot_folder = pilot_folder
         self._templates = templates
         # Held for a write to a stream or file; taken again by a signal handler that prints in the middle of one.

@@ -24,7 +24,8 @@ The range needs no clearing: later calls have higher numbers. A worker tells all
 agent has taken back before is then a stale name, which it ignores. Until the worker has come to the end of a range, a further
 recall extends the range, and may take back the calls between the two as well.
 
-Death. Calls above ``reached`` never began; of ``reached`` and below, those that were not told as ended or returned may have.
+Death. Calls above ``reached`` never began; of ``reached`` and below, those that were not told as ended or returned, and whose
+ends are not in the worker's ``outbox``, may have: that is the one call that ran.
 """
 
 from __future__ import annotations
