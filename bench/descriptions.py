@@ -44,7 +44,6 @@ def split(descriptions: list[TaskDescription]) -> int:
         pack_function=lambda function: PACKED,
         pack_arguments=lambda args, kwargs: PACKED,
         pack_payload=lambda packed: packed,
-        pack_payloads=lambda packed: packed,
         uid_of=lambda description: UID,
     )
     assert len(rows) == TASKS

@@ -1,0 +1,120 @@
+"""The catalogue of events: what can be seen of a run, under which name, and which record of which log tells it.
+
+An event's time is that of the clock of the process that knew it first: a start or an end is timed where the task runs, the
+rest by the client or the agent that wrote the record. The two logs of a session are written by different clocks if client and
+agent run on different machines.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class EventKind(msgspec.Struct, frozen=True):
+    """A kind of event. ``fact`` is ``client`` or ``agent``, a dot, and the name of the record that it is read from."""
+
+    name: str
+    entity: str
+    fact: str
+    meaning: str
+
+
+class TraceEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something that happened: ``name`` is in the catalogue, ``entity`` the uid of what it happened to.
+
+    ``time`` in seconds since the epoch. ``attributes`` hold no payloads, arguments or environment.
+    """
+
+    time: float
+    name: str
+    entity: str
+    attributes: dict[str, str | int | float] = {}
+
+
+SESSION_OPENED = "session.opened"
+SESSION_CLOSED = "session.closed"
+PILOT_SUBMITTED = "pilot.submitted"
+PILOT_LAUNCHED = "pilot.launched"
+PILOT_ACTIVE = "pilot.active"
+PILOT_END_ASKED = "pilot.end_asked"
+PILOT_ENDING = "pilot.ending"
+PILOT_ENDED = "pilot.ended"
+PILOT_FINAL = "pilot.final"
+TASK_SUBMITTED = "task.submitted"
+TASK_BOUND = "task.bound"
+TASK_UNBOUND = "task.unbound"
+TASK_ACCEPTED = "task.accepted"
+TASK_LAUNCHED = "task.launched"
+TASK_STARTED = "task.started"
+TASK_SEEN_RUNNING = "task.seen_running"
+TASK_RETURNED = "task.returned"
+TASK_REPEATED = "task.repeated"
+TASK_CANCEL_ASKED = "task.cancel_asked"
+TASK_END_ASKED = "task.end_asked"
+TASK_ENDED = "task.ended"
+TASK_COLLECTED = "task.collected"
+TASK_FINAL = "task.final"
+TASK_SETTLED = "task.settled"
+OUTCOMES_NUMBERED = "outcomes.numbered"
+OUTCOMES_DELIVERED = "outcomes.delivered"
+RUNNER_ADDED = "runner.added"
+RUNNER_IDENTIFIED = "runner.identified"
+RUNNER_REMOVED = "runner.removed"
+LANE_OPENED = "lane.opened"
+LANE_CLOSED = "lane.closed"
+
+CATALOGUE = (
+    EventKind(SESSION_OPENED, "session", "client.EpochBegun", "a process opened the session, or took it over"),
+    EventKind(SESSION_CLOSED, "session", "client.SessionEnding", "the session was closed for good"),
+    EventKind(PILOT_SUBMITTED, "pilot", "client.PilotAccepted", "the pilot is to be started"),
+    EventKind(PILOT_LAUNCHED, "pilot", "client.PilotLaunched", "the pilot's bootstrap runs, or its job was submitted"),
+    EventKind(PILOT_ACTIVE, "pilot", "client.PilotActivated", "client and agent speak; the pilot takes tasks"),
+    EventKind(PILOT_END_ASKED, "pilot", "client.PilotEndAsked", "the client wants the pilot to end"),
+    EventKind(PILOT_ENDING, "pilot", "agent.PilotEnding", "the agent takes no more tasks"),
+    EventKind(PILOT_ENDED, "pilot", "agent.PilotEnded", "nothing is left to do for the agent"),
+    EventKind(PILOT_FINAL, "pilot", "client.PilotEnded", "the client knows that the pilot is over"),
+    EventKind(TASK_SUBMITTED, "task", "client.TasksAccepted", "the task is the session's"),
+    EventKind(TASK_BOUND, "task", "client.TasksBound", "a pilot was chosen; the task is on its way to it"),
+    EventKind(TASK_UNBOUND, "task", "client.TasksUnbound", "the pilot is gone or full; the task waits for another"),
+    EventKind(TASK_ACCEPTED, "task", "agent.TasksAccepted", "the agent has the task; it waits for resources"),
+    EventKind(TASK_LAUNCHED, "task", "agent.LaunchRequested", "resources were found; the task is handed to a runner"),
+    EventKind(TASK_STARTED, "task", "agent.Started", "its process was spawned, or its function called"),
+    EventKind(TASK_SEEN_RUNNING, "task", "client.TasksStarted", "the client knows that the task runs"),
+    EventKind(TASK_RETURNED, "task", "agent.Returned", "a runner gave the task back unbegun; it waits again"),
+    EventKind(TASK_REPEATED, "task", "agent.Repeated", "an attempt failed or was lost; the task waits for another"),
+    EventKind(TASK_CANCEL_ASKED, "task", "client.CancelAsked", "the user cancelled the task; its pilot is to be told"),
+    EventKind(TASK_END_ASKED, "task", "agent.EndAsked", "the agent is about to end the task: cancelled, or out of time"),
+    EventKind(TASK_ENDED, "task", "agent.Ended", "its process tree was gone, or its function had returned"),
+    EventKind(TASK_COLLECTED, "task", "agent.Ended", "the agent has the outcome in its log"),
+    EventKind(TASK_FINAL, "task", "client.OutcomesReceived", "the client has the outcome in its log"),
+    EventKind(TASK_SETTLED, "task", "client.TasksSettled", "the client itself gave the task its outcome"),
+    EventKind(OUTCOMES_NUMBERED, "message", "agent.OutcomesNumbered", "outcomes go to the client in a message of this number"),
+    EventKind(OUTCOMES_DELIVERED, "message", "agent.OutcomesDelivered", "the client has all messages up to this one on disk"),
+    EventKind(RUNNER_ADDED, "runner", "agent.RunnerAdded", "a spawner or a function worker is about to be started"),
+    EventKind(RUNNER_IDENTIFIED, "runner", "agent.RunnerIdentified", "the runner has said hello"),
+    EventKind(RUNNER_REMOVED, "runner", "agent.RunnerRemoved", "the runner is gone"),
+    EventKind(LANE_OPENED, "lane", "agent.LaunchRequested", "a placement is taken, for one task or a chain of short ones"),
+    EventKind(LANE_CLOSED, "lane", "agent.LanesClosed", "the lane's resources are free"),
+)
+
+SILENT_FACTS = {
+    "client.ManagerAdded": "says how the client is organised",
+    "client.PilotsAdded": "says which pilots a manager may use",
+    "client.PilotsRemoved": "says which pilots a manager may no longer use",
+    "client.MessagesNumbered": "numbers messages; the tasks in them were bound before",
+    "client.MessagesDelivered": "the agent's log has the same as task.accepted",
+    "client.CallbacksMarked": "says that callbacks are not to be called again after a restart",
+}
+"""Records that tell of no event, and why."""
+
+
+def render_catalogue() -> str:
+    """Return the catalogue as a table for documentation, one line an event."""
+    width = max(len(kind.name) for kind in CATALOGUE)
+    source = max(len(kind.fact) for kind in CATALOGUE)
+    rule = f"{'=' * width}  {'=' * source}  {'=' * 60}"
+    lines = [f"{kind.name:<{width}}  {kind.fact:<{source}}  {kind.meaning}" for kind in CATALOGUE]
+    return "\n".join([rule, f"{'event':<{width}}  {'record':<{source}}  meaning", rule, *lines, rule])
+
+
+__doc__ = f"{__doc__}\n{render_catalogue()}\n"

@@ -1,0 +1,341 @@
+"""Reads a session's logs into a ``Run``.
+
+The client's log comes first: it names the tasks and pilots and has the last word on outcomes. The agents' logs add what only
+they know: attempts, lanes, placements and runners. Either may be absent, partial or still growing.
+
+Each fact is folded once, and the loops over tasks touch columns only: this is what a hundred thousand tasks cost.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from pilotage.core.agent import facts as agent
+from pilotage.core.agent.state import AgentState
+from pilotage.core.client import facts as client
+from pilotage.core.client.state import ClientState
+from pilotage.model.ids import Attempt, Binding, LaneId, PilotUid, RunnerId, TaskUid, TemplateId
+from pilotage.model.outcome import Outcome
+from pilotage.model.resources import GPU_SHARES, Node, Placement
+from pilotage.model.workload import Batch, Row, Template
+from pilotage.trace.records import CLIENT_LOG, PILOT_LOG, pilot_folders, read_log
+from pilotage.trace.run import Run, RunnerTrace, Tasks
+
+SETTINGS_FILE = "pilot.json"
+
+agent_facts = msgspec.msgpack.Decoder(list[agent.Fact])
+client_facts = msgspec.msgpack.Decoder(list[client.Fact])
+decode_batch = msgspec.msgpack.Decoder(Batch).decode
+decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
+
+_Shape = tuple[str, int, float]
+
+
+class _Settings(msgspec.Struct):
+    """What is needed of a pilot's settings file."""
+
+    nodes: list[Node] = []
+
+
+def read_session(folder: Path | str) -> Run:
+    """Read all that the logs in a session's folder tell, as of now.
+
+    Never raises for what the logs lack: ``Run.remarks`` tells of it.
+    """
+    folder = Path(folder)
+    run = Run(folder)
+    _ClientFold(run).read(folder / CLIENT_LOG)
+    for pilot_folder in pilot_folders(folder):
+        _AgentFold(run, pilot_folder).read()
+    if not run.tasks.uid and not run.pilots:
+        run.remarks.append(f"{folder}: no log of a session, or an empty one")
+    return run
+
+
+class _Templates:
+    """The shapes of tasks by template, and the rows of new tasks."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+        self._shapes: dict[TemplateId, _Shape] = {}
+
+    def learn(self, templates: dict[TemplateId, Template]) -> None:
+        for uid, template in templates.items():
+            request = template.request
+            self._shapes[uid] = (template.mode, request.ranks * request.cores, request.ranks * request.gpu_shares / GPU_SHARES)
+
+    def indices(self, rows: list[Row]) -> list[int]:
+        """Return the indices of the tasks of these rows; new ones are appended."""
+        index, shapes = self._tasks.index, self._shapes
+        unknown: _Shape = ("", 0, 0.0)
+        new = [(row.uid, row.name, *shapes.get(row.template, unknown)) for row in rows if row.uid not in index]
+        if new:
+            self._tasks.extend(new)
+        return [index[row.uid] for row in rows]
+
+
+class _ClientFold:
+    """Folds the client's log into a run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._tasks = run.tasks
+        self._templates = _Templates(run.tasks)
+
+    def read(self, folder: Path) -> None:
+        state, records = read_log(folder, ClientState, client_facts, self._run.remarks)
+        if state is not None:
+            self._take_state(state)
+        for record in records:
+            for fact in record:
+                self._apply(fact)
+
+    def _take_state(self, state: ClientState) -> None:
+        self._run.opened = state.opened
+        for uid, known in state.pilots.items():
+            pilot = self._run.pilot(uid)
+            pilot.nodes, pilot.state, pilot.reason = known.nodes, known.state, known.reason
+            pilot.submitted, pilot.active, pilot.final = known.submitted, known.active_since, known.ended
+        self._templates.learn(state.templates)
+        records = list(state.tasks.values())
+        for i, task in zip(self._templates.indices([task.row for task in records]), records, strict=True):
+            self._tasks.pilot[i], self._tasks.binding[i] = task.pilot, task.binding
+            if task.outcome is not None:
+                self._take_outcome(i, task.outcome, 0.0)
+
+    def _apply(self, fact: client.Fact) -> None:
+        run, tasks = self._run, self._tasks
+        match fact:
+            case client.OutcomesReceived():
+                index, binding, ending = tasks.index, tasks.binding, tasks.ending
+                for outcome in decode_outcomes(fact.outcomes):
+                    i = index.get(outcome.task)
+                    if i is not None and ending[i] is None and binding[i] == outcome.binding:
+                        self._take_outcome(i, outcome, fact.time)
+            case client.TasksAccepted():
+                batch = decode_batch(fact.batch)
+                self._templates.learn(batch.templates)
+                for i in self._templates.indices(batch.rows):
+                    tasks.submitted[i] = fact.time
+                    if fact.pilot:
+                        tasks.pilot[i], tasks.binding[i], tasks.bound[i] = fact.pilot, Binding(1), fact.time
+            case client.TasksBound():
+                for i in self._known(fact.tasks):
+                    tasks.pilot[i], tasks.binding[i], tasks.bound[i] = fact.pilot, fact.binding, fact.time
+            case client.TasksUnbound():
+                for i in self._known(fact.tasks):
+                    tasks.pilot[i], tasks.bound[i] = PilotUid(""), 0.0
+            case client.TasksSettled():
+                for i in self._known(fact.tasks):
+                    tasks.ending[i], tasks.ended[i], tasks.final[i] = fact.ending, fact.time, fact.time
+            case client.PilotAccepted():
+                pilot = run.pilot(fact.pilot)
+                pilot.submitted, pilot.nodes = fact.time, fact.nodes
+            case client.PilotLaunched():
+                run.pilot(fact.pilot).launched = fact.time
+            case client.PilotActivated():
+                pilot = run.pilot(fact.pilot)
+                pilot.active, pilot.nodes = pilot.active or fact.time, fact.nodes
+            case client.PilotEnded():
+                pilot = run.pilot(fact.pilot)
+                pilot.final, pilot.state, pilot.reason = fact.time, fact.state, fact.reason
+            case client.EpochBegun():
+                run.opened, run.closed = run.opened or fact.time, 0.0
+            case client.SessionEnding():
+                run.closed = fact.time
+            case _:
+                pass  # nothing that a run shows; see catalogue.SILENT_FACTS
+
+    def _known(self, uids: list[TaskUid]) -> list[int]:
+        index = self._tasks.index
+        return [index[uid] for uid in uids if uid in index]
+
+    def _take_outcome(self, i: int, outcome: Outcome, time: float) -> None:
+        tasks, times = self._tasks, outcome.times
+        tasks.ending[i], tasks.exit_code[i], tasks.attempt[i] = outcome.ending, outcome.exit_code, outcome.attempt
+        tasks.accepted[i], tasks.launched[i] = times.accepted, times.launched
+        tasks.started[i], tasks.ended[i], tasks.final[i] = times.started, times.ended, time
+
+
+class _AgentFold:
+    """Folds an agent's log into a run."""
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self._run = run
+        self._tasks = run.tasks
+        self._folder = folder
+        self._pilot = run.pilot(PilotUid(folder.name))
+        self._templates = _Templates(run.tasks)
+        self._rows: dict[TaskUid, int] = {}
+        """Tasks that this agent has, or had, by their row."""
+        self._elsewhere: set[int] = set()
+        """Tasks that went on to another pilot: their columns are not this agent's to write."""
+        self._attempts: dict[TaskUid, int] = {}
+        """The attempts that are not over."""
+        self._lanes: dict[LaneId, int] = {}
+
+    def read(self) -> None:
+        pilot = self._pilot
+        if not pilot.nodes:
+            pilot.nodes = self._nodes()
+        state, records = read_log(self._folder / PILOT_LOG, AgentState, agent_facts, self._run.remarks)
+        if state is not None:
+            self._take_state(state)
+        for record in records:
+            for fact in record:
+                self._apply(fact)
+                if not isinstance(fact, (agent.OutcomesNumbered, agent.OutcomesDelivered)):
+                    pilot.first = pilot.first or fact.time
+                    pilot.last = max(pilot.last, fact.time)
+
+    def _nodes(self) -> list[Node]:
+        try:
+            return msgspec.json.decode((self._folder / SETTINGS_FILE).read_bytes(), type=_Settings).nodes
+        except FileNotFoundError:
+            return []
+        except (OSError, msgspec.DecodeError) as error:
+            self._run.remarks.append(f"{self._folder / SETTINGS_FILE}: {error}")
+            return []
+
+    def _take_state(self, state: AgentState) -> None:
+        """Begin with a state: lanes are known from the launch of their first task that is not over."""
+        self._templates.learn(state.templates)
+        opened: dict[LaneId, float] = {}
+        for task in state.tasks.values():
+            opened[task.lane] = min(opened.get(task.lane, task.launched), task.launched)
+        for uid, lane in state.lanes.items():
+            self._open_lane(uid, lane.runner, lane.placement, opened.get(uid, 0.0))
+        for runner, known in state.runners.items():
+            self._pilot.runners[runner] = RunnerTrace(runner, known.node, 0.0)
+        rows = [task.row for task in state.tasks.values()]
+        self._templates.indices(rows)
+        for task in state.tasks.values():
+            self._accept([task.row], task.binding, task.accepted)
+            if task.lane:
+                self._launch(task.lane, [(task.row.uid, task.attempt)], task.launched)
+                self._start(task.row.uid, task.started)
+
+    def _apply(self, fact: agent.Fact) -> None:
+        pilot = self._pilot
+        match fact:
+            case agent.Ended():
+                self._end(fact)
+            case agent.LaunchRequested():
+                for launch in fact.lanes:
+                    if launch.placement is not None:
+                        self._open_lane(launch.lane, launch.runner, launch.placement, fact.time)
+                    self._launch(launch.lane, launch.tasks, fact.time)
+            case agent.TasksAccepted():
+                self._templates.learn(fact.batch.templates)
+                self._accept(fact.batch.rows, fact.binding, fact.time)
+            case agent.LanesClosed():
+                closed = pilot.lanes.closed
+                for lane in fact.lanes:
+                    if lane in self._lanes:
+                        closed[self._lanes.pop(lane)] = fact.time
+            case agent.Started():
+                for uid, _, at in fact.started:
+                    self._start(uid, at)
+            case agent.Returned():
+                self._leave(fact.tasks, fact.time, ran=False)
+            case agent.Repeated():
+                self._leave(fact.tasks, fact.time, ran=True)
+            case agent.RunnerAdded():
+                pilot.runners[fact.runner] = RunnerTrace(fact.runner, fact.node, fact.time)
+            case agent.RunnerIdentified():
+                pilot.ready = pilot.ready or fact.time
+                if fact.runner in pilot.runners:
+                    pilot.runners[fact.runner].identified = fact.time
+            case agent.RunnerRemoved():
+                if fact.runner in pilot.runners:
+                    pilot.runners[fact.runner].removed, pilot.runners[fact.runner].reason = fact.time, fact.reason
+            case agent.PilotEnding():
+                pilot.ending = pilot.ending or fact.time
+                if not pilot.final:
+                    pilot.reason = fact.reason
+            case agent.PilotEnded():
+                pilot.ended = fact.time
+            case _:
+                pass  # nothing that a run shows
+
+    def _open_lane(self, uid: LaneId, runner: RunnerId, placement: Placement, opened: float) -> None:
+        lanes = self._pilot.lanes
+        self._lanes[uid] = len(lanes)
+        first = int.from_bytes(placement[0].cores, "little")
+        lanes.uid.append(uid)
+        lanes.runner.append(runner)
+        lanes.nodes.append(len(placement))
+        lanes.node.append(placement[0].node)
+        lanes.first_core.append((first & -first).bit_length() - 1)
+        lanes.cores.append(sum(int.from_bytes(share.cores, "little").bit_count() for share in placement))
+        lanes.gpu_shares.append(sum(taken for share in placement for _, taken in share.gpus))
+        lanes.opened.append(opened)
+        lanes.closed.append(0.0)
+
+    def _accept(self, rows: list[Row], binding: Binding, time: float) -> None:
+        tasks = self._tasks
+        for row, i in zip(rows, self._templates.indices(rows), strict=True):
+            self._rows[row.uid] = i
+            if tasks.binding[i] > binding:
+                self._elsewhere.add(i)
+                continue
+            tasks.pilot[i], tasks.binding[i], tasks.accepted[i] = self._pilot.uid, binding, time
+
+    def _launch(self, lane: LaneId, executions: list[tuple[TaskUid, Attempt]], time: float) -> None:
+        lane_row = self._lanes.get(lane)
+        if lane_row is None:
+            return
+        tasks, attempts, rows, elsewhere = self._tasks, self._pilot.attempts, self._rows, self._elsewhere
+        node = self._pilot.lanes.node[lane_row]
+        for uid, attempt in executions:
+            i = rows.get(uid)
+            if i is None:
+                continue
+            self._attempts[uid] = attempts.add(i, lane_row, time)
+            if i not in elsewhere:
+                tasks.lane[i], tasks.node[i], tasks.attempt[i] = lane, node, attempt
+                tasks.launched[i] = time
+                if tasks.ending[i] is None:
+                    tasks.started[i] = 0.0
+
+    def _start(self, uid: TaskUid, at: float) -> None:
+        attempt = self._attempts.get(uid)
+        if attempt is not None:
+            self._pilot.attempts.started[attempt] = at
+            i = self._rows[uid]
+            if i not in self._elsewhere:
+                self._tasks.started[i] = at
+
+    def _leave(self, uids: list[TaskUid], time: float, *, ran: bool) -> None:
+        tasks, attempts = self._tasks, self._pilot.attempts
+        for uid in uids:
+            attempt = self._attempts.pop(uid, None)
+            if attempt is None:
+                continue
+            attempts.ended[attempt] = time
+            if not ran:
+                attempts.started[attempt] = 0.0
+            i = self._rows[uid]
+            if i not in self._elsewhere and tasks.ending[i] is None:
+                tasks.launched[i] = tasks.started[i] = 0.0
+
+    def _end(self, fact: agent.Ended) -> None:
+        # One turn per task: columns are bound to names before.
+        tasks, attempts, rows = self._tasks, self._pilot.attempts, self._rows
+        started, ended, collected, ending = tasks.started, tasks.ended, tasks.collected, tasks.ending
+        for outcome in fact.outcomes:
+            times = outcome.times
+            attempt = self._attempts.pop(outcome.task, None)
+            if attempt is not None:
+                attempts.started[attempt] = times.started
+                attempts.ended[attempt] = times.ended or fact.time
+            i = rows.get(outcome.task)
+            if i is None or i in self._elsewhere:
+                continue
+            collected[i] = fact.time
+            if ending[i] is None:
+                ending[i] = outcome.ending
+                tasks.exit_code[i] = outcome.exit_code
+                started[i], ended[i] = times.started, times.ended

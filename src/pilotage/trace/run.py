@@ -1,0 +1,274 @@
+"""A run as columns: one row a task, one row an attempt, one row a lane.
+
+A hundred thousand tasks are as many rows, not objects; columns of times are arrays that numpy takes over without a copy. A
+time is in seconds since the epoch, 0.0 when the station was not passed (or is not known).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from pilotage.model.ids import Binding, LaneId, PilotUid, RunnerId, TaskUid
+from pilotage.model.outcome import Ending, state_of
+from pilotage.model.resources import GPU_SHARES, Node
+from pilotage.model.states import (
+    AGENT_EXECUTING,
+    AGENT_EXECUTING_PENDING,
+    AGENT_SCHEDULING,
+    AGENT_STAGING_INPUT_PENDING,
+    TMGR_SCHEDULING,
+)
+
+STATIONS = ("submitted", "bound", "accepted", "launched", "started", "ended", "collected", "final")
+"""The stations of a task in the order in which they are passed; each is a column of times."""
+
+
+class TaskTrace(msgspec.Struct, frozen=True):
+    """One task: a row of ``Tasks``. ``cores`` and ``gpus`` are of all ranks; ``node`` is its first, -1 before it has one."""
+
+    uid: TaskUid
+    name: str
+    kind: str
+    state: str
+    pilot: PilotUid
+    cores: int
+    gpus: float
+    node: int
+    lane: LaneId
+    attempt: int
+    submitted: float
+    bound: float
+    accepted: float
+    launched: float
+    started: float
+    ended: float
+    collected: float
+    final: float
+    ending: Ending | None
+    exit_code: int | None
+
+
+class Tasks:
+    """The tasks of a run. Columns have one value a task, in the order of submission.
+
+    ``collected``: the agent had the outcome in its log. ``final``: the client had it in its own, which is the delivery.
+    The columns show a task's last binding and attempt; ``Attempts`` has those before.
+    """
+
+    def __init__(self) -> None:
+        self.index: dict[TaskUid, int] = {}
+        self.uid: list[TaskUid] = []
+        self.name: list[str] = []
+        self.kind: list[str] = []
+        self.pilot: list[PilotUid] = []
+        self.binding: list[Binding] = []
+        self.cores = array("q")
+        self.gpus = array("d")
+        self.node = array("q")
+        self.lane = array("q")
+        self.attempt = array("q")
+        self.submitted = array("d")
+        self.bound = array("d")
+        self.accepted = array("d")
+        self.launched = array("d")
+        self.started = array("d")
+        self.ended = array("d")
+        self.collected = array("d")
+        self.final = array("d")
+        self.ending: list[Ending | None] = []
+        self.exit_code: list[int | None] = []
+
+    def __len__(self) -> int:
+        return len(self.uid)
+
+    def extend(self, rows: list[tuple[TaskUid, str, str, int, float]]) -> None:
+        """Append tasks, none of which is known, as (uid, name, kind, cores, gpus)."""
+        first, count = len(self.uid), len(rows)
+        self.index.update(zip([row[0] for row in rows], range(first, first + count), strict=True))
+        self.uid += [row[0] for row in rows]
+        self.name += [row[1] for row in rows]
+        self.kind += [row[2] for row in rows]
+        self.cores.extend([row[3] for row in rows])
+        self.gpus.extend([row[4] for row in rows])
+        self.pilot += [PilotUid("")] * count
+        self.binding += [Binding(0)] * count
+        self.ending += [None] * count
+        self.exit_code += [None] * count
+        self.node.extend([-1] * count)
+        for column in (self.lane, self.attempt):
+            column.frombytes(bytes(8 * count))
+        for station in STATIONS:
+            getattr(self, station).frombytes(bytes(8 * count))
+
+    def state(self, index: int) -> str:
+        """Return the state that the task had reached when the logs were read."""
+        ending = self.ending[index]
+        if ending is not None:
+            return state_of(ending)
+        if self.started[index]:
+            return AGENT_EXECUTING
+        if self.launched[index]:
+            return AGENT_EXECUTING_PENDING
+        if self.accepted[index]:
+            return AGENT_SCHEDULING
+        return AGENT_STAGING_INPUT_PENDING if self.pilot[index] else TMGR_SCHEDULING
+
+    def row(self, index: int) -> TaskTrace:
+        """Return one task."""
+        return TaskTrace(
+            self.uid[index],
+            self.name[index],
+            self.kind[index],
+            self.state(index),
+            self.pilot[index],
+            self.cores[index],
+            self.gpus[index],
+            self.node[index],
+            LaneId(self.lane[index]),
+            self.attempt[index],
+            self.submitted[index],
+            self.bound[index],
+            self.accepted[index],
+            self.launched[index],
+            self.started[index],
+            self.ended[index],
+            self.collected[index],
+            self.final[index],
+            self.ending[index],
+            self.exit_code[index],
+        )
+
+    def __iter__(self) -> Iterator[TaskTrace]:
+        return (self.row(index) for index in range(len(self)))
+
+
+class Attempts:
+    """All attempts that a pilot made, in the order of their launches. ``task`` is a row of ``Tasks``, ``lane`` of ``Lanes``.
+
+    ``started`` is 0.0 for one that did not begin (or of which that is not known), ``ended`` for one that is not over.
+    """
+
+    def __init__(self) -> None:
+        self.task = array("q")
+        self.lane = array("q")
+        self.launched = array("d")
+        self.started = array("d")
+        self.ended = array("d")
+
+    def __len__(self) -> int:
+        return len(self.task)
+
+    def add(self, task: int, lane: int, launched: float) -> int:
+        """Append an attempt and return its row."""
+        self.task.append(task)
+        self.lane.append(lane)
+        self.launched.append(launched)
+        self.started.append(0.0)
+        self.ended.append(0.0)
+        return len(self.task) - 1
+
+
+class Lanes:
+    """All placements that a pilot made. ``gpu_shares`` in 64ths of a GPU; ``first_core`` and ``node`` are those of rank 0.
+
+    ``closed`` is 0.0 for one that was open when the log was read, or when the pilot was lost.
+    """
+
+    def __init__(self) -> None:
+        self.uid: list[LaneId] = []
+        self.runner: list[RunnerId] = []
+        self.nodes: list[int] = []
+        self.node = array("q")
+        self.first_core = array("q")
+        self.cores = array("q")
+        self.gpu_shares = array("q")
+        self.opened = array("d")
+        self.closed = array("d")
+
+    def __len__(self) -> int:
+        return len(self.uid)
+
+
+class RunnerTrace(msgspec.Struct):
+    """A spawner or a function worker: when it was added, said hello, and was gone (0.0: not yet)."""
+
+    uid: RunnerId
+    node: int
+    added: float
+    identified: float = 0.0
+    removed: float = 0.0
+    reason: str = ""
+
+
+class PilotTrace:
+    """A pilot and what it did.
+
+    ``submitted``, ``launched``, ``active`` and ``final`` are the client's times, ``ready`` (its first runner said hello),
+    ``ending`` and ``ended`` those of the agent; ``first`` and ``last`` are the first and last times in the agent's log.
+    """
+
+    def __init__(self, uid: PilotUid) -> None:
+        self.uid = uid
+        self.nodes: list[Node] = []
+        self.state = ""
+        self.reason = ""
+        self.submitted = 0.0
+        self.launched = 0.0
+        self.active = 0.0
+        self.final = 0.0
+        self.first = 0.0
+        self.ready = 0.0
+        self.ending = 0.0
+        self.ended = 0.0
+        self.last = 0.0
+        self.runners: dict[RunnerId, RunnerTrace] = {}
+        self.lanes = Lanes()
+        self.attempts = Attempts()
+
+    @property
+    def cores(self) -> int:
+        """Cores of all its nodes."""
+        return sum(node.shape.cores for node in self.nodes)
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all its nodes."""
+        return sum(node.shape.gpus for node in self.nodes)
+
+    @property
+    def gpu_shares(self) -> int:
+        """GPUs of all its nodes in 64ths."""
+        return self.gpus * GPU_SHARES
+
+    @property
+    def begin(self) -> float:
+        """When it began to hold its resources, as far as the logs know: its bootstrap was started; 0.0 if it never was."""
+        return self.launched or self.submitted or self.first
+
+    @property
+    def end(self) -> float:
+        """When it gave its resources back; the last time in the logs if it has not, or nobody saw it."""
+        return max(self.final, self.ended) or max(self.last, self.active, self.begin)
+
+
+class Run:
+    """What the logs of a session tell. ``remarks`` says what could not be read, and why."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.opened = 0.0
+        self.closed = 0.0
+        self.pilots: dict[PilotUid, PilotTrace] = {}
+        self.tasks = Tasks()
+        self.remarks: list[str] = []
+
+    def pilot(self, uid: PilotUid) -> PilotTrace:
+        """Return the pilot of this name, made if it is new."""
+        found = self.pilots.get(uid)
+        if found is None:
+            found = self.pilots[uid] = PilotTrace(uid)
+        return found

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def session() -> Iterator[Path]:
+    """The folder of a session, in memory where that can be: the logs sync."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as root:
+        folder = Path(root) / "session.test"
+        folder.mkdir()
+        yield folder
