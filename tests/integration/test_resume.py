@@ -219,3 +219,17 @@ def test_a_log_whose_last_record_is_incomplete_goes_on(base: Path, history: tupl
 def test_a_session_without_a_log(base: Path) -> None:
     with pytest.raises(rp.InvalidRequest, match="there is no session 'never'"):
         rp.Session.resume("never", base=base)
+
+
+def test_large_arguments_count_by_what_they_are(base: Path) -> None:
+    large = {"uid": "large", "function": len, "args": [b"x" * 100_000]}
+    several = [{"uid": f"several.{n}", "function": len, "args": [bytes([n]) * 9_000, "in line"]} for n in range(200)]
+    first = Campaign(base)
+    first.tasks.submit_tasks([large, *several, rp.TaskDescription(uid="small", function=len, args=["x"])])
+    first.session.close()
+    with rp.Session.resume(first.session.uid, base=base) as session:
+        tasks = session.get_task_managers("tmgr.0000")
+        assert tasks.submit_tasks([large, *several]) == tasks.get_tasks()[:-1]
+        assert [task.description.args[0][0] for task in tasks.get_tasks()[1:-1]] == list(range(200))
+        with pytest.raises(rp.InvalidTask, match="another description"):
+            tasks.submit_tasks({**several[7], "args": [bytes([8]) * 9_000, "in line"]})

@@ -4,6 +4,9 @@ A list is accepted as a whole or not at all: everything is checked and pickled b
 out in messages of ``CHUNK_TASKS``, so that a pilot starts the first while the rest is encoded. A generator is read and
 accepted chunk by chunk, so it may be longer than memory.
 
+Large arguments are stored while the list is pickled, not after it: what has just been pickled is still in the processor's
+cache, and its memory serves for what is pickled next. Fresh memory for all of it costs three times the pickling.
+
 One lock serialises submissions, as the numbers of templates and of tasks run through the session. The engine never takes it.
 """
 
@@ -12,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -28,8 +31,9 @@ from pilotage.core.client import events
 from pilotage.core.client.binding import CHUNK_TASKS, infeasible, usable_pilots
 from pilotage.core.client.state import PilotRecord, TaskRecord
 from pilotage.errors import InvalidTask, SerializationError, nearest
+from pilotage.log.blobs import BlobStore
 from pilotage.model.ids import PilotUid, TaskUid, TemplateId
-from pilotage.model.payload import INLINE_LIMIT_BYTES, Payload
+from pilotage.model.payload import INLINE_LIMIT_BYTES, Blob, Payload
 from pilotage.model.resources import Node, NodeShape
 from pilotage.model.workload import Batch, Row, Template
 
@@ -38,6 +42,11 @@ if TYPE_CHECKING:
     from pilotage.client.task_manager import TaskManager
 
 _encode = msgspec.msgpack.Encoder().encode
+
+STORE_BYTES = 1 << 19
+"""Pickled arguments that are written to the store together."""
+
+_TO_BE_NAMED = Blob("", 0)
 
 Descriptions = TaskDescription | Mapping[str, Any] | Iterable[TaskDescription | Mapping[str, Any]]
 
@@ -104,14 +113,21 @@ class Submissions:
             return TaskUid(uid)
 
         with self._lock:
+            large = _LargeArguments(self._session.blobs)
+
+            def pack(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Payload:
+                packed = pack_arguments(args, kwargs)
+                return packed if len(packed) <= INLINE_LIMIT_BYTES else large.add(packed)
+
             new, rows = self._table.split(
                 descriptions,
                 pack_function=pack_function,
-                pack_arguments=pack_arguments,
+                pack_arguments=pack,
                 pack_payload=self._session.blobs.pack,
                 uid_of=uid_of,
             )
             self._unsent.update(new)
+            rows = large.named(rows)
             doubles = self._doubles(rows, metadata, known) if known else set()
             self._require_feasible(manager, descriptions, rows, pins, doubles)
             start = 0
@@ -127,18 +143,10 @@ class Submissions:
                     if metadata:
                         kept = range(start, end)
                         noted = {rows[at].uid: metadata[at] for at in kept if at in metadata and at not in doubles}
-                    self._send(manager, self._with_large_stored(chunk), PilotUid(pins[start]), noted)
+                    self._send(manager, chunk, PilotUid(pins[start]), noted)
                 start = end
             records = state.tasks
             return [Task(manager, records[row.uid], description) for row, description in zip(rows, descriptions, strict=True)]
-
-    def _with_large_stored(self, rows: list[Row]) -> list[Row]:
-        """Return the rows with arguments above the limit replaced by the names under which they are stored, all in one go."""
-        packed = [row.payload for row in rows if isinstance(row.payload, bytes)]
-        if not packed or max(map(len, packed)) <= INLINE_LIMIT_BYTES:
-            return rows
-        names = iter(self._session.blobs.put_many(packed))
-        return [msgspec.structs.replace(row, payload=next(names)) if isinstance(row.payload, bytes) else row for row in rows]
 
     def _send(self, manager: TaskManager, rows: list[Row], pinned: PilotUid, metadata: dict[TaskUid, bytes]) -> None:
         batch = Batch(self._unsent, rows)
@@ -182,6 +190,9 @@ class Submissions:
 
     def _fingerprint(self, row: Row) -> bytes:
         template = self._unsent.get(row.template) or self._session.state.templates[row.template]
+        if isinstance(row.payload, Blob):
+            # Its name tells where it lies, not only what it is.
+            row = msgspec.structs.replace(row, payload=self.load(row.payload))
         return fingerprint(template, row)
 
     def _require_feasible(
@@ -260,6 +271,38 @@ class Submissions:
             future.set_exception(error)
         else:
             future.set_result(result)
+
+
+class _LargeArguments:
+    """Arguments above the limit, on their way from pickling to the store, a batch at a time."""
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+        self._packed: list[bytes] = []
+        self._packed_bytes = 0
+        self._names: list[Payload] = []
+
+    def add(self, packed: bytes) -> Payload:
+        """Take arguments, and return what stands for them in the row until ``named``."""
+        self._packed.append(packed)
+        self._packed_bytes += len(packed)
+        if self._packed_bytes >= STORE_BYTES:
+            self._store()
+        return _TO_BE_NAMED
+
+    def named(self, rows: list[Row]) -> list[Row]:
+        """Return the rows with the names of what was added, in the order in which it was; all of it is stored then."""
+        self._store()
+        if not self._names:
+            return rows
+        names = iter(self._names)
+        replace = msgspec.structs.replace
+        return [replace(row, payload=next(names)) if row.payload is _TO_BE_NAMED else row for row in rows]
+
+    def _store(self) -> None:
+        self._names += self._blobs.put_many(self._packed)
+        self._packed.clear()
+        self._packed_bytes = 0
 
 
 def _same(metadata: bytes | None, other: bytes | None) -> bool:

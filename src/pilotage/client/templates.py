@@ -27,7 +27,7 @@ from pilotage.model.payload import INLINE_LIMIT_BYTES, Blob, Payload
 from pilotage.model.workload import Row, Template
 
 PackFunction = Callable[[Callable[..., Any]], bytes]
-PackArguments = Callable[[Sequence[Any], Mapping[str, Any]], bytes]
+PackArguments = Callable[[Sequence[Any], Mapping[str, Any]], Payload]
 PackPayload = Callable[[bytes], Payload]
 
 # What is not in the plain part of a key: a task's own attributes, and the function.
