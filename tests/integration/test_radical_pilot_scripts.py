@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
-from integration_support import Programs
+import pytest
+from integration_support import Campaign, Programs, shell
+
+import pilotage as rp
 
 GETTING_STARTED = """
 import os
@@ -120,3 +125,42 @@ def test_the_names_of_2018(programs: Programs) -> None:
 def test_functions_and_callbacks(programs: Programs, tmp_path: Path) -> None:
     done = programs.run(FUNCTIONS, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "DONE hello youyou\n['DONE']\n"), done.stderr
+
+
+def test_what_this_version_lacks_says_so(campaign: Campaign) -> None:
+    (pilot,) = campaign.pilots.get_pilots()
+    task = campaign.shell("true")
+    for use, told in (
+        (lambda: pilot.stage_in, r"Pilot\.stage_in is not supported yet .* data staging"),
+        (lambda: campaign.tasks.submit_raptors, r"TaskManager\.submit_raptors is not supported yet .*RAPTOR"),
+        (lambda: campaign.tasks.submit_task, "no attribute 'submit_task'; did you mean 'submit_tasks'"),
+        (lambda: task.slots, r"Task\.slots is not supported yet"),
+        (lambda: rp.raptor, r"pilotage\.raptor is not supported yet .*TASK_FUNCTION"),
+        (lambda: rp.utils, r"radical\.utils"),
+    ):
+        with pytest.raises(AttributeError, match=told):
+            use()
+
+
+def test_profiles_log_files_and_metadata_of_a_session(campaign: Campaign, tmp_path: Path) -> None:
+    campaign.shell("true")
+    profiles, printed = campaign.session.fetch_profiles(), campaign.session.fetch_logfiles()
+    assert {Path(path).parent.name for path in profiles} == {"client", "log"}
+    assert "agent.err" in {Path(path).name for path in printed}
+    copies = campaign.session.fetch_logfiles(tgt=tmp_path)
+    assert len(copies) == len(printed)
+    assert all(Path(path).is_relative_to(tmp_path) for path in copies)
+    campaign.session.inject_metadata({"campaign": "water", "run": 1})
+    campaign.session.inject_metadata({"run": 2})
+    assert json.loads(Path(campaign.session.path, "metadata.json").read_bytes()) == {"campaign": "water", "run": 2}
+    for wrong in ("text", {"lock": object()}):
+        with pytest.raises(rp.InvalidRequest, match="metadata="):
+            campaign.session.inject_metadata(wrong)  # type: ignore[arg-type]
+
+
+def test_cleanup_removes_the_folders_of_the_tasks(open_campaign: Callable[..., Campaign]) -> None:
+    campaign = open_campaign()
+    pilots = [campaign.start(cores=1, cleanup=cleanup) for cleanup in (True, False)]
+    campaign.run([shell("true", pilot=pilot.uid) for pilot in pilots])
+    campaign.session.close()
+    assert [Path(pilot.sandbox, "tasks").exists() for pilot in pilots] == [False, True]

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pilotage.client.callbacks import Callbacks
+from pilotage.client.task import unknown_attribute
 from pilotage.client.waiting import HasState, satisfying
 from pilotage.core.client import events
 from pilotage.core.client.facts import ManagerKind
@@ -68,6 +69,11 @@ class Manager:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._uid}>"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise unknown_attribute(self, name)
 
     def wait_for(self, records: Sequence[HasState], state: str | Collection[str] | None, timeout: float | None) -> bool:
         """Wait until all records are in (or past) one of these states; False when the time is over before."""

@@ -58,7 +58,8 @@ class PilotDescription(Description):
     runtime), ``drain`` (finish what was submitted) or ``terminate``, ``client_loss_timeout_s`` after the client was heard
     last; not set, the platform decides. On emulated platforms ``cores_per_node``, ``gpus_per_node``, ``memory_per_node``
     and ``disk_per_node`` (MB) give the shape of a node. ``executor='simulated'`` starts nothing: each task takes
-    ``simulated_duration_s``.
+    ``simulated_duration_s``. ``cleanup`` removes the folders of its tasks when the session is closed. ``exit_on_error`` is
+    accepted for older scripts: a pilot that fails ends its tasks, never the program.
 
     Raises:
         UnknownAttribute: no attribute has this name; names the nearest one.

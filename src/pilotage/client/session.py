@@ -11,18 +11,20 @@
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import os
 import secrets
+import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pilotage.agent.settings import PilotSettings
+from pilotage.agent.settings import LOG_FOLDER, TASKS_FOLDER, PilotSettings
 from pilotage.client.engine import Engine, recover_state
 from pilotage.client.interrupts import Uninterrupted
 from pilotage.client.launcher import StartedPilot, start_local_pilot, user_python_path
@@ -32,10 +34,11 @@ from pilotage.core.client import events
 from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord
 from pilotage.errors import BackendError, InvalidRequest, nearest
 from pilotage.log.blobs import BlobStore
-from pilotage.log.files import make_folder
+from pilotage.log.files import make_folder, replace_file
 from pilotage.log.lease import Lease, holder_of
 from pilotage.log.writer import LogWriter
 from pilotage.model.ids import SessionUid
+from pilotage.model.states import FINAL
 from pilotage.platforms import nodes_of, platform
 from pilotage.wire.keys import own_key_pair
 
@@ -53,6 +56,7 @@ CLIENT_KEY_FILE = "key.json"
 OBSERVER_KEY_FILE = "observer.json"
 """In the client's folder: the key pair of the command line, which may look and cancel."""
 BLOB_FOLDER = "blobs"
+METADATA_FILE = "metadata.json"
 END_PATIENCE_S = 30.0
 
 
@@ -233,6 +237,55 @@ class Session:
         del schema
         return dict(msgspec.structs.asdict(platform(resource)))
 
+    # files
+
+    def fetch_profiles(self, tgt: str | os.PathLike[str] | None = None) -> list[str]:
+        """Return the paths of the logs, from which traces are made; with ``tgt`` of copies in that folder."""
+        folders = [self._folder / CLIENT_FOLDER, *(folder / LOG_FOLDER for folder in self._pilot_folders())]
+        return self._fetched((path for folder in folders for path in folder.glob("*") if path.suffix != ".json"), tgt)
+
+    def fetch_logfiles(self, tgt: str | os.PathLike[str] | None = None) -> list[str]:
+        """Return the paths of what the pilots' processes printed; with ``tgt`` of copies in that folder."""
+        return self._fetched(
+            (path for folder in self._pilot_folders() for path in folder.glob("*") if path.suffix in (".err", ".out")), tgt
+        )
+
+    def inject_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """Note something down about the session, in ``metadata.json`` of its folder; earlier notes stay unless named again.
+
+        Raises:
+            InvalidRequest: it is not a dict of what JSON can hold.
+        """
+        path = self._folder / METADATA_FILE
+        try:
+            noted = json.loads(path.read_bytes()) if path.exists() else {}
+            written = json.dumps({**noted, **metadata}, indent=2)
+        except TypeError as error:
+            raise InvalidRequest(
+                f"metadata={metadata!r:.80}: {error}; give a dict of texts, numbers, lists and dicts"
+            ) from error
+        replace_file(path, [written.encode()])
+
+    def _pilot_folders(self) -> list[Path]:
+        return [self.pilot_folder(record) for record in list(self.state.pilots.values())]
+
+    def _fetched(self, paths: Iterable[Path], target: str | os.PathLike[str] | None) -> list[str]:
+        found = sorted(path for path in paths if path.is_file())
+        if target is None:
+            return [os.fspath(path) for path in found]
+        copies = []
+        for path in found:
+            # Files of several pilots have the same names.
+            copy = Path(target, self._uid, path.parent.parent.name, path.parent.name, path.name)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copies.append(os.fspath(shutil.copy2(path, copy)))
+        return copies
+
+    def _clean_up(self) -> None:
+        for record in self.state.pilots.values():
+            if record.state in FINAL and PilotDescription(msgspec.msgpack.decode(record.description)).cleanup:
+                shutil.rmtree(self.pilot_folder(record) / TASKS_FOLDER, ignore_errors=True)
+
     # what the engine asks of its listener
 
     def tasks_changed(self, records: Sequence[TaskRecord]) -> None:
@@ -328,6 +381,8 @@ class Session:
         atexit.unregister(self._close_at_exit)
         left = self._engine.close(terminate=terminate is not False, timeout_s=END_PATIENCE_S)
         self.blobs.close()
+        if terminate is not False:
+            self._clean_up()
         if left:
             log.warning("pilots that have not ended in time are left behind: %s; see %s", ", ".join(left), self.path)
 

@@ -305,6 +305,22 @@ class Task(msgspec.Struct, eq=False, gc=False):
             raise unknown_attribute(self, name)
 
 
+AWAITED = {
+    "submit_raptors": "masters and workers (RAPTOR)",
+    "submit_workers": "masters and workers (RAPTOR)",
+    "rpc": "remote calls into pilots",
+    "pilot_rpc": "remote calls into pilots",
+    "stage_in": "data staging",
+    "stage_out": "data staging",
+    "output_files": "data staging",
+    "prepare_env": "named environments",
+    "register_service": "services",
+    "wait_info": "services",
+    "slots": "placements that are told to the client",
+}
+"""What users of RADICAL-Pilot know of handles and managers and this version lacks, and the feature that brings it."""
+
+
 class TaskFuture(Future[Any]):
     """A future whose ``cancel`` also cancels the task."""
 
@@ -325,6 +341,8 @@ def unknown_attribute(handle: object, name: str) -> AttributeError:
     kind = type(handle)
     if name.startswith("__"):
         return AttributeError(f"{kind.__name__!r} object has no attribute {name!r}")
+    if name in AWAITED:
+        return UnknownAttribute(f"{kind.__name__}.{name} is not supported yet by this version; it comes with {AWAITED[name]}")
     known = [known for known in dir(kind) if not known.startswith("_")]
     return UnknownAttribute(f"{kind.__name__} has no attribute {name!r}{nearest(name, known)}")
 
