@@ -147,6 +147,11 @@ class Launcher:
         except (OSError, ValueError) as error:
             raise failed_spawn(error, command[0], outputs, 0, folder) from error
 
+    @property
+    def has_cores(self) -> bool:
+        """Whether the spawner itself is on the cores of a task."""
+        return bool(self._cores)
+
     def release_cores(self) -> None:
         """Let the spawner itself run on all cores again."""
         if self._cores:

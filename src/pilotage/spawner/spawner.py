@@ -56,6 +56,9 @@ _LAUNCH_TRIES = 6
 _FIRST_PAUSE_S = 0.02
 _RECONNECT_FIRST_S = 0.05
 _RECONNECT_LAST_S = 1.0
+_STAY_S = 0.005
+"""How long a spawner that has nothing to do stays on the cores of the task that it started last."""
+
 _STOP_GRACE_S = 5.0
 _GOODBYE_S = 5.0
 _REMIND_FIRST_S = 0.02
@@ -125,11 +128,8 @@ class Spawner:
     def _turn(self) -> None:
         now = time.monotonic()
         timeout_s = self._idle_s(now)
-        if timeout_s != 0:
-            # Long waits happen on any core, not on that of the task started last.
-            self._launcher.release_cores()
         signalled = incoming = False
-        for descriptor, event in self._poll.poll(timeout_s):
+        for descriptor, event in self._wait(timeout_s):
             if descriptor == self._wakeup:
                 os.read(self._wakeup, 65536)
                 signalled = True
@@ -147,6 +147,20 @@ class Spawner:
         self._collect_gone(now)
         self._start_ready(now)
         self._tell(now)
+
+    def _wait(self, timeout_s: float | None) -> list[tuple[int, int]]:
+        """Wait for something to happen: short waits on the cores of the task started last, long ones on any core.
+
+        Where short tasks follow one another on a core, moving to it and away for each of them costs more than the rest.
+        """
+        if self._launcher.has_cores and timeout_s != 0:
+            patience_s = _STAY_S if timeout_s is None else min(timeout_s, _STAY_S)
+            found = self._poll.poll(patience_s)
+            if found or timeout_s == patience_s:
+                return found
+            self._launcher.release_cores()
+            timeout_s = None if timeout_s is None else timeout_s - patience_s
+        return self._poll.poll(timeout_s)
 
     def _idle_s(self, now: float) -> float | None:
         if self._ready:
