@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pilotage as rp
 from pilotage.bench.measure import Row, cpu_s, medians, quantile, row
-from pilotage.bench.runs import Bench, bench_pilot
+from pilotage.bench.runs import MEMORY_FOLDER, Bench, bench_pilot
 
 
 def null(_argument: object = None) -> None:
@@ -76,10 +76,14 @@ def busy_client(quick: bool = False) -> list[Row]:
 def arguments(quick: bool = False) -> list[Row]:
     """Null functions with arguments of 10 kB each."""
     count, rounds = (5_000, 2) if quick else (40_000, 3)
-    with bench_pilot() as bench:
-        _rate(bench, _describe(2000))
-        (ours,) = medians(rounds, lambda: _rate(bench, [d for i in range(count) for d in _describe(1, os.urandom(10_000))]))
-    return [row("functions with 10 kB arguments", ours, "calls/s", target=">= 40,000/s")]
+    descriptions = [description for _ in range(count) for description in _describe(1, os.urandom(10_000))]
+    rows = []
+    for place, folder in (("on this disk", None), ("in memory", MEMORY_FOLDER)):
+        with bench_pilot(folder=folder) as bench:
+            _rate(bench, _describe(2000))
+            (ours,) = medians(rounds, lambda: _rate(bench, descriptions))
+        rows.append(row(f"functions with 10 kB arguments, blobs {place}", ours, "calls/s", target=">= 40,000/s"))
+    return rows
 
 
 def round_trip(quick: bool = False) -> list[Row]:

@@ -12,6 +12,9 @@ from typing import Any
 
 import pilotage as rp
 
+MEMORY_FOLDER = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+"""Where files cost no disk; None where the machine has no such place. A disk is slower for minutes after many deletions."""
+
 
 class Bench:
     """An active pilot with its manager of tasks, and where its processes hang."""
