@@ -9,8 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
-import msgspec
 import client_payloads
+import msgspec
 import pytest
 
 import pilotage as rp
@@ -103,7 +103,9 @@ def test_pilots_that_outlive_the_client_are_found_again_with_their_results(base:
     manager.add_pilots(rp.PilotManager(session).submit_pilots(LOCAL))
     done = manager.submit_tasks({"executable": "/bin/true", "uid": "done"})
     done.wait(timeout=30)
-    manager.submit_tasks([rp.TaskDescription(function=client_payloads.doze, args=[0.3], uid=f"later.{number}") for number in range(4)])
+    manager.submit_tasks(
+        [rp.TaskDescription(function=client_payloads.doze, args=[0.3], uid=f"later.{number}") for number in range(4)]
+    )
     session.close(terminate=False)
     with rp.Session.resume(session.uid, base=base) as again:
         manager = again.get_task_managers("tmgr.0000")
@@ -202,7 +204,9 @@ def test_several_managers_and_a_session_as_async_context(base: Path) -> None:
             managers = [rp.TaskManager(session) for _ in range(3)]
             for manager in managers:
                 manager.add_pilots(pilot)
-            tasks = [manager.submit_tasks(rp.TaskDescription(function=client_payloads.double, args=[5])) for manager in managers]
+            tasks = [
+                manager.submit_tasks(rp.TaskDescription(function=client_payloads.double, args=[5])) for manager in managers
+            ]
             assert [await task for task in tasks] == [10, 10, 10]
             assert [manager.list_tasks() for manager in managers] == [[task.uid] for task in tasks]
             return session.list_task_managers()
