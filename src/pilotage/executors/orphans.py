@@ -17,6 +17,7 @@ from pilotage.model.ids import PilotUid, SessionUid
 from pilotage.system.processes import started_ticks
 
 _SCAN_PAUSE_S = 0.02
+_EXEC_S = 0.002
 _OWNERS = (b"PILOTAGE_TASK_ID=", b"PILOTAGE_WORKER_ID=")
 
 
@@ -26,21 +27,31 @@ def orphans(session: SessionUid, pilot: PilotUid, runners: Collection[int]) -> d
     The result maps process ids to their start times in clock ticks. Zombies are left out: they run no more.
     """
     marks = {f"PILOTAGE_SESSION_ID={session}".encode(), f"PILOTAGE_PILOT_ID={pilot}".encode()}
-    found = {}
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            with open(f"/proc/{entry}/environ", "rb") as file:
-                variables = file.read().split(b"\0")
-        except OSError:
-            continue
-        if not marks.issubset(variables) or not any(variable.startswith(_OWNERS) for variable in variables):
-            continue
-        ticks = started_ticks(int(entry))
-        if ticks is not None and not _descends(int(entry), runners):
-            found[int(entry)] = ticks
+    found: dict[int, int] = {}
+    undecided = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    for pause_s in (0.0, _EXEC_S):
+        time.sleep(pause_s)
+        # In the middle of an exec a process shows no environment for a moment; kernel threads and few others never do.
+        undecided = [pid for pid in undecided if not _decided(pid, marks, runners, found)]
+        if not undecided:
+            break
     return found
+
+
+def _decided(pid: int, marks: set[bytes], runners: Collection[int], found: dict[int, int]) -> bool:
+    """Add a process to ``found`` if it is an orphan; return False if nothing can be said of it now."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            variables = file.read().split(b"\0")
+    except OSError:
+        return True
+    if variables == [b""]:
+        return False
+    if marks.issubset(variables) and any(variable.startswith(_OWNERS) for variable in variables):
+        ticks = started_ticks(pid)
+        if ticks is not None and not _descends(pid, runners):
+            found[pid] = ticks
+    return True
 
 
 def end_orphans(session: SessionUid, pilot: PilotUid, runners: Collection[int], deadline_s: float) -> bool:

@@ -189,6 +189,12 @@ class Stage:
 def orphaned_sleeper(session: SessionUid, **marks: str) -> subprocess.Popen[bytes]:
     """Have a process sleep that belongs to nobody: in a session of its own, its parent and grandparent gone."""
     environment = {**os.environ, "PILOTAGE_SESSION_ID": session, "PILOTAGE_PILOT_ID": PILOT, **marks}
-    done = subprocess.Popen(["setsid", "sh", "-c", "(setsid sleep 1000 &)"], env=environment)
+    # It sleeps when it has opened the pipe, whose other end we hold.
+    reader, writer = os.pipe()
+    program = f"(setsid sh -c 'echo up >&{writer}; exec sleep 1000' &)"
+    done = subprocess.Popen(["setsid", "sh", "-c", program], env=environment, pass_fds=[writer])
     done.wait()
+    os.close(writer)
+    assert os.read(reader, 3) == b"up\n"
+    os.close(reader)
     return done
