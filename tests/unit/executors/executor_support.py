@@ -189,10 +189,10 @@ class Stage:
 def orphaned_sleeper(session: SessionUid, **marks: str) -> subprocess.Popen[bytes]:
     """Have a process sleep that belongs to nobody: in a session of its own, its parent and grandparent gone."""
     environment = {**os.environ, "PILOTAGE_SESSION_ID": session, "PILOTAGE_PILOT_ID": PILOT, **marks}
-    # It sleeps when it has opened the pipe, whose other end we hold.
+    # It is there, and has its environment, when it has said so.
     reader, writer = os.pipe()
-    program = f"(setsid sh -c 'echo up >&{writer}; exec sleep 1000' &)"
-    done = subprocess.Popen(["setsid", "sh", "-c", program], env=environment, pass_fds=[writer])
+    program = "(setsid sh -c 'echo up; exec sleep 1000 >/dev/null' &)"
+    done = subprocess.Popen(["setsid", "sh", "-c", program], env=environment, stdout=writer)
     done.wait()
     os.close(writer)
     assert os.read(reader, 3) == b"up\n"
