@@ -16,8 +16,8 @@ from pilotage.core.client.state import ClientState
 from pilotage.model.ids import Binding, TaskUid
 from pilotage.trace import catalogue as names
 from pilotage.trace.catalogue import TraceEvent
-from pilotage.trace.reader import agent_facts, client_facts, decode_batch, decode_outcomes
-from pilotage.trace.records import CLIENT_LOG, PILOT_LOG, pilot_folders, read_log
+from pilotage.trace.reader import agent_facts, agent_folders, client_facts, decode_batch, decode_outcomes
+from pilotage.trace.records import CLIENT_LOG, PILOT_LOG, read_log
 
 
 def read_pilot(folder: Path | str, remarks: list[str] | None = None) -> Iterator[TraceEvent]:
@@ -48,9 +48,12 @@ def read_client(folder: Path | str, remarks: list[str] | None = None) -> Iterato
 
 
 def read_events(folder: Path | str, remarks: list[str] | None = None) -> Iterator[TraceEvent]:
-    """Iterate over the events of all logs of a session, the logs merged by the time of their events."""
+    """Iterate over the events of all logs of a session, the logs merged by the time of their events.
+
+    Of one log they stay in its order: starts and ends come when the log tells of them, with the earlier time that they had.
+    """
     folder = Path(folder)
-    logs = [read_client(folder, remarks), *(read_pilot(each, remarks) for each in pilot_folders(folder))]
+    logs = [read_client(folder, remarks), *(read_pilot(each, remarks) for each in agent_folders(folder))]
     yield from heapq.merge(*logs, key=lambda event: event.time)
 
 

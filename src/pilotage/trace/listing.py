@@ -17,12 +17,12 @@ from pilotage.core.agent import facts as agent
 from pilotage.core.agent.state import AgentState
 from pilotage.core.client import facts as client
 from pilotage.core.client.state import ClientState
-from pilotage.model.ids import TaskUid, TemplateId
-from pilotage.model.outcome import Outcome
+from pilotage.model.ids import Binding, TaskUid, TemplateId
+from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.workload import Row, Template
 from pilotage.trace.catalogue import TraceEvent
 from pilotage.trace.events import read_events
-from pilotage.trace.reader import agent_facts, client_facts, decode_batch, decode_outcomes, read_session
+from pilotage.trace.reader import agent_facts, agent_folders, client_facts, decode_batch, decode_outcomes, read_session
 from pilotage.trace.records import CLIENT_LOG, PILOT_LOG, pilot_folders, read_log
 from pilotage.trace.run import Run, TaskTrace
 
@@ -37,7 +37,7 @@ class SessionEntry(msgspec.Struct, frozen=True):
 
 
 class PilotSummary(msgspec.Struct, frozen=True):
-    """A pilot in a few words. ``state`` is empty while the client does not know that it has ended."""
+    """A pilot in a few words. ``state`` is empty if neither client nor agent tells it."""
 
     uid: str
     state: str
@@ -142,9 +142,9 @@ def show_task(folder: Path | str, uid: str) -> TaskDetails | None:
     index = tasks.index.get(TaskUid(uid))
     if index is None:
         return None
-    finder = _Finder(TaskUid(uid))
+    finder = _Finder(TaskUid(uid), tasks.binding[index], tasks.ending[index])
     finder.read_client(folder / CLIENT_LOG)
-    for pilot in pilot_folders(folder):
+    for pilot in agent_folders(folder):
         finder.read_agent(pilot / PILOT_LOG)
     template = finder.templates.get(finder.row.template) if finder.row is not None else None
     events = [event for event in read_events(folder) if event.entity == uid]
@@ -152,13 +152,14 @@ def show_task(folder: Path | str, uid: str) -> TaskDetails | None:
 
 
 class _Finder:
-    """Looks for one task's description and outcome."""
+    """Looks for one task's description, and the outcome that counts: the one of its last binding, with this ending."""
 
-    def __init__(self, uid: TaskUid) -> None:
+    def __init__(self, uid: TaskUid, binding: Binding, ending: Ending | None) -> None:
         self.row: Row | None = None
         self.outcome: Outcome | None = None
         self.templates: dict[TemplateId, Template] = {}
         self._uid = uid
+        self._counts = (uid, binding, ending)
 
     def read_client(self, folder: Path) -> None:
         state, records = read_log(folder, ClientState, client_facts, [])
@@ -192,4 +193,4 @@ class _Finder:
 
     def _look_for(self, outcomes: list[Outcome]) -> None:
         if self.outcome is None:
-            self.outcome = next((outcome for outcome in outcomes if outcome.task == self._uid), None)
+            self.outcome = next((each for each in outcomes if (each.task, each.binding, each.ending) == self._counts), None)

@@ -78,13 +78,13 @@ def concurrency(run: Run, interval_s: float = 1.0, kind: str | None = None) -> S
     A task that has not ended counts up to the last time in the logs.
     """
     tasks = run.tasks
-    last = max((pilot.end for pilot in run.pilots.values()), default=0.0)
+    last = _last_time(run)
     spans = [
         (start, end or max(last, start))
         for start, end, each in zip(tasks.started, tasks.ended, tasks.kind, strict=True)
         if start and (kind is None or each == kind)
     ]
-    begin, count = _intervals(tasks, interval_s)
+    begin, count = _intervals(run, interval_s)
     # The mean of an interval from sums alone: whole intervals by a running count, parts of intervals as they are.
     whole = [0.0] * (count + 1)
     parts = [0.0] * (count + 1)
@@ -103,12 +103,12 @@ def concurrency(run: Run, interval_s: float = 1.0, kind: str | None = None) -> S
 
 def start_rate(run: Run, interval_s: float = 1.0) -> Series:
     """Return how many tasks started per second in each interval."""
-    return _rate(run.tasks, "started", interval_s)
+    return _rate(run, "started", interval_s)
 
 
 def completion_rate(run: Run, interval_s: float = 1.0) -> Series:
     """Return how many tasks that had started ended per second in each interval."""
-    return _rate(run.tasks, "ended", interval_s)
+    return _rate(run, "ended", interval_s)
 
 
 def legs(run: Run) -> list[Leg]:
@@ -176,15 +176,24 @@ def _most_at_a_time(tasks: Tasks) -> int:
     return max(accumulate(change for _, change in sorted(changes)), default=0)
 
 
-def _intervals(tasks: Tasks, interval_s: float) -> tuple[float, int]:
-    """Return where the first start lies, and the number of intervals up to the last start or end."""
-    begin = min(filter(None, tasks.started), default=0.0)
-    end = max(max(tasks.started, default=0.0), max(tasks.ended, default=0.0))
+def _last_time(run: Run) -> float:
+    return max((pilot.end for pilot in run.pilots.values()), default=0.0)
+
+
+def _intervals(run: Run, interval_s: float) -> tuple[float, int]:
+    """Return where the first start lies, and the number of intervals up to the last start or end of a task that started.
+
+    While one of them runs they reach up to the last time in the logs.
+    """
+    spans = [(start, end) for start, end in zip(run.tasks.started, run.tasks.ended, strict=True) if start]
+    begin = min((start for start, _ in spans), default=0.0)
+    end = max((max(start, end or _last_time(run)) for start, end in spans), default=0.0)
     return begin, int((end - begin) / interval_s) + 1 if begin else 0
 
 
-def _rate(tasks: Tasks, station: str, interval_s: float) -> Series:
-    begin, count = _intervals(tasks, interval_s)
+def _rate(run: Run, station: str, interval_s: float) -> Series:
+    tasks = run.tasks
+    begin, count = _intervals(run, interval_s)
     values = [0.0] * count
     weight = 1.0 / interval_s
     for time, started in zip(getattr(tasks, station), tasks.started, strict=True):

@@ -8,6 +8,7 @@ Each fact is folded once, and the loops over tasks touch columns only: this is w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,7 @@ from pilotage.core.client.state import ClientState
 from pilotage.model.ids import Attempt, Binding, LaneId, PilotUid, RunnerId, TaskUid, TemplateId
 from pilotage.model.outcome import Outcome
 from pilotage.model.resources import GPU_SHARES, Node, Placement
+from pilotage.model.states import PMGR_ACTIVE, PMGR_ACTIVE_PENDING, PMGR_LAUNCHING_PENDING
 from pilotage.model.workload import Batch, Row, Template
 from pilotage.trace.records import CLIENT_LOG, PILOT_LOG, pilot_folders, read_log
 from pilotage.trace.run import Run, RunnerTrace, Tasks
@@ -39,6 +41,12 @@ class _Settings(msgspec.Struct):
     nodes: list[Node] = []
 
 
+class _Description(msgspec.Struct):
+    """What is needed of the description of a pilot."""
+
+    sandbox: str | None = None
+
+
 def read_session(folder: Path | str) -> Run:
     """Read all that the logs in a session's folder tell, as of now.
 
@@ -47,11 +55,31 @@ def read_session(folder: Path | str) -> Run:
     folder = Path(folder)
     run = Run(folder)
     _ClientFold(run).read(folder / CLIENT_LOG)
-    for pilot_folder in pilot_folders(folder):
+    for pilot_folder in agent_folders(folder):
         _AgentFold(run, pilot_folder).read()
     if not run.tasks.uid and not run.pilots:
         run.remarks.append(f"{folder}: no log of a session, or an empty one")
     return run
+
+
+def agent_folders(session_folder: Path) -> list[Path]:
+    """Return the folders of all pilots of a session, by name: also of those that the client's log says lie elsewhere."""
+    folders = {folder.name: folder for folder in pilot_folders(session_folder)}
+    for uid, description in _descriptions(session_folder / CLIENT_LOG):
+        sandbox = msgspec.msgpack.decode(description, type=_Description).sandbox
+        if sandbox and uid not in folders:
+            elsewhere = Path(sandbox).expanduser().absolute() / session_folder.name / uid
+            if elsewhere.is_dir():
+                folders[uid] = elsewhere
+    return [folder for _, folder in sorted(folders.items())]
+
+
+def _descriptions(client_log: Path) -> Iterator[tuple[PilotUid, msgspec.Raw]]:
+    state, records = read_log(client_log, ClientState, client_facts, [])
+    if state is not None:
+        yield from ((uid, pilot.description) for uid, pilot in state.pilots.items())
+    for record in records:
+        yield from ((fact.pilot, fact.description) for fact in record if isinstance(fact, client.PilotAccepted))
 
 
 class _Templates:
@@ -103,7 +131,7 @@ class _ClientFold:
         for i, task in zip(self._templates.indices([task.row for task in records]), records, strict=True):
             self._tasks.pilot[i], self._tasks.binding[i] = task.pilot, task.binding
             if task.outcome is not None:
-                self._take_outcome(i, task.outcome, 0.0)
+                take_outcome(self._tasks, i, task.outcome)
 
     def _apply(self, fact: client.Fact) -> None:
         run, tasks = self._run, self._tasks
@@ -113,7 +141,8 @@ class _ClientFold:
                 for outcome in decode_outcomes(fact.outcomes):
                     i = index.get(outcome.task)
                     if i is not None and ending[i] is None and binding[i] == outcome.binding:
-                        self._take_outcome(i, outcome, fact.time)
+                        take_outcome(tasks, i, outcome)
+                        tasks.final[i] = fact.time
             case client.TasksAccepted():
                 batch = decode_batch(fact.batch)
                 self._templates.learn(batch.templates)
@@ -132,12 +161,13 @@ class _ClientFold:
                     tasks.ending[i], tasks.ended[i], tasks.final[i] = fact.ending, fact.time, fact.time
             case client.PilotAccepted():
                 pilot = run.pilot(fact.pilot)
-                pilot.submitted, pilot.nodes = fact.time, fact.nodes
+                pilot.submitted, pilot.nodes, pilot.state = fact.time, fact.nodes, PMGR_LAUNCHING_PENDING
             case client.PilotLaunched():
-                run.pilot(fact.pilot).launched = fact.time
+                pilot = run.pilot(fact.pilot)
+                pilot.launched, pilot.state = fact.time, PMGR_ACTIVE_PENDING
             case client.PilotActivated():
                 pilot = run.pilot(fact.pilot)
-                pilot.active, pilot.nodes = pilot.active or fact.time, fact.nodes
+                pilot.active, pilot.nodes, pilot.state = pilot.active or fact.time, fact.nodes, PMGR_ACTIVE
             case client.PilotEnded():
                 pilot = run.pilot(fact.pilot)
                 pilot.final, pilot.state, pilot.reason = fact.time, fact.state, fact.reason
@@ -152,11 +182,13 @@ class _ClientFold:
         index = self._tasks.index
         return [index[uid] for uid in uids if uid in index]
 
-    def _take_outcome(self, i: int, outcome: Outcome, time: float) -> None:
-        tasks, times = self._tasks, outcome.times
-        tasks.ending[i], tasks.exit_code[i], tasks.attempt[i] = outcome.ending, outcome.exit_code, outcome.attempt
-        tasks.accepted[i], tasks.launched[i] = times.accepted, times.launched
-        tasks.started[i], tasks.ended[i], tasks.final[i] = times.started, times.ended, time
+
+def take_outcome(tasks: Tasks, i: int, outcome: Outcome) -> None:
+    """Write an outcome into the columns of the task at ``i``."""
+    times = outcome.times
+    tasks.ending[i], tasks.exit_code[i], tasks.attempt[i] = outcome.ending, outcome.exit_code, outcome.attempt
+    tasks.accepted[i], tasks.launched[i] = times.accepted, times.launched
+    tasks.started[i], tasks.ended[i] = times.started, times.ended
 
 
 class _AgentFold:
@@ -174,6 +206,9 @@ class _AgentFold:
         """Tasks that went on to another pilot: their columns are not this agent's to write."""
         self._attempts: dict[TaskUid, int] = {}
         """The attempts that are not over."""
+        self._waits: dict[TaskUid, int] = {}
+        """The waits that are not over."""
+        self._final_state = ""
         self._lanes: dict[LaneId, int] = {}
 
     def read(self) -> None:
@@ -189,6 +224,9 @@ class _AgentFold:
                 if not isinstance(fact, (agent.OutcomesNumbered, agent.OutcomesDelivered)):
                     pilot.first = pilot.first or fact.time
                     pilot.last = max(pilot.last, fact.time)
+        if state is not None:
+            # Its runners said hello in records that were not kept.
+            pilot.ready = pilot.first
 
     def _nodes(self) -> list[Node]:
         try:
@@ -202,11 +240,11 @@ class _AgentFold:
     def _take_state(self, state: AgentState) -> None:
         """Begin with a state: lanes are known from the launch of their first task that is not over."""
         self._templates.learn(state.templates)
-        opened: dict[LaneId, float] = {}
-        for task in state.tasks.values():
-            opened[task.lane] = min(opened.get(task.lane, task.launched), task.launched)
+        self._pilot.first = min((task.accepted for task in state.tasks.values()), default=0.0)
         for uid, lane in state.lanes.items():
-            self._open_lane(uid, lane.runner, lane.placement, opened.get(uid, 0.0))
+            if lane.tasks:
+                opened = min(state.tasks[task_uid].launched for task_uid in lane.tasks)
+                self._open_lane(uid, lane.runner, lane.placement, opened)
         for runner, known in state.runners.items():
             self._pilot.runners[runner] = RunnerTrace(runner, known.node, 0.0)
         rows = [task.row for task in state.tasks.values()]
@@ -216,6 +254,13 @@ class _AgentFold:
             if task.lane:
                 self._launch(task.lane, [(task.row.uid, task.attempt)], task.launched)
                 self._start(task.row.uid, task.started)
+        if state.ending is not None:
+            self._note_ending(state.ending.since, state.ending.state, state.ending.reason)
+        # What ended and is not with the client yet; who was accepted in records that were not kept, only the client knows.
+        for outcome in (*state.unsent, *(outcome for sent in state.undelivered.values() for outcome in sent)):
+            i = self._tasks.index.get(outcome.task)
+            if i is not None and self._tasks.binding[i] == outcome.binding and self._tasks.ending[i] is None:
+                take_outcome(self._tasks, i, outcome)
 
     def _apply(self, fact: agent.Fact) -> None:
         pilot = self._pilot
@@ -252,13 +297,19 @@ class _AgentFold:
                 if fact.runner in pilot.runners:
                     pilot.runners[fact.runner].removed, pilot.runners[fact.runner].reason = fact.time, fact.reason
             case agent.PilotEnding():
-                pilot.ending = pilot.ending or fact.time
-                if not pilot.final:
-                    pilot.reason = fact.reason
+                self._note_ending(fact.time, fact.state, fact.reason)
             case agent.PilotEnded():
                 pilot.ended = fact.time
+                if not pilot.final:
+                    pilot.state = self._final_state
             case _:
                 pass  # nothing that a run shows
+
+    def _note_ending(self, time: float, state: str, reason: str) -> None:
+        self._final_state = state
+        self._pilot.ending = self._pilot.ending or time
+        if not self._pilot.final:
+            self._pilot.reason = reason
 
     def _open_lane(self, uid: LaneId, runner: RunnerId, placement: Placement, opened: float) -> None:
         lanes = self._pilot.lanes
@@ -275,13 +326,15 @@ class _AgentFold:
         lanes.closed.append(0.0)
 
     def _accept(self, rows: list[Row], binding: Binding, time: float) -> None:
-        tasks = self._tasks
+        tasks, pilot, waits = self._tasks, self._pilot.uid, self._pilot.waits
         for row, i in zip(rows, self._templates.indices(rows), strict=True):
             self._rows[row.uid] = i
-            if tasks.binding[i] > binding:
+            self._waits[row.uid] = waits.add(i, time)
+            if tasks.binding[i] > binding or (tasks.binding[i] == binding and tasks.pilot[i] != pilot):
                 self._elsewhere.add(i)
                 continue
-            tasks.pilot[i], tasks.binding[i], tasks.accepted[i] = self._pilot.uid, binding, time
+            self._elsewhere.discard(i)
+            tasks.pilot[i], tasks.binding[i], tasks.accepted[i] = pilot, binding, time
 
     def _launch(self, lane: LaneId, executions: list[tuple[TaskUid, Attempt]], time: float) -> None:
         lane_row = self._lanes.get(lane)
@@ -294,6 +347,7 @@ class _AgentFold:
             if i is None:
                 continue
             self._attempts[uid] = attempts.add(i, lane_row, time)
+            self._stop_waiting(uid, time)
             if i not in elsewhere:
                 tasks.lane[i], tasks.node[i], tasks.attempt[i] = lane, node, attempt
                 tasks.launched[i] = time
@@ -318,8 +372,14 @@ class _AgentFold:
             if not ran:
                 attempts.started[attempt] = 0.0
             i = self._rows[uid]
+            self._waits[uid] = self._pilot.waits.add(i, time)
             if i not in self._elsewhere and tasks.ending[i] is None:
                 tasks.launched[i] = tasks.started[i] = 0.0
+
+    def _stop_waiting(self, uid: TaskUid, time: float) -> None:
+        wait = self._waits.pop(uid, None)
+        if wait is not None:
+            self._pilot.waits.until[wait] = time
 
     def _end(self, fact: agent.Ended) -> None:
         # One turn per task: columns are bound to names before.
@@ -331,6 +391,8 @@ class _AgentFold:
             if attempt is not None:
                 attempts.started[attempt] = times.started
                 attempts.ended[attempt] = times.ended or fact.time
+            else:
+                self._stop_waiting(outcome.task, fact.time)
             i = rows.get(outcome.task)
             if i is None or i in self._elsewhere:
                 continue

@@ -35,7 +35,7 @@ def read_log(
     """
     firsts = [segment.first for place in (folder, folder / HISTORY_FOLDER) for segment in list_segments(place)]
     snapshot, after = None, 0
-    if firsts and min(firsts) > 1:
+    if min(firsts, default=2) > 1:
         try:
             recovered = recover(folder)
             if recovered.snapshot is not None:
@@ -67,7 +67,10 @@ def _facts_after(
 
 
 def pilot_folders(session_folder: Path) -> list[Path]:
-    """Return the folders of a session's pilots, by name: those with an agent's log or settings."""
+    """Return the pilots' folders that lie in a session's, by name: those with an agent's log or settings.
+
+    A pilot with a sandbox of its own has its folder there; see ``reader.agent_folders``.
+    """
     try:
         return sorted(
             entry

@@ -193,6 +193,28 @@ class Lanes:
         return len(self.uid)
 
 
+class Waits:
+    """When tasks waited at a pilot for resources: from their acceptance, or the end of an attempt, to the next launch.
+
+    ``task`` is a row of ``Tasks``; ``until`` is 0.0 where the wait was not over when the log was read, or the pilot was lost.
+    """
+
+    def __init__(self) -> None:
+        self.task = array("q")
+        self.since = array("d")
+        self.until = array("d")
+
+    def __len__(self) -> int:
+        return len(self.task)
+
+    def add(self, task: int, since: float) -> int:
+        """Append a wait and return its row."""
+        self.task.append(task)
+        self.since.append(since)
+        self.until.append(0.0)
+        return len(self.task) - 1
+
+
 class RunnerTrace(msgspec.Struct):
     """A spawner or a function worker: when it was added, said hello, and was gone (0.0: not yet)."""
 
@@ -207,6 +229,7 @@ class RunnerTrace(msgspec.Struct):
 class PilotTrace:
     """A pilot and what it did.
 
+    ``state`` is what the client knows; what the agent says of its end, where no client has taken that yet.
     ``submitted``, ``launched``, ``active`` and ``final`` are the client's times, ``ready`` (its first runner said hello),
     ``ending`` and ``ended`` those of the agent; ``first`` and ``last`` are the first and last times in the agent's log.
     """
@@ -228,6 +251,7 @@ class PilotTrace:
         self.runners: dict[RunnerId, RunnerTrace] = {}
         self.lanes = Lanes()
         self.attempts = Attempts()
+        self.waits = Waits()
 
     @property
     def cores(self) -> int:

@@ -26,6 +26,7 @@ from typing import Literal
 
 import msgspec
 
+from pilotage.model.resources import GPU_SHARES
 from pilotage.trace.run import PilotTrace, Run
 
 STARTUP = "startup"
@@ -226,17 +227,15 @@ class _Ledger:
 
     def _waiting(self) -> dict[int, int]:
         """Return by how much the cores that waiting tasks ask for change, by time."""
-        tasks = self._run.tasks
-        asked = tasks.cores if self._of == "cores" else [round(gpus * 64) for gpus in tasks.gpus]
+        tasks, waits = self._run.tasks, self._pilot.waits
+        asked = tasks.cores if self._of == "cores" else [round(gpus * GPU_SHARES) for gpus in tasks.gpus]
         changes: defaultdict[int, int] = defaultdict(int)
-        within, uid = self._within, self._pilot.uid
-        for i, pilot in enumerate(tasks.pilot):
-            if pilot == uid and tasks.accepted[i]:
-                launched = tasks.launched[i] or tasks.ended[i] or self._pilot.end
-                begun, over = within(tasks.accepted[i]), within(launched)
-                if begun < over:
-                    changes[begun] += asked[i]
-                    changes[over] -= asked[i]
+        within = self._within
+        for task, since, until in zip(waits.task, waits.since, waits.until, strict=True):
+            begun, over = within(since), within(until) if until else self.last
+            if begun < over:
+                changes[begun] += asked[task]
+                changes[over] -= asked[task]
         return changes
 
     def _lane_changes(self) -> dict[int, list[tuple[str, str, int]]]:

@@ -186,15 +186,13 @@ class Stage:
         end_orphans(self.session, PILOT, (), 5.0)
 
 
-def orphaned_sleeper(session: SessionUid, **marks: str) -> subprocess.Popen[bytes]:
-    """Have a process sleep that belongs to nobody: in a session of its own, its parent and grandparent gone."""
+def orphaned_sleeper(session: SessionUid, **marks: str) -> int:
+    """Have a process sleep that belongs to nobody, in a session of its own, its parent and grandparent gone; return its pid."""
     environment = {**os.environ, "PILOTAGE_SESSION_ID": session, "PILOTAGE_PILOT_ID": PILOT, **marks}
-    # It is there, and has its environment, when it has said so.
     reader, writer = os.pipe()
-    program = "(setsid sh -c 'echo up; exec sleep 1000 >/dev/null' &)"
-    done = subprocess.Popen(["setsid", "sh", "-c", program], env=environment, stdout=writer)
-    done.wait()
+    # It is there, and has its environment, when it has said who it is.
+    program = "(setsid sh -c 'echo $$; exec sleep 1000 >/dev/null' &)"
+    subprocess.run(["setsid", "sh", "-c", program], env=environment, stdout=writer, check=True)
     os.close(writer)
-    assert os.read(reader, 3) == b"up\n"
-    os.close(reader)
-    return done
+    with open(reader) as said:
+        return int(said.readline())

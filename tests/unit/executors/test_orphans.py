@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -38,8 +39,11 @@ def test_tasks_of_the_same_name_in_another_session_or_pilot_are_left_alone(sessi
 
 
 def test_what_belongs_to_no_task_and_no_worker_is_left_alone(session):
-    orphaned_sleeper(session)
-    assert orphans(session, PILOT, ()) == {}
+    unmarked = orphaned_sleeper(session)
+    try:
+        assert orphans(session, PILOT, ()) == {}
+    finally:
+        os.kill(unmarked, signal.SIGKILL)
     orphaned_sleeper(session, PILOTAGE_TASK_ID="task.0")
     assert len(orphans(session, PILOT, ())) == 1
 
