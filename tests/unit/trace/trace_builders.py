@@ -18,7 +18,7 @@ from pilotage.core.scheduling.scheduler import Scheduler
 from pilotage.log.writer import LogWriter
 from pilotage.model.execution import AttemptEnd
 from pilotage.model.ids import Attempt, Binding, PilotUid, RunnerId, TaskUid, TemplateId
-from pilotage.model.outcome import Ending, Outcome
+from pilotage.model.outcome import Ending, Outcome, Times
 from pilotage.model.resources import Node, NodeShape, Request
 from pilotage.model.workload import Batch, Row, Template
 
@@ -33,6 +33,11 @@ def nodes(count: int = 1, cores: int = 2, gpus: int = 0) -> list[Node]:
 def batch(uids: Iterable[str], template: Template = EXECUTABLE, number: int = 1) -> Batch:
     rows = [Row(TaskUid(uid), TemplateId(number), name=f"name of {uid}") for uid in uids]
     return Batch({TemplateId(number): template}, rows)
+
+
+def outcome(uid: str, *times: float, binding: int = 1, ending: Ending = Ending.DONE) -> Outcome:
+    """The outcome of a first attempt; ``times``: accepted, launched, started, ended."""
+    return Outcome(TaskUid(uid), Binding(binding), Attempt(1), ending, 0, times=Times(*times))
 
 
 class AgentLog:
@@ -50,6 +55,7 @@ class AgentLog:
         self.messages = itertools.count(1)
         self.running: dict[str, tuple[int, int]] = {}
         """Attempts that were handed over and have not ended, by task: (attempt, lane)."""
+        self.launched: dict[str, float] = {}
 
     def start(self, at: float, connected: float) -> None:
         self._log(self.core.start(at))
@@ -68,6 +74,8 @@ class AgentLog:
             if isinstance(fact, LaunchRequested):
                 for launch in fact.lanes:
                     self.running.update({uid: (attempt, launch.lane) for uid, attempt in launch.tasks})
+                    self.launched.update({uid: fact.time for uid, _ in launch.tasks})
+        self.core.performed()
 
     def submit(self, at: float, tasks: Batch, binding: int = 1) -> None:
         self.tell(events.TasksSubmitted(at, next(self.numbers), Binding(binding), tasks))
@@ -140,8 +148,10 @@ def random_run(session: Path, seed: int) -> AgentLog:
             uids = [f"task.{next(waiting):04d}" for _ in range(chance.randint(1, 12))]
             agent.submit(now, batch(uids, template, number))
             continue
-        uid = chance.choice(list(agent.running))
-        attempt, lane = agent.running[uid]
+        # The tasks of a lane take turns: only the first of each does anything.
+        heads = {lane: uid for uid, (_, lane) in reversed(agent.running.items())}
+        lane, uid = chance.choice(list(heads.items()))
+        attempt, _ = agent.running[uid]
         if what < 0.5:
             agent.started(now, uid, began.setdefault(uid, now))
         elif what < 0.55:
@@ -151,7 +161,7 @@ def random_run(session: Path, seed: int) -> AgentLog:
         elif what < 0.6:
             agent.tell(events.CancelRequested(now, next(agent.numbers), [(TaskUid(uid), Binding(1))]))
         else:
-            start = max(began.pop(uid, now - chance.random() * 0.01), turns.get(lane, 0.0))
+            start = max(began.pop(uid, now - chance.random() * 0.01), turns.get(lane, 0.0), agent.launched[uid])
             turns[lane] = max(start, now)
             ending = chance.choice((Ending.DONE, Ending.DONE, Ending.EXITED, Ending.LAUNCH_FAILED))
             agent.ended(now, (uid, 0.0 if ending is Ending.LAUNCH_FAILED else start, now), ending=ending)
