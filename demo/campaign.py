@@ -25,6 +25,8 @@ import plots
 from lipid_patch import LIPIDS
 
 import pilotage as rp
+from pilotage.trace import read_session
+from pilotage.trace.plots import plot_utilisation
 
 HERE = Path(__file__).resolve().parent
 
@@ -40,7 +42,6 @@ class Campaign:
 
     def __init__(self, tasks: rp.TaskManager, output: Path, steps: int, molecules: int) -> None:
         self.output = output
-        self.submitted: list[rp.Task] = []
         self._tasks = tasks
         self._steps = steps
         self._molecules = molecules
@@ -115,7 +116,6 @@ class Campaign:
 
     def _submit(self, descriptions: Any) -> list[rp.Task]:
         tasks: list[rp.Task] = self._tasks.submit_tasks(list(descriptions))
-        self.submitted += tasks
         return tasks
 
     def _tell(self, task: rp.Task, state: str) -> None:
@@ -136,14 +136,12 @@ def main() -> None:
     output = options.output.resolve()
     (output / "samples").mkdir(parents=True, exist_ok=True)
 
-    submitted = time.time()
     with rp.Session() as session:
         pilots = rp.PilotManager(session=session)
         tasks = rp.TaskManager(session=session)
         pilot = pilots.submit_pilots(rp.PilotDescription(resource="local.localhost", cores=options.cores, runtime=30))
         tasks.add_pilots(pilot)
         pilot.wait(state=rp.PMGR_ACTIVE)
-        active = time.time()
 
         campaign = Campaign(tasks, output, options.steps, options.molecules)
         lipids = campaign.submit_lipids()
@@ -155,12 +153,10 @@ def main() -> None:
         expansion = campaign.call(analysis.thermal_expansion, points, ROOM_KELVIN)
         campaign.wait(lipids)
         packings = campaign.compare_lipids()
-        finished = time.time()
-    gone = time.time()
 
-    span = core_time.PilotSpan(options.cores, submitted, active, finished, gone)
-    spent = core_time.core_time(span, core_time.task_spans(campaign.submitted))
-    report(output, (first, second), points, expansion, packings, spent, options.cores)
+    # The session is over; its logs tell what every core did.
+    spent = core_time.core_time_by_stage(read_session(session.path))
+    report(output, (first, second), points, expansion, packings, spent)
 
 
 def report(
@@ -170,20 +166,19 @@ def report(
     expansion: analysis.Expansion,
     packings: Sequence[analysis.LipidPacking],
     spent: core_time.CoreTime,
-    pilot_cores: int,
 ) -> None:
     """Draw the figures, write the numbers, print the tables."""
     plots.plot_water(output / "water.png", rounds, points)
     plots.plot_lipids(output / "lipids.png", packings)
-    plots.plot_utilisation(output / "utilisation.png", spent, pilot_cores)
+    plot_utilisation(spent, output / "utilisation.png")
     results = {
         "rounds": [[asdict(replica) for replica in replicas] for replicas in rounds],
         "points": [asdict(point) for point in points],
         "expansion": asdict(expansion),
         "lipids": [asdict(packing) for packing in packings],
-        "pilot_cores": pilot_cores,
-        "pilot_seconds": float(spent.edges[-1]),
-        "core_seconds": spent.core_seconds(),
+        "pilot_cores": spent.capacity,
+        "pilot_seconds": spent.end - spent.begin,
+        "core_seconds": core_time.core_seconds(spent),
     }
     (output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
 

@@ -1,4 +1,4 @@
-"""The figures of the campaign: water against temperature, the lipids, and what the cores did."""
+"""The figures of the science: water against temperature, and the lipids. What the cores did, Pilotage's trace draws."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ import matplotlib
 matplotlib.use("Agg")  # no display on a compute node
 
 import numpy as np
-from analysis import Array, LipidPacking, Point, ReplicaSummary, density_curve, experimental_density
-from core_time import IDLE, LAUNCHING, PILOT_END, PILOT_START, WAITING, CoreTime
+from analysis import LipidPacking, Point, ReplicaSummary, density_curve, experimental_density
 from matplotlib import pyplot
 
 # The palette of Okabe and Ito, which the colour-blind can read too.
-BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, YELLOW = (
-    "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#F0E442",
-)  # fmt: skip
-OVERHEADS = {PILOT_START: "#333333", LAUNCHING: YELLOW, WAITING: "#999999", IDLE: "#EEEEEE", PILOT_END: "#666666"}
+BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 ROUNDS = ((BLUE, "o"), (VERMILION, "s"))
 
 pyplot.rcParams.update(
@@ -95,35 +91,6 @@ def plot_lipids(path: Path, packings: Sequence[LipidPacking]) -> None:
         axes.margins(x=0.1, y=0.1)
     figure.savefig(path)
     pyplot.close(figure)
-
-
-def plot_utilisation(path: Path, spent: CoreTime, pilot_cores: int) -> None:
-    """Draw how many cores were in which state over the life of the pilot."""
-    figure, axes = pyplot.subplots(figsize=(6.8, 3.0), layout="constrained")
-    stages = [state for state in spent.cores if state not in OVERHEADS]
-    colours = dict(zip(stages, (BLUE, SKY, GREEN, VERMILION, ORANGE, PURPLE), strict=False)) | OVERHEADS
-    base = np.zeros(len(spent.edges) - 1)
-    core_seconds = spent.core_seconds()
-    total = sum(core_seconds.values())
-    # Work first and idle cores on top, so that the height of the coloured part is the utilisation.
-    for state in [*stages, *OVERHEADS]:
-        top = base + spent.cores[state]
-        label = f"{state} ({100 * core_seconds[state] / total:.1f} %)"
-        axes.fill_between(spent.edges, _step(base), _step(top), step="post", color=colours[state], lw=0, label=label)
-        base = top
-    axes.set_xlim(0, spent.edges[-1])
-    axes.set_ylim(0, pilot_cores)
-    axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.set_xlabel("time since the pilot was submitted (s)")
-    axes.set_ylabel("cores")
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
-    figure.savefig(path)
-    pyplot.close(figure)
-
-
-def _step(values: Array) -> Array:
-    """Return `values` with the last one doubled, as a step drawn between n + 1 edges needs."""
-    return np.append(values, values[-1])
 
 
 def _side_by_side(replicas: Sequence[ReplicaSummary], offset_kelvin: float) -> list[float]:

@@ -40,6 +40,6 @@ def test_the_campaign_adapts_draws_and_accounts_for_its_time(demo_folder: Path, 
     for figure in ("water.png", "lipids.png", "utilisation.png"):
         assert (tmp_path / figure).read_bytes().startswith(PNG)
     spent = results["core_seconds"]
-    assert all(spent[stage] > 0.0 for stage in ("round 1", "round 2", "lipids", "analysis", "pilot start"))
+    assert all(spent[stage] > 0.0 for stage in ("round 1", "round 2", "lipids", "analysis", "startup"))
     assert sum(spent.values()) == pytest.approx(results["pilot_cores"] * results["pilot_seconds"], rel=0.01)
     assert done.stdout.splitlines()[-1].endswith(str(tmp_path))

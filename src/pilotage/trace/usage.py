@@ -65,6 +65,11 @@ class CoreTime(msgspec.Struct):
     binned: dict[str, list[int]]
 
     @property
+    def bins(self) -> int:
+        """The number of intervals."""
+        return len(next(iter(self.binned.values())))
+
+    @property
     def running(self) -> list[str]:
         """The states in which tasks run."""
         return [state for state in self.ticks if state.startswith(RUNNING)]
