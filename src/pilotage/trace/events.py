@@ -16,8 +16,8 @@ from pilotage.core.client.state import ClientState
 from pilotage.model.ids import Binding, TaskUid
 from pilotage.trace import catalogue as names
 from pilotage.trace.catalogue import TraceEvent
-from pilotage.trace.reader import agent_facts, agent_folders, client_facts, decode_batch, decode_outcomes
-from pilotage.trace.records import CLIENT_LOG, PILOT_LOG, read_log
+from pilotage.trace.reader import agent_folders
+from pilotage.trace.records import CLIENT_LOG, PILOT_LOG, agent_facts, client_facts, decode_batch, decode_outcomes, read_log
 
 
 def read_pilot(folder: Path | str, remarks: list[str] | None = None) -> Iterator[TraceEvent]:

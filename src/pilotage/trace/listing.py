@@ -22,8 +22,17 @@ from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.workload import Row, Template
 from pilotage.trace.catalogue import TraceEvent
 from pilotage.trace.events import read_events
-from pilotage.trace.reader import agent_facts, agent_folders, client_facts, decode_batch, decode_outcomes, read_session
-from pilotage.trace.records import CLIENT_LOG, PILOT_LOG, pilot_folders, read_log
+from pilotage.trace.reader import agent_folders, read_session
+from pilotage.trace.records import (
+    CLIENT_LOG,
+    PILOT_LOG,
+    agent_facts,
+    client_facts,
+    decode_batch,
+    decode_outcomes,
+    pilot_folders,
+    read_log,
+)
 from pilotage.trace.run import Run, TaskTrace
 
 

@@ -89,7 +89,8 @@ def plot_rates(run: Run, path: Path | str, *, interval_s: float | None = None) -
             _draw(above, concurrency(run, interval_s, kind), kind, colour)
         above.legend(frameon=False, fontsize=8)
     above.set_ylabel("running tasks")
-    _draw(below, start_rate(run, interval_s), "started", _RUNNING_COLOURS[0])
+    # Where as many start as end the line would hide the other, so one of them is an area.
+    _draw(below, start_rate(run, interval_s), "started", _RUNNING_COLOURS[1], fill=True)
     _draw(below, completion_rate(run, interval_s), "ended", _RUNNING_COLOURS[-1])
     below.set_ylabel(f"tasks per second\n(over {interval_s:.3g} s)")
     below.set_xlabel("time since the first task started (s)")
@@ -100,11 +101,10 @@ def plot_rates(run: Run, path: Path | str, *, interval_s: float | None = None) -
     _write(figure, path)
 
 
-def _draw(axes: Axes, series: Series, label: str, colour: str) -> None:
+def _draw(axes: Axes, series: Series, label: str, colour: str, *, fill: bool = False) -> None:
     edges = [place * series.interval_s for place in range(len(series.values) + 1)]
-    # Without any value matplotlib would still want one edge less than there is.
     if series.values:
-        axes.stairs(series.values, edges, color=colour, linewidth=1.2, label=label)
+        axes.stairs(series.values, edges, color=colour, linewidth=1.2, label=label, fill=fill)
 
 
 def _new_figure(width_inches: float, height_inches: float) -> Figure:

@@ -12,15 +12,27 @@ from typing import TypeVar
 
 import msgspec
 
+from pilotage.core.agent import facts as agent
+from pilotage.core.client import facts as client
 from pilotage.errors import PilotageError
 from pilotage.log.format import HISTORY_FOLDER, list_segments
 from pilotage.log.reader import Cursor, recover
+from pilotage.model.outcome import Outcome
+from pilotage.model.workload import Batch
 
 CLIENT_LOG = Path("client")
 """Where the client's log lies in a session's folder."""
 
 PILOT_LOG = Path("log")
 """Where the agent's log lies in a pilot's folder."""
+
+SETTINGS_FILE = "pilot.json"
+"""What a pilot's bootstrap was told, in the pilot's folder."""
+
+agent_facts = msgspec.msgpack.Decoder(list[agent.Fact])
+client_facts = msgspec.msgpack.Decoder(list[client.Fact])
+decode_batch = msgspec.msgpack.Decoder(Batch).decode
+decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
 
 State = TypeVar("State")
 Fact = TypeVar("Fact")
@@ -75,7 +87,7 @@ def pilot_folders(session_folder: Path) -> list[Path]:
         return sorted(
             entry
             for entry in session_folder.iterdir()
-            if ((entry / PILOT_LOG).is_dir() and entry.name != CLIENT_LOG.name) or (entry / "pilot.json").is_file()
+            if ((entry / PILOT_LOG).is_dir() and entry.name != CLIENT_LOG.name) or (entry / SETTINGS_FILE).is_file()
         )
     except (FileNotFoundError, NotADirectoryError):
         return []
