@@ -80,7 +80,8 @@ def row(
 
 
 def _rounded(value: float) -> float:
-    return float(f"{value:.4g}")
+    # Counts are exact; measurements have no more than four figures that mean anything.
+    return float(value) if isinstance(value, int) else float(f"{value:.4g}")
 
 
 def _stat(pid: int) -> list[str]:
