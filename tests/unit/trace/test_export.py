@@ -29,8 +29,9 @@ def test_the_table_of_tasks_has_each_task_and_nothing_where_no_station_was_passe
     assert [row["uid"] for row in table] == run.tasks.uid
     for row, task in zip(table, run.tasks, strict=True):
         assert row["state"] == task.state
-        assert {station: float(row[station] or 0.0) for station in STATIONS} == {
-            station: getattr(task, station) for station in STATIONS
+        times = {station: getattr(task, station) for station in STATIONS}
+        assert {station: row[station] for station in STATIONS} == {
+            station: f"{time:.6f}" if time else "" for station, time in times.items()
         }
         assert row["ending"] == ("" if task.ending is None else task.ending.name)
         assert row["exit_code"] == ("" if task.exit_code is None else str(task.exit_code))

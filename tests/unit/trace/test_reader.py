@@ -172,6 +172,7 @@ def test_a_task_that_was_given_back_waits_again_and_its_attempt_never_began(sess
     agent = AgentLog(session, machine=nodes(cores=1))
     agent.start(100.0, 100.5)
     agent.submit(101.0, batch(["task.0", "task.1"]))
+    agent.started(101.75, "task.0", 101.5)
     attempt, _ = agent.running.pop("task.0")
     agent.tell(events.TasksReturned(102.0, agent.spawner, [(TaskUid("task.0"), Attempt(attempt))]))
 
@@ -179,7 +180,9 @@ def test_a_task_that_was_given_back_waits_again_and_its_attempt_never_began(sess
 
     assert attempts_of(run)[0] == ("task.0", 101.0, 0.0, 102.0)
     assert waits_of(run)[:2] == [("task.0", 101.0, 101.0), ("task.1", 101.0, waits_of(run)[1][2])]
-    assert ("task.0", 102.0) in [(uid, since) for uid, since, _ in waits_of(run)]
+    assert ("task.0", 102.0, 0.0) in waits_of(run)
+    one = task(run, "task.0")
+    assert (one.state, one.launched, one.started) == (AGENT_SCHEDULING, 0.0, 0.0)
 
 
 def test_a_runner_that_was_lost_says_why_and_its_task_has_its_outcome(session: Path) -> None:
@@ -224,6 +227,27 @@ def test_a_task_that_went_on_to_another_pilot_is_that_pilots(session: Path) -> N
     assert (one.pilot, one.bound, one.accepted, one.started, one.ended) == (OTHER, 104.0, 105.0, 105.5, 106.5)
     assert attempts_of(run, PILOT) == [("task.0", 101.5, 101.75, 107.5)]
     assert attempts_of(run, OTHER) == [("task.0", 105.0, 105.5, 106.5)]
+
+
+def test_a_task_that_came_back_to_its_first_pilot_is_that_pilots_again(session: Path) -> None:
+    user = ClientLog(session)
+    first, second = AgentLog(session, PILOT), AgentLog(session, OTHER)
+    user.begin(100.0, PILOT, OTHER)
+    uid = TaskUid("task.0")
+    user.submit(101.0, batch([uid]))
+    user.write(client.TasksUnbound(102.0, [uid]), client.TasksBound(102.0, OTHER, Binding(2), [uid]))
+    user.write(client.TasksUnbound(103.0, [uid]), client.TasksBound(103.0, PILOT, Binding(3), [uid]))
+    for agent in (first, second):
+        agent.start(100.0, 100.5)
+    first.submit(101.5, batch([uid]))
+    first.ended(101.75, (uid, 101.5, 101.75))
+    second.submit(102.5, batch([uid]), binding=2)
+    first.submit(103.5, batch([uid]), binding=3)
+    first.started(104.5, uid, 104.0)
+
+    one = task(read_session(session), uid)
+
+    assert (one.pilot, one.accepted, one.started, one.state) == (PILOT, 103.5, 104.0, AGENT_EXECUTING)
 
 
 def test_an_outcome_of_an_old_binding_or_a_second_one_counts_for_nothing(session: Path) -> None:
@@ -306,8 +330,18 @@ def test_without_history_reading_begins_with_the_state_and_says_so(session: Path
     assert [task(run, uid).started for uid in run.tasks.uid] == [102.0, 102.0, 103.75]
     pilot = run.pilots[PILOT]
     assert (pilot.state, pilot.submitted, pilot.active) == (PMGR_ACTIVE, 100.0, 100.5)
+    assert (pilot.first, pilot.ready) == (101.5, 101.5)
     # Attempts and lanes that were over are gone with their records.
     assert attempts_of(run) == [("runs", pilot.lanes.opened[0], 103.75, 106.0)]
+
+
+def test_a_snapshot_alone_tells_what_it_holds(session: Path) -> None:
+    make_long_run(session, keep_history=False)
+    for log in (session / "client", session / PILOT / "log"):
+        for segment in list_segments(log):
+            segment.path.unlink()
+    run = read_session(session)
+    assert {uid: task(run, uid).state for uid in run.tasks.uid} == {"done": DONE, "on its way": DONE, "runs": AGENT_EXECUTING}
 
 
 def test_a_log_that_grows_gives_more_each_time_it_is_read(session: Path) -> None:

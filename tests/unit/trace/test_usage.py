@@ -14,7 +14,7 @@ from trace_builders import AgentLog, ClientLog, batch, encode, nodes, random_run
 
 from pilotage.core.agent import events
 from pilotage.core.client import facts as client
-from pilotage.model.ids import LaneId, PilotUid, RunnerId, TaskUid
+from pilotage.model.ids import Binding, LaneId, PilotUid, RunnerId, TaskUid
 from pilotage.model.outcome import Ending
 from pilotage.model.resources import Request
 from pilotage.model.workload import Template
@@ -108,6 +108,50 @@ def test_a_task_that_waits_again_after_an_attempt_waits_from_then_on_only(sessio
 
     # While the first attempt ran nothing waited for the other core.
     assert seconds(spent) == {RUNNING: 3.0, IDLE: 2 * 1.0 + 3.0}
+
+
+def test_a_task_that_is_cancelled_while_it_waits_waits_no_longer(session: Path) -> None:
+    agent = AgentLog(session, machine=nodes(cores=2))
+    agent.start(100.0, 100.0)
+    agent.submit(100.0, batch(["task.0"]))
+    agent.submit(100.0, batch(["wide"], Template(executable="/bin/true", request=Request(cores=2)), 2))
+    agent.tell(events.CancelRequested(103.0, next(agent.numbers), [(TaskUid("wide"), Binding(1))]))
+    agent.ended(105.0, ("task.0", 100.0, 105.0))
+    agent.writer.close()
+
+    assert seconds(core_time(read_session(session))) == {RUNNING: 5.0, SCHEDULING: 3.0, IDLE: 2.0}
+
+
+def test_a_pilot_that_is_not_ready_starts_up_whatever_waits_for_it() -> None:
+    run = Run(Path("invented"))
+    pilot = run.pilot(PILOT)
+    pilot.nodes, pilot.first, pilot.ready, pilot.last = nodes(cores=2), 100.0, 103.0, 105.0
+    run.tasks.extend([(TaskUid("task.0"), "", "executable", 1, 0.0)])
+    pilot.waits.add(0, 101.0)
+
+    assert seconds(core_time(run)) == {STARTUP: 6.0, SCHEDULING: 2.0, IDLE: 2.0}
+
+
+def test_a_lane_proves_that_the_pilot_was_ready_whatever_the_clients_clock_says(session: Path) -> None:
+    user, agent = ClientLog(session), AgentLog(session, machine=nodes(cores=2))
+    user.begin(100.0, PILOT)
+    user.write(client.PilotActivated(109.0, PILOT, 1, nodes(cores=2)))
+    agent.start(100.0, 101.0)
+    agent.submit(102.0, batch(["task.0"]))
+    agent.ended(110.0, ("task.0", 102.0, 110.0))
+
+    assert seconds(core_time(read_session(session))) == {STARTUP: 4.0, RUNNING: 8.0, IDLE: 8.0}
+
+
+def test_a_pilot_that_was_ended_before_it_was_ready_did_nothing_but_start(session: Path) -> None:
+    user = ClientLog(session)
+    user.begin(100.0, PILOT)
+    agent = AgentLog(session)
+    agent.begin(101.0)
+    agent.tell(events.EndRequested(102.0, 1, False, "enough"))
+    user.write(client.PilotEnded(104.0, PILOT, 1, "CANCELED", ""))
+
+    assert seconds(core_time(read_session(session))) == {STARTUP: 8.0}
 
 
 def test_a_chain_in_one_lane_runs_its_core_once_whatever_waits_behind(session: Path) -> None:
@@ -216,7 +260,7 @@ def _ran(run: Run, origin: float) -> int:
     total = 0
     for lane in range(len(pilot.lanes)):
         closed = tick(pilot.lanes.closed[lane]) if pilot.lanes.closed[lane] else last
-        at = 0
+        at = tick(pilot.lanes.opened[lane])
         spans = [
             (max(tick(started), tick(launched)), min(tick(ended) if ended else closed, closed))
             for place, launched, started, ended in zip(
@@ -274,4 +318,6 @@ def invented_runs(draw: st.DrawFn) -> Run:
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(run=invented_runs(), bins=st.integers(1, 50))
 def test_the_books_balance_whatever_the_clocks_said(run: Run, bins: int) -> None:
-    assert_balanced(run, core_time(run, bins=bins))
+    spent = core_time(run, bins=bins)
+    assert_balanced(run, spent)
+    assert spent.ticks[RUNNING] == _ran(run, spent.begin)

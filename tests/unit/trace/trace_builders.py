@@ -58,7 +58,13 @@ class AgentLog:
         self.launched: dict[str, float] = {}
 
     def start(self, at: float, connected: float) -> None:
+        self.begin(at)
+        self.connect(connected)
+
+    def begin(self, at: float) -> None:
         self._log(self.core.start(at))
+
+    def connect(self, connected: float) -> None:
         self.tell(events.RunnerConnected(connected, self.spawner, 100, 7, "boot"))
         self.tell(events.RunnerReconciled(connected, self.spawner, []))
 
