@@ -153,6 +153,9 @@ class Engine:
         for pilot in dict.fromkeys(action.pilot for action in todo if isinstance(action, actions.OfferMessages)):
             frames += self._number(pilot, new_facts)
         self._commit(new_facts)
+        if any(isinstance(fact, facts.TasksBound) and fact.binding > 1 for fact in new_facts):
+            # Were this forgotten with the node, the tasks would be bound once more while a pilot has them.
+            self._log.sync()
         for link, frame in frames:
             link.send(frame)
         for action in todo:

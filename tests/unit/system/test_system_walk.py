@@ -32,10 +32,6 @@ def test_whatever_happens_each_task_ends_once_and_nothing_is_left(first: int) ->
         walk(seed)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a client that lost the end of its log with its node binds tasks again that an agent has",
-)
 def test_the_loss_of_the_client_s_node_costs_only_what_was_not_synced() -> None:
     for seed in range(400):
         walk(seed, forgets_what_it_sent=True)
