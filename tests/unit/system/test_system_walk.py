@@ -165,3 +165,4 @@ def test_the_walk_catches_a_planted_fault(fault: Patch, monkeypatch: pytest.Monk
     with pytest.raises(AssertionError):
         for seed in range(FAULT_WALKS):
             walk(seed)
+            walk(seed, forgets_what_it_sent=True)
