@@ -145,7 +145,12 @@ def template_of(description: TaskDescription, function: Payload | None) -> Templ
         grace_s=float(grace),
         retries=_count(task, "retries", said["retries"], 0),
         restartable=said["restartable"],
-        **texts,
+        executable=texts["executable"],
+        sandbox=texts["sandbox"],
+        stdout=texts["stdout"],
+        stderr=texts["stderr"],
+        gpu_type=texts["gpu_type"],
+        threading_type=texts["threading_type"],
     )
 
 

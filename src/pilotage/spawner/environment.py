@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from pilotage.model.ranks import RankSlot
 from pilotage.model.resources import GPU_SHARES
 from pilotage.model.workload import Template
-from pilotage.spawner.ranks import RankSlot
 from pilotage.wire.runner_settings import RunnerSettings
 
 Environment = dict[bytes, bytes]

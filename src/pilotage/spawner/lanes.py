@@ -8,12 +8,12 @@ from collections import deque
 from pilotage.model.execution import AttemptEnd, Execution
 from pilotage.model.ids import Attempt, LaneId, RunnerId, TemplateId
 from pilotage.model.outcome import Ending
+from pilotage.model.ranks import RankSlot
 from pilotage.model.resources import Placement
 from pilotage.model.workload import Row
 from pilotage.spawner.environment import Environment
 from pilotage.spawner.forest import Tree
 from pilotage.spawner.launching import Recipe
-from pilotage.spawner.ranks import RankSlot
 
 
 class Lane:

@@ -12,10 +12,10 @@ import signal
 import stat
 
 from pilotage.model.ids import Attempt
+from pilotage.model.ranks import RankSlot
 from pilotage.model.workload import Row, Template
 from pilotage.spawner.environment import Environment, encoded, rank_variables, task_variables, template_environment
 from pilotage.spawner.failures import failed_spawn, missing_executable, unusable_cores, unusable_sandbox
-from pilotage.spawner.ranks import RankSlot
 from pilotage.wire.runner_settings import RunnerSettings
 
 TASKS_FOLDER = "tasks"

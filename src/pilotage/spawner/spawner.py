@@ -21,6 +21,7 @@ from typing import NoReturn
 from pilotage.model.execution import AttemptEnd, Execution, LaneTasks
 from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid, TemplateId
 from pilotage.model.outcome import Ending
+from pilotage.model.ranks import rank_slots
 from pilotage.model.workload import Template
 from pilotage.spawner.environment import Environment
 from pilotage.spawner.failures import LaunchFailed
@@ -30,7 +31,6 @@ from pilotage.spawner.launching import Launcher, Recipe, tail
 from pilotage.spawner.link import AgentLink
 from pilotage.spawner.memory import MemoryKills, own_events_file
 from pilotage.spawner.outbox import Outbox
-from pilotage.spawner.ranks import rank_slots
 from pilotage.spawner.timers import Timers
 from pilotage.system.processes import boot_id, started_ticks
 from pilotage.system.python import installation_path

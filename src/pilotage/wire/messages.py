@@ -108,9 +108,15 @@ class PilotEnded(msgspec.Struct, frozen=True, array_like=True, tag=10):
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True, tag=11):
-    """Tasks that were seen running for a while: ``(task, binding, attempt, started)``. May be late, or left out."""
+    """Tasks that were seen running for a while: ``(task, binding, attempt, started)``. May be late, or left out.
+
+    ``services`` that are ready, ``(task, binding, attempt, info)``: told when they become so, and again after each hello.
+    ``notice``: what the user should know of the pilot, such as that its disk is full; empty: nothing.
+    """
 
     started: list[tuple[TaskUid, Binding, Attempt, float]]
+    services: list[tuple[TaskUid, Binding, Attempt, str]] = []
+    notice: str = ""
 
 
 class Inspect(msgspec.Struct, frozen=True, array_like=True, tag=12):
@@ -125,6 +131,14 @@ class Inspection(msgspec.Struct, frozen=True, array_like=True, tag=13):
 
     question: int
     answer: dict[str, str | int | float | list[str]]
+
+
+class PrepareEnvironment(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """Prepare an environment of this name; ``spec`` is an encoded ``model.environments.EnvironmentSpec``."""
+
+    number: int
+    name: str
+    spec: msgspec.Raw
 
 
 FromClient = ClientHello | Heartbeat | Acknowledge | Submit | Cancel | EndPilot | Inspect

@@ -91,6 +91,14 @@ class StopRunner(msgspec.Struct, frozen=True, array_like=True, tag=10):
     grace_s: float
 
 
+class DefineEnvironment(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """A named environment of the pilot: these variables are set, and those are unset, on top of the user's own."""
+
+    name: str
+    variables: dict[str, str]
+    unset: list[str]
+
+
 class TasksEnded(msgspec.Struct, frozen=True, array_like=True, tag=20):
     """Executions that are over, numbered from 1 over the runner's life and kept by it until released."""
 
@@ -117,6 +125,12 @@ class WorkerExited(msgspec.Struct, frozen=True, array_like=True, tag=23):
     pid: int
     status: int
     message: str
+
+
+class StorageFull(msgspec.Struct, frozen=True, array_like=True, tag=24):
+    """There is no room for sandboxes or output; tasks that were to begin are returned."""
+
+    reason: str
 
 
 ToRunner = Welcome | DefineTemplates | Launch | EndTasks | RecallTasks | Release | StartWorker | EndWorker | StopRunner

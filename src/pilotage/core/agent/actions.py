@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from pilotage.core.agent.events import StagingPhase
 from pilotage.model.execution import Execution, LaneTasks
-from pilotage.model.ids import RunnerId, TaskUid
+from pilotage.model.ids import Attempt, RunnerId, TaskUid
 from pilotage.model.outcome import Ending, Outcome
+from pilotage.model.services import Service
+from pilotage.model.workload import Row
 
 
 class StartRunner(msgspec.Struct, frozen=True):
@@ -66,6 +69,43 @@ class SendPilotEnded(msgspec.Struct, frozen=True):
     number: int
     state: str
     reason: str
+
+
+class StageTasks(msgspec.Struct, frozen=True):
+    """Stage the input, or the output, of these executions; ``StagingEnded`` tells how it went. Doing it again does no harm."""
+
+    phase: StagingPhase
+    tasks: list[tuple[Attempt, Row]]
+
+
+class PrepareEnvironment(msgspec.Struct, frozen=True):
+    """Build and evaluate this environment, make it known to the runners, and tell ``EnvironmentPrepared``."""
+
+    name: str
+    spec: msgspec.Raw
+
+
+class WatchService(msgspec.Struct, frozen=True):
+    """Look after this attempt at a service, on the node of this index: tell when it is ready, or unwell."""
+
+    attempt: Attempt
+    row: Row
+    service: Service
+    node: int
+    ready: bool
+    """It was ready before this agent began."""
+
+
+class UnwatchService(msgspec.Struct, frozen=True):
+    """The service is over, or is being ended."""
+
+    service: TaskUid
+
+
+class TellService(msgspec.Struct, frozen=True):
+    """Let the client know that this service is ready; it is told again after each hello."""
+
+    service: TaskUid
 
 
 class TellProgress(msgspec.Struct, frozen=True):

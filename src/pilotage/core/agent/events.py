@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from pilotage.model.execution import AttemptEnd, Execution
 from pilotage.model.ids import Attempt, Binding, RunnerId, TaskUid
 from pilotage.model.workload import Batch
+
+StagingPhase = Literal["input", "output"]
 
 
 class TasksSubmitted(msgspec.Struct, frozen=True):
@@ -98,6 +102,66 @@ class TasksReturned(msgspec.Struct, frozen=True):
     time: float
     runner: RunnerId
     executions: list[Execution]
+
+
+class StagingEnded(msgspec.Struct, frozen=True):
+    """Stagers are done with these tasks' input (``phase`` "input") or output: as wanted, or ``failed`` with why.
+
+    An execution names the attempt after which output was staged; input is staged once, before the first (attempt 0).
+    """
+
+    time: float
+    phase: StagingPhase
+    done: list[Execution]
+    failed: list[tuple[Execution, str]] = []
+
+
+class EnvironmentAsked(msgspec.Struct, frozen=True):
+    """The client wants this environment prepared, in its message of this number. ``spec`` means nothing to the core."""
+
+    time: float
+    number: int
+    name: str
+    spec: msgspec.Raw
+
+
+class EnvironmentPrepared(msgspec.Struct, frozen=True):
+    """The environment is there, and the runners know it; or (``error``) it cannot be had."""
+
+    time: float
+    name: str
+    error: str = ""
+
+
+class ServiceReady(msgspec.Struct, frozen=True):
+    """The service answers; ``info`` is what tasks are told of it."""
+
+    time: float
+    service: TaskUid
+    attempt: Attempt
+    info: str
+
+
+class ServiceUnwell(msgspec.Struct, frozen=True):
+    """The service did not get ready in time, or answers no more: it is to be ended, and started again if it may be."""
+
+    time: float
+    service: TaskUid
+    attempt: Attempt
+    message: str
+
+
+class StorageFilled(msgspec.Struct, frozen=True):
+    """There is no room for sandboxes or output: nothing is to be placed until ``StorageFreed``."""
+
+    time: float
+    reason: str
+
+
+class StorageFreed(msgspec.Struct, frozen=True):
+    """There is room again."""
+
+    time: float
 
 
 class LinkOpened(msgspec.Struct, frozen=True):

@@ -150,6 +150,51 @@ class PilotEnded(msgspec.Struct, frozen=True, array_like=True, tag=15):
     number: int
 
 
+class InputsStaged(msgspec.Struct, frozen=True, array_like=True, tag=16):
+    """The input of these tasks is where they want it; they wait for resources."""
+
+    time: float
+    tasks: list[TaskUid]
+
+
+class OutputsBegun(msgspec.Struct, frozen=True, array_like=True, tag=17):
+    """These attempts are over and hold no resources; their outcomes wait for their output to be staged.
+
+    ``runner`` and ``number`` are as in ``Ended``.
+    """
+
+    time: float
+    runner: RunnerId
+    number: int
+    outcomes: list[Outcome]
+
+
+class EnvironmentAsked(msgspec.Struct, frozen=True, array_like=True, tag=18):
+    """The client's message ``number`` wants this environment prepared."""
+
+    time: float
+    number: int
+    name: str
+    spec: msgspec.Raw
+
+
+class EnvironmentPrepared(msgspec.Struct, frozen=True, array_like=True, tag=19):
+    """The environment is there; or (``error``) it cannot be had, and tasks that want it fail."""
+
+    time: float
+    name: str
+    error: str
+
+
+class ServiceReady(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    """The service answers; tasks are told ``info`` of it."""
+
+    time: float
+    service: TaskUid
+    attempt: Attempt
+    info: str
+
+
 def tasks_named(fact: Fact) -> list[TaskUid]:
     """Return the tasks that the fact is about, in its order."""
     match fact:

@@ -1,0 +1,1 @@
+"""Named environments: built, and evaluated once to the difference that they make."""
