@@ -496,7 +496,7 @@ class Engine:
                 self.handle(events.AgentAcknowledged(time.time(), pilot, message.durable))
                 self._offer(pilot)
             case wire.Progress():
-                self.handle(events.TasksSeenRunning(time.time(), pilot, message.started))
+                self._progress(pilot, message)
             case wire.AgentHello():
                 link.greeted(message)
                 self.handle(events.AgentGreeted(time.time(), pilot, message.incarnation, message.durable, message.nodes))
@@ -510,6 +510,14 @@ class Engine:
                 pass
             case _:
                 unreachable(message)
+
+    def _progress(self, pilot: PilotUid, message: wire.Progress) -> None:
+        if message.started:
+            self.handle(events.TasksSeenRunning(time.time(), pilot, message.started))
+        if message.services:
+            self.handle(events.ServicesSeen(time.time(), pilot, message.services))
+        if message.notice:
+            log.warning("pilot %s: %s", pilot, message.notice)
 
     def _offer(self, pilot: PilotUid) -> None:
         """Number and send what a link has room for now."""

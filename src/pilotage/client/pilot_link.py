@@ -18,8 +18,8 @@ import msgspec
 
 from pilotage.agent.settings import CONNECTION_FILE
 from pilotage.client.launcher import claimed_by
-from pilotage.core.client.state import PilotRecord, Queued, QueuedCancel, QueuedTasks
-from pilotage.errors import PilotageError, ProtocolError
+from pilotage.core.client.state import PilotRecord, Queued, QueuedCancel, QueuedEnd, QueuedEnvironment, QueuedTasks
+from pilotage.errors import PilotageError, ProtocolError, unreachable
 from pilotage.model.ids import SessionUid
 from pilotage.model.states import FINAL
 from pilotage.system.processes import boot_id, is_alive
@@ -39,6 +39,7 @@ from pilotage.wire.messages import (
     Heartbeat,
     Outcomes,
     PilotEnded,
+    PrepareEnvironment,
     Submit,
 )
 
@@ -50,13 +51,19 @@ INCOMING_WINDOW_MESSAGES = 4
 """The agent keeps few messages under way, so that they grow when the client is slow; credit is given back accordingly."""
 
 
-def message_of(number: int, queued: Queued) -> Submit | Cancel | EndPilot:
+def message_of(number: int, queued: Queued) -> Submit | Cancel | EndPilot | PrepareEnvironment:
     """Return the message that a queued one is sent as."""
-    if isinstance(queued, QueuedTasks):
-        return Submit(number, queued.binding, queued.batch)
-    if isinstance(queued, QueuedCancel):
-        return Cancel(number, queued.tasks)
-    return EndPilot(number, queued.drain)
+    match queued:
+        case QueuedTasks():
+            return Submit(number, queued.binding, queued.batch)
+        case QueuedCancel():
+            return Cancel(number, queued.tasks)
+        case QueuedEnd():
+            return EndPilot(number, queued.drain)
+        case QueuedEnvironment():
+            return PrepareEnvironment(number, queued.name, queued.spec)
+        case _:
+            return unreachable(queued)
 
 
 class PilotLink:

@@ -141,6 +141,6 @@ class PrepareEnvironment(msgspec.Struct, frozen=True, array_like=True, tag=14):
     spec: msgspec.Raw
 
 
-FromClient = ClientHello | Heartbeat | Acknowledge | Submit | Cancel | EndPilot | Inspect
+FromClient = ClientHello | Heartbeat | Acknowledge | Submit | Cancel | EndPilot | PrepareEnvironment | Inspect
 FromAgent = AgentHello | Refused | Heartbeat | Acknowledge | Outcomes | PilotEnded | Progress | Inspection
-Numbered = Submit | Cancel | EndPilot | Outcomes | PilotEnded
+Numbered = Submit | Cancel | EndPilot | PrepareEnvironment | Outcomes | PilotEnded

@@ -78,8 +78,8 @@ def deal(state: ClientState, manager: ManagerRecord) -> list[tuple[PilotRecord, 
     if not manager.waiting or not usable:
         return []
     if len(usable) == 1:
-        return [(usable[0], list(manager.waiting))]
-    rooms = {pilot.uid: room(pilot) for pilot in usable if pilot.state == PMGR_ACTIVE}
+        return [] if usable[0].awaited else [(usable[0], list(manager.waiting))]
+    rooms = {pilot.uid: room(pilot) for pilot in usable if pilot.state == PMGR_ACTIVE and not pilot.awaited}
     left = sum(rooms.values())
     shares: dict[str, tuple[PilotRecord, list[TaskUid]]] = {}
     candidates: dict[TemplateId, list[PilotRecord]] = {}

@@ -8,6 +8,8 @@ How it decides:
 - A pilot that is gone without a goodbye may have begun whatever was sent to it, unless its log says more. Such tasks are
   lost, unless they may run twice (``restartable``, or ``retries`` left) and there is another pilot.
 - When the last pilot of a manager ends, all its tasks end: nothing waits for what will not come.
+- A task that was submitted to run after others, or needs services, is bound when it may run (see ``holding``).
+- A pilot with services takes other tasks once they are ready; it ends if one of them cannot be.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pilotage.core.client.actions import Action
 from pilotage.core.client.binding import CHUNK_TASKS, deal, usable_pilots
 from pilotage.core.client.events import Event
 from pilotage.core.client.facts import Fact
+from pilotage.core.client.holding import Holding, service_variables, verdict
 from pilotage.core.client.state import NO_PILOT, ClientState, PilotRecord, TaskRecord, apply, queued_rows
 from pilotage.errors import unreachable
 from pilotage.model.ids import Binding, PilotUid, TaskUid
@@ -46,6 +49,9 @@ class ClientCore:
         self.state = state if state is not None else ClientState()
         self._warned: set[str] = set()
         self._decision = Decision()
+        self._holding = Holding(self.state)
+        self._news: list[TaskUid] = []
+        """Tasks that became final in this step, and may have others waiting for them."""
 
     def handle(self, event: Event) -> Decision:
         """Take in an event, and return what it led to."""
@@ -63,6 +69,11 @@ class ClientCore:
                 self._delivered(self.state.pilots[event.pilot], event.durable)
             case events.TasksSeenRunning():
                 self._seen_running(event)
+            case events.ServicesSeen():
+                self._services_seen(event)
+            case events.EnvironmentAsked():
+                self._emit(facts.EnvironmentAsked(event.time, event.pilot, event.name, event.spec))
+                decision.actions.append(actions.OfferMessages(event.pilot))
             case events.CallbacksReturned():
                 self._emit(facts.CallbacksMarked(event.tasks))
             case events.CancelRequested():
@@ -71,6 +82,8 @@ class ClientCore:
                 self._agent_greeted(event)
             case events.PilotSubmitted():
                 self._emit(facts.PilotAccepted(event.time, event.manager, event.pilot, event.description, event.nodes))
+                if event.services:
+                    self._emit(facts.PilotServicesAwaited(event.pilot, list(event.services)))
                 decision.actions += (self._tell(event.pilot), actions.StartPilot(event.pilot))
             case events.PilotProcessStarted():
                 if not self._is_over(event.pilot):
@@ -99,6 +112,8 @@ class ClientCore:
                 self._session_closing(event.time)
             case _:
                 unreachable(event)
+        if self._news and not isinstance(event, events.LinkOpened):
+            self._follow_up(event.time)
         return decision
 
     def _emit(self, fact: Fact, *, batch: Batch | None = None, outcomes: list[Outcome] | None = None) -> None:
@@ -130,21 +145,22 @@ class ClientCore:
         manager = state.managers[event.manager]
         usable = usable_pilots(state, manager)
         chosen = NO_PILOT
-        if event.pinned:
+        if event.held:
+            pass
+        elif event.pinned:
             chosen = event.pinned if state.pilots[event.pinned].usable else NO_PILOT
-        elif len(usable) == 1 and not manager.waiting:
+        elif len(usable) == 1 and not manager.waiting and not usable[0].awaited:
             chosen = usable[0].uid
         self._emit(facts.TasksAccepted(now, event.manager, event.pinned, chosen, event.encoded), batch=event.batch)
         if event.metadata:
             self._emit(facts.MetadataKept(event.metadata))
         self._tell_tasks(row.uid for row in event.batch.rows)
-        if chosen:
+        if event.held:
+            self._hold(now, event)
+        elif chosen:
             self._decision.actions.append(actions.OfferMessages(chosen))
         elif event.pinned:
-            pilot = state.pilots[event.pinned]
-            ending = "is ending" if pilot.ending and not self._is_over(pilot.uid) else f"has ended ({pilot.state})"
-            message = f"pilot {pilot.uid!r}, which the task asks for by name, {ending}; name another one or none"
-            self._settle(now, Ending.LAUNCH_FAILED, message, [row.uid for row in event.batch.rows])
+            self._refuse_pinned(now, event.pinned, [row.uid for row in event.batch.rows])
         elif not usable:
             self._warn_once(
                 event.manager,
@@ -154,6 +170,108 @@ class ClientCore:
             self._tell_waiting(event.manager)
         else:
             self._bind_waiting(now, event.manager)
+
+    def _refuse_pinned(self, now: float, pinned: PilotUid, tasks: list[TaskUid]) -> None:
+        pilot = self.state.pilots[pinned]
+        ending = "is ending" if pilot.ending and not self._is_over(pinned) else f"has ended ({pilot.state})"
+        message = f"pilot {pinned!r}, which the task asks for by name, {ending}; name another one or none"
+        self._settle(now, Ending.LAUNCH_FAILED, message, tasks)
+
+    # tasks that wait for others
+
+    def _hold(self, now: float, event: events.TasksSubmitted) -> None:
+        """Hold what has to wait, and bind what need not, or not any more."""
+        self._emit(facts.TasksHeld(event.held))
+        for uid, held in event.held.items():
+            self._holding.hold(uid, held)
+        free = [row.uid for row in event.batch.rows if row.uid not in event.held]
+        self._bind_freed(now, free)
+        self._judge(now, list(event.held))
+
+    def _follow_up(self, now: float) -> None:
+        """Judge those who wait for what became final, and those who wait for these if they end unrun, and so on."""
+        while self._news:
+            news, self._news = self._news, []
+            if self.state.held:
+                self._judge(now, dict.fromkeys(dependent for uid in news for dependent in self._holding.ended(uid)))
+            for pilot in list(self.state.pilots.values()):
+                failed = [uid for uid in pilot.awaited if uid in news]
+                if failed and pilot.usable:
+                    outcome = self.state.tasks[failed[0]].outcome
+                    how = outcome.message if outcome is not None else ""
+                    self._decision.actions.append(
+                        actions.Warn(f"pilot {pilot.uid!r} ends: its service {failed[0]!r} ended before it was ready: {how}")
+                    )
+                    self._end_pilots(now, [pilot.uid], drain=False)
+
+    def _judge(self, now: float, tasks: Iterable[TaskUid]) -> None:
+        """Free held tasks that may run now, and settle those that never may."""
+        state = self.state
+        freed: list[TaskUid] = []
+        never: dict[str, list[TaskUid]] = {}
+        for uid in tasks:
+            held = state.held.get(uid)
+            if held is None:
+                continue
+            refusal = verdict(held, state.tasks, is_open=self._holding.is_open(uid))
+            if refusal is None:
+                continue
+            self._holding.drop(uid, held)
+            if refusal:
+                never.setdefault(refusal, []).append(uid)
+            else:
+                freed.append(uid)
+        if freed:
+            variables = {uid: told for uid in freed if (told := service_variables(state, state.held[uid].services))}
+            self._emit(facts.TasksFreed(now, freed, variables))
+            self._bind_freed(now, freed)
+        for refusal, group in never.items():
+            self._settle(now, Ending.CANCELLED, refusal, group)
+
+    def _bind_freed(self, now: float, tasks: list[TaskUid]) -> None:
+        """Bind tasks that wait for a pilot: to the one that they ask for, or as their managers deal."""
+        pinned: dict[PilotUid, list[TaskUid]] = {}
+        managers: dict[str, None] = {}
+        for uid in tasks:
+            record = self.state.tasks[uid]
+            if record.pinned:
+                pinned.setdefault(record.pinned, []).append(uid)
+            else:
+                managers[record.manager] = None
+        for name, group in pinned.items():
+            pilot = self.state.pilots[name]
+            if not pilot.usable:
+                self._refuse_pinned(now, name, group)
+                continue
+            self._bind(now, pilot, group)
+            self._tell_tasks(group)
+            self._decision.actions.append(actions.OfferMessages(name))
+        for manager in managers:
+            if usable_pilots(self.state, self.state.managers[manager]):
+                self._bind_waiting(now, manager)
+            else:
+                self._tell_waiting(manager)
+
+    def _services_seen(self, event: events.ServicesSeen) -> None:
+        tasks, known = self.state.tasks, self.state.service_info
+        told: dict[TaskUid, str] = {}
+        for uid, binding, _, info in event.services:
+            record = tasks.get(uid)
+            if record is None or record.outcome is not None or record.binding != binding or record.pilot != event.pilot:
+                continue
+            if known.get(uid) != info:
+                told[uid] = info
+        if not told:
+            return
+        news = [uid for uid in told if uid not in known]
+        waited = [pilot.uid for pilot in self.state.pilots.values() if pilot.awaited]
+        self._emit(facts.ServicesReady(event.time, told))
+        self._tell_tasks(told)
+        self._judge(event.time, dict.fromkeys(held for uid in news for held in self._holding.service_ready(uid)))
+        if any(not self.state.pilots[uid].awaited for uid in waited):
+            for name, manager in self.state.managers.items():
+                if manager.waiting:
+                    self._bind_waiting(event.time, name)
 
     def _bind_waiting(self, now: float, manager: str) -> None:
         shares = deal(self.state, self.state.managers[manager])
@@ -174,9 +292,15 @@ class ClientCore:
             self._emit(facts.TasksBound(now, pilot.uid, Binding(binding), group))
 
     def _settle(self, now: float, ending: Ending, message: str, tasks: list[TaskUid]) -> None:
-        if tasks:
-            self._emit(facts.TasksSettled(now, ending, message, tasks))
-            self._tell_tasks(tasks)
+        if not tasks:
+            return
+        held = self.state.held
+        for uid in tasks:
+            if uid in held:
+                self._holding.drop(uid, held[uid])
+        self._emit(facts.TasksSettled(now, ending, message, tasks))
+        self._tell_tasks(tasks)
+        self._news += tasks
 
     def _cancel(self, now: float, tasks: Iterable[TaskUid]) -> None:
         here: list[TaskUid] = []
@@ -198,14 +322,7 @@ class ClientCore:
         pilot = self.state.pilots[event.pilot]
         if event.number != pilot.received + 1 or pilot.state in FINAL:
             return
-        tasks = self.state.tasks
-        # Whom this message ends has to be known before it is applied; one that was final before is not told again.
-        ending = [
-            record for outcome in event.outcomes if (record := tasks.get(outcome.task)) is not None and record.outcome is None
-        ]
-        fact = facts.OutcomesReceived(event.time, event.pilot, event.number, event.encoded)
-        self._emit(fact, outcomes=event.outcomes)
-        self._decision.actions.append(actions.TellTasks([record for record in ending if record.outcome is not None]))
+        self._take_outcomes(event.time, pilot, event.number, event.outcomes, event.encoded)
         for name, manager in self.state.managers.items():
             if manager.waiting and event.pilot in manager.pilots:
                 self._bind_waiting(event.time, name)
@@ -217,7 +334,10 @@ class ClientCore:
         # Whom this message ends has to be known before it is applied; one that was final before is not told again.
         ending = [record for outcome in outcomes if (record := tasks.get(outcome.task)) is not None and record.outcome is None]
         self._emit(facts.OutcomesReceived(now, pilot.uid, number, encoded), outcomes=outcomes)
-        self._decision.actions.append(actions.TellTasks([record for record in ending if record.outcome is not None]))
+        ended = [record for record in ending if record.outcome is not None]
+        self._decision.actions.append(actions.TellTasks(ended))
+        if self.state.held or any(other.awaited for other in self.state.pilots.values()):
+            self._news += [record.row.uid for record in ended]
 
     def _seen_running(self, event: events.TasksSeenRunning) -> None:
         running: list[TaskUid] = []
@@ -320,7 +440,7 @@ class ClientCore:
         for name, group in by_manager.items():
             others = usable_pilots(self.state, self.state.managers[name]) and not self.state.ending
             if not others:
-                waiting = list(self.state.managers[name].waiting)
+                waiting = [*self.state.managers[name].waiting, *self._held_of(name)]
                 remedy = "" if pilot.state == CANCELED else "; submit the task again, with a pilot that lives longer"
                 self._settle(now, ending, f"{how} before the task began{remedy}", [*group, *waiting])
                 if waiting:
@@ -330,9 +450,15 @@ class ClientCore:
             self._settle(now, ending, f"{how} before the task, which asked for it by name, began", pinned)
             free = [uid for uid in group if not tasks[uid].pinned]
             if free:
+                for uid in free:
+                    if uid in self.state.service_info:
+                        self._holding.service_gone(uid)
                 self._emit(facts.TasksUnbound(now, free))
                 self._tell_tasks(free)
             self._bind_waiting(now, name)
+
+    def _held_of(self, manager: str) -> list[TaskUid]:
+        return [uid for uid in self.state.held if self.state.tasks[uid].manager == manager]
 
     def _may_run_again(self, record: TaskRecord) -> bool:
         template = self.state.templates[record.row.template]
@@ -346,4 +472,5 @@ class ClientCore:
         self._emit(facts.SessionEnding(now))
         for manager in self.state.managers.values():
             self._settle(now, Ending.CANCELLED, "the session was closed before a pilot had the task", list(manager.waiting))
+        self._settle(now, Ending.CANCELLED, "the session was closed while the task waited for others", list(self.state.held))
         self._end_pilots(now, list(self.state.pilots), drain=False)

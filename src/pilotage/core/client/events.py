@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pilotage.core.client.facts import ManagerKind
+from pilotage.core.client.facts import Held, ManagerKind
 from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid
 from pilotage.model.outcome import Outcome
 from pilotage.model.resources import Node
@@ -40,6 +40,8 @@ class PilotSubmitted(msgspec.Struct, frozen=True):
     pilot: PilotUid
     description: msgspec.Raw
     nodes: list[Node]
+    services: tuple[TaskUid, ...] = ()
+    """Tasks that follow, pinned to this pilot: it takes others once these are ready, and ends if one cannot be."""
 
 
 class PilotProcessStarted(msgspec.Struct, frozen=True):
@@ -112,7 +114,8 @@ class PilotsDetached(msgspec.Struct, frozen=True):
 class TasksSubmitted(msgspec.Struct, frozen=True):
     """The user submitted new tasks. ``encoded`` is ``batch``; ``pinned`` names the pilot that they ask for, if any.
 
-    ``metadata`` is pickled, of the tasks that have some.
+    ``metadata`` is pickled, of the tasks that have some. ``held`` has those that wait for others, all of which are known or
+    in this batch, and for none that waits for it.
     """
 
     time: float
@@ -121,6 +124,7 @@ class TasksSubmitted(msgspec.Struct, frozen=True):
     batch: Batch
     encoded: msgspec.Raw
     metadata: dict[TaskUid, bytes] = {}
+    held: dict[TaskUid, Held] = {}
 
 
 class TasksSeenRunning(msgspec.Struct, frozen=True):
@@ -129,6 +133,23 @@ class TasksSeenRunning(msgspec.Struct, frozen=True):
     time: float
     pilot: PilotUid
     started: list[tuple[TaskUid, Binding, Attempt, float]]
+
+
+class ServicesSeen(msgspec.Struct, frozen=True):
+    """The pilot says that these services are ready: ``(task, binding, attempt, info)``."""
+
+    time: float
+    pilot: PilotUid
+    services: list[tuple[TaskUid, Binding, Attempt, str]]
+
+
+class EnvironmentAsked(msgspec.Struct, frozen=True):
+    """The user wants an environment of this name in the pilot; ``spec`` is an encoded ``EnvironmentSpec``."""
+
+    time: float
+    pilot: PilotUid
+    name: str
+    spec: msgspec.Raw
 
 
 class OutcomesArrived(msgspec.Struct, frozen=True):
@@ -187,6 +208,8 @@ Event = (
     | PilotsDetached
     | TasksSubmitted
     | TasksSeenRunning
+    | ServicesSeen
+    | EnvironmentAsked
     | OutcomesArrived
     | PilotEndArrived
     | CancelRequested

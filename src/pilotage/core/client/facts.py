@@ -16,6 +16,7 @@ from pilotage.model.outcome import Ending
 from pilotage.model.resources import Node
 
 ManagerKind = Literal["pilots", "tasks"]
+AfterPolicy = Literal["ok", "any", "notok"]
 
 
 class EpochBegun(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -190,6 +191,54 @@ class MetadataKept(msgspec.Struct, frozen=True, array_like=True, tag=21):
     metadata: dict[TaskUid, bytes]
 
 
+class Held(msgspec.Struct, frozen=True, array_like=True):
+    """What a task waits for before it is bound: the end of tasks, by ``policy``, and services that are ready.
+
+    ``ok``: all are DONE, else it can never run. ``any``: all are final. ``notok``: all are final and one is not DONE.
+    """
+
+    after: tuple[TaskUid, ...] = ()
+    policy: AfterPolicy = "ok"
+    services: tuple[TaskUid, ...] = ()
+
+
+class TasksHeld(msgspec.Struct, frozen=True, array_like=True, tag=22):
+    """These tasks wait for others."""
+
+    tasks: dict[TaskUid, Held]
+
+
+class TasksFreed(msgspec.Struct, frozen=True, array_like=True, tag=23):
+    """These tasks wait for others no more, but for a pilot. ``variables``: the services that they are told of."""
+
+    time: float
+    tasks: list[TaskUid]
+    variables: dict[TaskUid, dict[str, str]] = {}
+
+
+class ServicesReady(msgspec.Struct, frozen=True, array_like=True, tag=24):
+    """These services are ready; tasks that need one are told its information."""
+
+    time: float
+    services: dict[TaskUid, str]
+
+
+class EnvironmentAsked(msgspec.Struct, frozen=True, array_like=True, tag=25):
+    """The pilot is to be told to prepare an environment; ``spec`` is an encoded ``EnvironmentSpec``."""
+
+    time: float
+    pilot: PilotUid
+    name: str
+    spec: msgspec.Raw
+
+
+class PilotServicesAwaited(msgspec.Struct, frozen=True, array_like=True, tag=26):
+    """The pilot takes no other tasks before these, which are pinned to it, are ready."""
+
+    pilot: PilotUid
+    services: list[TaskUid]
+
+
 Fact = (
     EpochBegun
     | SessionEnding
@@ -212,6 +261,11 @@ Fact = (
     | MessagesNumbered
     | MessagesDelivered
     | CallbacksMarked
+    | TasksHeld
+    | TasksFreed
+    | ServicesReady
+    | EnvironmentAsked
+    | PilotServicesAwaited
 )
 
 LATE_FACTS = (MessagesDelivered,)

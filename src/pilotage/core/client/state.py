@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from pilotage.core.client import facts
-from pilotage.core.client.facts import Fact, ManagerKind
+from pilotage.core.client.facts import Fact, Held, ManagerKind
 from pilotage.errors import InvariantViolated, unreachable
 from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid, TemplateId
 from pilotage.model.outcome import Ending, Outcome, Times, state_of
@@ -26,7 +26,7 @@ from pilotage.model.states import (
     PMGR_LAUNCHING_PENDING,
     TMGR_SCHEDULING,
 )
-from pilotage.model.workload import Batch, Row, Template
+from pilotage.model.workload import Batch, Extra, Row, Template
 
 NO_PILOT = PilotUid("")
 RATE_INTERVAL_S = 1.0
@@ -71,7 +71,14 @@ class QueuedEnd(msgspec.Struct, frozen=True, array_like=True, tag=3):
     drain: bool
 
 
-Queued = QueuedTasks | QueuedCancel | QueuedEnd
+class QueuedEnvironment(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """A request to prepare an environment."""
+
+    name: str
+    spec: msgspec.Raw
+
+
+Queued = QueuedTasks | QueuedCancel | QueuedEnd | QueuedEnvironment
 
 
 class PilotRecord(msgspec.Struct):
@@ -102,6 +109,10 @@ class PilotRecord(msgspec.Struct):
     interval_outcomes: int = 0
     throughput: int = 0
     """Outcomes in the busiest of the last two whole intervals of ``RATE_INTERVAL_S``."""
+    awaited: list[TaskUid] = []
+    """Its services that are not ready yet; until they are, it takes no other tasks."""
+    environments: dict[str, msgspec.Raw] = {}
+    """The environments that it was asked to prepare."""
 
     @property
     def cores(self) -> int:
@@ -133,6 +144,10 @@ class ClientState(msgspec.Struct):
     pilots: dict[PilotUid, PilotRecord] = {}
     managers: dict[str, ManagerRecord] = {}
     metadata: dict[TaskUid, bytes] = {}
+    held: dict[TaskUid, Held] = {}
+    """Tasks that wait for others; neither bound nor waiting for a pilot."""
+    service_info: dict[TaskUid, str] = {}
+    """What the services that are ready are known by."""
     stale_outcomes: int = 0
     """Outcomes of executions that no longer counted, or of unknown tasks."""
 
@@ -165,11 +180,28 @@ def apply(state: ClientState, fact: Fact, *, batch: Batch | None = None, outcome
             state.metadata.update(fact.metadata)
         case facts.TasksBound():
             _apply_bound(state, fact)
+        case facts.TasksHeld():
+            for uid, held in fact.tasks.items():
+                state.held[uid] = held
+                state.managers[state.tasks[uid].manager].waiting.pop(uid, None)
+        case facts.TasksFreed():
+            _apply_freed(state, fact)
+        case facts.ServicesReady():
+            state.service_info.update(fact.services)
+            for pilot in state.pilots.values():
+                if pilot.awaited:
+                    pilot.awaited = [uid for uid in pilot.awaited if uid not in fact.services]
+        case facts.EnvironmentAsked():
+            state.pilots[fact.pilot].environments[fact.name] = fact.spec
+            state.pilots[fact.pilot].outbox.append(QueuedEnvironment(fact.name, fact.spec))
+        case facts.PilotServicesAwaited():
+            state.pilots[fact.pilot].awaited = list(fact.services)
         case facts.TasksUnbound():
             for uid in fact.tasks:
                 record = state.tasks[uid]
                 state.pilots[record.pilot].load -= 1
                 record.pilot, record.state = NO_PILOT, TMGR_SCHEDULING
+                state.service_info.pop(uid, None)
                 state.managers[record.manager].waiting[uid] = None
         case facts.TasksSettled():
             _apply_settled(state, fact)
@@ -250,6 +282,17 @@ def _apply_accepted(state: ClientState, fact: facts.TasksAccepted, batch: Batch)
         _queue_rows(state, pilot, binding, batch.rows)
 
 
+def _apply_freed(state: ClientState, fact: facts.TasksFreed) -> None:
+    for uid in fact.tasks:
+        del state.held[uid]
+        record = state.tasks[uid]
+        state.managers[record.manager].waiting[uid] = None
+        variables = fact.variables.get(uid)
+        if variables:
+            extra = msgspec.structs.replace(record.row.extra or Extra(), variables=variables)
+            record.row = msgspec.structs.replace(record.row, extra=extra)
+
+
 def _apply_bound(state: ClientState, fact: facts.TasksBound) -> None:
     pilot = state.pilots[fact.pilot]
     rows = []
@@ -281,6 +324,10 @@ def _apply_outcomes(state: ClientState, fact: facts.OutcomesReceived, outcomes: 
         record.outcome = outcome
         record.state = states[outcome.ending]
         counted += 1
+    if state.service_info:
+        for outcome in outcomes:
+            if (record := tasks.get(outcome.task)) is not None and record.outcome is not None:
+                state.service_info.pop(outcome.task, None)
     pilot = state.pilots[fact.pilot]
     pilot.received = fact.number
     pilot.load -= counted
@@ -299,7 +346,8 @@ def _apply_settled(state: ClientState, fact: facts.TasksSettled) -> None:
             raise InvariantViolated(f"task {uid} is {record.state} already and cannot end again: {fact.message}")
         record.outcome = Outcome(uid, record.binding, Attempt(0), fact.ending, message=fact.message, times=times)
         record.state = _STATES[fact.ending]
+        state.service_info.pop(uid, None)
         if record.pilot:
             state.pilots[record.pilot].load -= 1
-        else:
+        elif state.held.pop(uid, None) is None:
             state.managers[record.manager].waiting.pop(uid, None)
