@@ -41,6 +41,8 @@ PILOT_ENDING = "pilot.ending"
 PILOT_ENDED = "pilot.ended"
 PILOT_FINAL = "pilot.final"
 TASK_SUBMITTED = "task.submitted"
+TASK_HELD = "task.held"
+TASK_FREED = "task.freed"
 TASK_BOUND = "task.bound"
 TASK_UNBOUND = "task.unbound"
 TASK_ACCEPTED = "task.accepted"
@@ -74,6 +76,8 @@ CATALOGUE = (
     EventKind(PILOT_ENDED, "pilot", "agent.PilotEnded", "nothing is left to do for the agent"),
     EventKind(PILOT_FINAL, "pilot", "client.PilotEnded", "the client knows that the pilot is over"),
     EventKind(TASK_SUBMITTED, "task", "client.TasksAccepted", "the task is the session's"),
+    EventKind(TASK_HELD, "task", "client.TasksHeld", "the task waits for others to end, or for services"),
+    EventKind(TASK_FREED, "task", "client.TasksFreed", "what the task waited for is there; it waits for a pilot"),
     EventKind(TASK_BOUND, "task", "client.TasksBound", "a pilot was chosen; the task is on its way to it"),
     EventKind(TASK_UNBOUND, "task", "client.TasksUnbound", "the pilot is gone or full; the task waits for another"),
     EventKind(TASK_ACCEPTED, "task", "agent.TasksAccepted", "the agent has the task; it waits for resources"),
@@ -102,6 +106,9 @@ SILENT_FACTS = {
     "client.PilotsAdded": "says which pilots a manager may use",
     "client.PilotsRemoved": "says which pilots a manager may no longer use",
     "client.MetadataKept": "holds what users noted down with their tasks, which is theirs",
+    "client.ServicesReady": "the agent's log has the same as task.ready",
+    "client.EnvironmentAsked": "the agent's log has the same as environment.asked",
+    "client.PilotServicesAwaited": "says what a pilot waits for before it takes tasks",
     "client.MessagesNumbered": "numbers messages; the tasks in them were bound before",
     "client.MessagesDelivered": "the agent's log has the same as task.accepted",
     "client.CallbacksMarked": "says that callbacks are not to be called again after a restart",

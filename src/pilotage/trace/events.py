@@ -128,6 +128,12 @@ def _client_events(fact: client.Fact, session: str, bindings: dict[TaskUid, Bind
                 yield TraceEvent(fact.time, names.TASK_SUBMITTED, row.uid, {"manager": fact.manager})
                 if fact.pilot:
                     yield TraceEvent(fact.time, names.TASK_BOUND, row.uid, {"pilot": fact.pilot, "binding": 1})
+        case client.TasksHeld():
+            for uid, held in fact.tasks.items():
+                yield TraceEvent(fact.time, names.TASK_HELD, uid, {"after": len(held.after), "services": len(held.services)})
+        case client.TasksFreed():
+            for uid in fact.tasks:
+                yield TraceEvent(fact.time, names.TASK_FREED, uid)
         case client.TasksBound():
             for uid in fact.tasks:
                 bindings[uid] = fact.binding

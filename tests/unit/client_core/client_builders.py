@@ -6,6 +6,7 @@ import msgspec
 
 from pilotage.core.client import actions, events, facts
 from pilotage.core.client.core import ClientCore, Decision
+from pilotage.core.client.holding import Holding, verdict
 from pilotage.core.client.state import ClientState, apply
 from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid, TemplateId
 from pilotage.model.outcome import Ending, Outcome
@@ -84,10 +85,23 @@ class Session:
         self.do(events.PilotSubmitted(self.tick(), "pmgr.0000", uid, raw({}), nodes(cores)))
         self.do(events.PilotsAttached(self.tick(), MANAGER, [uid]))
 
-    def submit(self, *uids: str, template: TemplateId = PLAIN, pinned: str = "") -> Decision:
+    def submit(
+        self, *uids: str, template: TemplateId = PLAIN, pinned: str = "", held: dict[str, facts.Held] | None = None
+    ) -> Decision:
         new = {} if template in self.state.templates else {template: TEMPLATES[template]}
         batch = Batch(new, [Row(TaskUid(uid), template) for uid in uids])
-        return self.do(events.TasksSubmitted(self.tick(), MANAGER, PilotUid(pinned), batch, raw(batch)))
+        waiting = {TaskUid(uid): how for uid, how in (held or {}).items()}
+        return self.do(events.TasksSubmitted(self.tick(), MANAGER, PilotUid(pinned), batch, raw(batch), held=waiting))
+
+    def submit_after(self, uid: str, *after: str, policy: facts.AfterPolicy = "ok", services: tuple[str, ...] = ()) -> Decision:
+        held = facts.Held(tuple(map(TaskUid, after)), policy, tuple(map(TaskUid, services)))
+        return self.submit(uid, held={uid: held})
+
+    def ready(self, pilot: str, **services: str) -> Decision:
+        """The pilot says that these services are ready."""
+        records = self.state.tasks
+        told = [(TaskUid(uid), records[TaskUid(uid)].binding, Attempt(1), info) for uid, info in services.items()]
+        return self.do(events.ServicesSeen(self.tick(), PilotUid(pilot), told))
 
     def cancel(self, *uids: str) -> Decision:
         return self.do(events.CancelRequested(self.tick(), [TaskUid(uid) for uid in uids]))
@@ -137,8 +151,17 @@ class Session:
         for uid, pilot in self.state.pilots.items():
             unfinished = sum(record.pilot == uid and record.outcome is None for record in self.state.tasks.values())
             assert pilot.load == unfinished, f"{uid}: load {pilot.load}, but {unfinished} tasks are unfinished"
-        waiting = {uid for uid, record in self.state.tasks.items() if not record.pilot and record.outcome is None}
-        assert waiting == {uid for manager in self.state.managers.values() for uid in manager.waiting}
+        unbound = {uid for uid, record in self.state.tasks.items() if not record.pilot and record.outcome is None}
+        waiting = {uid for manager in self.state.managers.values() for uid in manager.waiting}
+        assert unbound == waiting | self.state.held.keys()
+        assert not waiting & self.state.held.keys()
+        for uid, held in self.state.held.items():
+            is_open = self.core._holding.is_open(uid)
+            assert verdict(held, self.state.tasks, is_open=is_open) is None, f"{uid} is held for nothing"
+        rebuilt = Holding(self.state)
+        assert rebuilt._open == self.core._holding._open
+        for uid in self.state.service_info:
+            assert self.state.tasks[uid].outcome is None, f"service {uid} is over, and said to be ready"
 
 
 def told(decision: Decision) -> list[str]:

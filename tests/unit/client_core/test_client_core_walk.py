@@ -13,9 +13,10 @@ import msgspec
 import pytest
 from client_builders import MANAGER, PLAIN, RESTARTABLE, RETRIED, Session
 
-from pilotage.core.client import events, facts
+from pilotage.core.client import events, facts, holding
 from pilotage.core.client.core import ClientCore, Decision
-from pilotage.core.client.state import PilotRecord, Queued, QueuedCancel, QueuedTasks
+from pilotage.core.client.holding import Holding
+from pilotage.core.client.state import ClientState, PilotRecord, Queued, QueuedCancel, QueuedTasks
 from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid
 from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.states import CANCELED, FINAL
@@ -37,6 +38,7 @@ class WitnessPilot:
         self.ending = False
         self.goodbye = 0
         self.dead = False
+        self.variables: dict[TaskUid, dict[str, str]] = {}
 
     def take(self, number: int, message: Queued) -> None:
         if self.dead or self.goodbye or number != self.received + 1:
@@ -45,6 +47,7 @@ class WitnessPilot:
         if isinstance(message, QueuedTasks):
             for row in msgspec.msgpack.decode(message.batch, type=Batch).rows:
                 self.held[row.uid] = message.binding
+                self.variables[row.uid] = row.extra.variables if row.extra is not None else {}
         elif isinstance(message, QueuedCancel):
             self.finish([uid for uid, binding in message.tasks if self.held.get(uid) == binding], Ending.CANCELLED, run=False)
         else:
@@ -70,11 +73,15 @@ class Walk:
         self.submitted = 0
         self.repeatable: set[str] = set()
         self.first_endings: dict[str, Ending] = {}
+        self.pinned: set[str] = set()
+        self.conditions: dict[str, facts.Held] = {}
+        self.ever_ready: set[str] = set()
 
     def run(self) -> None:
         steps = [
             (6, self.submit), (2, self.cancel), (1, self.add_pilot), (5, self.connect), (8, self.number), (8, self.deliver),
             (8, self.execute), (8, self.send_outcomes), (1, self.kill_pilot), (1, self.end_pilot), (1, self.crash),
+            (3, self.tell_services),
         ]  # fmt: skip
         weights, moves = [weight for weight, _ in steps], [move for _, move in steps]
         for _ in range(STEPS):
@@ -93,7 +100,25 @@ class Walk:
         pinned = ""
         if self.pilots and self.random.random() < 0.1:
             pinned = self.random.choice(list(self.pilots))
-        self.session.submit(*uids, template=template, pinned=pinned)
+        held = {}
+        known = list(self.session.state.tasks)
+        if known and self.random.random() < 0.4:
+            for uid in uids:
+                if self.random.random() < 0.7:
+                    held[uid] = self.condition(uid, [*known, *uids])
+        self.session.submit(*uids, template=template, pinned=pinned, held=held)
+        if pinned:
+            self.pinned.update(uids)
+
+    def condition(self, uid: str, known: list[str]) -> facts.Held:
+        """Some tasks, all of which were described before this one."""
+        earlier = known[: known.index(uid)]
+        after = self.random.sample(earlier, min(len(earlier), self.random.randint(0, 3)))
+        services = self.random.sample(earlier, min(len(earlier), self.random.choice([0, 0, 1])))
+        policy: facts.AfterPolicy = self.random.choice(["ok", "ok", "any", "notok"])
+        held = facts.Held(tuple(map(TaskUid, after)), policy, tuple(map(TaskUid, services)))
+        self.conditions[uid] = held
+        return held
 
     def cancel(self) -> None:
         if self.session.state.tasks:
@@ -123,6 +148,18 @@ class Walk:
                 pilot.take(*self.random.choice(waiting))
             if self.random.random() < 0.5:
                 self.session.do(events.AgentAcknowledged(self.session.tick(), pilot.uid, pilot.received))
+
+    def tell_services(self) -> None:
+        """A pilot says of some tasks that it has, or had, that they are ready."""
+        for pilot in self.some_pilot():
+            known = [uid for uid, record in self.session.state.tasks.items() if record.pilot == pilot.uid]
+            told = self.random.sample(known, min(len(known), 3))
+            bindings = [self.session.state.tasks[uid].binding for uid in told]
+            services = [(uid, binding, Attempt(1), "here:1") for uid, binding in zip(told, bindings, strict=True)]
+            self.session.do(events.ServicesSeen(self.session.tick(), pilot.uid, services))
+            for uid in told:
+                if uid in self.session.state.service_info:
+                    self.ever_ready.add(uid)
 
     def execute(self) -> None:
         for pilot in self.some_pilot():
@@ -170,12 +207,30 @@ class Walk:
 
     def look(self) -> None:
         self.session.check()
+        for uid, held in self.conditions.items():
+            self.look_at_held(TaskUid(uid), held)
         for uid, record in self.session.state.tasks.items():
             if record.outcome is not None:
                 first = self.first_endings.setdefault(uid, record.outcome.ending)
                 assert record.outcome.ending is first, f"{uid} was {first.name} and is {record.outcome.ending.name}"
             else:
                 assert uid not in self.first_endings, f"{uid} was final and is not any more"
+
+    def look_at_held(self, uid: TaskUid, held: facts.Held) -> None:
+        """A task that was bound was allowed to be; what its predecessors did is told by their outcomes, which do not change."""
+        tasks = self.session.state.tasks
+        record = tasks[uid]
+        endings = [outcome.ending if (outcome := tasks[other].outcome) is not None else None for other in held.after]
+        if record.binding:
+            assert None not in endings, f"{uid} was bound before all that it waits for had ended"
+            if held.policy == "ok":
+                assert set(endings) <= {Ending.DONE}, f"{uid} was bound though one before it failed"
+            elif held.policy == "notok":
+                assert set(endings) - {Ending.DONE}, f"{uid} was bound though none before it failed"
+            assert self.ever_ready.issuperset(held.services), f"{uid} was bound before its services were ready"
+            for pilot in self.pilots.values():
+                if uid in pilot.variables:
+                    assert len(pilot.variables[uid]) == 2 * len(set(held.services)), f"{uid} was not told of its services"
 
     def settle(self) -> None:
         """Let everything that is under way arrive; then nothing may be unfinished."""
@@ -189,6 +244,9 @@ class Walk:
                 self.session.number_all(pilot.uid)
                 for number, message in sorted(self.session.state.pilots[pilot.uid].unacknowledged.items()):
                     pilot.take(number, message)
+                services = [(uid, binding, Attempt(1), "here:1") for uid, binding in pilot.held.items()]
+                self.session.do(events.ServicesSeen(self.session.tick(), pilot.uid, services))
+                self.ever_ready.update(self.session.state.service_info)
                 pilot.finish(list(pilot.held), Ending.DONE)
                 if pilot.ending and not pilot.goodbye:
                     pilot.last_sent += 1
@@ -254,9 +312,41 @@ def _forgets_too_much(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ClientCore, "_delivered", delivered)
 
 
+def _never_frees(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Holding, "ended", lambda self, uid: [])
+
+
+def _frees_too_early(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Holding, "is_open", lambda self, uid: False)
+
+
+def _forgets_who_waits(patch: pytest.MonkeyPatch) -> None:
+    initialise = Holding.__init__
+
+    def forget(self: Holding, state: ClientState) -> None:
+        initialise(self, ClientState())
+        self._state = state
+
+    patch.setattr(Holding, "__init__", forget)
+
+
+def _is_content_with_failure(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(holding, "_succeeded", lambda record: record.outcome is not None)
+
+
 @pytest.mark.parametrize(
     "plant",
-    [_runs_again_without_leave, _forgets_the_orphans, _acts_before_it_logs, _keeps_the_binding, _forgets_too_much],
+    [
+        _runs_again_without_leave,
+        _forgets_the_orphans,
+        _acts_before_it_logs,
+        _keeps_the_binding,
+        _forgets_too_much,
+        _never_frees,
+        _frees_too_early,
+        _forgets_who_waits,
+        _is_content_with_failure,
+    ],
 )
 def test_the_walk_finds_planted_faults(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)

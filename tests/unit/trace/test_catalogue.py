@@ -46,6 +46,8 @@ def make_eventful_run(session: Path) -> None:
     uids = ["task.0", "task.1", "task.2", "task.3"]
     user.submit(102.0, batch(uids))
     user.submit(102.0, batch(["task.4"]), pilot="")
+    user.write(client_facts.TasksHeld(102.0, {TaskUid("task.4"): client_facts.Held((TaskUid("task.0"),))}))
+    user.write(client_facts.TasksFreed(102.25, [TaskUid("task.4")]))
     user.write(client_facts.TasksBound(102.5, PILOT, Binding(1), [TaskUid("task.4")]))
     user.write(client_facts.TasksUnbound(102.75, [TaskUid("task.4")]))
     user.write(client_facts.TasksSettled(103.0, Ending.CANCELLED, "cancelled", [TaskUid("task.4")]))

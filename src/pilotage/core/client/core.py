@@ -181,7 +181,7 @@ class ClientCore:
 
     def _hold(self, now: float, event: events.TasksSubmitted) -> None:
         """Hold what has to wait, and bind what need not, or not any more."""
-        self._emit(facts.TasksHeld(event.held))
+        self._emit(facts.TasksHeld(now, event.held))
         for uid, held in event.held.items():
             self._holding.hold(uid, held)
         free = [row.uid for row in event.batch.rows if row.uid not in event.held]

@@ -205,6 +205,7 @@ class Held(msgspec.Struct, frozen=True, array_like=True):
 class TasksHeld(msgspec.Struct, frozen=True, array_like=True, tag=22):
     """These tasks wait for others."""
 
+    time: float
     tasks: dict[TaskUid, Held]
 
 
