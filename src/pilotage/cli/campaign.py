@@ -1,4 +1,4 @@
-"""The tasks of ``pilotage run``: one program many times, ``{i}`` replaced by the number of the copy.
+"""The tasks of ``pilotage run``: one program many times, with the values of each task in the place of names in braces.
 
 What is the same for all tasks is said once, and only names and arguments are made for each, so that a hundred thousand are
 described and submitted in about a second.
@@ -7,47 +7,26 @@ described and submitted in about a second.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pilotage.cli.items import Items, Placeholders, Values
 from pilotage.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from pilotage.client.task_description import TaskDescription
 
-_INDEX = re.compile(r"\{i(?::(\d+)d?)?\}")
 
-
-def has_index(text: str) -> bool:
-    """Tell whether ``{i}`` (or ``{i:04}``) occurs in a text."""
-    return _INDEX.search(text) is not None
-
-
-def with_index(text: str, index: int) -> str:
-    """Return a text with ``{i}`` replaced; ``{i:04}`` gives four digits.
-
-    >>> with_index("run{i}.out", 7), with_index("{i:03}", 7)
-    ('run7.out', '007')
-    """
-    return _pattern(text) % {"i": index} if has_index(text) else text
-
-
-def _pattern(text: str) -> str:
-    """Return the text for Python's ``%``, which fills in a number in the least time."""
-    return _INDEX.sub(lambda found: f"%(i){found[1] or ''}d", text.replace("%", "%%"))
-
-
-def checked_program(program: Sequence[str], folder: str) -> list[str]:
-    """Return the command line of a program, as an absolute path if it names a file.
+def checked_program(program: Sequence[str], folder: str, names: Placeholders, first: Values) -> list[str]:
+    """Return the command line of a program, as an absolute path if it names a file; ``first``: the values of the first task.
 
     Raises:
         InvalidRequest: there is no such program, or it cannot be run; says what to do.
     """
     name = program[0]
     if "/" not in name:
-        if not has_index(name) and shutil.which(name) is None:
+        if not names.occur(name) and shutil.which(name) is None:
             here = os.path.join(folder, name)
             remedy = (
                 f"write ./{name} for the one in this folder" if os.path.exists(here) else "check its name, or give its path"
@@ -55,19 +34,19 @@ def checked_program(program: Sequence[str], folder: str) -> list[str]:
             raise InvalidRequest(f"there is no program {name!r} in PATH; {remedy}")
         return list(program)
     path = os.path.normpath(os.path.join(folder, name))
-    first = with_index(path, 0)
-    if not os.path.exists(first):
-        raise InvalidRequest(f"there is no program {first}; check its path")
-    if os.path.isdir(first) or not os.access(first, os.X_OK):
-        kind = "is a folder" if os.path.isdir(first) else "is not executable"
-        remedy = "name the program in it" if os.path.isdir(first) else f"run: chmod +x {first}"
-        raise InvalidRequest(f"{first} {kind}; {remedy}")
+    example = names.fill(path, first)
+    if not os.path.exists(example):
+        raise InvalidRequest(f"there is no program {example}; check its path")
+    if os.path.isdir(example) or not os.access(example, os.X_OK):
+        kind = "is a folder" if os.path.isdir(example) else "is not executable"
+        remedy = "name the program in it" if os.path.isdir(example) else f"run: chmod +x {example}"
+        raise InvalidRequest(f"{example} {kind}; {remedy}")
     return [path, *program[1:]]
 
 
-def files_of_folder(program: Sequence[str], folder: str) -> list[str]:
+def files_of_folder(program: Sequence[str], folder: str, names: Placeholders, first: Values) -> list[str]:
     """Return the arguments that name files of ``folder`` by relative paths, which a task elsewhere would not find."""
-    found = (with_index(argument, 0) for argument in program[1:])
+    found = (names.fill(argument, first) for argument in program[1:])
     return [name for name in found if name and name[0] not in "/-" and os.path.isfile(os.path.join(folder, name))]
 
 
@@ -86,7 +65,7 @@ def checked_environment(variables: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def checked_output(option: str, pattern: str, count: int, folder: str) -> str:
+def checked_output(option: str, pattern: str, count: int, folder: str, names: Placeholders) -> str:
     """Return the pattern of an output file, taken from ``folder``; empty for the default.
 
     Raises:
@@ -94,29 +73,29 @@ def checked_output(option: str, pattern: str, count: int, folder: str) -> str:
     """
     if not pattern:
         return pattern
-    if count > 1 and not has_index(pattern) and pattern != os.devnull:
+    if count > 1 and not names.occur(pattern) and pattern != os.devnull:
         raise InvalidRequest(f"{option} {pattern} is one file for {count:,} tasks; put {{i}} into its name")
     return os.path.normpath(os.path.join(folder, pattern))
 
 
 def descriptions(
-    count: int, program: Sequence[str], name: str, shared: dict[str, Any], environment: dict[str, str]
+    items: Items, program: Sequence[str], name: str, shared: dict[str, Any], environment: dict[str, str]
 ) -> Iterator[TaskDescription]:
-    """Describe ``count`` tasks. In ``shared`` texts and in ``environment`` values ``{i}`` is replaced, too."""
+    """Describe a task for each item. In ``shared`` texts and in ``environment`` values names are replaced, too."""
     from pilotage.client.task_description import TaskDescription
 
+    names = Placeholders(items.names)
     executable, *arguments = program
-    own = {field: _pattern(text) for field, text in shared.items() if isinstance(text, str) and has_index(text)}
-    if has_index(executable):
-        own["executable"] = _pattern(executable)
-    own["name"] = _pattern(name) if has_index(name) else f"{_pattern(name)}.%(i)d"
-    variables = {key: _pattern(value) for key, value in environment.items() if has_index(value)}
-    texts = [(_pattern(argument), True) if has_index(argument) else (argument, False) for argument in arguments]
+    own = {field: names.pattern(text) for field, text in shared.items() if isinstance(text, str) and names.occur(text)}
+    if names.occur(executable):
+        own["executable"] = names.pattern(executable)
+    own["name"] = names.pattern(name) if names.occur(name) else f"{names.pattern(name)}.%(i)d"
+    variables = {key: names.pattern(value) for key, value in environment.items() if names.occur(value)}
+    texts = [(names.pattern(argument), True) if names.occur(argument) else (argument, False) for argument in arguments]
     fields = {**shared, "executable": executable}
     if environment:
         fields["environment"] = environment
-    for index in range(count):
-        values = {"i": index}
+    for values in items.values:
         description = {**fields, "arguments": [text % values if varies else text for text, varies in texts]}
         for field, pattern in own.items():
             description[field] = pattern % values

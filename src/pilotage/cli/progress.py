@@ -29,10 +29,13 @@ RATE_WINDOW_S = 10.0
 
 
 class Tally:
-    """Which of ``tasks`` are left, and what became of the others; brought up to date by ``look``."""
+    """Which of ``tasks`` are left, and what became of the others; brought up to date by ``look``.
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        self.total = len(tasks)
+    ``total`` counts those that are submitted later, too; without it there are none.
+    """
+
+    def __init__(self, tasks: Sequence[Task], total: int | None = None) -> None:
+        self.total = len(tasks) if total is None else total
         self.left: list[Task] = list(tasks)
         self.done = 0
         self.failed: list[Task] = []
@@ -42,7 +45,11 @@ class Tally:
     @property
     def final(self) -> int:
         """How many have ended."""
-        return self.total - len(self.left)
+        return self.done + len(self.failed) + self.canceled
+
+    def add(self, tasks: Sequence[Task]) -> None:
+        """Follow these tasks, too."""
+        self.left += tasks
 
     def look(self) -> None:
         """Look at those that were left."""
@@ -69,7 +76,7 @@ class Tally:
                 (self.done, "done"),
                 (len(self.failed), "failed"),
                 (self.canceled, "canceled"),
-                (len(self.left), "not finished"),
+                (self.total - self.final, "not finished"),
             )
             if count
         ]
@@ -92,6 +99,13 @@ class Interrupts:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.count += 1
         self.number = number
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for so long, or until the next interrupt."""
+        before, until = self.count, time.monotonic() + timeout_s
+        # A signal that comes between the look and the sleep is noticed a little later.
+        while self.count == before and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, LONGEST_PAUSE_S))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._before.items():
@@ -163,7 +177,7 @@ class Bar:
         if not rate:
             return ""
         pace = f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s" if rate >= 0.1 else f"{rate * 60:.1f}/min"
-        return f"{pace}, {span(len(tally.left) / rate)} left" if tally.left else pace
+        return f"{pace}, {span((tally.total - tally.final) / rate)} left" if tally.final < tally.total else pace
 
     def close(self) -> None:
         """Take the bar away; what was said above it stays."""
@@ -194,10 +208,10 @@ def follow(
             began = time.monotonic()
             # Asked before the pass: what became final before the end of the last pilot is then seen in this pass.
             possible = still_possible()
-            tally.look()
             each_pass()
+            tally.look()
             show.update(tally)
-            if not tally.left or not possible or interrupts.count > 1:
+            if tally.final >= tally.total or not possible or interrupts.count > 1:
                 return
             if interrupts.count > heard:
                 heard = interrupts.count

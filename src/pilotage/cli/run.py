@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
-import sys
-import time
 import warnings
-from collections.abc import Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from pilotage.cli import campaign
+from pilotage.cli.after import wait_for_session
+from pilotage.cli.execution import Campaign
+from pilotage.cli.items import Items, Placeholders, check_used, counted, missing, parse_array, read_table
 from pilotage.cli.options import UsageError, megabytes, seconds
-from pilotage.cli.progress import Interrupts, Tally, display, follow, is_final
-from pilotage.cli.renderers import note, span
+from pilotage.cli.renderers import note, plural
 from pilotage.errors import InvalidRequest
-from pilotage.model.states import FINAL
 
-if TYPE_CHECKING:
-    from pilotage.client.pilot import Pilot
-    from pilotage.client.task import Task
-
-FAILURES_SHOWN = 5
-DETAIL_LINES_SHOWN = 3
 LOCALHOST = "local.localhost"
 NO_LIMIT_MINUTES = 20 * 24 * 60.0
 """Runtime of a pilot of this machine, which costs nothing to hold. Linux can't wait for more than 24 days at a time."""
@@ -35,8 +26,10 @@ NO_LIMIT_MINUTES = 20 * 24 * 60.0
 HELP = (
     "Run a program many times: pilotage run -n 1000 -- ./prog {i}\n\n"
     "The program and its arguments stand after '--'. In them, and in --stdout, --stderr, --sandbox, --name and --env, {i} is "
-    "replaced by the number of the task, from 0 on; {i:04} has four digits. Each task runs in a folder of its own unless "
-    "--sandbox is given ('--sandbox .' is this folder).\n\n"
+    "replaced by the number of the task, from 0 on; {i:04} has four digits. With --from-csv {column} is replaced by what the "
+    "row of the task says. Each task runs in a folder of its own unless --sandbox is given ('--sandbox .' is this folder).\n\n"
+    "Again after a failure: --only-missing 'out{i}.dat' runs what has no output yet; `pilotage task retry --failed` what "
+    "failed.\n\n"
     "Exit code: 0 if all tasks are done, 1 if some failed, 130 after Ctrl-C."
 )
 EXAMPLE = "pilotage run -n 1000 --cores 1 -- ./prog {i}"
@@ -64,12 +57,18 @@ def _missing_separator() -> str:
 def run(
     context: typer.Context,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Number of tasks.")] = 1,
+    array: Annotated[str, typer.Option(metavar="RANGES", help="Numbers of the tasks: 0-999, 1,5,7-9, 0-99:10, 0-999%50.")] = "",
+    from_csv: Annotated[str, typer.Option(metavar="FILE", help="A task for each row; {column} stands for its value.")] = "",
+    only_missing: Annotated[str, typer.Option(metavar="FILE", help="Only tasks whose output is not there; with {i}.")] = "",
+    after: Annotated[list[str] | None, typer.Option(metavar="SESSION[:TASKS]", help="Begin when these have ended.")] = None,
+    after_policy: Annotated[str, typer.Option(metavar="ok|any|notok", help="How those must have ended.")] = "ok",
     cores: Annotated[int, typer.Option(min=1, help="Cores of each rank.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, show_default=False, help="GPUs of each rank; may be a fraction.")] = 0,
     ranks: Annotated[int, typer.Option(min=1, help="Processes of each task.")] = 1,
     memory: Annotated[str, typer.Option(metavar="MB", help="Memory of each rank: 512, 512M, 2G.")] = "",
     timeout: Annotated[str, typer.Option(metavar="TIME", help="End tasks that run longer: 90, 15m, 2h.")] = "",
     retries: Annotated[int, typer.Option(min=0, show_default=False, help="Further attempts at a task that failed.")] = 0,
+    retry_on: Annotated[list[str] | None, typer.Option(metavar="CAUSE", help="Only after: signal, 75, memory.")] = None,
     env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Environment; may be repeated.")] = None,
     sandbox: Annotated[str, typer.Option(metavar="DIR", help="Where tasks run. Default: a folder for each.")] = "",
     stdout: Annotated[str, typer.Option(metavar="FILE", help="File of each task's output; with {i}.")] = "",
@@ -83,14 +82,23 @@ def run(
     cores_per_node: Annotated[int, typer.Option(min=0, show_default=False, help="Cores of an emulated node.")] = 0,
     gpus_per_node: Annotated[int, typer.Option(min=0, show_default=False, help="GPUs of an emulated node.")] = 0,
     runtime: Annotated[str, typer.Option(metavar="TIME", help="End the pilot after this time. Default: 20 days.")] = "",
+    output: Annotated[str, typer.Option(metavar="MODE", help="files, aggregate (few large files), tail or discard.")] = "",
     show_output: Annotated[bool, typer.Option("--show-output", help="Print outputs in order of i.")] = False,
+    on_completion: Annotated[str, typer.Option(metavar="COMMAND", help="Run at the end, by the shell.")] = "",
 ) -> int:
     """Run a program many times, and return the exit code; see ``HELP``."""
     given = list(context.meta.get("program") or ())
     if not given:
         raise UsageError(f"No program is given. {_missing_separator()}", context)
     folder = os.getcwd()
-    program = campaign.checked_program(given, folder)
+    items = _items(context, count, array, from_csv)
+    names = Placeholders(items.names)
+    program = campaign.checked_program(given, folder, names, items.values[0])
+    check_used(names, [*given, stdout, stderr, sandbox, name, *(env or ())], items)
+    place = Path(folder, sandbox)
+    left = missing(items, only_missing, names, place) if only_missing else items
+    if only_missing and not names.occur(only_missing):
+        raise UsageError(f"--only-missing {only_missing} is one file for all tasks; put {{i}} into its name", context)
     shared: dict[str, Any] = {"cores_per_rank": cores}
     for field, value in (
         ("ranks", ranks if ranks > 1 else 0),
@@ -99,8 +107,10 @@ def run(
         ("timeout", seconds(timeout, "--timeout") if timeout else 0),
         ("retries", retries),
         ("sandbox", os.path.normpath(os.path.join(folder, sandbox)) if sandbox else ""),
-        ("stdout", campaign.checked_output("--stdout", stdout, count, folder)),
-        ("stderr", campaign.checked_output("--stderr", stderr, count, folder)),
+        ("stdout", campaign.checked_output("--stdout", stdout, len(items.values), folder, names)),
+        ("stderr", campaign.checked_output("--stderr", stderr, len(items.values), folder, names)),
+        ("output", output),
+        ("retry_on", [int(cause) if cause.isdigit() else cause for cause in retry_on or ()]),
     ):
         if value:
             shared[field] = value
@@ -111,15 +121,29 @@ def run(
         **_pilot_size(pilot_cores, pilot_gpus, nodes, cores_per_node, gpus_per_node),
     }
     _require_possible(pilot)
+    if not left.values:
+        note(f"all {len(items.values):,} outputs are there; nothing to do")
+        return 0
+    if left is not items:
+        note(f"{len(items.values) - len(left.values):,} of {plural(len(items.values), 'output')} are there; running the rest")
     if not sandbox:
-        missed = campaign.files_of_folder(program, folder)
+        missed = campaign.files_of_folder(program, folder, names, left.values[0])
         if missed:
             note(
                 f"{missed[0]!r} is a file of this folder, and each task runs in a folder of its own; "
                 "give its full path, or run with --sandbox ."
             )
     label = name or Path(given[0]).name
-    return _Campaign(session, pilot, show_output).run(count, program, label, shared, environment)
+    described = campaign.descriptions(left, program, label, shared, environment)
+    for task in islice(described, 1):
+        # What is wrong with all tasks is said before there is a session.
+        task.verify()
+        described = chain([task], described)
+    for session_and_tasks in after or ():
+        status = wait_for_session(session_and_tasks, after_policy)
+        if status:
+            return status
+    return Campaign(session, pilot, show_output, on_completion).run(described, len(left.values), left.limit)
 
 
 def _require_possible(pilot: dict[str, Any]) -> None:
@@ -149,90 +173,10 @@ def _pilot_size(cores: int, gpus: int, nodes: int, cores_per_node: int, gpus_per
     return size
 
 
-class _Campaign:
-    """One session with one pilot, and the tasks that it runs."""
-
-    def __init__(self, uid: str, pilot: dict[str, Any], show_output: bool) -> None:
-        self._uid = uid
-        self._pilot = pilot
-        self._show_output = show_output
-        self._shown = 0
-        self._tasks: list[Task] = []
-
-    def run(self, count: int, program: Sequence[str], name: str, shared: dict[str, Any], environment: dict[str, str]) -> int:
-        """Run all tasks, say what became of them, and return the exit code."""
-        from pilotage.client.pilot_manager import PilotManager
-        from pilotage.client.session import Session
-        from pilotage.client.task_manager import TaskManager
-
-        began = time.monotonic()
-        with Interrupts() as interrupts, Session(self._uid or None) as session:
-            pilot = PilotManager(session).submit_pilots(self._pilot)
-            manager = TaskManager(session)
-            manager.add_pilots(pilot)
-            submitted = manager.submit_tasks(campaign.descriptions(count, program, name, shared, environment))
-            self._tasks = submitted if isinstance(submitted, list) else [submitted]
-            tally = Tally(self._tasks)
-            follow(
-                tally,
-                wait=lambda tasks, timeout_s: manager.wait_for(tasks, None, timeout_s),
-                cancel=manager.cancel_tasks,
-                interrupts=interrupts,
-                show=display(count, wanted=not (self._show_output and sys.stdout.isatty())),
-                still_possible=lambda: pilot.state not in FINAL,
-                each_pass=self._print_outputs,
-            )
-            took_s = time.monotonic() - began
-            if self._show_output:
-                self._print_outputs(to_end=True)
-            self._report(tally, pilot, session.uid, took_s)
-        if interrupts.count:
-            return 128 + (interrupts.number or signal.SIGINT)
-        return 0 if tally.done == tally.total else 1
-
-    def _print_outputs(self, *, to_end: bool = False) -> None:
-        """Print the outputs of the tasks from the first on that have ended, as far as there is no gap."""
-        if not self._show_output:
-            return
-        while self._shown < len(self._tasks) and (to_end or is_final(self._tasks[self._shown])):
-            path = self._tasks[self._shown].stdout_path
-            self._shown += 1
-            try:
-                with open(path or os.devnull, "rb") as file:
-                    shutil.copyfileobj(file, sys.stdout.buffer)
-            except FileNotFoundError:
-                continue
-        sys.stdout.flush()
-
-    def _report(self, tally: Tally, pilot: Pilot, session: str, took_s: float) -> None:
-        failed = sorted(tally.failed, key=lambda task: task.uid)
-        for task in failed[:FAILURES_SHOWN]:
-            note(f"{task.uid} ({task.name}) failed: {task.exception}")
-            detail = [line for line in (task.exception_detail or "").splitlines() if line.strip()]
-            for line in detail[-DETAIL_LINES_SHOWN:]:
-                print(f"    {line}", file=sys.stderr)
-            if task.stderr_path is not None and _has_content(task.stderr_path):
-                print(f"    all of it: {task.stderr_path}", file=sys.stderr)
-        if len(failed) > FAILURES_SHOWN:
-            more = len(failed) - FAILURES_SHOWN
-            note(f"{more:,} more failed; see: pilotage task list -s {session} --state FAILED")
-        if tally.left and pilot.state in FINAL:
-            note(f"the pilot ended before its tasks: {pilot.reason or pilot.state}")
-        rate = tally.final / took_s if took_s else 0.0
-        pace = f" ({rate:,.0f}/s)" if rate >= 10 else ""
-        note(f"{tally.summary()} in {span(took_s)}{pace}; output in {self._output_place(pilot)}; session {session}")
-
-    def _output_place(self, pilot: Pilot) -> str:
-        first = self._tasks[0]
-        stdout = first.stdout_path
-        own = Path(pilot.sandbox) / "tasks"
-        if stdout is None or stdout.is_relative_to(own):
-            return f"{own}/"
-        return f"{stdout.parent}/"
-
-
-def _has_content(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except OSError:
-        return False
+def _items(context: typer.Context, count: int, array: str, table: str) -> Items:
+    given = [option for option, value in (("--count", count > 1), ("--array", array), ("--from-csv", table)) if value]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} are both given; each says how many tasks there are", context)
+    if array:
+        return parse_array(array)
+    return read_table(Path(table)) if table else counted(count)
