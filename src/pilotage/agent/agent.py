@@ -21,7 +21,7 @@ from pilotage.agent.settings import PilotSettings
 from pilotage.core.agent import actions, events, facts
 from pilotage.core.agent.core import AgentCore, Step
 from pilotage.core.agent.state import AgentState, apply
-from pilotage.errors import BackendError, unreachable
+from pilotage.errors import BackendError, InvariantViolated, unreachable
 from pilotage.executors.base import Executor
 from pilotage.log.reader import recover
 from pilotage.log.writer import LogWriter
@@ -215,6 +215,15 @@ class Agent:
                 executor.stop_runner(action.runner)
             case actions.SendPilotEnded():
                 self._link.send_ended(action.number, action.state, action.reason)
+            case (
+                actions.StageTasks()
+                | actions.EndStaging()
+                | actions.PrepareEnvironment()
+                | actions.WatchService()
+                | actions.UnwatchService()
+                | actions.TellService()
+            ):
+                raise InvariantViolated(f"the agent cannot do this yet: {action}")
             case _:
                 unreachable(action)
 
@@ -260,6 +269,9 @@ class Agent:
             case wire.EndPilot():
                 if self._link.accept(message):
                     self._handle(events.EndRequested(now, message.number, message.drain, "the pilot was ended by the user"))
+            case wire.PrepareEnvironment():
+                if self._link.accept(message):
+                    self._handle(events.EnvironmentAsked(now, message.number, message.name, message.spec))
             case wire.Inspect():
                 self._answer(channel, peer, message)
             case wire.Heartbeat() | wire.ClientHello():

@@ -28,6 +28,7 @@ from pilotage.wire.messages import (
     Heartbeat,
     Outcomes,
     PilotEnded,
+    PrepareEnvironment,
     Refused,
     Submit,
 )
@@ -139,7 +140,7 @@ class ClientLink:
         if self._liveness is not None:
             self._liveness.heard(now)
 
-    def accept(self, message: Submit | Cancel | EndPilot) -> bool:
+    def accept(self, message: Submit | Cancel | EndPilot | PrepareEnvironment) -> bool:
         """Judge a numbered message; return True when it is new. A gap drops the client, who will connect again."""
         verdict = self._incoming.accept(message.number, len(message.batch) if isinstance(message, Submit) else 0)
         if verdict == "gap":

@@ -175,7 +175,23 @@ class VirtualPilot:
                 heapq.heapify(self._due)
             case actions.RecallTasks():
                 self._give_back(action.runner, action.executions)
-            case actions.StopRunner() | actions.ReleaseRunner() | actions.TellProgress() | actions.SendPilotEnded():
+            case actions.StageTasks():
+                done = [(row.uid, attempt) for attempt, row in action.tasks]
+                self._coming.append(events.StagingEnded(self.now, action.phase, done))
+            case actions.PrepareEnvironment():
+                self._coming.append(events.EnvironmentPrepared(self.now, action.name))
+            case actions.WatchService():
+                if not action.ready:
+                    self._coming.append(events.ServiceReady(self.now, action.row.uid, action.attempt, "virtual"))
+            case (
+                actions.StopRunner()
+                | actions.ReleaseRunner()
+                | actions.TellProgress()
+                | actions.SendPilotEnded()
+                | actions.EndStaging()
+                | actions.UnwatchService()
+                | actions.TellService()
+            ):
                 pass
             case _:
                 unreachable(action)

@@ -42,6 +42,8 @@ class AgentFold:
         """The attempts that are not over."""
         self._waits: dict[TaskUid, int] = {}
         """The waits that are not over."""
+        self._staging: set[TaskUid] = set()
+        """Tasks that do not wait for resources yet: their input is being staged."""
         self._final_state = ""
         self._lanes: dict[LaneId, int] = {}
 
@@ -85,6 +87,11 @@ class AgentFold:
         self._templates.indices(rows)
         for task in state.tasks.values():
             self._accept([task.row], task.binding, task.accepted)
+            if task.row.uid not in state.inputs:
+                self._staging.discard(task.row.uid)
+                self._wait(task.row.uid, task.accepted)
+            if task.row.uid in state.outputs:
+                self._stop_waiting(task.row.uid, task.launched)
             if task.lane:
                 self._launch(task.lane, [(task.row.uid, task.attempt)], task.launched)
                 self._start(task.row.uid, task.started)
@@ -121,6 +128,12 @@ class AgentFold:
                 self._leave(fact.tasks, fact.time, ran=False)
             case agent.Repeated():
                 self._leave(fact.tasks, fact.time, ran=True)
+            case agent.InputsStaged():
+                for uid in fact.tasks:
+                    self._staging.discard(uid)
+                    self._wait(uid, fact.time)
+            case agent.OutputsBegun():
+                self._end_attempts(fact)
             case agent.RunnerAdded():
                 pilot.runners[fact.runner] = RunnerTrace(fact.runner, fact.node, fact.time)
             case agent.RunnerIdentified():
@@ -163,7 +176,10 @@ class AgentFold:
         tasks, pilot, waits = self._tasks, self._pilot.uid, self._pilot.waits
         for row, i in zip(rows, self._templates.indices(rows), strict=True):
             self._rows[row.uid] = i
-            self._waits[row.uid] = waits.add(i, time)
+            if row.extra is not None and row.extra.input_staging:
+                self._staging.add(row.uid)
+            else:
+                self._waits[row.uid] = waits.add(i, time)
             if tasks.binding[i] > binding or (tasks.binding[i] == binding and tasks.pilot[i] != pilot):
                 self._elsewhere.add(i)
                 continue
@@ -199,21 +215,37 @@ class AgentFold:
     def _leave(self, uids: list[TaskUid], time: float, *, ran: bool) -> None:
         tasks, attempts = self._tasks, self._pilot.attempts
         for uid in uids:
-            attempt = self._attempts.pop(uid, None)
-            if attempt is None:
+            i = self._rows.get(uid)
+            if i is None or uid in self._staging:
                 continue
-            attempts.ended[attempt] = time
-            if not ran:
-                attempts.started[attempt] = 0.0
-            i = self._rows[uid]
-            self._waits[uid] = self._pilot.waits.add(i, time)
+            attempt = self._attempts.pop(uid, None)
+            if attempt is not None:
+                attempts.ended[attempt] = time
+                if not ran:
+                    attempts.started[attempt] = 0.0
+            self._wait(uid, time)
             if i not in self._elsewhere and tasks.ending[i] is None:
                 tasks.launched[i] = tasks.started[i] = 0.0
+
+    def _wait(self, uid: TaskUid, time: float) -> None:
+        """The task waits for resources from now on, if it did not before."""
+        if uid in self._rows and uid not in self._waits:
+            self._waits[uid] = self._pilot.waits.add(self._rows[uid], time)
 
     def _stop_waiting(self, uid: TaskUid, time: float) -> None:
         wait = self._waits.pop(uid, None)
         if wait is not None:
             self._pilot.waits.until[wait] = time
+
+    def _end_attempts(self, fact: agent.OutputsBegun) -> None:
+        attempts = self._pilot.attempts
+        for outcome in fact.outcomes:
+            attempt = self._attempts.pop(outcome.task, None)
+            if attempt is not None:
+                attempts.started[attempt] = outcome.times.started
+                attempts.ended[attempt] = outcome.times.ended or fact.time
+            else:
+                self._stop_waiting(outcome.task, fact.time)
 
     def _end(self, fact: agent.Ended) -> None:
         # One turn per task: columns are bound to names before.

@@ -46,6 +46,7 @@ TASK_FREED = "task.freed"
 TASK_BOUND = "task.bound"
 TASK_UNBOUND = "task.unbound"
 TASK_ACCEPTED = "task.accepted"
+TASK_INPUT_STAGED = "task.input_staged"
 TASK_LAUNCHED = "task.launched"
 TASK_STARTED = "task.started"
 TASK_SEEN_RUNNING = "task.seen_running"
@@ -53,10 +54,14 @@ TASK_RETURNED = "task.returned"
 TASK_REPEATED = "task.repeated"
 TASK_CANCEL_ASKED = "task.cancel_asked"
 TASK_END_ASKED = "task.end_asked"
+TASK_READY = "task.ready"
+TASK_OUTPUT_BEGUN = "task.output_begun"
 TASK_ENDED = "task.ended"
 TASK_COLLECTED = "task.collected"
 TASK_FINAL = "task.final"
 TASK_SETTLED = "task.settled"
+ENVIRONMENT_ASKED = "environment.asked"
+ENVIRONMENT_PREPARED = "environment.prepared"
 OUTCOMES_NUMBERED = "outcomes.numbered"
 OUTCOMES_DELIVERED = "outcomes.delivered"
 RUNNER_ADDED = "runner.added"
@@ -80,7 +85,8 @@ CATALOGUE = (
     EventKind(TASK_FREED, "task", "client.TasksFreed", "what the task waited for is there; it waits for a pilot"),
     EventKind(TASK_BOUND, "task", "client.TasksBound", "a pilot was chosen; the task is on its way to it"),
     EventKind(TASK_UNBOUND, "task", "client.TasksUnbound", "the pilot is gone or full; the task waits for another"),
-    EventKind(TASK_ACCEPTED, "task", "agent.TasksAccepted", "the agent has the task; it waits for resources"),
+    EventKind(TASK_ACCEPTED, "task", "agent.TasksAccepted", "the agent has the task; it waits for its input, or for resources"),
+    EventKind(TASK_INPUT_STAGED, "task", "agent.InputsStaged", "its input is where it wants it; the task waits for resources"),
     EventKind(TASK_LAUNCHED, "task", "agent.LaunchRequested", "resources were found; the task is handed to a runner"),
     EventKind(TASK_STARTED, "task", "agent.Started", "its process was spawned, or its function called"),
     EventKind(TASK_SEEN_RUNNING, "task", "client.TasksStarted", "the client knows that the task runs"),
@@ -88,10 +94,14 @@ CATALOGUE = (
     EventKind(TASK_REPEATED, "task", "agent.Repeated", "an attempt failed or was lost; the task waits for another"),
     EventKind(TASK_CANCEL_ASKED, "task", "client.CancelAsked", "the user cancelled the task; its pilot is to be told"),
     EventKind(TASK_END_ASKED, "task", "agent.EndAsked", "the agent is about to end the task: cancelled, or out of time"),
+    EventKind(TASK_READY, "task", "agent.ServiceReady", "the service answers; tasks that want it may begin"),
+    EventKind(TASK_OUTPUT_BEGUN, "task", "agent.OutputsBegun", "an attempt is over; its output is being staged"),
     EventKind(TASK_ENDED, "task", "agent.Ended", "its process tree was gone, or its function had returned"),
     EventKind(TASK_COLLECTED, "task", "agent.Ended", "the agent has the outcome in its log"),
     EventKind(TASK_FINAL, "task", "client.OutcomesReceived", "the client has the outcome in its log"),
     EventKind(TASK_SETTLED, "task", "client.TasksSettled", "the client itself gave the task its outcome"),
+    EventKind(ENVIRONMENT_ASKED, "environment", "agent.EnvironmentAsked", "the environment is to be prepared"),
+    EventKind(ENVIRONMENT_PREPARED, "environment", "agent.EnvironmentPrepared", "the environment is there, or cannot be had"),
     EventKind(OUTCOMES_NUMBERED, "message", "agent.OutcomesNumbered", "outcomes go to the client in a message of this number"),
     EventKind(OUTCOMES_DELIVERED, "message", "agent.OutcomesDelivered", "the client has all messages up to this one on disk"),
     EventKind(RUNNER_ADDED, "runner", "agent.RunnerAdded", "a spawner or a function worker is about to be started"),

@@ -86,6 +86,19 @@ def _agent_events(fact: agent.Fact, pilot: str, time: float) -> Iterator[TraceEv
                     how["started"] = outcome.times.started
                 yield TraceEvent(outcome.times.ended or time, names.TASK_ENDED, outcome.task, how)
                 yield TraceEvent(time, names.TASK_COLLECTED, outcome.task, {"pilot": pilot})
+        case agent.InputsStaged():
+            for uid in fact.tasks:
+                yield TraceEvent(time, names.TASK_INPUT_STAGED, uid, {"pilot": pilot})
+        case agent.OutputsBegun():
+            for outcome in fact.outcomes:
+                how = {"pilot": pilot, "attempt": outcome.attempt, "ending": outcome.ending.name}
+                yield TraceEvent(time, names.TASK_OUTPUT_BEGUN, outcome.task, how)
+        case agent.ServiceReady():
+            yield TraceEvent(time, names.TASK_READY, fact.service, {"pilot": pilot, "attempt": fact.attempt})
+        case agent.EnvironmentAsked():
+            yield TraceEvent(time, names.ENVIRONMENT_ASKED, f"{pilot}/{fact.name}")
+        case agent.EnvironmentPrepared():
+            yield TraceEvent(time, names.ENVIRONMENT_PREPARED, f"{pilot}/{fact.name}", {"error": fact.error})
         case agent.LanesClosed():
             for lane in fact.lanes:
                 yield TraceEvent(time, names.LANE_CLOSED, f"{pilot}/lane.{lane}")

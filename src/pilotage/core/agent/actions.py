@@ -72,10 +72,20 @@ class SendPilotEnded(msgspec.Struct, frozen=True):
 
 
 class StageTasks(msgspec.Struct, frozen=True):
-    """Stage the input, or the output, of these executions; ``StagingEnded`` tells how it went. Doing it again does no harm."""
+    """Stage the input, or the output, of these executions; ``StagingEnded`` tells how it went. Doing it again does no harm.
+
+    A row names what is to be done and no more: where output is not wanted it has no directives. After its output the own
+    sandbox of a task whose template says ``cleanup`` is removed, whether its directives were done, failed or given up.
+    """
 
     phase: StagingPhase
     tasks: list[tuple[Attempt, Row]]
+
+
+class EndStaging(msgspec.Struct, frozen=True):
+    """Do no more directives of these tasks than are under way. ``StagingEnded`` still tells of each, done or failed."""
+
+    tasks: list[TaskUid]
 
 
 class PrepareEnvironment(msgspec.Struct, frozen=True):
@@ -124,4 +134,10 @@ Action = (
     | SendOutcomes
     | SendPilotEnded
     | TellProgress
+    | StageTasks
+    | EndStaging
+    | PrepareEnvironment
+    | WatchService
+    | UnwatchService
+    | TellService
 )

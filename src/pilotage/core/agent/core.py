@@ -114,6 +114,16 @@ class AgentCore:
                 self._runner_lost(event)
             case events.TimePassed():
                 self._time_passed(now)
+            case (
+                events.StagingEnded()
+                | events.EnvironmentAsked()
+                | events.EnvironmentPrepared()
+                | events.ServiceReady()
+                | events.ServiceUnwell()
+                | events.StorageFilled()
+                | events.StorageFreed()
+            ):
+                pass
             case _:
                 unreachable(event)
         self._dispatch(now)

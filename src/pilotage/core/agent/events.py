@@ -187,6 +187,13 @@ Event = (
     | TasksStarted
     | TasksEnded
     | TasksReturned
+    | StagingEnded
+    | EnvironmentAsked
+    | EnvironmentPrepared
+    | ServiceReady
+    | ServiceUnwell
+    | StorageFilled
+    | StorageFreed
     | LinkOpened
     | TimePassed
 )

@@ -204,10 +204,12 @@ def tasks_named(fact: Fact) -> list[TaskUid]:
             return [uid for launch in fact.lanes for uid, _ in launch.tasks]
         case Started():
             return [uid for uid, _, _ in fact.started]
-        case Ended():
+        case Ended() | OutputsBegun():
             return [outcome.task for outcome in fact.outcomes]
-        case EndAsked() | Returned() | Repeated():
+        case EndAsked() | Returned() | Repeated() | InputsStaged():
             return list(fact.tasks)
+        case ServiceReady():
+            return [fact.service]
         case _:
             return []
 
@@ -228,4 +230,9 @@ Fact = (
     | OutcomesDelivered
     | PilotEnding
     | PilotEnded
+    | InputsStaged
+    | OutputsBegun
+    | EnvironmentAsked
+    | EnvironmentPrepared
+    | ServiceReady
 )

@@ -1,8 +1,8 @@
 """The state of an agent, and ``apply``, the only function that changes it.
 
 A task is here from its acceptance to its final outcome; an outcome is here until the client has it on disk. A task without a
-lane waits; one in a lane has been handed to the lane's runner. What the scheduler knows (queues, free resources) follows
-from this state and is rebuilt from it after a restart.
+lane waits, unless its input or its output is being staged; one in a lane has been handed to the lane's runner. What the
+scheduler knows (queues, free resources) follows from this state and is rebuilt from it after a restart.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ import msgspec
 from pilotage.core.agent.facts import (
     EndAsked,
     Ended,
+    EnvironmentAsked,
+    EnvironmentPrepared,
     Fact,
+    InputsStaged,
     LanesClosed,
     LaunchRequested,
     OutcomesDelivered,
     OutcomesNumbered,
+    OutputsBegun,
     PilotEnded,
     PilotEnding,
     Repeated,
@@ -24,6 +28,7 @@ from pilotage.core.agent.facts import (
     RunnerAdded,
     RunnerIdentified,
     RunnerRemoved,
+    ServiceReady,
     Started,
     TasksAccepted,
 )
@@ -75,6 +80,14 @@ class RunnerRecord(msgspec.Struct, array_like=True):
     """Number of its last message of endings that is in the log."""
 
 
+class EnvironmentRecord(msgspec.Struct, array_like=True):
+    """A named environment that the client asked for; in preparation until it is ``prepared``, or there is an ``error``."""
+
+    spec: msgspec.Raw
+    prepared: bool = False
+    error: str = ""
+
+
 class EndingPilot(msgspec.Struct, array_like=True, frozen=True):
     """Why and how the pilot ends."""
 
@@ -108,6 +121,13 @@ class AgentState(msgspec.Struct):
     ending: EndingPilot | None = None
     ended: int = 0
     """Number of the message that ends the pilot; 0: none yet."""
+    inputs: dict[TaskUid, None] = {}
+    """Tasks whose input is being staged."""
+    outputs: dict[TaskUid, Outcome] = {}
+    """Outcomes of attempts that are over, and whose output is being staged."""
+    environments: dict[str, EnvironmentRecord] = {}
+    services: dict[TaskUid, str] = {}
+    """Services that are ready, and what tasks are told of them."""
 
 
 def apply(state: AgentState, fact: Fact) -> None:
@@ -123,6 +143,8 @@ def apply(state: AgentState, fact: Fact) -> None:
             tasks, binding, now = state.tasks, fact.binding, fact.time
             for row in fact.batch.rows:
                 tasks[row.uid] = TaskRecord(row, binding, now)
+                if row.extra is not None and row.extra.input_staging:
+                    state.inputs[row.uid] = None
         case LanesClosed():
             for lane in fact.lanes:
                 if state.lanes.pop(lane).tasks:
@@ -147,7 +169,12 @@ def apply(state: AgentState, fact: Fact) -> None:
             if fact.runner in state.runners:
                 state.runners[fact.runner].released = max(state.runners[fact.runner].released, fact.number)
             for uid in fact.tasks:
-                task = _leave_lane(state, uid)
+                task = state.tasks[uid]
+                if task.lane:
+                    _leave_lane(state, uid)
+                elif uid in state.outputs:
+                    # Its output could not be staged. Where that happened to its input, it is staged once more.
+                    del state.outputs[uid]
                 task.failures += 1
                 task.ending, task.ending_message = None, ""
         case EndAsked():
@@ -170,6 +197,21 @@ def apply(state: AgentState, fact: Fact) -> None:
             state.ending = EndingPilot(fact.time, fact.drain, fact.state, fact.reason)
         case PilotEnded():
             state.numbered = state.ended = fact.number
+        case InputsStaged():
+            for uid in fact.tasks:
+                del state.inputs[uid]
+        case OutputsBegun():
+            _apply_outputs(state, fact)
+        case EnvironmentAsked():
+            state.received = fact.number
+            known = state.environments.get(fact.name)
+            if known is None or known.error or known.spec != fact.spec:
+                state.environments[fact.name] = EnvironmentRecord(fact.spec)
+        case EnvironmentPrepared():
+            environment = state.environments[fact.name]
+            environment.prepared, environment.error = not fact.error, fact.error
+        case ServiceReady():
+            state.services[fact.service] = fact.info
         case _:
             unreachable(fact)
 
@@ -198,8 +240,25 @@ def _apply_ended(state: AgentState, fact: Ended) -> None:
         task = tasks.pop(outcome.task)
         if task.lane:
             del lanes[task.lane].tasks[outcome.task]
+    for some in (state.inputs, state.outputs, state.services):
+        if some:
+            for outcome in fact.outcomes:
+                some.pop(outcome.task, None)
     state.outcomes += len(fact.outcomes)
     state.unsent.extend(fact.outcomes)
+
+
+def _apply_outputs(state: AgentState, fact: OutputsBegun) -> None:
+    if fact.number and fact.runner in state.runners:
+        state.runners[fact.runner].released = fact.number
+    for outcome in fact.outcomes:
+        task = state.tasks[outcome.task]
+        if task.lane:
+            _leave_lane(state, outcome.task)
+        # What is asked from here on is about its output.
+        task.ending, task.ending_message = None, ""
+        state.inputs.pop(outcome.task, None)
+        state.outputs[outcome.task] = outcome
 
 
 def _leave_lane(state: AgentState, uid: TaskUid) -> TaskRecord:
@@ -207,4 +266,5 @@ def _leave_lane(state: AgentState, uid: TaskUid) -> TaskRecord:
     del state.lanes[task.lane].tasks[uid]
     task.lane = NO_LANE
     task.started = 0.0
+    state.services.pop(uid, None)
     return task
