@@ -23,16 +23,19 @@ def rank_slots(placement: Placement, request: Request) -> list[RankSlot]:
     share names them: one per rank for a fraction of a GPU, else as many as the request asks for.
     """
     gpus_per_rank = 0 if not request.gpu_shares else max(1, request.gpu_shares // GPU_SHARES)
-    slots = []
+    slots: list[RankSlot] = []
+    ranks_on: dict[int, int] = {}
     for share in placement:
         cores = core_indices(share.cores)
-        for local_rank in range(share.ranks):
-            first_core, first_gpu = local_rank * request.cores, local_rank * gpus_per_rank
+        before = ranks_on.get(share.node, 0)
+        ranks_on[share.node] = before + share.ranks
+        for rank in range(share.ranks):
+            first_core, first_gpu = rank * request.cores, rank * gpus_per_rank
             gpus = share.gpus[first_gpu : first_gpu + gpus_per_rank]
             slots.append(
                 RankSlot(
                     share.node,
-                    local_rank,
+                    before + rank,
                     tuple(cores[first_core : first_core + request.cores]),
                     tuple(index for index, _ in gpus),
                 )

@@ -51,24 +51,6 @@ class Node(msgspec.Struct, frozen=True, gc=False, array_like=True):
     domain: int = 0
 
 
-class Request(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """The shape of what a task asks for. Hashable: tasks that ask for the same share one queue.
-
-    Per rank: ``cores`` (at least 1), ``gpu_shares`` in 64ths (a multiple of 64 means whole GPUs, less than 64 a share of
-    one GPU), ``memory`` and ``disk`` in blocks of 64 MiB. ``ranks_per_node`` of 0 leaves the spread to the scheduler.
-    ``colocate`` names a group whose members all run on the node of the first; ``exclusive`` takes whole nodes.
-    """
-
-    ranks: int = 1
-    cores: int = 1
-    gpu_shares: int = 0
-    memory: int = 0
-    disk: int = 0
-    ranks_per_node: int = 0
-    colocate: str = ""
-    exclusive: bool = False
-
-
 class NodeShare(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What a placement takes of one node.
 
@@ -85,8 +67,31 @@ class NodeShare(msgspec.Struct, frozen=True, gc=False, array_like=True):
     disk: int = 0
 
 
+class Request(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The shape of what a task asks for. Hashable: tasks that ask for the same share one queue.
+
+    Per rank: ``cores`` (at least 1), ``gpu_shares`` in 64ths (a multiple of 64 means whole GPUs, less than 64 a share of
+    one GPU), ``memory`` and ``disk`` in blocks of 64 MiB. ``ranks_per_node`` of 0 leaves the spread to the scheduler.
+    ``colocate`` names a group whose members all run on the node of the first; ``exclusive`` takes whole nodes. ``slots``: the
+    user has chosen the placement, which is taken as it is; a share for each rank, in rank order, that names its cores.
+    """
+
+    ranks: int = 1
+    cores: int = 1
+    gpu_shares: int = 0
+    memory: int = 0
+    disk: int = 0
+    ranks_per_node: int = 0
+    colocate: str = ""
+    exclusive: bool = False
+    slots: tuple[NodeShare, ...] = ()
+
+
 Placement = tuple[NodeShare, ...]
-"""The shares of all nodes that one task, or one lane, holds; ranks are numbered in this order."""
+"""The shares of all nodes that one task, or one lane, holds; ranks are numbered in this order.
+
+A node has one share, or, where the user has chosen the slots, one for each rank there.
+"""
 
 
 def core_indices(mask: bytes) -> list[int]:

@@ -164,7 +164,7 @@ class AgentFold:
         first = int.from_bytes(placement[0].cores, "little")
         lanes.uid.append(uid)
         lanes.runner.append(runner)
-        lanes.nodes.append(len(placement))
+        lanes.nodes.append(1 if len(placement) == 1 else len({share.node for share in placement}))
         lanes.node.append(placement[0].node)
         lanes.first_core.append((first & -first).bit_length() - 1)
         lanes.cores.append(sum(int.from_bytes(share.cores, "little").bit_count() for share in placement))
