@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from pilotage.cli import bench, doctor, platforms, run, session, task
+from pilotage.cli import bench, doctor, platforms, run, session, task, watch
 from pilotage.cli.options import ClickException, UsageError
 from pilotage.errors import InvalidRequest, PilotageError
 from pilotage.version import __version__
@@ -26,6 +26,7 @@ app = typer.Typer(name="pilotage", help="Run your own tasks on a block of a mach
 app.command("run", cls=run.ProgramCommand, help=run.HELP, options_metavar="[OPTIONS] -- PROGRAM [ARGUMENT]...")(run.run)
 app.add_typer(session.app, name="session")
 app.add_typer(task.app, name="task")
+app.command("watch")(watch.watch)
 app.command("platforms")(platforms.platforms)
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)

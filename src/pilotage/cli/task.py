@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
 import sys
 from collections import deque
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +11,8 @@ import typer
 
 from pilotage.cli.options import FormatOption, SessionOption
 from pilotage.cli.renderers import Column, Format, is_terminal, note, plural, print_json, print_one, print_rows
-from pilotage.errors import BackendError, InvalidRequest, nearest
-from pilotage.model.states import AGENT_EXECUTING, FINAL, TASK_STATES
+from pilotage.cli.selection import MetadataOption, NameOption, Selection, StateOption, UidsArgument
+from pilotage.errors import BackendError, InvalidRequest
 
 if TYPE_CHECKING:
     from pilotage.core.client.state import ClientState, TaskRecord
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List, show, explain, cancel tasks, and print their output.", no_args_is_help=True)
 
 LIMIT_ON_TERMINAL = 100
-_WORDS = {"RUNNING": (AGENT_EXECUTING,), "FINAL": FINAL, "UNFINISHED": TASK_STATES, "CANCELLED": ("CANCELED",)}
 
 TaskArgument = Annotated[str, typer.Argument(metavar="UID", help="The task, or how its uid begins or ends.")]
 
@@ -67,10 +64,9 @@ _DETAILS = (
 @app.command("list")
 def list_(
     session: SessionOption = "",
-    state: Annotated[
-        list[str] | None, typer.Option(help="Only tasks in this state, or 'running', 'unfinished', 'final'; may be repeated.")
-    ] = None,
-    name: Annotated[str, typer.Option(metavar="GLOB", help="Only tasks whose name or uid matches, such as 'md.*'.")] = "",
+    state: StateOption = None,
+    name: NameOption = "",
+    metadata: MetadataOption = None,
     limit: Annotated[
         int, typer.Option(min=-1, help=f"Print only so many. 0: all. Default: {LIMIT_ON_TERMINAL} on a terminal.")
     ] = -1,
@@ -81,41 +77,16 @@ def list_(
 
     folder = find_session(session)
     state_of_session = read_state(folder)
-    wanted = _states(state or ())
-    found = [
-        record
-        for record in state_of_session.tasks.values()
-        if (not wanted or record.state in wanted) and (not name or _is_named(record, name))
-    ]
+    selection = Selection((), name, state, metadata)
+    found = selection.of(state_of_session, folder)
     if limit < 0:
         limit = LIMIT_ON_TERMINAL if format is Format.TABLE and is_terminal(sys.stdout) else 0
     shown = found[:limit] if limit else found
     print_rows("tasks", [task_row(record) for record in shown], _COLUMNS, format)
     if format is Format.TABLE and not found:
-        note(f"session {folder.name} has no {'such ' if wanted or name else ''}tasks")
+        note(f"session {folder.name} has no {'such ' if selection else ''}tasks")
     if format is Format.TABLE and len(shown) < len(found):
         note(f"{len(shown):,} of {plural(len(found), 'task')} are shown; --limit 0 shows all")
-
-
-def _is_named(record: TaskRecord, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(record.row.name or record.row.uid, pattern) or fnmatch.fnmatchcase(record.row.uid, pattern)
-
-
-def _states(names: Iterable[str]) -> set[str]:
-    known = (*TASK_STATES, *FINAL)
-    wanted: set[str] = set()
-    for name in names:
-        upper = name.upper()
-        if upper in _WORDS:
-            wanted.update(_WORDS[upper])
-        elif upper in known:
-            wanted.add(upper)
-        else:
-            raise InvalidRequest(
-                f"there is no state {name!r}{nearest(upper, (*known, *_WORDS))}; known are {', '.join(known)}, "
-                "and running, unfinished, final"
-            )
-    return wanted
 
 
 @app.command("show")
@@ -145,6 +116,10 @@ def why(uid: TaskArgument, session: SessionOption = "", format: FormatOption = F
     if outcome is not None:
         how = outcome.ending.name.lower().replace("_", " ")
         answer["why"] = f"has ended: {outcome.message or how}"
+    elif record.row.uid in state.held:
+        from pilotage.core.client.holding import waiting_for
+
+        answer["why"] = waiting_for(state.held[record.row.uid], state)
     elif not record.pilot:
         pilots = [pilot for pilot in state.pilots.values() if pilot.usable]
         answer["why"] = (
@@ -177,25 +152,23 @@ def why(uid: TaskArgument, session: SessionOption = "", format: FormatOption = F
 
 @app.command()
 def cancel(
-    uids: Annotated[list[str] | None, typer.Argument(metavar="UID...", help="Tasks, or how their uids begin or end.")] = None,
+    uids: UidsArgument = None,
     session: SessionOption = "",
-    name: Annotated[str, typer.Option(metavar="GLOB", help="Tasks whose name or uid matches.")] = "",
+    name: NameOption = "",
+    state: StateOption = None,
+    metadata: MetadataOption = None,
     all: Annotated[bool, typer.Option("--all", help="All tasks that have not ended.")] = False,
 ) -> int:
     """Cancel tasks that a pilot has; their program sees them CANCELED. Those that have ended stay as they are."""
-    from pilotage.cli.lookup import find_session, meant, pilot_folder, read_state
+    from pilotage.cli.lookup import find_session, pilot_folder, read_state
     from pilotage.cli.observer import Observer
 
+    selection = Selection(uids, name, state, metadata)
     folder = find_session(session)
-    state = read_state(folder)
-    if sum((bool(uids), bool(name), all)) != 1:
-        raise InvalidRequest("say which tasks: by UIDs, by --name GLOB, or --all")
-    where = f"in session {folder.name}"
-    chosen = (
-        [state.tasks[meant(uid, state.tasks, "task", where)] for uid in uids]  # type: ignore[index]
-        if uids
-        else [record for record in state.tasks.values() if all or _is_named(record, name)]
-    )
+    state_of_session = read_state(folder)
+    if all == bool(selection):
+        raise InvalidRequest("say which tasks: by UIDs, --name, --state or --metadata, or --all")
+    chosen = selection.of(state_of_session, folder)
     living = [record for record in chosen if record.outcome is None]
     by_pilot: dict[str, list[TaskRecord]] = {}
     for record in living:
@@ -203,7 +176,7 @@ def cancel(
     asked = 0
     unreached: list[str] = []
     for uid, records in by_pilot.items():
-        observer = Observer.of(pilot_folder(folder, state.pilots[uid]), folder) if uid else None  # type: ignore[index]
+        observer = Observer.of(pilot_folder(folder, state_of_session.pilots[uid]), folder) if uid else None  # type: ignore[index]
         if observer is None:
             unreached.append(
                 f"{plural(len(records), 'task')} of {uid}" if uid else f"{plural(len(records), 'task')} without a pilot"
@@ -220,6 +193,25 @@ def cancel(
             f"pilotage session resume {folder.name}"
         )
     return 0
+
+
+@app.command()
+def retry(
+    uids: UidsArgument = None,
+    session: SessionOption = "",
+    name: NameOption = "",
+    state: StateOption = None,
+    metadata: MetadataOption = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All tasks that failed, or were cancelled.")] = False,
+    show_output: Annotated[bool, typer.Option("--show-output", help="Print outputs in their order.")] = False,
+) -> int:
+    """Run tasks that have ended once more, as new tasks of their session, on a pilot like its last one."""
+    from pilotage.cli.retry import retry_tasks
+
+    selection = Selection(uids, name, ["FAILED", "CANCELED"] if failed else state, metadata)
+    if not selection or (failed and state):
+        raise InvalidRequest("say which tasks: --failed, or by UIDs, --name, --state or --metadata")
+    return retry_tasks(session, selection, show_output=show_output)
 
 
 @app.command()

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pilotage.cli import main, task
+from pilotage.cli import main
 from pilotage.cli.lookup import meant
 from pilotage.cli.main import run_command
+from pilotage.cli.selection import parse_states
 from pilotage.errors import BackendError, InvalidRequest
 
 
@@ -44,6 +45,10 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
         (["run", "--env", "=1", "--", "true"], "--env '=1' is not NAME=VALUE"),
         (["run", "-n", "2", "--stdout", "one", "--", "true"], "is one file for 2 tasks"),
         (["run", "--nodes", "2", "--pilot-cores", "1", "--", "true"], "--nodes and --pilot-cores (or --pilot-gpus)"),
+        (["run", "-n", "2", "--array", "0-3", "--", "true"], "--count and --array are both given"),
+        (["run", "--array", "3-1", "--", "true"], "the range '3-1' ends before it begins"),
+        (["run", "--from-csv", "missing.csv", "--", "true"], "--from-csv missing.csv: it cannot be read: No such file"),
+        (["run", "-n", "2", "--only-missing", "out.dat", "--", "true"], "is one file for all tasks; put {i} into its name"),
         (["run", "--platform", "local.localhots", "--", "true"], "did you mean 'local.localhost'?"),
         (["run", "--nodes", "2", "--", "true"], "nodes=2 exceeds the 1 node of local.localhost"),
         (["run", "--session", "a/b", "--", "true"], "cannot name a session"),
@@ -116,9 +121,9 @@ def test_a_session_is_meant_by_its_beginning_its_end_or_its_number() -> None:
 
 
 def test_states_have_short_names() -> None:
-    assert task._states(["running", "failed"]) == {"AGENT_EXECUTING", "FAILED"}
+    assert parse_states(["running", "failed"]) == {"AGENT_EXECUTING", "FAILED"}
     with pytest.raises(InvalidRequest, match=r"there is no state 'runing'; did you mean 'RUNNING'\?"):
-        task._states(["runing"])
+        parse_states(["runing"])
 
 
 def test_platforms_print_as_json_and_names(capsys: pytest.CaptureFixture[str]) -> None:
