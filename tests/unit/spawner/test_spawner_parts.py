@@ -18,7 +18,7 @@ from pilotage.spawner.forest import children_by_parent
 from pilotage.spawner.launching import tail
 from pilotage.spawner.memory import MemoryKills, find_events_file, parse_kills
 from pilotage.spawner.outbox import HOLD_S, Outbox
-from pilotage.spawner.ranks import RankSlot, rank_slots
+from pilotage.model.ranks import RankSlot, rank_slots
 from pilotage.spawner.timers import Timers
 from pilotage.wire.runner_messages import FromRunner, TasksEnded, TasksReturned, TasksStarted
 
