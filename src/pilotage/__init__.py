@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pilotage.client.aliases import pythontask as pythontask
     from pilotage.client.constants import *  # noqa: F403
     from pilotage.client.executor import Executor as Executor
+    from pilotage.client.notebook import show as show
     from pilotage.client.pilot import Pilot as Pilot
     from pilotage.client.pilot_description import PilotDescription as PilotDescription
     from pilotage.client.pilot_manager import PilotManager as PilotManager
@@ -49,6 +50,7 @@ _HOMES = {
     "TaskManager": "pilotage.client.task_manager",
     "current_task": "pilotage.workers.current",
     "pythontask": "pilotage.client.aliases",
+    "show": "pilotage.client.notebook",
 }
 _ALIASES = {"UnitManager": "TaskManager"}
 # Modules whose public names are all ours: states, constants and errors.
