@@ -16,10 +16,13 @@ import msgspec
 import pytest
 from agent_world import walk
 
-from pilotage.core.agent import core as core_module
-from pilotage.core.agent import events, facts
+from pilotage.core.agent import events, facts, reports
+from pilotage.core.agent import journal as journal_module
 from pilotage.core.agent import state as state_module
 from pilotage.core.agent.core import AgentCore
+from pilotage.core.agent.dispatch import Dispatch
+from pilotage.core.agent.endings import Endings
+from pilotage.core.agent.reports import Reports
 from pilotage.core.agent.state import AgentState, apply
 from pilotage.core.scheduling.scheduler import Scheduler
 from pilotage.model.outcome import Ending
@@ -68,14 +71,18 @@ def change_apply(patch: pytest.MonkeyPatch, kind: type, change: Callable[[AgentS
     def faulty(state: AgentState, fact: facts.Fact) -> None:
         (change if isinstance(fact, kind) else apply)(state, fact)
 
-    patch.setattr(core_module, "apply", faulty)
+    patch.setattr(journal_module, "apply", faulty)
     patch.setattr(agent_world, "apply", faulty)
 
 
-def change_event(patch: pytest.MonkeyPatch, method: str, change: Callable[[AgentCore, events.Event], events.Event]) -> None:
-    """Hand another event to a method of the core."""
-    original = getattr(AgentCore, method)
-    patch.setattr(AgentCore, method, lambda self, event: original(self, change(self, event)))
+def change_event(patch: pytest.MonkeyPatch, kind: type, change: Callable[[AgentState, events.Event], events.Event]) -> None:
+    """Tell the core another event instead of those of this kind."""
+    original = AgentCore.handle
+
+    def handle(self, event):
+        return original(self, change(self.state, event) if isinstance(event, kind) else event)
+
+    patch.setattr(AgentCore, "handle", handle)
 
 
 def the_lane_is_not_left(patch):
@@ -92,11 +99,10 @@ def closed_lanes_are_not_released(patch):
 
 
 def a_retry_ignores_the_cancel(patch):
-    def runs_again(self, task, ending):
-        template = self.state.templates[task.row.template]
-        return task.failures < template.retries or (template.restartable and ending in (Ending.LOST, Ending.NODE_FAILED))
+    def runs_again(self, task, end):
+        return reports.runs_again(self._state.templates[task.row.template], task.failures, end.ending, end.exit_code)
 
-    patch.setattr(AgentCore, "_runs_again", runs_again)
+    patch.setattr(Reports, "_runs_again", runs_again)
 
 
 def retries_are_not_counted(patch):
@@ -109,11 +115,11 @@ def retries_are_not_counted(patch):
 
 
 def a_reconnect_misses_nothing(patch):
-    def all_held(core, event):
-        held = [(uid, task.attempt) for uid, task in core.state.tasks.items() if task.lane]
+    def all_held(state, event):
+        held = [(uid, task.attempt) for uid, task in state.tasks.items() if task.lane]
         return msgspec.structs.replace(event, holds=held)
 
-    change_event(patch, "_runner_reconciled", all_held)
+    change_event(patch, events.RunnerReconciled, all_held)
 
 
 def an_attempt_is_numbered_again_after_a_return(patch):
@@ -126,14 +132,14 @@ def an_attempt_is_numbered_again_after_a_return(patch):
 
 
 def a_late_end_is_taken_for_one_of_the_present_attempt(patch):
-    def renamed(core, event):
-        tasks = core.state.tasks
+    def renamed(state, event):
+        tasks = state.tasks
         ends = [
             msgspec.structs.replace(end, attempt=tasks[end.task].attempt) if end.task in tasks else end for end in event.ends
         ]
         return msgspec.structs.replace(event, ends=ends, number=event.number + 1000)
 
-    change_event(patch, "_tasks_ended", renamed)
+    change_event(patch, events.TasksEnded, renamed)
 
 
 def outcomes_are_numbered_twice(patch):
@@ -146,36 +152,29 @@ def outcomes_are_numbered_twice(patch):
 
 
 def outcomes_are_forgotten_before_they_are_delivered(patch):
-    original = AgentCore.handle
+    def all_of_them(state, event):
+        return msgspec.structs.replace(event, durable=state.numbered)
 
-    def handle(self, event):
-        if isinstance(event, events.OutcomesReceived):
-            event = msgspec.structs.replace(event, durable=self.state.numbered)
-        return original(self, event)
-
-    patch.setattr(AgentCore, "handle", handle)
+    change_event(patch, events.OutcomesReceived, all_of_them)
 
 
 def a_task_cancelled_in_a_lane_is_lost_when_it_comes_back(patch):
-    original = AgentCore._finish
+    original = Reports._take_back
 
-    def finish(self, now, uids, ending, message):
-        if (
-            ending is not Ending.CANCELLED
-            or self.state.ending is not None
-            or (self._facts[-1:] and isinstance(self._facts[-1], facts.EndAsked))
-        ):
-            original(self, now, uids, ending, message)
+    def take_back(self, now, executions):
+        finish, self._endings.finish = self._endings.finish, lambda *arguments: None
+        original(self, now, executions)
+        self._endings.finish = finish
 
-    patch.setattr(AgentCore, "_finish", finish)
+    patch.setattr(Reports, "_take_back", take_back)
 
 
 def what_a_dead_runner_never_began_is_lost(patch):
-    change_event(patch, "_runner_lost", lambda core, event: msgspec.structs.replace(event, not_begun=[]))
+    change_event(patch, events.RunnerLost, lambda state, event: msgspec.structs.replace(event, not_begun=[]))
 
 
 def what_is_about_to_be_launched_counts_as_handed_over(patch):
-    patch.setattr(AgentCore, "_not_handed_over", lambda self, runner: set())
+    patch.setattr(Dispatch, "not_handed_over", lambda self, runner: {})
 
 
 def a_message_without_effect_is_not_logged(patch):
@@ -195,7 +194,7 @@ def a_cancelled_task_still_waits(patch):
 def a_name_twice_in_a_cancel_counts_twice(patch):
     def cancel(self, event):
         known = [uid for uid, _ in event.tasks if uid in self.state.tasks]
-        self._end_tasks(event.time, event.number, known, Ending.CANCELLED, "cancelled by the user")
+        self._endings.ask(event.time, event.number, known, Ending.CANCELLED, "cancelled by the user")
 
     patch.setattr(AgentCore, "_cancel_requested", cancel)
 
@@ -208,31 +207,31 @@ def recovery_forgets_who_waits(patch):
     original = AgentCore.recover
 
     def recover(self, now):
-        enqueue, self._policy.enqueue = self._policy.enqueue, lambda task, group, now: None
+        enqueue_again, self._dispatch.enqueue_again = self._dispatch.enqueue_again, lambda uids, now: None
         original(self, now)
-        self._policy.enqueue = enqueue
+        self._dispatch.enqueue_again = enqueue_again
 
     patch.setattr(AgentCore, "recover", recover)
 
 
 def a_hello_is_not_noted(patch):
-    patch.setattr(AgentCore, "_runner_connected", lambda self, event: None)
+    patch.setattr(Reports, "connected", lambda self, event: None)
 
 
 def an_alarm_rings_for_a_later_attempt(patch):
     def runs(self, uid, attempt):
-        return uid in self.state.tasks and bool(self.state.tasks[uid].lane)
+        return uid in self.tasks and bool(self.tasks[uid].lane)
 
-    patch.setattr(AgentCore, "_runs", runs)
+    patch.setattr(AgentState, "runs", runs)
 
 
 def a_timeout_shields_from_the_cancel(patch):
-    original = AgentCore._end_tasks
+    original = Endings.ask
 
-    def end_tasks(self, now, number, uids, ending, message):
-        original(self, now, number, [uid for uid in uids if self.state.tasks[uid].ending is None], ending, message)
+    def ask(self, now, number, uids, ending, message):
+        original(self, now, number, [uid for uid in uids if self._state.tasks[uid].ending is None], ending, message)
 
-    patch.setattr(AgentCore, "_end_tasks", end_tasks)
+    patch.setattr(Endings, "ask", ask)
 
 
 FAULTS = [

@@ -38,8 +38,6 @@ class RunnerPool:
         self._last_start = -RESPAWN_S
         self._failures = {"spawner": 0, "worker": 0}
         """Runners in a row that were lost before they came up."""
-        self.hungry: dict[LaneId, None] = {}
-        """Lanes that lost tasks since the last dispatch."""
 
     @property
     def ready(self) -> bool:
@@ -57,8 +55,6 @@ class RunnerPool:
         for lane_id, lane in state.lanes.items():
             self._lanes[lane.runner][lane_id] = None
             self.burden(lane.runner, len(lane.tasks))
-            if not lane.tasks:
-                self.hungry[lane_id] = None
         for runner in self._binding:
             if not self._lanes[runner]:
                 self._rest(runner, now)
@@ -153,7 +149,7 @@ class RunnerPool:
 
     def remove(self, runner: RunnerId) -> None:
         """The runner is gone; its lanes no longer count."""
-        self.hungry.update(self._lanes.pop(runner, {}))
+        self._lanes.pop(runner, None)
         self._spawners.pop(runner, None)
         binding = self._binding.pop(runner, None)
         if binding is not None:

@@ -129,6 +129,11 @@ class AgentState(msgspec.Struct):
     services: dict[TaskUid, str] = {}
     """Services that are ready, and what tasks are told of them."""
 
+    def runs(self, uid: TaskUid, attempt: Attempt) -> bool:
+        """Tell whether this is the present attempt of a task, and in the hands of a runner."""
+        task = self.tasks.get(uid)
+        return task is not None and task.attempt == attempt and bool(task.lane)
+
 
 def apply(state: AgentState, fact: Fact) -> None:
     """Fold one fact into the state."""

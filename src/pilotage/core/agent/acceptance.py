@@ -1,0 +1,61 @@
+"""Tasks that the client submits: known again, refused, or let into the queue."""
+
+from __future__ import annotations
+
+from pilotage.core.agent import events, facts
+from pilotage.core.agent.delivery import Delivery
+from pilotage.core.agent.dispatch import Dispatch
+from pilotage.core.agent.endings import Endings
+from pilotage.core.agent.journal import Journal
+from pilotage.model.ids import TaskUid, TemplateId
+from pilotage.model.outcome import Ending
+from pilotage.model.workload import Batch, Row
+
+
+class Acceptance:
+    """Takes tasks in."""
+
+    def __init__(self, journal: Journal, dispatch: Dispatch, endings: Endings, delivery: Delivery) -> None:
+        self._journal = journal
+        self._state = journal.state
+        self._dispatch = dispatch
+        self._endings = endings
+        self._delivery = delivery
+
+    def submitted(self, event: events.TasksSubmitted) -> None:
+        """Take in the tasks of a message that is new."""
+        rows = self._new_rows(event)
+        batch = event.batch if len(rows) == len(event.batch.rows) else Batch(event.batch.templates, rows)
+        self._journal.emit(facts.TasksAccepted(event.time, event.number, event.binding, batch))
+        if self._state.ending is not None:
+            uids = [row.uid for row in rows]
+            message = f"the pilot was ending when the task arrived: {self._state.ending.reason}"
+            self._endings.finish(event.time, uids, Ending.CANCELLED, message)
+            return
+        run: list[TaskUid] = []
+        current: TemplateId | None = None
+        for row in rows:
+            if row.template != current:
+                if current is not None:
+                    self._admit(run, current, event.time)
+                run, current = [], row.template
+            run.append(row.uid)
+        if current is not None:
+            self._admit(run, current, event.time)
+
+    def _new_rows(self, event: events.TasksSubmitted) -> list[Row]:
+        """Leave out the tasks that are here, or whose outcome is under way: the client lost its node, and forgot them."""
+        tasks, under_way, binding = self._state.tasks, self._delivery.under_way, event.binding
+        rows = event.batch.rows
+        known = [row.uid for row in rows if row.uid in tasks or (under_way and under_way.get(row.uid) == binding)]
+        if not known:
+            return rows
+        self._journal.stale += len(known)
+        return [row for row in rows if row.uid not in known]
+
+    def _admit(self, uids: list[TaskUid], template: TemplateId, now: float) -> None:
+        refusal = self._dispatch.refusal(template)
+        if refusal is None:
+            self._dispatch.enqueue(uids, template, now)
+        else:
+            self._endings.finish(now, uids, Ending.INFEASIBLE, refusal)

@@ -1,0 +1,77 @@
+"""The way of outcomes to the client: numbered in messages, kept until the client has them on disk, forgotten then."""
+
+from __future__ import annotations
+
+from pilotage.core.agent import actions, facts
+from pilotage.core.agent.journal import Journal
+from pilotage.model.ids import Binding, TaskUid
+from pilotage.model.outcome import Outcome
+
+OUTCOMES_PER_MESSAGE = 8192
+BYTES_PER_MESSAGE = 4 << 20
+
+
+class Delivery:
+    """Makes messages for the client whenever its link has room."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.under_way: dict[TaskUid, Binding] = {}
+        """Tasks whose outcomes the client does not have on disk yet."""
+
+    def recover(self) -> None:
+        """Take over what the state says."""
+        state = self._journal.state
+        for outcomes in (state.unsent, *state.undelivered.values()):
+            self.note(outcomes)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the pilot was to end and holds no more tasks."""
+        state = self._journal.state
+        return state.ending is not None and not state.tasks
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to make a message of."""
+        state = self._journal.state
+        return bool(state.unsent) or (self.finished and not state.ended)
+
+    @property
+    def told(self) -> bool:
+        """Whether the client has on disk that the pilot ended, and all before."""
+        state = self._journal.state
+        return state.ended > 0 and not state.unsent and state.delivered == state.numbered
+
+    def note(self, outcomes: list[Outcome]) -> None:
+        """These are final."""
+        self.under_way.update([(outcome.task, outcome.binding) for outcome in outcomes])
+
+    def received(self, durable: int) -> None:
+        """The client has all messages up to ``durable`` on disk."""
+        state = self._journal.state
+        if durable <= state.delivered:
+            return
+        through = min(durable, state.numbered)
+        for number in range(state.delivered + 1, through + 1):
+            for outcome in state.undelivered.get(number, ()):
+                self.under_way.pop(outcome.task, None)
+        self._journal.emit(facts.OutcomesDelivered(through))
+
+    def number(self, now: float) -> None:
+        """Make the next message."""
+        journal, state = self._journal, self._journal.state
+        number = state.numbered + 1
+        if state.unsent:
+            count, size = 0, 0
+            for outcome in state.unsent:
+                count += 1
+                if type(outcome.result) is bytes:
+                    size += len(outcome.result)
+                if count == OUTCOMES_PER_MESSAGE or size > BYTES_PER_MESSAGE:
+                    break
+            journal.emit(facts.OutcomesNumbered(number, count))
+            journal.act(actions.SendOutcomes(number, state.undelivered[number]))
+        elif state.ending is not None and self.has_news:
+            journal.emit(facts.PilotEnded(now, number))
+            journal.act(actions.SendPilotEnded(number, state.ending.state, state.ending.reason))

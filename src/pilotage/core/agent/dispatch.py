@@ -1,0 +1,232 @@
+"""Lanes: opened for tasks that wait as far as resources reach, refilled while tasks are short, closed when they stay empty.
+
+The policy chooses what is placed next and where, the pool chooses the runner, a ``Pace`` says how many tasks are handed over
+ahead of time. What all three know is derived from the state. Whatever a step does to lanes and queues is noted here; at its
+end ``place`` makes the best of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pilotage.core.agent import actions, facts
+from pilotage.core.agent.journal import Journal
+from pilotage.core.agent.lanes import EXECUTABLE, HORIZON_S, Pace, group_of
+from pilotage.core.agent.runners import RunnerPool
+from pilotage.core.scheduling.policy import GroupKey, Policy
+from pilotage.model.execution import Execution, LaneTasks
+from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid, TemplateId
+
+OPENED_AT_ONCE = 1024
+"""Lanes opened in one step; more are opened in the next, so that messages are read in between."""
+
+PACES_KEPT = 4096
+"""Groups without lanes whose pace is remembered."""
+
+
+class Dispatch:
+    """Hands waiting tasks to runners."""
+
+    def __init__(self, journal: Journal, policy: Policy, pool: RunnerPool) -> None:
+        self._journal = journal
+        self._state = journal.state
+        self._policy = policy
+        self._pool = pool
+        self._groups: dict[TemplateId, GroupKey] = {}
+        self._paces: dict[GroupKey, Pace] = {}
+        self._recalled: set[LaneId] = set()
+        """Lanes of which tasks were asked back."""
+        self._hungry: dict[LaneId, None] = {}
+        """Lanes that lost tasks since they were last looked at."""
+        self._in_hand: list[actions.LaunchTasks] = []
+        self.more_to_place = False
+        """Whether the last look at the queue ended for its own limit."""
+
+    def recover(self, now: float) -> None:
+        """Take over what the state says of lanes."""
+        for lane_id, lane in self._state.lanes.items():
+            group = self._group(lane.template)
+            self._policy.occupy(lane.placement, group.request)
+            self._pace(group).lanes.add(lane_id)
+            if not lane.tasks:
+                self._hungry[lane_id] = None
+        self._pool.rebuild(self._state, now)
+
+    # ------------------------------------------------------------------------------------------------------------ the queue
+
+    def refusal(self, template: TemplateId) -> str | None:
+        """Return why no task of this template can ever be placed, or None."""
+        return self._policy.refusal(self._group(template).request)
+
+    def enqueue(self, uids: Sequence[TaskUid], template: TemplateId, now: float) -> None:
+        """Let tasks of one template wait for resources."""
+        self._policy.enqueue_many(uids, self._group(template), now)
+
+    def enqueue_again(self, uids: Iterable[TaskUid], now: float) -> None:
+        """Let tasks of any template wait for resources, one after the other."""
+        tasks = self._state.tasks
+        for uid in uids:
+            self._policy.enqueue(uid, self._group(tasks[uid].row.template), now)
+
+    def withdraw(self, uid: TaskUid) -> None:
+        """Let a task wait no longer."""
+        self._policy.withdraw(uid)
+
+    # ---------------------------------------------------------------------------------------------------------------- lanes
+
+    def _group(self, template: TemplateId) -> GroupKey:
+        group = self._groups.get(template)
+        if group is None:
+            group = self._groups[template] = group_of(self._state.templates[template])
+        return group
+
+    def _pace(self, group: GroupKey) -> Pace:
+        pace = self._paces.get(group)
+        if pace is None:
+            pace = self._paces[group] = Pace(group)
+        return pace
+
+    def note_spent(self, spent: dict[LaneId, list[float]]) -> None:
+        """These lanes lost tasks that lasted so many seconds each."""
+        lanes = self._state.lanes
+        for lane_id, durations in spent.items():
+            self._pace(self._group(lanes[lane_id].template)).note(sum(durations), len(durations))
+        self._hungry.update(dict.fromkeys(spent))
+
+    def note_hungry(self, lanes: Iterable[LaneId]) -> None:
+        """These lanes lost tasks that did not run, or their runner."""
+        self._hungry.update(dict.fromkeys(lanes))
+
+    def recall_behind(self, uids: Iterable[TaskUid]) -> None:
+        """Take back the tasks that wait in a lane behind one of these, which are long; others may run them sooner."""
+        tasks = self._state.tasks
+        for uid in uids:
+            lane_id = tasks[uid].lane
+            lane = self._state.lanes[lane_id]
+            behind = [(other, tasks[other].attempt) for other in lane.tasks if other != uid]
+            if behind:
+                self._pace(self._group(lane.template)).note(HORIZON_S, 1)
+                self._recalled.add(lane_id)
+                self._journal.act(actions.RecallTasks(lane.runner, behind))
+
+    def was_recalled(self, lane: LaneId) -> bool:
+        """Tell whether tasks of the lane were asked back."""
+        return lane in self._recalled
+
+    def not_handed_over(self, runner: RunnerId) -> dict[Execution, None]:
+        """Return, in order, what is about to be handed to the runner: what was heard of it just now is older."""
+        return {
+            (row.uid, attempt): None
+            for launch in self._in_hand
+            if launch.runner == runner
+            for lane in launch.lanes
+            for attempt, row in lane.tasks
+        }
+
+    def performed(self) -> None:
+        """All that was launched has been handed over."""
+        self._in_hand.clear()
+
+    # ------------------------------------------------------------------------------------------------------------ placement
+
+    def place(self, now: float) -> bool:
+        """Refill lanes that run low, close those that stay empty, open new ones; return whether anything was launched."""
+        launches: list[facts.LaneLaunch] = []
+        if self._hungry:
+            launches += self._refill(now)
+        self.more_to_place = False
+        ending = self._state.ending
+        if self._policy.waiting() and self._pool.ready and not (ending and not ending.drain):
+            launches += self._open(now)
+        if launches:
+            self._launch(now, launches)
+        return bool(launches)
+
+    def stranded(self) -> list[tuple[list[TaskUid], str]]:
+        """Return what can never be placed, as the node of its tag is too small, or lost; only when nothing runs."""
+        if self._policy.waiting() and not self._state.lanes and self._pool.ready:
+            return self._policy.stranded()
+        return []
+
+    def _refill(self, now: float) -> list[facts.LaneLaunch]:
+        lanes, runners = self._state.lanes, self._state.runners
+        launches, empty = [], []
+        for lane_id in self._hungry:
+            lane = lanes.get(lane_id)
+            if lane is None:
+                continue
+            held = len(lane.tasks)
+            drawn = self._draw(self._pace(self._group(lane.template)), held) if lane.runner in runners else []
+            if drawn:
+                launches.append(facts.LaneLaunch(lane_id, lane.runner, None, drawn))
+            elif not held:
+                empty.append(lane_id)
+        self._hungry.clear()
+        if empty:
+            self._close(now, empty)
+        return launches
+
+    def _close(self, now: float, lane_ids: list[LaneId]) -> None:
+        for lane_id in lane_ids:
+            lane = self._state.lanes[lane_id]
+            group = self._group(lane.template)
+            self._policy.release(lane.placement, group.request)
+            self._recalled.discard(lane_id)
+            pace = self._paces[group]
+            pace.lanes.discard(lane_id)
+            if not pace.lanes and len(self._paces) > PACES_KEPT:
+                del self._paces[group]
+            self._pool.detach(lane.runner, lane_id, now)
+        self._journal.emit(facts.LanesClosed(now, lane_ids))
+
+    def _draw(self, pace: Pace, held: int) -> list[tuple[TaskUid, Attempt]]:
+        """Take waiting tasks of the group for a lane that holds ``held``, leaving the other lanes of the group their share."""
+        depth = pace.depth()
+        if depth < 2 or held > depth // 2:
+            return []
+        waiting = self._policy.waiting_in(pace.group)
+        wanted = min(depth - held, -(-waiting // (2 * len(pace.lanes) or 1)))
+        tasks = self._state.tasks
+        return [(uid, Attempt(tasks[uid].attempt + 1)) for uid in self._policy.draw(pace.group, wanted)] if wanted else []
+
+    def _open(self, now: float) -> list[facts.LaneLaunch]:
+        assignments = self._policy.schedule(now, OPENED_AT_ONCE)
+        self.more_to_place = len(assignments) == OPENED_AT_ONCE
+        launches = []
+        last = self._state.last_lane
+        tasks = self._state.tasks
+        for assignment in assignments:
+            last = LaneId(last + 1)
+            group = assignment.group
+            if group.lane_kind == EXECUTABLE:
+                runner = self._pool.spawner()
+            else:
+                runner, added = self._pool.worker(self._state, assignment.placement, now)
+                if added is not None:
+                    fact, action = added
+                    self._journal.emit(fact)
+                    self._journal.act(action)
+            pace = self._pace(group)
+            pace.lanes.add(last)
+            self._pool.attach(runner, last)
+            first = [(uid, Attempt(tasks[uid].attempt + 1)) for uid in assignment.tasks]
+            launches.append(facts.LaneLaunch(last, runner, assignment.placement, first))
+        for launch in launches:
+            pace = self._pace(self._group(tasks[launch.tasks[0][0]].row.template))
+            launch.tasks.extend(self._draw(pace, len(launch.tasks)))
+        return launches
+
+    def _launch(self, now: float, launches: list[facts.LaneLaunch]) -> None:
+        self._journal.emit(facts.LaunchRequested(now, launches))
+        tasks, lanes = self._state.tasks, self._state.lanes
+        by_runner: dict[RunnerId, list[LaneTasks]] = {}
+        for launch in launches:
+            rows = [(attempt, tasks[uid].row) for uid, attempt in launch.tasks]
+            # With its placement each time: the runner may be another life of the process that had the lane's first tasks.
+            placement = lanes[launch.lane].placement
+            by_runner.setdefault(launch.runner, []).append(LaneTasks(launch.lane, placement, rows))
+            self._pool.burden(launch.runner, len(rows))
+        for runner, handed in by_runner.items():
+            action = actions.LaunchTasks(runner, handed)
+            self._journal.act(action)
+            self._in_hand.append(action)

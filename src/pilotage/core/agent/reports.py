@@ -1,0 +1,192 @@
+"""What runners report: tasks started, ended and given back; runners come up, found again, and lost."""
+
+from __future__ import annotations
+
+from pilotage.core.agent import actions, events, facts
+from pilotage.core.agent.alarms import Alarms
+from pilotage.core.agent.dispatch import Dispatch
+from pilotage.core.agent.endings import Endings
+from pilotage.core.agent.journal import Journal
+from pilotage.core.agent.losses import lost_end
+from pilotage.core.agent.retry import runs_again
+from pilotage.core.agent.runners import SPAWNER_FAILURES, WORKER_FAILURES, RunnerPool
+from pilotage.core.agent.state import TaskRecord
+from pilotage.model.execution import AttemptEnd, Execution
+from pilotage.model.ids import LaneId, RunnerId, TaskUid
+from pilotage.model.outcome import Ending, Outcome, Times
+
+
+class Reports:
+    """Draws the conclusions from what is heard of runners."""
+
+    def __init__(self, journal: Journal, dispatch: Dispatch, pool: RunnerPool, alarms: Alarms, endings: Endings) -> None:
+        self._journal = journal
+        self._state = journal.state
+        self._dispatch = dispatch
+        self._pool = pool
+        self._alarms = alarms
+        self._endings = endings
+
+    # ------------------------------------------------------------------------------------------------------------ of tasks
+
+    def started(self, event: events.TasksStarted) -> None:
+        """Note what began, and when its time will be over."""
+        state = self._state
+        # A start is told again after a reconnect.
+        started = [item for item in event.started if state.runs(item[0], item[1]) and not state.tasks[item[0]].started]
+        self._journal.stale += len(event.started) - len(started)
+        if started:
+            self._journal.emit(facts.Started(event.time, started))
+            for uid, _, _ in started:
+                self._alarms.set_timeout(uid)
+                if len(state.lanes[state.tasks[uid].lane].tasks) > 1:
+                    self._alarms.set_stall(uid, event.time)
+            self._journal.act(actions.TellProgress([uid for uid, _, _ in started]))
+
+    def ended(self, event: events.TasksEnded) -> None:
+        """Take in a runner's message, unless it is known."""
+        runner = self._state.runners.get(event.runner)
+        if runner is None or event.number <= runner.released:
+            self._journal.stale += 1
+        else:
+            self._take_ends(event.time, event.runner, event.number, event.ends)
+        self._journal.act(actions.ReleaseRunner(event.runner, event.number))
+
+    def _take_ends(self, now: float, runner: RunnerId, number: int, ends: list[AttemptEnd]) -> None:
+        tasks = self._state.tasks
+        outcomes: list[Outcome] = []
+        repeated: list[TaskUid] = []
+        spent: dict[LaneId, list[float]] = {}
+        for end in ends:
+            task = tasks.get(end.task)
+            if task is None or task.attempt != end.attempt or not task.lane:
+                self._journal.stale += 1
+                continue
+            durations = spent.get(task.lane)
+            if durations is None:
+                durations = spent[task.lane] = []
+            durations.append(end.ended - end.started)
+            if end.ending is not Ending.DONE and self._runs_again(task, end):
+                repeated.append(end.task)
+                continue
+            outcomes.append(
+                Outcome(
+                    end.task,
+                    task.binding,
+                    end.attempt,
+                    end.ending,
+                    end.exit_code,
+                    end.result,
+                    end.message,
+                    end.detail,
+                    Times(task.accepted, task.launched, end.started, end.ended),
+                )
+            )
+        self._dispatch.note_spent(spent)
+        if repeated:
+            self._journal.emit(facts.Repeated(now, runner, 0 if outcomes else number, repeated))
+        if outcomes or not repeated:
+            self._endings.conclude(now, runner, number, outcomes)
+        self._dispatch.enqueue_again(repeated, now)
+        self._pool.relieve(runner, len(outcomes) + len(repeated))
+
+    def _runs_again(self, task: TaskRecord, end: AttemptEnd) -> bool:
+        if task.ending not in (None, Ending.TIMED_OUT) or (self._state.ending is not None and not self._state.ending.drain):
+            return False
+        return runs_again(self._state.templates[task.row.template], task.failures, end.ending, end.exit_code)
+
+    def returned(self, event: events.TasksReturned) -> None:
+        """Let what a runner gave back wait again."""
+        self._note_unwilling(event)
+        self._take_back(event.time, event.executions)
+
+    def _note_unwilling(self, event: events.TasksReturned) -> None:
+        """A spawner that gives back what nobody asked for is about to end: it would give back all that it is handed."""
+        for uid, attempt in event.executions:
+            task = self._state.tasks.get(uid)
+            if (
+                task is not None
+                and self._state.runs(uid, attempt)
+                and task.ending is None
+                and not self._dispatch.was_recalled(task.lane)
+            ):
+                self._pool.shun(event.runner)
+                return
+
+    def _take_back(self, now: float, executions: list[Execution]) -> None:
+        tasks, lanes = self._state.tasks, self._state.lanes
+        uids = [uid for uid, attempt in dict.fromkeys(executions) if self._state.runs(uid, attempt)]
+        self._journal.stale += len(executions) - len(uids)
+        if not uids:
+            return
+        for uid in uids:
+            self._pool.relieve(lanes[tasks[uid].lane].runner, 1)
+        self._dispatch.note_hungry(tasks[uid].lane for uid in uids)
+        self._journal.emit(facts.Returned(now, uids))
+        self._dispatch.enqueue_again([uid for uid in uids if tasks[uid].ending is None], now)
+        for uid in uids:
+            if uid in tasks and (ending := tasks[uid].ending) is not None:
+                self._endings.finish(now, [uid], ending, tasks[uid].ending_message)
+
+    # ---------------------------------------------------------------------------------------------------------- of runners
+
+    def connected(self, event: events.RunnerConnected) -> None:
+        """Note who a runner is; one that nobody knows may go."""
+        record = self._state.runners.get(event.runner)
+        if record is None:
+            self._journal.act(actions.StopRunner(event.runner))
+            return
+        self._pool.note_success(event.runner)
+        if record.pid != event.pid or record.started_ticks != event.started_ticks:
+            self._journal.emit(facts.RunnerIdentified(event.time, event.runner, event.pid, event.started_ticks, event.boot_id))
+
+    def reconciled(self, event: events.RunnerReconciled) -> None:
+        """Compare what the runner holds with what it was handed."""
+        held = dict.fromkeys(event.holds)
+        in_hand = self._dispatch.not_handed_over(event.runner)
+        missing: list[Execution] = []
+        unwanted: dict[tuple[Ending, str], list[Execution]] = {}
+        for lane_id in self._pool.lanes_of(event.runner):
+            for uid in self._state.lanes[lane_id].tasks:
+                task = self._state.tasks[uid]
+                execution = (uid, task.attempt)
+                if execution in held:
+                    del held[execution]
+                elif execution not in in_hand:
+                    missing.append(execution)
+                    continue
+                if task.ending is not None:
+                    unwanted.setdefault((task.ending, task.ending_message), []).append(execution)
+        if held:
+            unwanted.setdefault((Ending.CANCELLED, "the agent does not know of this attempt"), []).extend(held)
+        self._take_back(event.time, missing)
+        for (ending, message), executions in unwanted.items():
+            self._journal.act(actions.EndExecutions(event.runner, executions, ending, message))
+
+    def lost(self, event: events.RunnerLost) -> str:
+        """Settle what the runner held; return why the pilot has to give up, if it has."""
+        record = self._state.runners.get(event.runner)
+        if record is None:
+            return ""
+        came_up = bool(record.pid)
+        failures = 0 if came_up else self._pool.note_failure(event.runner)
+        lanes = self._pool.lanes_of(event.runner)
+        held = [(uid, self._state.tasks[uid].attempt) for lane_id in lanes for uid in self._state.lanes[lane_id].tasks]
+        if record.beside is not None and failures >= WORKER_FAILURES:
+            # No worker comes up: to wait for one would be to wait for ever.
+            not_begun = []
+        elif came_up:
+            not_begun = list(dict.fromkeys([*event.not_begun, *self._dispatch.not_handed_over(event.runner)]))
+        else:
+            # It never said hello, before which nothing is handed over.
+            not_begun = held
+        self._take_back(event.time, not_begun)
+        ends = [lost_end(self._state.tasks[uid], event, came_up) for uid, attempt in held if self._state.runs(uid, attempt)]
+        if ends:
+            self._take_ends(event.time, event.runner, 0, ends)
+        self._dispatch.note_hungry(lanes)
+        self._pool.remove(event.runner)
+        self._journal.emit(facts.RunnerRemoved(event.time, event.runner, event.reason))
+        if record.beside is None and failures >= SPAWNER_FAILURES:
+            return f"{SPAWNER_FAILURES} spawners in a row did not come up: {event.reason}"
+        return ""
