@@ -13,6 +13,7 @@ from core_time import core_seconds, core_time_by_stage, render_table, stage_of  
 from pilotage.model.ids import LaneId, PilotUid, RunnerId, TaskUid  # noqa: E402
 from pilotage.model.resources import Node, NodeShape  # noqa: E402
 from pilotage.trace import Run  # noqa: E402
+from pilotage.trace.run import Shape  # noqa: E402
 from pilotage.trace.usage import COLLECTING, IDLE, LAUNCHING, SCHEDULING, STARTUP, TEARDOWN  # noqa: E402
 
 TASKS = [
@@ -31,7 +32,7 @@ def run() -> Run:
     pilot.nodes = [Node(0, "node0", NodeShape(2, 0, 64, 64))]
     pilot.launched, pilot.active, pilot.ending, pilot.final = 100.0, 101.0, 110.0, 110.5
     for i, (name, core, accepted, launched, started, ended) in enumerate(TASKS):
-        run.tasks.extend([(TaskUid(f"task.{i}"), name, "executable", 1, 0.0)])
+        run.tasks.extend([(TaskUid(f"task.{i}"), name, Shape("executable", 1))])
         lanes = pilot.lanes
         lanes.uid.append(LaneId(i + 1))
         lanes.runner.append(RunnerId("spawner.0"))

@@ -16,7 +16,7 @@ from pilotage.model.resources import Node, Placement
 from pilotage.model.workload import Row
 from pilotage.trace.records import PILOT_LOG, SETTINGS_FILE, agent_facts, read_log
 from pilotage.trace.run import Run, RunnerTrace
-from pilotage.trace.templates import Templates, take_outcome
+from pilotage.trace.templates import Templates, take_cause, take_outcome
 
 
 class _Settings(msgspec.Struct):
@@ -44,6 +44,8 @@ class AgentFold:
         """The waits that are not over."""
         self._staging: set[TaskUid] = set()
         """Tasks that do not wait for resources yet: their input is being staged."""
+        self._unloading: set[TaskUid] = set()
+        """Tasks whose attempts are over, and whose output is being staged."""
         self._final_state = ""
         self._lanes: dict[LaneId, int] = {}
 
@@ -91,6 +93,7 @@ class AgentFold:
                 self._staging.discard(task.row.uid)
                 self._wait(task.row.uid, task.accepted)
             if task.row.uid in state.outputs:
+                self._unloading.add(task.row.uid)
                 self._stop_waiting(task.row.uid, task.launched)
             if task.lane:
                 self._launch(task.lane, [(task.row.uid, task.attempt)], task.launched)
@@ -129,9 +132,7 @@ class AgentFold:
             case agent.Repeated():
                 self._leave(fact.tasks, fact.time, ran=True)
             case agent.InputsStaged():
-                for uid in fact.tasks:
-                    self._staging.discard(uid)
-                    self._wait(uid, fact.time)
+                self._stage_in(fact.tasks, fact.time)
             case agent.OutputsBegun():
                 self._end_attempts(fact)
             case agent.RunnerAdded():
@@ -164,6 +165,7 @@ class AgentFold:
         first = int.from_bytes(placement[0].cores, "little")
         lanes.uid.append(uid)
         lanes.runner.append(runner)
+        lanes.placement.append(placement)
         lanes.nodes.append(1 if len(placement) == 1 else len({share.node for share in placement}))
         lanes.node.append(placement[0].node)
         lanes.first_core.append((first & -first).bit_length() - 1)
@@ -185,6 +187,14 @@ class AgentFold:
                 continue
             self._elsewhere.discard(i)
             tasks.pilot[i], tasks.binding[i], tasks.accepted[i] = pilot, binding, time
+
+    def _stage_in(self, uids: list[TaskUid], time: float) -> None:
+        for uid in uids:
+            self._staging.discard(uid)
+            self._wait(uid, time)
+            i = self._rows.get(uid)
+            if i is not None and i not in self._elsewhere:
+                self._tasks.staged_in[i] = time
 
     def _launch(self, lane: LaneId, executions: list[tuple[TaskUid, Attempt]], time: float) -> None:
         lane_row = self._lanes.get(lane)
@@ -240,12 +250,18 @@ class AgentFold:
     def _end_attempts(self, fact: agent.OutputsBegun) -> None:
         attempts = self._pilot.attempts
         for outcome in fact.outcomes:
+            self._unloading.add(outcome.task)
             attempt = self._attempts.pop(outcome.task, None)
             if attempt is not None:
                 attempts.started[attempt] = outcome.times.started
                 attempts.ended[attempt] = outcome.times.ended or fact.time
             else:
                 self._stop_waiting(outcome.task, fact.time)
+            i = self._rows.get(outcome.task)
+            if i is not None and i not in self._elsewhere:
+                self._tasks.collected[i] = fact.time
+                if self._tasks.ending[i] is None:
+                    self._tasks.started[i], self._tasks.ended[i] = outcome.times.started, outcome.times.ended
 
     def _end(self, fact: agent.Ended) -> None:
         # One turn per task: columns are bound to names before.
@@ -262,8 +278,13 @@ class AgentFold:
             i = rows.get(outcome.task)
             if i is None or i in self._elsewhere:
                 continue
-            collected[i] = fact.time
+            if outcome.task in self._unloading:
+                self._unloading.discard(outcome.task)
+                tasks.staged_out[i] = fact.time
+            else:
+                collected[i] = fact.time
             if ending[i] is None:
                 ending[i] = outcome.ending
                 tasks.exit_code[i] = outcome.exit_code
                 started[i], ended[i] = times.started, times.ended
+                take_cause(tasks, i, outcome)

@@ -68,6 +68,10 @@ class ClientFold:
             case client.TasksSettled():
                 for i in self._known(fact.tasks):
                     tasks.ending[i], tasks.ended[i], tasks.final[i] = fact.ending, fact.time, fact.time
+                    tasks.message[i] = fact.message
+            case client.TasksFreed():
+                for i in self._known(fact.tasks):
+                    tasks.freed[i] = fact.time
             case client.PilotAccepted():
                 pilot = run.pilot(fact.pilot)
                 pilot.submitted, pilot.nodes, pilot.state = fact.time, fact.nodes, PMGR_LAUNCHING_PENDING

@@ -9,12 +9,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from pilotage.model.ids import Binding, LaneId, PilotUid, RunnerId, TaskUid
 from pilotage.model.outcome import Ending, state_of
-from pilotage.model.resources import GPU_SHARES, Node
+from pilotage.model.resources import GPU_SHARES, Node, Placement
 from pilotage.model.states import (
     AGENT_EXECUTING,
     AGENT_EXECUTING_PENDING,
@@ -23,12 +24,31 @@ from pilotage.model.states import (
     TMGR_SCHEDULING,
 )
 
-STATIONS = ("submitted", "bound", "accepted", "launched", "started", "ended", "collected", "final")
-"""The stations of a task in the order in which they are passed; each is a column of times."""
+STATIONS = (
+    "submitted",
+    "freed",
+    "bound",
+    "accepted",
+    "staged_in",
+    "launched",
+    "started",
+    "ended",
+    "collected",
+    "staged_out",
+    "final",
+)
+"""The stations of a task in the order in which they are passed; each is a column of times.
+
+Few pass ``freed`` (they waited for other tasks), ``staged_in`` and ``staged_out`` (they have files to stage).
+"""
 
 
 class TaskTrace(msgspec.Struct, frozen=True):
-    """One task: a row of ``Tasks``. ``cores`` and ``gpus`` are of all ranks; ``node`` is its first, -1 before it has one."""
+    """One task: a row of ``Tasks``.
+
+    ``cores``, ``gpus`` and ``memory_mib`` are of all ranks; ``node`` is its first, -1 before it has one. ``message`` names the
+    cause of a failure, ``error_line`` is the last line of its stderr or traceback.
+    """
 
     uid: TaskUid
     name: str
@@ -37,25 +57,42 @@ class TaskTrace(msgspec.Struct, frozen=True):
     pilot: PilotUid
     cores: int
     gpus: float
+    ranks: int
+    memory_mib: int
     node: int
     lane: LaneId
     attempt: int
     submitted: float
+    freed: float
     bound: float
     accepted: float
+    staged_in: float
     launched: float
     started: float
     ended: float
     collected: float
+    staged_out: float
     final: float
     ending: Ending | None
     exit_code: int | None
+    message: str
+    error_line: str
+
+
+class Shape(NamedTuple):
+    """What tasks that follow one template have in common; ``cores``, ``gpus`` and ``memory_mib`` of all ranks."""
+
+    kind: str
+    cores: int
+    gpus: float = 0.0
+    ranks: int = 1
+    memory_mib: int = 0
 
 
 class Tasks:
     """The tasks of a run. Columns have one value a task, in the order of submission.
 
-    ``collected``: the agent had the outcome in its log. ``final``: the client had it in its own, which is the delivery.
+    ``collected``: the agent had the end in its log. ``final``: the client had the outcome in its own, which is the delivery.
     The columns show a task's last binding and attempt; ``Attempts`` has those before.
     """
 
@@ -68,36 +105,48 @@ class Tasks:
         self.binding: list[Binding] = []
         self.cores = array("q")
         self.gpus = array("d")
+        self.ranks = array("q")
+        self.memory_mib = array("q")
         self.node = array("q")
         self.lane = array("q")
         self.attempt = array("q")
         self.submitted = array("d")
+        self.freed = array("d")
         self.bound = array("d")
         self.accepted = array("d")
+        self.staged_in = array("d")
         self.launched = array("d")
         self.started = array("d")
         self.ended = array("d")
         self.collected = array("d")
+        self.staged_out = array("d")
         self.final = array("d")
         self.ending: list[Ending | None] = []
         self.exit_code: list[int | None] = []
+        self.message: list[str] = []
+        self.error_line: list[str] = []
 
     def __len__(self) -> int:
         return len(self.uid)
 
-    def extend(self, rows: list[tuple[TaskUid, str, str, int, float]]) -> None:
-        """Append tasks, none of which is known, as (uid, name, kind, cores, gpus)."""
+    def extend(self, rows: list[tuple[TaskUid, str, Shape]]) -> None:
+        """Append tasks, none of which is known, as (uid, name, shape)."""
         first, count = len(self.uid), len(rows)
         self.index.update(zip([row[0] for row in rows], range(first, first + count), strict=True))
         self.uid += [row[0] for row in rows]
         self.name += [row[1] for row in rows]
-        self.kind += [row[2] for row in rows]
-        self.cores.extend([row[3] for row in rows])
-        self.gpus.extend([row[4] for row in rows])
+        shapes = [row[2] for row in rows]
+        self.kind += [shape.kind for shape in shapes]
+        self.cores.extend([shape.cores for shape in shapes])
+        self.gpus.extend([shape.gpus for shape in shapes])
+        self.ranks.extend([shape.ranks for shape in shapes])
+        self.memory_mib.extend([shape.memory_mib for shape in shapes])
         self.pilot += [PilotUid("")] * count
         self.binding += [Binding(0)] * count
         self.ending += [None] * count
         self.exit_code += [None] * count
+        self.message += [""] * count
+        self.error_line += [""] * count
         self.node.extend([-1] * count)
         for column in (self.lane, self.attempt):
             column.frombytes(bytes(8 * count))
@@ -127,19 +176,26 @@ class Tasks:
             self.pilot[index],
             self.cores[index],
             self.gpus[index],
+            self.ranks[index],
+            self.memory_mib[index],
             self.node[index],
             LaneId(self.lane[index]),
             self.attempt[index],
             self.submitted[index],
+            self.freed[index],
             self.bound[index],
             self.accepted[index],
+            self.staged_in[index],
             self.launched[index],
             self.started[index],
             self.ended[index],
             self.collected[index],
+            self.staged_out[index],
             self.final[index],
             self.ending[index],
             self.exit_code[index],
+            self.message[index],
+            self.error_line[index],
         )
 
     def __iter__(self) -> Iterator[TaskTrace]:
@@ -173,7 +229,8 @@ class Attempts:
 
 
 class Lanes:
-    """All placements that a pilot made. ``gpu_shares`` in 64ths of a GPU; ``first_core`` and ``node`` are those of rank 0.
+    """All placements that a pilot made. ``gpu_shares`` in 64ths of a GPU; ``first_core`` and ``node`` are those of rank 0,
+    ``placement`` has all.
 
     ``closed`` is 0.0 for one that was open when the log was read, or when the pilot was lost.
     """
@@ -181,6 +238,7 @@ class Lanes:
     def __init__(self) -> None:
         self.uid: list[LaneId] = []
         self.runner: list[RunnerId] = []
+        self.placement: list[Placement] = []
         self.nodes: list[int] = []
         self.node = array("q")
         self.first_core = array("q")

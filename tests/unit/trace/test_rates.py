@@ -10,13 +10,13 @@ import pytest
 from pilotage.model.ids import PilotUid, TaskUid
 from pilotage.model.outcome import Ending
 from pilotage.trace.rates import completion_rate, concurrency, figures, legs, start_rate
-from pilotage.trace.run import STATIONS, Run
+from pilotage.trace.run import STATIONS, Run, Shape
 
 
 def run_of(*spans: tuple[float, float], kind: str = "executable", last: float = 0.0) -> Run:
     """A run whose tasks started and ended at these times; an end of 0.0 is that of a task that still runs."""
     run = Run(Path("invented"))
-    run.tasks.extend([(TaskUid(f"task.{i}"), "", kind, 1, 0.0) for i in range(len(spans))])
+    run.tasks.extend([(TaskUid(f"task.{i}"), "", Shape(kind, 1)) for i in range(len(spans))])
     for i, (start, end) in enumerate(spans):
         run.tasks.started[i], run.tasks.ended[i] = start, end
         run.tasks.ending[i] = Ending.DONE if end else None

@@ -19,7 +19,7 @@ from pilotage.model.outcome import Ending
 from pilotage.model.resources import Request
 from pilotage.model.workload import Template
 from pilotage.trace import read_session
-from pilotage.trace.run import PilotTrace, Run
+from pilotage.trace.run import PilotTrace, Run, Shape
 from pilotage.trace.usage import (
     COLLECTING,
     IDLE,
@@ -126,7 +126,7 @@ def test_a_pilot_that_is_not_ready_starts_up_whatever_waits_for_it() -> None:
     run = Run(Path("invented"))
     pilot = run.pilot(PILOT)
     pilot.nodes, pilot.first, pilot.ready, pilot.last = nodes(cores=2), 100.0, 103.0, 105.0
-    run.tasks.extend([(TaskUid("task.0"), "", "executable", 1, 0.0)])
+    run.tasks.extend([(TaskUid("task.0"), "", Shape("executable", 1))])
     pilot.waits.add(0, 101.0)
 
     assert seconds(core_time(run)) == {STARTUP: 6.0, SCHEDULING: 2.0, IDLE: 2.0}
@@ -307,7 +307,7 @@ def invented_runs(draw: st.DrawFn) -> Run:
                 column.append(value)
             for _ in range(draw(st.integers(0, 3))):
                 task = len(run.tasks)
-                run.tasks.extend([(TaskUid(f"task.{task}"), "", "executable", 1, 0.0)])
+                run.tasks.extend([(TaskUid(f"task.{task}"), "", Shape("executable", 1))])
                 row = pilot.attempts.add(task, lane, 1000.0 + draw(moments))
                 pilot.attempts.started[row] = draw(st.sampled_from((0.0, 1000.0))) and 1000.0 + draw(moments)
                 pilot.attempts.ended[row] = draw(st.sampled_from((0.0, 1000.0))) and 1000.0 + draw(moments)
