@@ -15,10 +15,15 @@ class MemoryKills:
     time when the count rose; the count is refreshed at most once a second while tasks end.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._credited = 0
+        self._refreshed = 0.0
+
+    def open(self, path: Path | None) -> None:
+        """Count from now on what the kernel counts in this file; None: nothing."""
         self._path = path
         self._credited = self._count()
-        self._refreshed = 0.0
 
     def refresh(self, now: float) -> None:
         """Forget kills that no process of ours was credited with for a while."""

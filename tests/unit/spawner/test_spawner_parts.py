@@ -12,13 +12,13 @@ import pytest
 from pilotage.model.execution import AttemptEnd
 from pilotage.model.ids import Attempt, TaskUid
 from pilotage.model.outcome import Ending
+from pilotage.model.ranks import RankSlot, rank_slots
 from pilotage.model.resources import NodeShare, Request, core_mask
 from pilotage.spawner.environment import parse_environment, rank_variables
 from pilotage.spawner.forest import children_by_parent
 from pilotage.spawner.launching import tail
 from pilotage.spawner.memory import MemoryKills, find_events_file, parse_kills
 from pilotage.spawner.outbox import HOLD_S, Outbox
-from pilotage.model.ranks import RankSlot, rank_slots
 from pilotage.spawner.timers import Timers
 from pilotage.wire.runner_messages import FromRunner, TasksEnded, TasksReturned, TasksStarted
 
@@ -85,7 +85,8 @@ def test_kills_are_read_from_both_kinds_of_cgroup(tmp_path: Path) -> None:
 def test_a_kill_is_credited_once_and_an_old_one_not_at_all(tmp_path: Path) -> None:
     events = tmp_path / "memory.events"
     events.write_text("oom_kill 3\n")
-    kills = MemoryKills(events)
+    kills = MemoryKills()
+    kills.open(events)
     assert not kills.credit()
 
     events.write_text("oom_kill 4\n")
@@ -97,7 +98,9 @@ def test_a_kill_is_credited_once_and_an_old_one_not_at_all(tmp_path: Path) -> No
 
 
 def test_where_kills_are_not_counted_none_is_claimed() -> None:
-    assert not MemoryKills(None).credit()
+    kills = MemoryKills()
+    kills.open(None)
+    assert not kills.credit()
 
 
 def test_the_tail_of_a_file_is_short_and_that_of_anything_else_empty(tmp_path: Path) -> None:

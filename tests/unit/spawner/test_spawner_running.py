@@ -242,7 +242,7 @@ def test_ranks_are_processes_with_numbers_cores_and_gpus_of_their_own(driver: Sp
     assert sorted(driver.output("task.1").splitlines()) == [
         "0 of 3, local 0, gpu 0, yes",
         "1 of 3, local 1, gpu 1, yes",
-        "2 of 3, local 0, gpu 2, yes",
+        "2 of 3, local 2, gpu 2, yes",
     ]
 
 
