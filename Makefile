@@ -4,13 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 N      ?= 200
 
-.PHONY: help demo test check bench faults clean
+.PHONY: help demo test check bench docs faults clean
 
 help:
 	@echo "make demo     run a molecular-dynamics campaign on a pilot (about two minutes)"
 	@echo "make test     all tests"
 	@echo "make check    ruff, mypy --strict, import-linter"
 	@echo "make bench    figures beside their baselines, in one run"
+	@echo "make docs     the documentation, in site/"
 	@echo "make faults   N=200 rounds of killing things at random"
 	@echo "make clean    remove the virtual environment and caches"
 
@@ -29,6 +30,10 @@ check: $(VENV)/.check
 bench: $(VENV)/.test
 	$(BIN)/pilotage bench
 
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --quiet
+	@echo "open site/index.html"
+
 faults: $(VENV)/.test
 	$(BIN)/python -m tests.faults.rounds --rounds $(N)
 
@@ -36,7 +41,8 @@ faults: $(VENV)/.test
 $(VENV)/.demo: EXTRAS = demo
 $(VENV)/.test: EXTRAS = test,demo
 $(VENV)/.check: EXTRAS = check,test,analytics
-$(VENV)/.demo $(VENV)/.test $(VENV)/.check: pyproject.toml scripts/make-venv
+$(VENV)/.docs: EXTRAS = docs,analytics
+$(VENV)/.demo $(VENV)/.test $(VENV)/.check $(VENV)/.docs: pyproject.toml scripts/make-venv
 	@scripts/make-venv $(PYTHON) $(VENV) $(EXTRAS)
 	@touch $@
 
