@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.execution import AttemptEnd, Execution, LaneTasks
 from pilotage.model.ids import Attempt, RunnerId, TaskUid, TemplateId
 from pilotage.model.outcome import Ending
@@ -53,6 +54,10 @@ class RunnerListener(Protocol):
 
     def tasks_returned(self, runner: RunnerId, executions: list[Execution]) -> None:
         """These never began, and will not."""
+        ...
+
+    def storage_full(self, runner: RunnerId, reason: str) -> None:
+        """The runner found no room for sandboxes or output; what it was to begin is told as returned."""
         ...
 
 
@@ -107,6 +112,10 @@ class Executor(Protocol):
 
     def end(self, runner: RunnerId, executions: Sequence[Execution], ending: Ending, message: str) -> None:
         """End these: each is told as ended in this way, or as returned, or was over before."""
+        ...
+
+    def define_environment(self, name: str, difference: EnvironmentDifference) -> None:
+        """Let all spawners, those of later too, run tasks of this ``named_env``; a name means the same for ever."""
         ...
 
     def release(self, runner: RunnerId, through: int) -> None:

@@ -13,9 +13,6 @@ its loss is (see ``workers.outbox``); the next ``flush``, when all that is in th
 from __future__ import annotations
 
 import os
-import select
-import socket
-import struct
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,18 +21,18 @@ import msgspec
 
 from pilotage.errors import InvariantViolated, unreachable
 from pilotage.executors.base import RunnerListener, RunnerProcess
+from pilotage.executors.connections import Connections, Hello, send_away
 from pilotage.executors.orphans import end_orphans
 from pilotage.executors.runner import Runner
 from pilotage.executors.worker_calls import WorkerCalls
+from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.execution import Execution, LaneTasks
 from pilotage.model.ids import PilotUid, RunnerId, SessionUid, TemplateId
 from pilotage.model.outcome import Ending
 from pilotage.model.workload import Template
-from pilotage.system.processes import is_alive
 from pilotage.system.python import python_command
 from pilotage.wire import runner_messages as wire
-from pilotage.wire.framing import Disconnected, FrameReader, FrameWriter
-from pilotage.wire.runner_settings import AGENT_SOCKET
+from pilotage.wire.framing import Disconnected
 from pilotage.workers.outbox import outbox_path, read_outbox
 from pilotage.workers.progress import progress_path
 
@@ -47,8 +44,8 @@ _LOOK_S = 0.05
 _LONG_CALL_LOOK_S = 0.25
 _RECALL_S = 0.001
 _ORPHANS_S = 5.0
+_LAST_WORDS_S = 0.005
 
-_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(wire.FromRunner).decode
 
 
@@ -66,10 +63,9 @@ class LocalExecutor:
         self._incarnation = incarnation
         self._listener: RunnerListener | None = None
         self._runners: dict[RunnerId, Runner] = {}
-        self._strangers: dict[int, tuple[socket.socket, FrameReader]] = {}
-        self._by_descriptor: dict[int, Runner] = {}
+        self._environments: dict[str, EnvironmentDifference] = {}
+        self._connections = Connections(folder)
         self._to_flush: set[RunnerId] = set()
-        self._stuck: set[int] = set()
         self._welcomed: set[RunnerId] = set()
         """Runners whose hello is not logged yet."""
         self._expected: dict[RunnerId, None] = {}
@@ -84,19 +80,13 @@ class LocalExecutor:
         self._recalls: list[tuple[float, RunnerId, tuple[Execution, ...], bool]] = []
         self._look_at = 0.0
         self._long_look_at = 0.0
-        self._epoll = select.epoll()
-        self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
     # -------------------------------------------------------------------------------------------------------- the contract
 
     def start(self, listener: RunnerListener, known: Mapping[RunnerId, RunnerProcess]) -> None:
         """Listen, and expect the runners of an earlier agent."""
         self._listener = listener
-        path = self._folder / AGENT_SOCKET
-        path.unlink(missing_ok=True)
-        self._server.bind(str(path))
-        self._server.listen(256)
-        self._epoll.register(self._server, select.EPOLLIN)
+        self._connections.open()
         now = time.time()
         for name, process in known.items():
             runner = self._runners[name] = Runner(name, process.beside, now + _ADOPT_S)
@@ -113,7 +103,7 @@ class LocalExecutor:
 
     def fileno(self) -> int:
         """Return the descriptor to poll for reading."""
-        return self._epoll.fileno()
+        return self._connections.fileno()
 
     def next_deadline(self) -> float | None:
         """Return when ``turn`` is due without anything arriving."""
@@ -134,17 +124,13 @@ class LocalExecutor:
         taken_back, self._taken_back = self._taken_back, {}
         for name, executions in taken_back.items():
             self._told.tasks_returned(name, executions)
-        for descriptor, mask in self._epoll.poll(0):
-            if descriptor == self._server.fileno():
-                self._accept()
-            elif descriptor in self._strangers:
-                self._read_hello(descriptor)
-            elif descriptor in self._by_descriptor:
-                runner = self._by_descriptor[descriptor]
-                if mask & select.EPOLLOUT:
-                    self._to_flush.add(runner.name)
-                if mask & ~select.EPOLLOUT:
-                    self._read(runner)
+        for who, takes_more in self._connections.poll():
+            if isinstance(who, Hello):
+                self._hear_hello(who)
+            else:
+                if takes_more:
+                    self._to_flush.add(who.name)
+                self._read(who)
         self._finish_recalls(now)
         if self._expected and now >= self._look_at:
             self._look_at = now + _LOOK_S
@@ -163,19 +149,8 @@ class LocalExecutor:
 
     def _flush(self, names: set[RunnerId]) -> None:
         self._to_flush = self._to_flush - names
-        for name in names:
-            runner = self._runners.get(name)
-            if runner is None or runner.writer is None or runner.connection is None:
-                continue
-            descriptor = runner.connection.fileno()
-            try:
-                empty = runner.writer.flush()
-            except Disconnected:
-                self._disconnect(runner)
-                continue
-            if empty == (descriptor in self._stuck):
-                self._epoll.modify(descriptor, select.EPOLLIN if empty else select.EPOLLIN | select.EPOLLOUT)
-                (self._stuck.discard if empty else self._stuck.add)(descriptor)
+        for runner in self._connections.flush([self._runners[name] for name in names if name in self._runners]):
+            self._disconnect(runner)
 
     def start_runner(self, runner: RunnerId, beside: RunnerId | None, environment: Mapping[str, str]) -> None:
         """Start a spawner as our child, or have a spawner start a worker."""
@@ -273,6 +248,13 @@ class LocalExecutor:
         self._send(runner, wire.Release(through))
         self._reconcile(record)
 
+    def define_environment(self, name: str, difference: EnvironmentDifference) -> None:
+        """Tell all spawners, and those that connect later."""
+        self._environments[name] = difference
+        for runner in self._runners.values():
+            if runner.connection is not None and not runner.is_worker:
+                self._send(runner.name, _definition(name, difference))
+
     def close(self, grace_s: float) -> None:
         """Stop all runners and wait for their processes, within the grace and a little more."""
         for runner in self._runners.values():
@@ -283,37 +265,30 @@ class LocalExecutor:
         until = time.monotonic() + grace_s + 2.0
         mine = [runner for runner in self._runners.values() if runner.pid]
         while mine and time.monotonic() < until:
-            mine = [runner for runner in mine if not self._is_gone(runner)]
+            mine = [runner for runner in mine if not runner.is_gone()]
             if mine:
                 self._read_last_words()
         for runner in mine:
-            self._kill(runner)
+            runner.kill()
         # Spawners leave nothing behind; those that were killed may have, and workers of theirs.
         end_orphans(self._session, self._pilot, (), _ORPHANS_S)
         for runner in self._runners.values():
             self._close(runner)
-        for connection, _ in self._strangers.values():
-            connection.close()
-        self._server.close()
-        (self._folder / AGENT_SOCKET).unlink(missing_ok=True)
-        self._epoll.close()
+        self._connections.close()
 
     def _read_last_words(self) -> None:
         """Let nobody who is about to exit wait for us to read, and tell who comes only now to go."""
-        for descriptor, mask in self._epoll.poll(0.005):
-            if descriptor == self._server.fileno():
-                self._accept()
-            elif descriptor in self._strangers:
-                _send_away(self._strangers.pop(descriptor)[0])
-            runner = self._by_descriptor.get(descriptor)
-            if runner is None or runner.reader is None:
+        for who, takes_more in self._connections.poll(_LAST_WORDS_S):
+            if isinstance(who, Hello):
+                send_away(who.connection)
                 continue
-            if mask & select.EPOLLOUT:
-                self._flush({runner.name})
+            if takes_more:
+                self._flush({who.name})
             try:
-                runner.reader.read()
+                if who.reader is not None:
+                    who.reader.read()
             except Disconnected:
-                self._forget_connection(runner)
+                self._connections.detach(who)
 
     # --------------------------------------------------------------------------------------------------------- connections
 
@@ -329,48 +304,22 @@ class LocalExecutor:
             record.send(message)
             self._to_flush.add(runner)
 
-    def _accept(self) -> None:
-        try:
-            connection, _ = self._server.accept()
-        except BlockingIOError:
-            return
-        connection.setblocking(False)
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        if struct.unpack("3i", credentials)[1] != os.geteuid():
-            connection.close()
-            return
-        self._strangers[connection.fileno()] = (connection, FrameReader(connection))
-        self._epoll.register(connection, select.EPOLLIN)
-
-    def _read_hello(self, descriptor: int) -> None:
-        connection, reader = self._strangers[descriptor]
-        try:
-            frames = reader.read()
-        except Disconnected:
-            del self._strangers[descriptor]
-            connection.close()
-            return
-        if not frames:
-            return
-        del self._strangers[descriptor]
-        try:
-            hello = _decode(frames[0])
-        except msgspec.DecodeError:
-            connection.close()
-            return
-        runner = self._runners.get(hello.runner) if isinstance(hello, wire.RunnerHello) else None
-        if runner is None or not isinstance(hello, wire.RunnerHello) or (runner.pid and runner.pid != hello.pid):
+    def _hear_hello(self, hello: Hello) -> None:
+        message = hello.message
+        runner = self._runners.get(message.runner)
+        if runner is None or (runner.pid and runner.pid != message.pid):
             # Nobody we wait for: a runner that was given up, or one of another pilot's life.
-            _send_away(connection)
+            send_away(hello.connection)
             return
         if runner.name in self._dying:
             # Its last hello, which numbers its calls anew: that is what its progress counts.
             if runner.is_worker:
-                self._number_calls(runner, hello)
-            connection.close()
+                self._number_calls(runner, message)
+            hello.connection.close()
             return
-        self._welcome(runner, connection, reader, hello)
-        self._take_all(runner, frames[1:])
+        self._connections.attach(runner, hello.connection, hello.reader)
+        self._welcome(runner, message)
+        self._take_all(runner, hello.frames)
 
     def _number_calls(self, runner: Runner, hello: wire.RunnerHello) -> None:
         if runner.calls is not None:
@@ -384,22 +333,21 @@ class LocalExecutor:
         else:
             self._calling.pop(runner.name, None)
 
-    def _welcome(self, runner: Runner, connection: socket.socket, reader: FrameReader, hello: wire.RunnerHello) -> None:
-        if runner.connection is not None:
-            self._forget_connection(runner)
-        runner.connection, runner.reader, runner.writer = connection, reader, FrameWriter(connection)
+    def _welcome(self, runner: Runner, hello: wire.RunnerHello) -> None:
         runner.pid, runner.started_ticks, runner.boot_id = hello.pid, hello.started_ticks, hello.boot_id
         runner.hello_by, runner.doubtful, runner.greeted = None, False, True
         self._expected.pop(runner.name, None)
-        self._by_descriptor[connection.fileno()] = runner
         runner.holds = dict.fromkeys(hello.holds)
         if runner.is_worker:
             self._number_calls(runner, hello)
         runner.reconcile_at = hello.sent
-        runner.writer.write(_encode(wire.Welcome(self._incarnation, runner.released)))
         waiting, runner.waiting = runner.waiting, []
+        runner.send(wire.Welcome(self._incarnation, runner.released))
+        if not runner.is_worker:
+            for name, difference in self._environments.items():
+                runner.send(_definition(name, difference))
         for message in waiting:
-            runner.writer.write(_encode(message))
+            runner.send(message)
         runner.holds.update(runner.unsent)
         if runner.calls is not None:
             runner.calls.launched(runner.unsent)
@@ -452,6 +400,8 @@ class LocalExecutor:
                     worker.exit_code = message.status
                     worker.gone = message.message
                     self._doom(worker)
+            case wire.StorageFull():
+                self._told.storage_full(runner.name, message.reason)
             case wire.RunnerHello():
                 raise InvariantViolated(f"{runner.name} said hello twice on one connection")
             case _:
@@ -465,7 +415,7 @@ class LocalExecutor:
             self._note_calls(runner)
 
     def _disconnect(self, runner: Runner) -> None:
-        self._forget_connection(runner)
+        self._connections.detach(runner)
         runner.doubtful = True
         self._expected[runner.name] = None
         self._look_at = 0.0
@@ -476,20 +426,11 @@ class LocalExecutor:
             try:
                 frames = runner.reader.read()
             except Disconnected:
-                self._forget_connection(runner)
+                self._connections.detach(runner)
                 return
             if not frames:
                 return
             self._take_all(runner, frames)
-
-    def _forget_connection(self, runner: Runner) -> None:
-        if runner.connection is not None:
-            self._by_descriptor.pop(runner.connection.fileno(), None)
-            self._stuck.discard(runner.connection.fileno())
-            runner.connection.close()
-            # What was on its way may not have arrived.
-            runner.templates.clear()
-        runner.connection, runner.reader, runner.writer = None, None, None
 
     def _forget(self, runner: Runner) -> None:
         self._close(runner)
@@ -498,7 +439,7 @@ class LocalExecutor:
             names.pop(runner.name, None)
 
     def _close(self, runner: Runner) -> None:
-        self._forget_connection(runner)
+        self._connections.detach(runner)
         if runner.calls is not None:
             runner.calls.close()
             runner.calls = None
@@ -510,9 +451,9 @@ class LocalExecutor:
             if runner.hello_by is not None and now >= runner.hello_by:
                 if not runner.greeted and not runner.gone:
                     runner.gone = f"{runner.name} did not come up; see {runner.name}.err in {self._log_folder}"
-                self._kill(runner)
+                runner.kill()
                 self._doom(runner)
-            elif (runner.doubtful or runner.hello_by is not None) and runner.pid and self._is_gone(runner):
+            elif (runner.doubtful or runner.hello_by is not None) and runner.pid and runner.is_gone():
                 beside = self._runners.get(runner.beside) if runner.beside is not None else None
                 if beside is not None and beside.connection is not None and runner.started_ticks:
                     # Its spawner will tell with what status it ended, unless it does not know it (adopted, or long ago).
@@ -521,30 +462,10 @@ class LocalExecutor:
                     continue
                 self._doom(runner)
 
-    def _is_gone(self, runner: Runner) -> bool:
-        """Tell whether the process is no more; reaps it if it was our child."""
-        try:
-            pid, status = os.waitpid(runner.pid, os.WNOHANG)
-        except ChildProcessError:
-            if runner.started_ticks:
-                return not is_alive(runner.pid, runner.started_ticks, runner.boot_id)
-            return not os.path.exists(f"/proc/{runner.pid}")
-        if pid:
-            runner.exit_code = os.waitstatus_to_exitcode(status)
-        return bool(pid)
-
-    def _kill(self, runner: Runner) -> None:
-        if not runner.pid or (runner.started_ticks and not is_alive(runner.pid, runner.started_ticks, runner.boot_id)):
-            return
-        try:
-            os.kill(runner.pid, 9)
-        except ProcessLookupError:
-            return
-
     def _doom(self, runner: Runner) -> None:
         """The runner is gone. It is told in the next turn, so that what is launched on it until then is known not to begin."""
         self._drain(runner)
-        self._forget_connection(runner)
+        self._connections.detach(runner)
         runner.hello_by, runner.doubtful = None, False
         self._expected.pop(runner.name, None)
         self._dying[runner.name] = None
@@ -605,7 +526,7 @@ class LocalExecutor:
         if runner.beside is not None and self._is_looked_after(runner):
             self._send(runner.beside, wire.EndWorker(runner.name))
         else:
-            self._kill(runner)
+            runner.kill()
 
     def _look_at_calls(self, now: float) -> None:
         for runner in [self._runners[name] for name in self._calling]:
@@ -614,12 +535,5 @@ class LocalExecutor:
                 self._told.tasks_started(runner.name, [(*execution, now)])
 
 
-def _send_away(connection: socket.socket) -> None:
-    """Tell a runner that nobody waits for to exit."""
-    writer = FrameWriter(connection)
-    writer.write(_encode(wire.StopRunner(0.0)))
-    try:
-        writer.flush()
-    except Disconnected:
-        pass
-    connection.close()
+def _definition(name: str, difference: EnvironmentDifference) -> wire.DefineEnvironment:
+    return wire.DefineEnvironment(name, difference.variables, list(difference.unset))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from collections.abc import Sequence
 
@@ -10,6 +12,7 @@ import msgspec
 from pilotage.executors.worker_calls import WorkerCalls
 from pilotage.model.execution import Execution, LaneTasks
 from pilotage.model.ids import RunnerId, TemplateId
+from pilotage.system.processes import is_alive
 from pilotage.wire.framing import FrameReader, FrameWriter
 from pilotage.wire.runner_messages import Launch, ToRunner
 
@@ -66,6 +69,27 @@ class Runner:
         if back:
             self.waiting = [self._without(message, frozenset(back)) for message in self.waiting]
         return back
+
+    def is_gone(self) -> bool:
+        """Tell whether the process is no more; reaps it, and notes how it ended, if it was our child."""
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            if self.started_ticks:
+                return not is_alive(self.pid, self.started_ticks, self.boot_id)
+            return not os.path.exists(f"/proc/{self.pid}")
+        if pid:
+            self.exit_code = os.waitstatus_to_exitcode(status)
+        return bool(pid)
+
+    def kill(self) -> None:
+        """Kill the process, if it is still the one that we know."""
+        if not self.pid or (self.started_ticks and not is_alive(self.pid, self.started_ticks, self.boot_id)):
+            return
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
 
     @staticmethod
     def _without(message: ToRunner, executions: frozenset[Execution]) -> ToRunner:

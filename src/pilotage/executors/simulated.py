@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from pilotage.executors.base import RunnerListener, RunnerProcess
+from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.execution import AttemptEnd, Execution, LaneTasks
 from pilotage.model.ids import LaneId, RunnerId, TemplateId
 from pilotage.model.outcome import Ending
@@ -118,6 +119,9 @@ class SimulatedExecutor:
         self._cancelled.update(dict.fromkeys(wanted, (ending, message)))
         self._due = [(now if item[4] in wanted else item[0], *item[1:]) for item in self._due]
         heapq.heapify(self._due)
+
+    def define_environment(self, name: str, difference: EnvironmentDifference) -> None:
+        """Time passes the same in every environment."""
 
     def release(self, runner: RunnerId, through: int) -> None:
         """Nothing is kept."""

@@ -133,5 +133,16 @@ class StorageFull(msgspec.Struct, frozen=True, array_like=True, tag=24):
     reason: str
 
 
-ToRunner = Welcome | DefineTemplates | Launch | EndTasks | RecallTasks | Release | StartWorker | EndWorker | StopRunner
-FromRunner = RunnerHello | TasksEnded | TasksStarted | TasksReturned | WorkerExited
+ToRunner = (
+    Welcome
+    | DefineTemplates
+    | Launch
+    | EndTasks
+    | RecallTasks
+    | Release
+    | StartWorker
+    | EndWorker
+    | StopRunner
+    | DefineEnvironment
+)
+FromRunner = RunnerHello | TasksEnded | TasksStarted | TasksReturned | WorkerExited | StorageFull

@@ -114,7 +114,7 @@ class Stage:
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         """Be the listener: note every call."""
-        if name.startswith(("runner_", "tasks_")):
+        if name.startswith(("runner_", "tasks_", "storage_")):
             return lambda *arguments: self.told.append((name, *arguments))
         raise AttributeError(name)
 
@@ -181,7 +181,7 @@ class Stage:
             process.kill()
             process.wait()
         for record in self.executor._runners.values():
-            self.executor._kill(record)
+            record.kill()
         self.executor.close(0.0)
         end_orphans(self.session, PILOT, (), 5.0)
 

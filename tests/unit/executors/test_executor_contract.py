@@ -37,6 +37,5 @@ class TestLocal(ExecutorContract):
     def abandon(self, executor: Executor) -> None:
         assert isinstance(executor, LocalExecutor)
         for runner in executor._runners.values():
-            executor._forget_connection(runner)
-        executor._server.close()
-        executor._epoll.close()
+            executor._connections.detach(runner)
+        executor._connections.close()

@@ -7,6 +7,7 @@ from executor_support import PILOT, SPAWNER, TEMPLATES, WORKER, Stage, execution
 from pilotage.core.agent.state import RunnerRecord
 from pilotage.executors.local import LocalExecutor
 from pilotage.executors.orphans import orphans
+from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.execution import AttemptEnd
 from pilotage.model.ids import RunnerId
 from pilotage.model.outcome import Ending
@@ -94,6 +95,34 @@ def test_garbage_ends_the_connection_and_nothing_else(stage):
     assert not stage.was_told("runner_lost")
 
 
+def test_named_environments_are_told_to_spawners_before_their_tasks_and_again_on_each_connection(stage):
+    stage.start()
+    early = EnvironmentDifference({"A": "1"}, ("B",))
+    stage.executor.define_environment("early", early)
+    spawner = stage.spawner()
+    worker = stage.worker()
+    stage.executor.launch(SPAWNER, [lane(1, "t1")], TEMPLATES)
+    stage.executor.define_environment("late", EnvironmentDifference({"A": "2"}))
+    stage.executor.flush()
+    definitions = [wire.DefineEnvironment("early", {"A": "1"}, ["B"]), wire.DefineEnvironment("late", {"A": "2"}, [])]
+    assert spawner.listen()[1] == definitions[0]
+    assert [said for said in spawner.heard if isinstance(said, wire.DefineEnvironment)] == definitions
+    spawner.heard.clear()
+    spawner.hello([execution("t1")])
+    stage.until(lambda: len(stage.was_told("runner_connected", SPAWNER)) == 2)
+    stage.executor.flush()
+    assert spawner.listen()[1:] == definitions
+    assert not any(isinstance(said, wire.DefineEnvironment) for said in worker.listen())
+
+
+def test_a_spawner_without_room_is_told_of(stage):
+    stage.start()
+    spawner = stage.spawner()
+    spawner.say(wire.StorageFull("no space left on /scratch"))
+    stage.until(lambda: stage.was_told("storage_full"))
+    assert stage.told[-1] == ("storage_full", SPAWNER, "no space left on /scratch")
+
+
 def test_runners_that_only_wait_cost_no_turns(stage):
     stage.start()
     stage.spawner()
@@ -179,8 +208,10 @@ def test_a_worker_that_died_after_a_new_hello_is_read_by_its_new_numbers(stage):
     stage.until(lambda: WORKER in stage.executor._dying)
     worker.hello([execution("g"), execution("h")])
     worker.words[0] = 1
-    stage.executor._accept()
-    stage.executor._read_hello(next(iter(stage.executor._strangers)))
+    connections = stage.executor._connections
+    assert list(connections.poll()) == [], "it knocks"
+    ((hello, _),) = connections.poll()
+    stage.executor._hear_hello(hello)
     stage.kill(worker)
     assert lost(stage, WORKER) == (-9, execution("g"), [execution("h")])
 

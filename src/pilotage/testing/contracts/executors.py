@@ -114,6 +114,11 @@ class Told:
             assert execution not in self.ended and execution not in self.started, f"{execution} is returned, and had begun"
             self.returned.append(execution)
 
+    def storage_full(self, runner: RunnerId, reason: str) -> None:
+        """Note it."""
+        assert reason, "a lack of room has a reason"
+        self.story.append(f"storage full {runner}")
+
     def over(self) -> set[Execution]:
         """Return what has ended or was returned."""
         return {*self.ended, *self.returned}
