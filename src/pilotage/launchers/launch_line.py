@@ -44,6 +44,7 @@ AS_ROOT = {
 }
 """OpenMPI refuses to work for root, who is the only user of many a container, unless told twice."""
 
+_NO_TASKSET = "pilotage: there is no taskset (package util-linux) in PATH: rank $_rank is not bound to cores of its own"
 _BATCH_SYSTEMS = b"^slurm,tm,pbs,lsf,gridengine,loadleveler,alps,cobalt"
 
 
@@ -69,7 +70,7 @@ def render(
     Raises:
         BackendError: so many ranks differ that the line cannot say how.
     """
-    arguments, environment = _own_part(launcher, slots, bound=bind is not None)
+    arguments, environment = _own_part(launcher, slots)
     common, script = _script(RANK_VARIABLES[launcher.kind], command, rank_variables, bind)
     if len(script.encode("utf-8", "surrogateescape")) > SCRIPT_LIMIT_BYTES:
         raise BackendError(
@@ -82,7 +83,7 @@ def render(
     return LaunchLine(line, {**environment, **common})
 
 
-def _own_part(launcher: MpiLauncher, slots: Sequence[RankSlot], *, bound: bool) -> tuple[list[str], dict[bytes, bytes]]:
+def _own_part(launcher: MpiLauncher, slots: Sequence[RankSlot]) -> tuple[list[str], dict[bytes, bytes]]:
     """Return the options and variables that have this kind of mpiexec start ranks here, and bind none."""
     match launcher.kind:
         case "mpich":
@@ -92,23 +93,20 @@ def _own_part(launcher: MpiLauncher, slots: Sequence[RankSlot], *, bound: bool) 
         case "intelmpi":
             return ["-launcher", "fork", "-hosts", "localhost"], {b"I_MPI_PIN": b"0"}
         case "openmpi":
-            return ["--bind-to", "none", "--map-by", "slot:OVERSUBSCRIBE"], _openmpi_variables(launcher, bound)
+            return ["--bind-to", "none", "--map-by", "slot:OVERSUBSCRIBE"], _openmpi_variables(launcher)
         case "pals":
             return ["--ppn", str(len(slots)), "--cpu-bind", "none"], {}
         case _:
             return unreachable(launcher.kind)
 
 
-def _openmpi_variables(launcher: MpiLauncher, bound: bool) -> dict[bytes, bytes]:
+def _openmpi_variables(launcher: MpiLauncher) -> dict[bytes, bytes]:
     major = launcher.version.partition(".")[0]
     if major.isdigit() and int(major) < 5:
         local = {b"OMPI_MCA_ras": _BATCH_SYSTEMS, b"OMPI_MCA_plm": b"isolated"}
     else:
         # It wants an agent for other hosts, though there are none, and fails where no ssh is installed.
         local = {b"PRTE_MCA_ras": _BATCH_SYSTEMS, b"PRTE_MCA_plm": b"ssh", b"PRTE_MCA_plm_ssh_agent": b"/bin/sh"}
-    if not bound:
-        # Ranks that share cores must not spin while they wait for each other.
-        local[b"OMPI_MCA_mpi_yield_when_idle"] = b"1"
     return {**AS_ROOT, **local}
 
 
@@ -128,7 +126,7 @@ def _script(
             return "_rank"
         if values not in columns:
             columns.append(values)
-        return f"_own{columns.index(values)}"
+        return f"_{columns.index(values)}"
 
     for name in _names(rank_variables):
         given = [variables.get(name) for variables in rank_variables]
@@ -139,16 +137,21 @@ def _script(
         shell, text = column_of(values), name.decode("utf-8", "surrogateescape")
         missing = None in values
         exports.append(f'[ -z "${{{shell}+x}}" ] || export {text}="${shell}"' if missing else f'export {text}="${shell}"')
-    taskset = ""
+    bound = ""
     if bind is not None:
         lists: list[str | None] = [core_list(cores) for cores in bind]
-        taskset = f"taskset -c {lists[0]} " if len(set(lists)) == 1 else f'taskset -c "${column_of(lists)}" '
+        bound = lists[0] or "" if len(set(lists)) == 1 else f"${column_of(lists)}"
     lines = [f"_rank=${rank_variable}"]
     if columns:
         lines += ["case $_rank in", *(f"{rank}){_assignments(columns, rank)};;" for rank in ranks)]
         lines += [f"*)echo \"pilotage: {rank_variable}='$_rank' is no rank of this task\" >&2;exit 127;;", "esac"]
     program = shlex.join(command) if ":" in command else '"$@"'
-    return common, "\n".join([*lines, *exports, f"exec {taskset}{program}"])
+    if bound:
+        lines.append(
+            f'if command -v taskset >/dev/null;then _bind="taskset -c {bound}";else _bind=;echo "{_NO_TASKSET}" >&2;fi'
+        )
+        program = f"$_bind {program}"
+    return common, "\n".join([*lines, *exports, f"exec {program}"])
 
 
 def _names(rank_variables: Iterable[Variables]) -> list[bytes]:
@@ -157,7 +160,7 @@ def _names(rank_variables: Iterable[Variables]) -> list[bytes]:
 
 def _assignments(columns: Sequence[Sequence[str | None]], rank: int) -> str:
     values = [(index, column[rank]) for index, column in enumerate(columns)]
-    return " ".join(f"_own{index}={shlex.quote(value)}" for index, value in values if value is not None)
+    return " ".join(f"_{index}={shlex.quote(value)}" for index, value in values if value is not None)
 
 
 def core_list(cores: Iterable[int]) -> str:
