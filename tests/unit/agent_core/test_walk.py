@@ -16,13 +16,14 @@ import msgspec
 import pytest
 from agent_world import walk
 
-from pilotage.core.agent import events, facts, reports
+from pilotage.core.agent import events, facts
 from pilotage.core.agent import journal as journal_module
 from pilotage.core.agent import state as state_module
 from pilotage.core.agent.core import AgentCore
 from pilotage.core.agent.dispatch import Dispatch
 from pilotage.core.agent.endings import Endings
 from pilotage.core.agent.reports import Reports
+from pilotage.core.agent.retry import runs_again
 from pilotage.core.agent.state import AgentState, apply
 from pilotage.core.scheduling.scheduler import Scheduler
 from pilotage.model.outcome import Ending
@@ -99,10 +100,10 @@ def closed_lanes_are_not_released(patch):
 
 
 def a_retry_ignores_the_cancel(patch):
-    def runs_again(self, task, end):
-        return reports.runs_again(self._state.templates[task.row.template], task.failures, end.ending, end.exit_code)
+    def repeats(self, task, ending, exit_code):
+        return runs_again(self._state.templates[task.row.template], task.failures, ending, exit_code)
 
-    patch.setattr(Reports, "_runs_again", runs_again)
+    patch.setattr(Endings, "repeats", repeats)
 
 
 def retries_are_not_counted(patch):
@@ -207,9 +208,9 @@ def recovery_forgets_who_waits(patch):
     original = AgentCore.recover
 
     def recover(self, now):
-        enqueue_again, self._dispatch.enqueue_again = self._dispatch.enqueue_again, lambda uids, now: None
+        enqueue_each, self._waiting.enqueue_each = self._waiting.enqueue_each, lambda uids, now: None
         original(self, now)
-        self._dispatch.enqueue_again = enqueue_again
+        self._waiting.enqueue_each = enqueue_each
 
     patch.setattr(AgentCore, "recover", recover)
 

@@ -1,12 +1,14 @@
-"""Tasks that the client submits: known again, refused, or let into the queue."""
+"""Tasks that the client submits: known again, refused, or on their way to the queue; those with input by way of the stagers."""
 
 from __future__ import annotations
 
 from pilotage.core.agent import events, facts
 from pilotage.core.agent.delivery import Delivery
-from pilotage.core.agent.dispatch import Dispatch
 from pilotage.core.agent.endings import Endings
 from pilotage.core.agent.journal import Journal
+from pilotage.core.agent.services import Services
+from pilotage.core.agent.staging import Staging
+from pilotage.core.agent.waiting import Waiting
 from pilotage.model.ids import TaskUid, TemplateId
 from pilotage.model.outcome import Ending
 from pilotage.model.workload import Batch, Row
@@ -15,33 +17,47 @@ from pilotage.model.workload import Batch, Row
 class Acceptance:
     """Takes tasks in."""
 
-    def __init__(self, journal: Journal, dispatch: Dispatch, endings: Endings, delivery: Delivery) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        waiting: Waiting,
+        endings: Endings,
+        delivery: Delivery,
+        staging: Staging,
+        services: Services,
+    ) -> None:
         self._journal = journal
         self._state = journal.state
-        self._dispatch = dispatch
+        self._waiting = waiting
         self._endings = endings
         self._delivery = delivery
+        self._staging = staging
+        self._services = services
 
     def submitted(self, event: events.TasksSubmitted) -> None:
         """Take in the tasks of a message that is new."""
         rows = self._new_rows(event)
         batch = event.batch if len(rows) == len(event.batch.rows) else Batch(event.batch.templates, rows)
         self._journal.emit(facts.TasksAccepted(event.time, event.number, event.binding, batch))
+        self._endings.learn(batch.templates)
         if self._state.ending is not None:
             uids = [row.uid for row in rows]
             message = f"the pilot was ending when the task arrived: {self._state.ending.reason}"
-            self._endings.finish(event.time, uids, Ending.CANCELLED, message)
+            self._endings.turn_away(event.time, uids, Ending.CANCELLED, message)
             return
         run: list[TaskUid] = []
         current: TemplateId | None = None
+        with_input = False
         for row in rows:
             if row.template != current:
                 if current is not None:
-                    self._admit(run, current, event.time)
-                run, current = [], row.template
+                    self._admit(run, current, with_input, event.time)
+                run, current, with_input = [], row.template, False
             run.append(row.uid)
+            if row.extra is not None:
+                with_input = True
         if current is not None:
-            self._admit(run, current, event.time)
+            self._admit(run, current, with_input, event.time)
 
     def _new_rows(self, event: events.TasksSubmitted) -> list[Row]:
         """Leave out the tasks that are here, or whose outcome is under way: the client lost its node, and forgot them."""
@@ -53,9 +69,16 @@ class Acceptance:
         self._journal.stale += len(known)
         return [row for row in rows if row.uid not in known]
 
-    def _admit(self, uids: list[TaskUid], template: TemplateId, now: float) -> None:
-        refusal = self._dispatch.refusal(template)
-        if refusal is None:
-            self._dispatch.enqueue(uids, template, now)
-        else:
-            self._endings.finish(now, uids, Ending.INFEASIBLE, refusal)
+    def _admit(self, uids: list[TaskUid], template: TemplateId, with_input: bool, now: float) -> None:
+        """Let tasks of one template go on; ``with_input``: some of them may have input to stage."""
+        if self._state.templates[template].service is not None:
+            self._services.add(uids)
+        refusal = self._waiting.refusal(template)
+        if refusal is not None:
+            self._endings.turn_away(now, uids, Ending.INFEASIBLE, refusal)
+            return
+        if with_input:
+            inputs = self._state.inputs
+            self._staging.stage_inputs([uid for uid in uids if uid in inputs])
+            uids = [uid for uid in uids if uid not in inputs]
+        self._waiting.enqueue(uids, template, now)

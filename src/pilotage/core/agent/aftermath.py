@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import msgspec
 
+from pilotage.core.agent.endings import wants_output
 from pilotage.core.agent.state import AgentState
 from pilotage.model.ids import Binding, TaskUid
-from pilotage.model.outcome import Outcome
+from pilotage.model.outcome import Ending, Outcome
 
 
 class Aftermath(msgspec.Struct, frozen=True):
     """What is left of a pilot.
 
     ``received``: number of the last message of the client that the agent had, None if that is not known. ``outcomes``: those
-    that the client does not have, in order. ``not_begun``: tasks that may be bound elsewhere. ``may_have_run``: tasks that
-    were launched, or may have been, and have no outcome.
+    that the client does not have, in order, and last of those whose output was being staged. ``not_begun``: tasks that may be
+    bound elsewhere. ``may_have_run``: tasks that were launched, or may have been, and have no outcome.
     """
 
     received: int | None
@@ -34,10 +35,19 @@ def aftermath(state: AgentState, delivered: int, *, complete: bool = True) -> Af
     ``complete``: whether nothing of the log can have been lost with the node.
     """
     outcomes = [outcome for number, message in sorted(state.undelivered.items()) if number > delivered for outcome in message]
-    tasks = state.tasks.items()
+    tasks = [(uid, task) for uid, task in state.tasks.items() if uid not in state.outputs]
     return Aftermath(
         state.received if complete else None,
-        [*outcomes, *state.unsent],
+        [*outcomes, *state.unsent, *(_cut_short(state, outcome) for outcome in state.outputs.values())],
         [(uid, task.binding) for uid, task in tasks if complete and not task.lane],
         [(uid, task.binding) for uid, task in tasks if task.lane or not complete],
     )
+
+
+def _cut_short(state: AgentState, outcome: Outcome) -> Outcome:
+    """Return what became of a task whose output was being staged when the pilot was lost."""
+    row = state.tasks[outcome.task].row
+    if outcome.ending is not Ending.DONE or not wants_output(row, state.templates[row.template], outcome):
+        return outcome
+    message = "the pilot was lost while the task's output was staged"
+    return msgspec.structs.replace(outcome, ending=Ending.STAGING_FAILED, message=message, result=None)

@@ -8,11 +8,15 @@ the scheduler, the runners' loads and the paces know is derived from the state, 
 The life of a task here::
 
     accepted -> waits -> launched in a lane -> (started) -> ended -> numbered for the client -> delivered, forgotten
-                  ^            |                   |
-                  +- returned -+   <- repeated ----+      (never began)   (failed or lost, and may run again)
+       |      ^   ^            |                   |        |   ^
+       |      |   +- returned -+   <- repeated ----+        |   |     (never began)   (failed or lost, and may run again)
+       +------+                                             +---+
+     input staged                                        output staged
 
-The core's parts write what they decide to one ``Journal``: ``Acceptance`` takes tasks in, ``Dispatch`` hands them to runners,
-``Reports`` hears what becomes of them there, ``Endings`` gives them their outcomes and ``Delivery`` sees these to the client.
+The core's parts write what they decide to one ``Journal``: ``Acceptance`` takes tasks in, ``Staging`` and ``Environments`` see
+to what they need before and after, ``Waiting`` has the queue and ``Dispatch`` hands them to runners, ``Reports`` hears what
+becomes of them there, ``Services`` looks after those that are services, ``Endings`` gives all their outcomes and ``Delivery``
+sees these to the client.
 """
 
 from __future__ import annotations
@@ -25,10 +29,15 @@ from pilotage.core.agent.alarms import Alarms
 from pilotage.core.agent.delivery import Delivery
 from pilotage.core.agent.dispatch import Dispatch
 from pilotage.core.agent.endings import Endings
+from pilotage.core.agent.environments import Environments
+from pilotage.core.agent.inquiry import Inquiry
 from pilotage.core.agent.journal import Journal, Step
 from pilotage.core.agent.reports import Reports
 from pilotage.core.agent.runners import RunnerPool
+from pilotage.core.agent.services import Services
+from pilotage.core.agent.staging import Staging
 from pilotage.core.agent.state import AgentState
+from pilotage.core.agent.waiting import Waiting
 from pilotage.core.scheduling.policy import Policy
 from pilotage.errors import unreachable
 from pilotage.model.ids import TaskUid
@@ -49,16 +58,20 @@ class AgentCore:
         self, policy: Policy, *, spawners: int = 2, deadline: float | None = None, state: AgentState | None = None
     ) -> None:
         self.state = state if state is not None else AgentState()
-        self._policy = policy
         self._deadline = deadline
         self._journal = journal = Journal(self.state)
         self._pool = RunnerPool(spawners)
         self._alarms = Alarms(self.state)
         self._delivery = Delivery(journal)
-        self._dispatch = Dispatch(journal, policy, self._pool)
-        self._endings = Endings(journal, self._dispatch, self._delivery)
-        self._acceptance = Acceptance(journal, self._dispatch, self._endings, self._delivery)
-        self._reports = Reports(journal, self._dispatch, self._pool, self._alarms, self._endings)
+        self._waiting = Waiting(self.state, policy)
+        self._dispatch = Dispatch(journal, policy, self._waiting, self._pool)
+        self._endings = Endings(journal, self._waiting, self._delivery)
+        self._staging = Staging(journal, self._waiting, self._endings)
+        self._environments = Environments(journal, self._waiting, self._endings)
+        self._services = Services(journal, self._endings)
+        self._acceptance = Acceptance(journal, self._waiting, self._endings, self._delivery, self._staging, self._services)
+        self._reports = Reports(journal, self._waiting, self._dispatch, self._pool, self._alarms, self._endings)
+        self._inquiry = Inquiry(self.state, policy, self._waiting, self._dispatch)
 
     # ---------------------------------------------------------------------------------------------------- the surface
 
@@ -95,22 +108,36 @@ class AgentCore:
                     self._end(now, 0, False, FAILED, hopeless)
             case events.TimePassed():
                 self._time_passed(now)
-            case (
-                events.StagingEnded()
-                | events.EnvironmentAsked()
-                | events.EnvironmentPrepared()
-                | events.ServiceReady()
-                | events.ServiceUnwell()
-                | events.StorageFilled()
-                | events.StorageFreed()
-            ):
-                pass
+            case events.StagingEnded():
+                self._staging.ended(event)
+            case events.EnvironmentAsked():
+                if self._is_new(event.number):
+                    self._environments.asked(event)
+            case events.EnvironmentPrepared():
+                self._environments.prepared(event)
+            case events.ServiceReady():
+                self._services.ready(event)
+            case events.ServiceUnwell():
+                self._services.unwell(event)
+            case events.StorageFilled():
+                self._dispatch.paused = event.reason
+            case events.StorageFreed():
+                self._dispatch.paused = ""
             case _:
                 unreachable(event)
+        self._follow_up(now)
+        return self._journal.take()
+
+    def _follow_up(self, now: float) -> None:
+        """Do what the state as it is now calls for, whatever the event was."""
+        if self._waiting.held:
+            self._environments.settle(now)
+        if self.state.ending is not None:
+            self._services.stop(now)
         if not self._dispatch.place(now):
             for uids, reason in self._dispatch.stranded():
                 self._end_stranded(now, uids, reason)
-        return self._journal.take()
+        self._services.look(self._journal.new_facts)
 
     def performed(self) -> None:
         """All actions of all steps so far have been performed. Call it after each commit."""
@@ -118,17 +145,25 @@ class AgentCore:
 
     def start(self, now: float) -> Step:
         """Begin, or begin again after a recovery: make the runners complete."""
+        self._staging.resume(now)
+        self._environments.resume()
         return self.handle(events.TimePassed(now))
 
     def recover(self, now: float) -> None:
         """Rebuild from the state what is derived from it. Call once, after the log was applied and before ``start``."""
+        state = self.state
+        self._endings.learn(state.templates)
         self._dispatch.recover(now)
         self._delivery.recover()
-        for uid, task in self.state.tasks.items():
+        self._services.recover()
+        waiting = []
+        for uid, task in state.tasks.items():
             if not task.lane:
-                self._dispatch.enqueue_again([uid], now)
+                if uid not in state.inputs and uid not in state.outputs:
+                    waiting.append(uid)
             elif task.started:
                 self._alarms.set_timeout(uid)
+        self._waiting.enqueue_each(waiting, now)
 
     def quarantine(self, now: float, uids: Iterable[TaskUid], message: str) -> None:
         """End these tasks as lost, whatever they do. Call it after ``recover``; what comes of it is part of the next step."""
@@ -175,29 +210,16 @@ class AgentCore:
         return self._delivery.told
 
     def summary(self) -> dict[str, str | int | float | list[str]]:
-        """Return counts for reports: tasks by what becomes of them, lanes, runners, what the policy says of free resources."""
-        state = self.state
-        return {
-            "waiting": self._policy.waiting(),
-            "launched": sum(len(lane.tasks) for lane in state.lanes.values()),
-            "lanes": len(state.lanes),
-            "runners": list(state.runners),
-            "final": state.outcomes,
-            "undelivered": len(state.unsent) + sum(len(outcomes) for outcomes in state.undelivered.values()),
-            "ending": state.ending.reason if state.ending is not None else "",
-        }
+        """Return counts for reports: tasks by what becomes of them, lanes, runners, environments, and why nothing is placed."""
+        return self._inquiry.summary()
+
+    def doing(self, uid: TaskUid) -> str:
+        """Return in a word or two what the task does: "staging input", "awaiting environment", "waiting", "running" ..."""
+        return self._inquiry.doing(uid)
 
     def why(self, uid: TaskUid) -> str:
         """Return in a sentence what the task waits for, or does."""
-        task = self.state.tasks.get(uid)
-        if task is None:
-            return "is not known to this pilot: it ended and was delivered, or it was never submitted here"
-        if not task.lane:
-            return self._policy.why(uid)
-        runner = self.state.lanes[task.lane].runner
-        if task.ending is not None:
-            return f"is being ended on {runner}: {task.ending_message}"
-        return f"was handed to {runner}, attempt {task.attempt}" + (", and runs" if task.started else "")
+        return self._inquiry.why(uid)
 
     # ------------------------------------------------------------------------------------------------------ from the client
 
@@ -226,6 +248,7 @@ class AgentCore:
             return
         self._journal.emit(facts.PilotEnding(now, number, drain, state, reason))
         if not drain:
+            self._services.stop(now)
             self._endings.ask(now, 0, list(self.state.tasks), Ending.CANCELLED, reason)
 
     # --------------------------------------------------------------------------------------------------------------- time
@@ -248,5 +271,5 @@ class AgentCore:
     def _end_stranded(self, now: float, uids: list[TaskUid], reason: str) -> None:
         """Nothing runs and these can never be placed: they would wait for ever."""
         for uid in uids:
-            self._dispatch.withdraw(uid)
+            self._waiting.withdraw(uid)
         self._endings.finish(now, uids, Ending.INFEASIBLE, reason)

@@ -7,15 +7,16 @@ end ``place`` makes the best of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from pilotage.core.agent import actions, facts
 from pilotage.core.agent.journal import Journal
-from pilotage.core.agent.lanes import EXECUTABLE, HORIZON_S, Pace, group_of
+from pilotage.core.agent.lanes import HORIZON_S, SPAWNED, Pace
 from pilotage.core.agent.runners import RunnerPool
+from pilotage.core.agent.waiting import Waiting
 from pilotage.core.scheduling.policy import GroupKey, Policy
 from pilotage.model.execution import Execution, LaneTasks
-from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid, TemplateId
+from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid
 
 OPENED_AT_ONCE = 1024
 """Lanes opened in one step; more are opened in the next, so that messages are read in between."""
@@ -27,12 +28,12 @@ PACES_KEPT = 4096
 class Dispatch:
     """Hands waiting tasks to runners."""
 
-    def __init__(self, journal: Journal, policy: Policy, pool: RunnerPool) -> None:
+    def __init__(self, journal: Journal, policy: Policy, waiting: Waiting, pool: RunnerPool) -> None:
         self._journal = journal
         self._state = journal.state
         self._policy = policy
+        self._group = waiting.group
         self._pool = pool
-        self._groups: dict[TemplateId, GroupKey] = {}
         self._paces: dict[GroupKey, Pace] = {}
         self._recalled: set[LaneId] = set()
         """Lanes of which tasks were asked back."""
@@ -41,6 +42,8 @@ class Dispatch:
         self._in_hand: list[actions.LaunchTasks] = []
         self.more_to_place = False
         """Whether the last look at the queue ended for its own limit."""
+        self.paused = ""
+        """Why nothing is placed for now."""
 
     def recover(self, now: float) -> None:
         """Take over what the state says of lanes."""
@@ -52,33 +55,7 @@ class Dispatch:
                 self._hungry[lane_id] = None
         self._pool.rebuild(self._state, now)
 
-    # ------------------------------------------------------------------------------------------------------------ the queue
-
-    def refusal(self, template: TemplateId) -> str | None:
-        """Return why no task of this template can ever be placed, or None."""
-        return self._policy.refusal(self._group(template).request)
-
-    def enqueue(self, uids: Sequence[TaskUid], template: TemplateId, now: float) -> None:
-        """Let tasks of one template wait for resources."""
-        self._policy.enqueue_many(uids, self._group(template), now)
-
-    def enqueue_again(self, uids: Iterable[TaskUid], now: float) -> None:
-        """Let tasks of any template wait for resources, one after the other."""
-        tasks = self._state.tasks
-        for uid in uids:
-            self._policy.enqueue(uid, self._group(tasks[uid].row.template), now)
-
-    def withdraw(self, uid: TaskUid) -> None:
-        """Let a task wait no longer."""
-        self._policy.withdraw(uid)
-
     # ---------------------------------------------------------------------------------------------------------------- lanes
-
-    def _group(self, template: TemplateId) -> GroupKey:
-        group = self._groups.get(template)
-        if group is None:
-            group = self._groups[template] = group_of(self._state.templates[template])
-        return group
 
     def _pace(self, group: GroupKey) -> Pace:
         pace = self._paces.get(group)
@@ -136,7 +113,7 @@ class Dispatch:
             launches += self._refill(now)
         self.more_to_place = False
         ending = self._state.ending
-        if self._policy.waiting() and self._pool.ready and not (ending and not ending.drain):
+        if self._policy.waiting() and self._pool.ready and not self.paused and not (ending and not ending.drain):
             launches += self._open(now)
         if launches:
             self._launch(now, launches)
@@ -182,7 +159,7 @@ class Dispatch:
     def _draw(self, pace: Pace, held: int) -> list[tuple[TaskUid, Attempt]]:
         """Take waiting tasks of the group for a lane that holds ``held``, leaving the other lanes of the group their share."""
         depth = pace.depth()
-        if depth < 2 or held > depth // 2:
+        if depth < 2 or held > depth // 2 or self.paused:
             return []
         waiting = self._policy.waiting_in(pace.group)
         wanted = min(depth - held, -(-waiting // (2 * len(pace.lanes) or 1)))
@@ -198,7 +175,7 @@ class Dispatch:
         for assignment in assignments:
             last = LaneId(last + 1)
             group = assignment.group
-            if group.lane_kind == EXECUTABLE:
+            if group.lane_kind in SPAWNED:
                 runner = self._pool.spawner()
             else:
                 runner, added = self._pool.worker(self._state, assignment.placement, now)

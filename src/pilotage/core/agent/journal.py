@@ -22,13 +22,14 @@ class Journal:
         self.state = state
         self.stale = 0
         """Messages about executions that are no longer, or not yet, what they name; ignored."""
-        self._facts: list[facts.Fact] = []
+        self.new_facts: list[facts.Fact] = []
+        """What was decided in this step so far."""
         self._actions: list[actions.Action] = []
 
     def emit(self, fact: facts.Fact) -> None:
         """Take the fact as true: the next decision of the same step sees it."""
         apply(self.state, fact)
-        self._facts.append(fact)
+        self.new_facts.append(fact)
 
     def act(self, action: actions.Action) -> None:
         """Have this done once all facts of the step are in the log."""
@@ -36,6 +37,6 @@ class Journal:
 
     def take(self) -> Step:
         """Return what was decided, and begin the next step."""
-        step = Step(self._facts, self._actions)
-        self._facts, self._actions = [], []
+        step = Step(self.new_facts, self._actions)
+        self.new_facts, self._actions = [], []
         return step

@@ -21,14 +21,22 @@ DEEPEST = 512
 """Tasks in one lane at the most; more per message makes them no cheaper."""
 
 EXECUTABLE = "executable"
+SERVICE = "service"
+"""Executables that run until they are ended: nothing waits behind them."""
 FUNCTION = "function"
 FUNCTION_ALONE = "function alone"
 """Functions with a time limit: one at a time, as their worker is killed when the time is over."""
 
 
+SPAWNED = (EXECUTABLE, SERVICE)
+"""Lanes that a spawner takes; the others are function workers'."""
+
+
 def group_of(template: Template) -> GroupKey:
     """Return the scheduling group of the tasks that follow this template."""
-    if template.mode == "executable":
+    if template.service is not None:
+        kind = SERVICE
+    elif not template.in_worker:
         kind = EXECUTABLE
     else:
         kind = FUNCTION_ALONE if template.timeout_s else FUNCTION
@@ -50,6 +58,6 @@ class Pace(msgspec.Struct):
 
     def depth(self) -> int:
         """Return how many tasks a lane may hold; 1 means no chaining."""
-        if self.mean_s is None or self.group.lane_kind == FUNCTION_ALONE:
+        if self.mean_s is None or self.group.lane_kind in (FUNCTION_ALONE, SERVICE):
             return 1
         return max(1, min(DEEPEST, int(HORIZON_S / max(self.mean_s, 1e-6))))

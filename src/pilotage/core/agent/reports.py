@@ -8,9 +8,8 @@ from pilotage.core.agent.dispatch import Dispatch
 from pilotage.core.agent.endings import Endings
 from pilotage.core.agent.journal import Journal
 from pilotage.core.agent.losses import lost_end
-from pilotage.core.agent.retry import runs_again
 from pilotage.core.agent.runners import SPAWNER_FAILURES, WORKER_FAILURES, RunnerPool
-from pilotage.core.agent.state import TaskRecord
+from pilotage.core.agent.waiting import Waiting
 from pilotage.model.execution import AttemptEnd, Execution
 from pilotage.model.ids import LaneId, RunnerId, TaskUid
 from pilotage.model.outcome import Ending, Outcome, Times
@@ -19,9 +18,18 @@ from pilotage.model.outcome import Ending, Outcome, Times
 class Reports:
     """Draws the conclusions from what is heard of runners."""
 
-    def __init__(self, journal: Journal, dispatch: Dispatch, pool: RunnerPool, alarms: Alarms, endings: Endings) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        waiting: Waiting,
+        dispatch: Dispatch,
+        pool: RunnerPool,
+        alarms: Alarms,
+        endings: Endings,
+    ) -> None:
         self._journal = journal
         self._state = journal.state
+        self._waiting = waiting
         self._dispatch = dispatch
         self._pool = pool
         self._alarms = alarms
@@ -53,8 +61,10 @@ class Reports:
         self._journal.act(actions.ReleaseRunner(event.runner, event.number))
 
     def _take_ends(self, now: float, runner: RunnerId, number: int, ends: list[AttemptEnd]) -> None:
-        tasks = self._state.tasks
+        tasks, endings = self._state.tasks, self._endings
+        cleans, restarts = endings.cleans, endings.restarts
         outcomes: list[Outcome] = []
+        staged: list[Outcome] = []
         repeated: list[TaskUid] = []
         spent: dict[LaneId, list[float]] = {}
         for end in ends:
@@ -66,34 +76,31 @@ class Reports:
             if durations is None:
                 durations = spent[task.lane] = []
             durations.append(end.ended - end.started)
-            if end.ending is not Ending.DONE and self._runs_again(task, end):
+            if (restarts or end.ending is not Ending.DONE) and endings.repeats(task, end.ending, end.exit_code):
                 repeated.append(end.task)
                 continue
-            outcomes.append(
-                Outcome(
-                    end.task,
-                    task.binding,
-                    end.attempt,
-                    end.ending,
-                    end.exit_code,
-                    end.result,
-                    end.message,
-                    end.detail,
-                    Times(task.accepted, task.launched, end.started, end.ended),
-                )
+            outcome = Outcome(
+                end.task,
+                task.binding,
+                end.attempt,
+                end.ending,
+                end.exit_code,
+                end.result,
+                end.message,
+                end.detail,
+                Times(task.accepted, task.launched, end.started, end.ended),
             )
+            if cleans or task.row.extra is not None:
+                endings.sort(task, outcome, outcomes, staged)
+            else:
+                outcomes.append(outcome)
         self._dispatch.note_spent(spent)
         if repeated:
-            self._journal.emit(facts.Repeated(now, runner, 0 if outcomes else number, repeated))
-        if outcomes or not repeated:
-            self._endings.conclude(now, runner, number, outcomes)
-        self._dispatch.enqueue_again(repeated, now)
-        self._pool.relieve(runner, len(outcomes) + len(repeated))
-
-    def _runs_again(self, task: TaskRecord, end: AttemptEnd) -> bool:
-        if task.ending not in (None, Ending.TIMED_OUT) or (self._state.ending is not None and not self._state.ending.drain):
-            return False
-        return runs_again(self._state.templates[task.row.template], task.failures, end.ending, end.exit_code)
+            self._journal.emit(facts.Repeated(now, runner, 0 if outcomes or staged else number, repeated))
+        if outcomes or staged or not repeated:
+            endings.conclude(now, runner, number, outcomes, staged)
+        self._waiting.enqueue_each(repeated, now)
+        self._pool.relieve(runner, len(outcomes) + len(staged) + len(repeated))
 
     def returned(self, event: events.TasksReturned) -> None:
         """Let what a runner gave back wait again."""
@@ -101,7 +108,9 @@ class Reports:
         self._take_back(event.time, event.executions)
 
     def _note_unwilling(self, event: events.TasksReturned) -> None:
-        """A spawner that gives back what nobody asked for is about to end: it would give back all that it is handed."""
+        """A spawner that gives back what nobody asked for, and not for want of room, is about to end, and would go on so."""
+        if self._dispatch.paused:
+            return
         for uid, attempt in event.executions:
             task = self._state.tasks.get(uid)
             if (
@@ -123,7 +132,7 @@ class Reports:
             self._pool.relieve(lanes[tasks[uid].lane].runner, 1)
         self._dispatch.note_hungry(tasks[uid].lane for uid in uids)
         self._journal.emit(facts.Returned(now, uids))
-        self._dispatch.enqueue_again([uid for uid in uids if tasks[uid].ending is None], now)
+        self._waiting.enqueue_each([uid for uid in uids if tasks[uid].ending is None], now)
         for uid in uids:
             if uid in tasks and (ending := tasks[uid].ending) is not None:
                 self._endings.finish(now, [uid], ending, tasks[uid].ending_message)

@@ -210,7 +210,7 @@ def apply(state: AgentState, fact: Fact) -> None:
         case EnvironmentAsked():
             state.received = fact.number
             known = state.environments.get(fact.name)
-            if known is None or known.error or known.spec != fact.spec:
+            if known is None or known.error:
                 state.environments[fact.name] = EnvironmentRecord(fact.spec)
         case EnvironmentPrepared():
             environment = state.environments[fact.name]

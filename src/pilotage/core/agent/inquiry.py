@@ -1,0 +1,100 @@
+"""What can be asked of the core: what a task waits for or does, and how the pilot is."""
+
+from __future__ import annotations
+
+from pilotage.core.agent.dispatch import Dispatch
+from pilotage.core.agent.state import AgentState, TaskRecord
+from pilotage.core.agent.waiting import Waiting
+from pilotage.core.scheduling.policy import Policy
+from pilotage.model.ids import TaskUid
+
+
+class Inquiry:
+    """Answers from the state, and from what is derived from it; changes nothing."""
+
+    def __init__(self, state: AgentState, policy: Policy, waiting: Waiting, dispatch: Dispatch) -> None:
+        self._state = state
+        self._policy = policy
+        self._waiting = waiting
+        self._dispatch = dispatch
+
+    def summary(self) -> dict[str, str | int | float | list[str]]:
+        """Return counts: tasks by what becomes of them, lanes, runners; and why nothing is placed, or the pilot ends."""
+        state = self._state
+        answer: dict[str, str | int | float | list[str]] = {
+            "waiting": self._policy.waiting(),
+            "staging input": len(state.inputs),
+            "awaiting environment": sum(map(len, self._waiting.held.values())),
+            "launched": sum(len(lane.tasks) for lane in state.lanes.values()),
+            "staging output": len(state.outputs),
+            "lanes": len(state.lanes),
+            "runners": list(state.runners),
+            "services": list(state.services),
+            "final": state.outcomes,
+            "undelivered": len(state.unsent) + sum(len(outcomes) for outcomes in state.undelivered.values()),
+            "ending": state.ending.reason if state.ending is not None else "",
+            "paused": self._dispatch.paused,
+        }
+        for name, environment in state.environments.items():
+            answer[f"environment {name}"] = environment.error or ("prepared" if environment.prepared else "in preparation")
+        return answer
+
+    def doing(self, uid: TaskUid) -> str:
+        """Return in a word or two what the task does."""
+        state = self._state
+        task = state.tasks.get(uid)
+        if task is None:
+            return "unknown"
+        if task.lane:
+            return "running" if task.started else "launched"
+        if uid in state.inputs:
+            return "staging input"
+        if uid in state.outputs:
+            return "staging output"
+        return "waiting" if self._awaited(task) is None else "awaiting environment"
+
+    def why(self, uid: TaskUid) -> str:
+        """Return in a sentence what the task waits for, or does."""
+        task = self._state.tasks.get(uid)
+        if task is None:
+            return "is not known to this pilot: it ended and was delivered, or it was never submitted here"
+        if task.lane:
+            return self._why_in_lane(uid, task)
+        if uid in self._state.inputs or uid in self._state.outputs:
+            return self._why_staged(uid, task)
+        name = self._awaited(task)
+        if name is not None:
+            if name in self._state.environments:
+                return f"waits for the environment {name!r}, which is being prepared"
+            return f"waits for the environment {name!r}, which nobody has asked for yet: Pilot.prepare_env prepares one"
+        reason = self._policy.why(uid)
+        return f"waits as nothing is started for now: {self._dispatch.paused}; {reason}" if self._dispatch.paused else reason
+
+    def _awaited(self, task: TaskRecord) -> str | None:
+        """Return the environment that the task is held for, if it is."""
+        name = self._state.templates[task.row.template].named_env
+        return name if task.row.uid in self._waiting.held.get(name, ()) else None
+
+    def _why_in_lane(self, uid: TaskUid, task: TaskRecord) -> str:
+        runner = self._state.lanes[task.lane].runner
+        if task.ending is not None:
+            return f"is being ended on {runner}: {task.ending_message}"
+        words = f"was handed to {runner}, attempt {task.attempt}"
+        if not task.started:
+            return words
+        if self._state.templates[task.row.template].service is None:
+            return f"{words}, and runs"
+        if uid not in self._state.services:
+            return f"{words}, and runs; it is not ready yet"
+        info = self._state.services[uid]
+        return f"{words}, and is ready" + (f": {info}" if info else "")
+
+    def _why_staged(self, uid: TaskUid, task: TaskRecord) -> str:
+        extra, outcome = task.row.extra, self._state.outputs.get(uid)
+        if outcome is None:
+            words = f"its input is being staged ({len(extra.input_staging) if extra is not None else 0} directives)"
+        else:
+            count = len(extra.output_staging) if extra is not None else 0
+            words = f"attempt {outcome.attempt} is over ({outcome.ending.name}); "
+            words += f"its output is being staged ({count} directives)" if count else "its sandbox is being removed"
+        return words if task.ending is None else f"{words}, after which it ends: {task.ending_message}"
