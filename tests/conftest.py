@@ -6,18 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
+from mpi_installations import MpiInstallation
+
 INSTALL_S = 300.0
-
-
-class MpiInstallation(NamedTuple):
-    """An mpiexec, and a Python whose mpi4py uses its MPI."""
-
-    mpiexec: str
-    python: str
 
 
 @pytest.fixture(scope="session")

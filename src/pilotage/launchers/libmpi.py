@@ -62,7 +62,7 @@ def family_of(name: str) -> Family | None:
 
 
 def library_of(path: str, library_path: str = "") -> MpiLibrary | None:
-    """Return the MPI library that the program at ``path`` is linked with, itself or through other libraries.
+    """Return the MPI library that the program at ``path`` is linked with, itself or through other libraries, or that it is.
 
     None if it needs none: a script, a program without MPI, or one that loads it later, as Python does. ``library_path`` is the
     ``LD_LIBRARY_PATH`` that the program will have. The answer is remembered as long as the file is the same.
@@ -100,28 +100,33 @@ def _library_name(path: str) -> str:
 def _library_of(path: str, library_path: str, _changed: int, _size: int) -> MpiLibrary | None:
     library = ""
     families: set[Family] = set()
-    pmix = False
     seen: set[str] = set()
+
+    def look_at(name: str, file: str) -> None:
+        nonlocal library
+        seen.add(name)
+        if family := family_of(name):
+            families.add(family)
+        if not library and name.startswith("libmpi"):
+            library = file or name
+
     queue = deque([path])
     while queue and len(seen) < _OBJECTS_LIMIT:
         here = queue.popleft()
         dynamic = read_dynamic(here)
         if dynamic is None:
             continue
+        if here == path:
+            look_at(dynamic.name, path)
         for name in dynamic.needed:
-            if name in seen or _COMMON.match(name):
-                continue
-            seen.add(name)
-            file = _find(name, here, dynamic, library_path)
-            if family := family_of(name):
-                families.add(family)
-            if not library and name.startswith("libmpi"):
-                library = file or name
-            pmix |= name.startswith(_PMIX)
-            if file:
-                queue.append(file)
+            if name not in seen and not _COMMON.match(name):
+                file = _find(name, here, dynamic, library_path)
+                look_at(name, file)
+                if file:
+                    queue.append(file)
     # What stands behind an interface of both families shows in what it needs: MPICH keeps all in one library.
     either = any(_EITHER.match(name) for name in seen)
+    pmix = any(name.startswith(_PMIX) for name in seen)
     return MpiLibrary(_decided(families), library, pmix) if families or either else None
 
 
@@ -150,7 +155,7 @@ def read_dynamic(path: str) -> Dynamic | None:
         return None
     try:
         return _read_dynamic(descriptor)
-    except (OSError, struct.error, IndexError, ValueError):
+    except (OSError, struct.error, LookupError, StopIteration, ValueError):
         # Cut off or damaged: the loader says what is wrong with it.
         return None
     finally:

@@ -42,13 +42,13 @@ def check_executable(path: str, launcher: MpiLauncher, library_path: str = "") -
 
     ``library_path`` is the ``LD_LIBRARY_PATH`` of the task.
     """
-    return _explained(f"{path} is linked with", library_of(path, library_path), launcher)
+    return explain(f"{path} is linked with", library_of(path, library_path), launcher)
 
 
 def check_running(pids: Iterable[int], launcher: MpiLauncher) -> str | None:
     """Return why these processes, which ``launcher`` started, do not see each other; None if nothing says so (yet)."""
     for pid in pids:
-        if message := _explained(f"{_name_of(pid)} has loaded", loaded_library(pid), launcher):
+        if message := explain(f"{_name_of(pid)} has loaded", loaded_library(pid), launcher):
             return message
     return None
 
@@ -61,14 +61,15 @@ def check_output(text: str, launcher: MpiLauncher) -> str | None:
     return _message("its program uses", MpiLibrary(_OTHER[family], ""), launcher)
 
 
+def explain(who_uses: str, library: MpiLibrary | None, launcher: MpiLauncher) -> str | None:
+    """Return why whoever uses this library cannot be started by ``launcher``; None if it can, or uses none."""
+    return None if library is None or fits(library, launcher) else _message(who_uses, library, launcher)
+
+
 def fits(library: MpiLibrary, launcher: MpiLauncher) -> bool:
     """Tell whether programs with this library can be started by ``launcher``; also where that cannot be told."""
     family = _FAMILIES.get(launcher.kind)
     return family is None or library.family == family or (family == "openmpi" and library.pmix)
-
-
-def _explained(who_uses: str, library: MpiLibrary | None, launcher: MpiLauncher) -> str | None:
-    return None if library is None or fits(library, launcher) else _message(who_uses, library, launcher)
 
 
 def _message(who_uses: str, library: MpiLibrary, launcher: MpiLauncher) -> str:
