@@ -139,6 +139,10 @@ class Ledger:
 
     def _check_layout(self, placement: Placement, request: Request) -> None:
         assert sum(share.ranks for share in placement) == request.ranks
+        if request.slots:
+            assert placement == request.slots, "the user has chosen the slots"
+            assert not {share.node for share in placement} & self.lost
+            return
         assert len({share.node for share in placement}) == len(placement)
         assert not {share.node for share in placement} & self.lost
         each = request.ranks_per_node

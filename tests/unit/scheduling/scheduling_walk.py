@@ -12,7 +12,7 @@ import sys
 from scheduling_ledger import Ledger, group
 
 from pilotage.core.scheduling import GroupKey, Scheduler
-from pilotage.model.resources import Node, NodeShape, Request
+from pilotage.model.resources import Node, NodeShape, NodeShare, Request, core_mask
 
 
 def random_machine(chance: random.Random) -> list[Node]:
@@ -36,11 +36,24 @@ def random_request(chance: random.Random) -> Request:
     )
 
 
-def random_groups(chance: random.Random, scheduler: Scheduler) -> list[GroupKey]:
+def random_slots(chance: random.Random, machine: list[Node]) -> Request:
+    """Ranks on places of their own choice, some of them on one node; not all of these can be."""
+    ranks, cores = chance.choice((1, 1, 2, 3)), chance.choice((1, 2, 3))
+    shares = []
+    for _ in range(ranks):
+        node = chance.choice(machine)
+        shape = node.shape
+        named = sum(1 << core for core in chance.sample(range(shape.cores), min(cores, shape.cores)))
+        gpus = ((chance.randrange(shape.gpus), chance.choice((16, 64))),) if shape.gpus and chance.random() < 0.5 else ()
+        shares.append(NodeShare(node.index, 1, core_mask(named), gpus, chance.choice((0, 5)), chance.choice((0, 3))))
+    return Request(ranks, cores, slots=tuple(shares))
+
+
+def random_groups(chance: random.Random, machine: list[Node], scheduler: Scheduler) -> list[GroupKey]:
     """Return groups that the machine can satisfy, the simplest among them in any case."""
     found = [group(Request())]
-    for _ in range(40):
-        request = random_request(chance)
+    for number in range(50):
+        request = random_request(chance) if number < 40 else random_slots(chance, machine)
         if scheduler.refusal(request) is None:
             found.append(group(request, chance.choice((0, 0, 0, 1, 5))))
     return found
@@ -58,7 +71,7 @@ def walk(seed: int, steps: int = 300) -> Ledger:
         patience_s=chance.choice((5.0, 1000.0)),
         retry_bound=chance.choice((1, 64)),
     )
-    groups = random_groups(chance, ledger.scheduler)
+    groups = random_groups(chance, machine, ledger.scheduler)
     number = 0
     losses = chance.choice((0, 0, 1)) if len(machine) > 3 else 0
     for _ in range(steps):

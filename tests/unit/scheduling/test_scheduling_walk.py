@@ -13,10 +13,12 @@ import pytest
 import scheduling_walk
 from scheduling_walk import walk
 
-from pilotage.core.scheduling.pool import LOST, Pool
+from pilotage.core.scheduling import slots
+from pilotage.core.scheduling.need import Need
+from pilotage.core.scheduling.pool import LOST, OPEN, Pool
 from pilotage.core.scheduling.queue import WaitingQueue
 from pilotage.core.scheduling.scheduler import Scheduler
-from pilotage.model.resources import NodeShare
+from pilotage.model.resources import NodeShare, Request
 
 SEEDS = range(60)
 
@@ -46,7 +48,7 @@ def test_decisions_do_not_depend_on_the_hash_seed() -> None:
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 
-def instead(owner: type, name: str) -> Callable[[Callable[..., Any]], Patch]:
+def instead(owner: Any, name: str) -> Callable[[Callable[..., Any]], Patch]:
     """Plant a fault: replace a method by one that is given the original first."""
 
     def planted(fault: Callable[..., Any]) -> Patch:
@@ -129,6 +131,30 @@ def a_tag_does_not_bind_its_members(original: Any, scheduler: Scheduler, *rest: 
     scheduler._node_of_tag.clear()
 
 
+@instead(Scheduler, "_place_chosen")
+def chosen_slots_are_moved_to_the_next_cores(original: Any, scheduler: Scheduler, group: Any, *rest: Any) -> int:
+    placed = int(original(scheduler, group, *rest))
+    if placed:
+        for share in group.key.request.slots:
+            scheduler._pool.give_back(share)
+        out = rest[-1]
+        out[-1].placement = tuple(
+            scheduler._pool.carve(Need(Request(cores=group.need.cores)), share.node, 1) for share in out[-1].placement
+        )
+    return placed
+
+
+@instead(Pool, "has")
+def only_the_cores_of_chosen_slots_have_to_be_free(original: Any, pool: Pool, share: NodeShare) -> bool:
+    return not int.from_bytes(share.cores, "little") & ~pool.cores[share.node]
+
+
+@instead(slots, "refusal")
+def chosen_slots_on_lost_nodes_are_waited_for(original: Any, request: Request, nodes: Any, states: Any) -> str | None:
+    reason: str | None = original(request, nodes, [OPEN] * len(nodes))
+    return reason
+
+
 @pytest.mark.parametrize(
     "fault",
     [
@@ -144,6 +170,9 @@ def a_tag_does_not_bind_its_members(original: Any, scheduler: Scheduler, *rest: 
         the_refused_are_forgotten,
         a_reservation_is_kept_for_ever,
         a_tag_does_not_bind_its_members,
+        chosen_slots_are_moved_to_the_next_cores,
+        only_the_cores_of_chosen_slots_have_to_be_free,
+        chosen_slots_on_lost_nodes_are_waited_for,
     ],
     ids=lambda fault: fault.__name__,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pilotage.model.resources import BLOCK_MIB, GPU_SHARES, NodeShape, Request
+from pilotage.model.resources import BLOCK_MIB, GPU_SHARES, NodeShape, NodeShare, Placement, Request, core_mask
 
 
 class Need:
@@ -12,10 +12,11 @@ class Need:
 
     ``whole`` counts whole GPUs and ``share`` 64ths of one GPU; at most one of them is not 0. ``plain`` needs count cores
     only, and the books take shortcuts there; ``one_core`` is the plainest and most frequent. ``scatters`` tells that ranks
-    may lie on more than one node.
+    may lie on more than one node. ``chosen``: what the slots that the user has chosen take of each node, if there are any.
     """
 
     __slots__ = (
+        "chosen",
         "colocate",
         "cores",
         "disk",
@@ -43,8 +44,9 @@ class Need:
         self.colocate = request.colocate
         self.exclusive = request.exclusive
         self.plain = not (self.share or self.whole or self.memory or self.disk or self.exclusive)
-        self.one_core = self.plain and self.cores == 1 and self.ranks == 1 and not self.colocate
-        self.scatters = self.ranks > 1 and not self.colocate
+        self.chosen = by_node(request.slots) if request.slots else ()
+        self.one_core = self.plain and self.cores == 1 and self.ranks == 1 and not (self.colocate or self.chosen)
+        self.scatters = self.ranks > 1 and not (self.colocate or self.chosen)
 
     def capacity(self, shape: NodeShape) -> int:
         """Return how many ranks an idle node of this shape holds (not limited by ``per_node``)."""
@@ -58,6 +60,25 @@ class Need:
         if self.disk:
             fit = min(fit, shape.disk // self.disk)
         return fit
+
+
+def by_node(slots: Placement) -> Placement:
+    """Return one share for each node, which is what all slots there take together."""
+    found: dict[int, NodeShare] = {}
+    for slot in slots:
+        other = found.get(slot.node)
+        if other is not None:
+            cores = int.from_bytes(slot.cores, "little") | int.from_bytes(other.cores, "little")
+            slot = NodeShare(
+                slot.node,
+                other.ranks + slot.ranks,
+                core_mask(cores),
+                (*other.gpus, *slot.gpus),
+                other.memory + slot.memory,
+                other.disk + slot.disk,
+            )
+        found[slot.node] = slot
+    return tuple(found.values())
 
 
 def refusal(need: Need, shapes: Mapping[NodeShape, int]) -> str | None:

@@ -176,32 +176,32 @@ class Pool:
             self._touch(node)
         return True
 
-    def occupy(self, share: NodeShare) -> None:
-        """Take exactly this share. Raises InvariantViolated, with nothing taken, if it is not free."""
-        node = share.node
-        if self.state[node] == LOST:
-            return
-        mask = int.from_bytes(share.cores, "little")
-        wanted: dict[int, int] = {}
-        for gpu, parts in share.gpus:
-            wanted[gpu] = wanted.get(gpu, 0) + parts
-        gpus = self.gpus[node]
-        short = (
-            mask & ~self.cores[node]
-            or any(gpu >= len(gpus) or gpus[gpu] < parts for gpu, parts in wanted.items())
+    def has(self, share: NodeShare) -> bool:
+        """Tell whether all of this share is free."""
+        node, gpus = share.node, self.gpus[share.node]
+        return not (
+            int.from_bytes(share.cores, "little") & ~self.cores[node]
+            or any(gpu >= len(gpus) or gpus[gpu] < parts for gpu, parts in _parts(share).items())
             or share.memory > self.memory[node]
             or share.disk > self.disk[node]
         )
-        if short:
+
+    def occupy(self, share: NodeShare) -> None:
+        """Take exactly this share. Raises InvariantViolated, with nothing taken, if it is not free."""
+        node, gpus = share.node, self.gpus[share.node]
+        if self.state[node] == LOST:
+            return
+        if not self.has(share):
             raise InvariantViolated(
                 f"node {node}: {share} is to be occupied, but free are only cores {core_indices(core_mask(self.cores[node]))}, "
                 f"GPUs {gpus}, memory {self.memory[node]} and disk {self.disk[node]}"
             )
+        mask = int.from_bytes(share.cores, "little")
         self.cores[node] ^= mask
         self.count[node] -= mask.bit_count()
-        for gpu, parts in wanted.items():
-            gpus[gpu] -= parts
-        if wanted:
+        if share.gpus:
+            for gpu, parts in share.gpus:
+                gpus[gpu] -= parts
             self._count_gpus(node)
         self.memory[node] -= share.memory
         self.disk[node] -= share.disk
@@ -337,3 +337,11 @@ class Pool:
                 if self._noted_part[node] != part:
                     faults.append(f"node {node} is listed under a part of {part}, noted is {self._noted_part[node]}")
         return faults
+
+
+def _parts(share: NodeShare) -> dict[int, int]:
+    """Return what a share takes of each GPU."""
+    parts: dict[int, int] = {}
+    for gpu, taken in share.gpus:
+        parts[gpu] = parts.get(gpu, 0) + taken
+    return parts

@@ -11,6 +11,7 @@ How it decides:
   higher priority ends it.
 * Tasks that ``colocate`` follow the first of their tag to its node, or choose anew when that node is lost.
 * Groups that can run nowhere any more, as nodes were lost, are set aside as *stranded*.
+* Tasks whose slots the user has chosen wait for just these (see ``slots``); in all else they are like others.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from pilotage.core.scheduling import need as needs
+from pilotage.core.scheduling import slots
 from pilotage.core.scheduling.need import Need
 from pilotage.core.scheduling.policy import OVERTAKE, Assignment, GroupKey
 from pilotage.core.scheduling.pool import LOST, OPEN, RESERVED, Pool
@@ -77,7 +79,7 @@ class Scheduler:
 
     def refusal(self, request: Request) -> str | None:
         """Return why no set of the nodes can ever satisfy ``request`` (value, limit, remedy), or None if one can."""
-        return needs.refusal(Need(request), self._shapes)
+        return self._refusal(Need(request))
 
     def enqueue(self, task: TaskUid, group: GroupKey, now: float) -> None:
         """Let ``task`` wait as the last of all. Raises InvariantViolated if it waits already."""
@@ -144,6 +146,8 @@ class Scheduler:
                 before = queue.turn_before(position, group)
                 if group.need.one_core:
                     placed = self._place_cores(group, limit - len(out), before, out)
+                elif group.need.chosen:
+                    placed = self._place_chosen(group, OPEN, out)
                 elif group.need.scatters or group.need.exclusive:
                     placed = self._place_wide(group, limit - len(out), before, out)
                 else:
@@ -215,7 +219,7 @@ class Scheduler:
             del self._node_of_tag[tag]
         for group in self._queue.groups.values():
             group.refused_at = -1
-            group.stranded = needs.refusal(group.need, self._shapes)
+            group.stranded = self._refusal(group.need)
             self._queue.line_up(group)
         if self._reservation is not None and self._reservation.group.stranded is not None:
             self._end_reservation()
@@ -235,17 +239,9 @@ class Scheduler:
         if group.stranded is not None:
             return f"cannot run any more: {group.stranded}"
         need = group.need
-        pool = self._pool
-        rooms = [pool.capacity(need, node) for node, state in enumerate(pool.state) if state == OPEN]
-        words = [f"needs {needs.describe(need)}"]
-        if need.ranks == 1:
-            words.append(f"{_many(sum(room > 0 for room in rooms), 'node has', 'nodes have')} room for it now")
-        else:
-            words.append(
-                f"{_many(sum(room > 0 for room in rooms), 'node has', 'nodes have')} room for {sum(rooms):,} ranks of it now"
-            )
+        words = [slots.describe(self._pool, need.chosen)] if need.chosen else self._rooms_in_words(need)
         if need.colocate in self._node_of_tag:
-            name = pool.nodes[self._node_of_tag[need.colocate]].name
+            name = self._pool.nodes[self._node_of_tag[need.colocate]].name
             words.append(f"the tag {need.colocate!r} keeps it on node {name}")
         before = self._queue.before(group, task)
         words.append(f"{_many(before, 'task is', 'tasks are')} before it")
@@ -255,6 +251,13 @@ class Scheduler:
             whose = "it" if reservation.group.tasks[0] == task else f"task {reservation.group.tasks[0]}"
             words.append(f"a reservation for {whose} holds {nodes}")
         return "; ".join(words)
+
+    def _rooms_in_words(self, need: Need) -> list[str]:
+        pool = self._pool
+        rooms = [pool.capacity(need, node) for node, state in enumerate(pool.state) if state == OPEN]
+        nodes = _many(sum(room > 0 for room in rooms), "node has", "nodes have")
+        what = "it" if need.ranks == 1 else f"{sum(rooms):,} ranks of it"
+        return [f"needs {needs.describe(need)}", f"{nodes} room for {what} now"]
 
     def check(self, held: Iterable[Placement] | None = None) -> None:
         """Raise InvariantViolated unless the books balance, and sum up with all ``held`` placements if they are given."""
@@ -275,8 +278,13 @@ class Scheduler:
     def _new_group(self, key: GroupKey) -> Group:
         group = self._queue.group(key)
         if not group.live:
-            group.stranded = needs.refusal(group.need, self._shapes)
+            group.stranded = self._refusal(group.need)
         return group
+
+    def _refusal(self, need: Need) -> str | None:
+        if need.chosen:
+            return slots.refusal(need.request, self._pool.nodes, self._pool.state)
+        return needs.refusal(need, self._shapes)
 
     def _place_cores(self, group: Group, limit: int, before: int, out: list[Assignment]) -> int:
         """Place tasks that ask for one core and nothing else: what ``_place_narrow`` does, by the shortest way."""
@@ -405,6 +413,18 @@ class Scheduler:
         if need.colocate:
             self._node_of_tag[need.colocate] = layout[0][0]
 
+    def _place_chosen(self, group: Group, state: int, out: list[Assignment]) -> int:
+        """Place the first task on the slots that were chosen for it, if they are free on nodes of this state."""
+        if not slots.are_free(self._pool, group.need.chosen, state):
+            group.refused_at = self._end_of_log()
+            return 0
+        placement = group.key.request.slots
+        for slot in placement:
+            self._pool.occupy(slot)
+        out.append(Assignment(group.key, self._queue.take(group, 1, group.arrivals[0] + 1), placement))
+        self._note_placed(group, 1)
+        return 1
+
     def _note_placed(self, group: Group, count: int) -> None:
         self._placed += count
         self._search.thorough = False
@@ -450,7 +470,7 @@ class Scheduler:
             group.refused_at = -1
             return True
         need = group.need
-        if need.colocate:
+        if need.colocate or need.chosen:
             return True
         if not (need.scatters or need.exclusive):
             return self._released_node(group) >= 0
@@ -512,14 +532,21 @@ class Scheduler:
             return False
         if self._placed - group.overtaken_from < self._overtake_limit and now - group.refused_since < self._patience_s:
             return False
-        bound = self._node_of_tag.get(group.need.colocate)
-        nodes = nodes_to_drain(self._pool, group.need) if bound is None else [bound]
+        nodes = self._nodes_to_reserve(group.need)
         if not nodes:
             return False
         for node in nodes:
             self._pool.set_state(node, RESERVED)
         self._reservation = Reservation(group, nodes)
         return True
+
+    def _nodes_to_reserve(self, need: Need) -> list[int]:
+        bound = self._node_of_tag.get(need.colocate)
+        if bound is not None:
+            return [bound]
+        if need.chosen:
+            return [share.node for share in need.chosen]
+        return nodes_to_drain(self._pool, need)
 
     def _serve_reservation(self, out: list[Assignment]) -> None:
         """Place the task for which nodes are reserved, if it fits there now."""
@@ -528,6 +555,9 @@ class Scheduler:
             return
         reservation.changed = False
         group = reservation.group
+        if group.need.chosen:
+            self._place_chosen(group, RESERVED, out)
+            return
         rooms = [(node, room) for node in reservation.nodes if (room := self._pool.capacity(group.need, node))]
         layout = spread(rooms, group.need)
         if layout is not None:
