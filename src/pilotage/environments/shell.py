@@ -49,7 +49,7 @@ class Dumps(NamedTuple):
 
 
 class Shell:
-    """Goes through steps in ``working_folder``; ``stop`` ends it from another thread. ``scratch`` holds a few files meanwhile."""
+    """Goes through steps in ``working_folder``; ``stop`` ends it from another thread. ``scratch`` holds files meanwhile."""
 
     def __init__(self, environment: Mapping[str, str], working_folder: str, scratch: Path) -> None:
         self._environment = environment
