@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
-import threading
-import time
 from pathlib import Path
 
 from pilotage.model.ids import RunnerId
 from pilotage.wire.runner_settings import read_settings
+from pilotage.workers.calling import leave
 from pilotage.workers.worker import Worker
-
-EXIT_GRACE_S = 5.0
-"""For the exit handlers and threads of the user's modules, after the worker itself is done."""
 
 
 def main() -> None:
@@ -24,14 +19,7 @@ def main() -> None:
     worker = Worker(folder, name, read_settings(folder))
     # What was imported so far stays for life: the collector need not look at it again and again.
     gc.freeze()
-    status = worker.run()
-
-    def leave() -> None:
-        time.sleep(EXIT_GRACE_S)
-        os._exit(status)
-
-    threading.Thread(target=leave, name="pilotage-exit", daemon=True).start()
-    sys.exit(status)
+    leave(worker.run())
 
 
 if __name__ == "__main__":
