@@ -1,0 +1,203 @@
+"""Where the executables' stdout and stderr go.
+
+``begin`` before a task's first process is spawned, ``Output.actions`` for each of its processes, ``end`` when all are gone:
+
+* ``files``: a process opens the task's own files in its sandbox. One that is empty at the end is removed, unless the user has
+  named it: who names a file wants to find it.
+* ``aggregate`` and ``tail``: it opens a spare pair of files, which are appended to the node's aggregate at the end.
+* ``discard``: it opens ``/dev/null``.
+
+About once a second those that run are looked at: where their output goes is announced, so that it can be followed, and where
+it is limited the middle of what they have written is given back.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from pilotage.model.ids import Attempt, RunnerId
+from pilotage.model.workload import Row, Template
+from pilotage.outputs.aggregate import Aggregate
+from pilotage.outputs.files import file_names, tail
+from pilotage.outputs.limits import Limit, give_back, limit_of, shorten
+from pilotage.spawner.timers import Timers
+
+Action = tuple[object, ...]
+
+_LOOK_S = 1.0
+_WRITE = os.O_WRONLY | os.O_CREAT
+_MODE = 0o666
+_NULL = os.devnull
+
+
+class OutputPlan:
+    """Where the output of a template's tasks goes. ``several``: more than one process of a task writes to it."""
+
+    __slots__ = ("announce_at_once", "limit", "mode", "named", "several", "template")
+
+    def __init__(self, template: Template, *, several: bool) -> None:
+        self.template = template
+        self.several = several
+        self.mode = template.output
+        self.limit = limit_of(template)
+        self.named = bool(template.stdout), bool(template.stderr)
+        self.announce_at_once = template.service is not None
+        """Others look in the output of a service for what it says of itself."""
+
+
+class Output:
+    """The output of one execution. ``names`` are its files as its processes open them, in their sandbox."""
+
+    __slots__ = ("announced", "attempt", "given_back", "names", "pair", "plan", "row", "sandbox")
+
+    def __init__(self, plan: OutputPlan, row: Row, attempt: Attempt, sandbox: str) -> None:
+        self.plan = plan
+        self.row = row
+        self.attempt = attempt
+        self.sandbox = sandbox
+        self.names = (_NULL, _NULL)
+        self.pair = ""
+        self.announced = False
+        self.given_back = [0, 0]
+
+    def actions(self, *, first: bool) -> list[Action]:
+        """Return what ``posix_spawn`` has to do for a process; the first one of a task begins with empty files."""
+        stdout, stderr = self.names
+        flags = os.O_WRONLY
+        if self.plan.mode != "discard":
+            flags = _WRITE
+            if first:
+                flags |= os.O_TRUNC
+            if self.plan.several or self.pair:
+                # Or they would write over each other; and where they write must not depend on whose the file was before.
+                flags |= os.O_APPEND
+        return [
+            (os.POSIX_SPAWN_OPEN, 1, stdout, flags, _MODE),
+            (os.POSIX_SPAWN_DUP2, 1, 2) if stderr == stdout else (os.POSIX_SPAWN_OPEN, 2, stderr, flags, _MODE),
+        ]
+
+    def paths(self) -> tuple[str, str]:
+        """Return the full paths of its files."""
+        return os.path.join(self.sandbox, self.names[0]), os.path.join(self.sandbox, self.names[1])
+
+
+class Outputs:
+    """The outputs of all tasks of a spawner. ``storage_full`` is called when there was no room for one in the aggregate."""
+
+    def __init__(self, pilot_folder: str, runner: RunnerId, timers: Timers, storage_full: Callable[[OSError], None]) -> None:
+        self._aggregate = Aggregate(pilot_folder, runner)
+        self._timers = timers
+        self._storage_full = storage_full
+        self._watched: dict[Output, None] = {}
+        self._looking = False
+
+    def begin(self, plan: OutputPlan, row: Row, attempt: Attempt, sandbox: str) -> Output:
+        """Return where the output of a task goes that is about to be spawned in this folder.
+
+        Raises:
+            OSError: its files cannot be made.
+        """
+        output = Output(plan, row, attempt, sandbox)
+        if plan.mode == "files":
+            output.names = file_names(plan.template, row.uid)
+            if plan.limit is not None:
+                self._watch(output)
+        elif plan.mode != "discard":
+            output.pair = self._aggregate.take_pair()
+            output.names = self._aggregate.paths(output.pair)
+            if plan.announce_at_once:
+                self._announce(output)
+            self._watch(output)
+        return output
+
+    def end(self, output: Output, detail_bytes: int) -> str:
+        """Put the output of a task in its place, as none of its processes is left; return the end of its stderr."""
+        plan, paths = output.plan, output.paths()
+        self._watched.pop(output, None)
+        detail = tail(paths[1], detail_bytes).decode(errors="replace") if detail_bytes else ""
+        if output.pair:
+            self._end_pair(output)
+        elif plan.mode == "files":
+            for path, named in zip(paths, plan.named, strict=True):
+                if not named:
+                    _remove_empty(path)
+                if plan.limit is not None:
+                    _shorten(path, plan.limit)
+        return detail
+
+    def drop(self, output: Output) -> None:
+        """Forget the output of a task of which no process was ever started, and that is to be begun elsewhere."""
+        self._watched.pop(output, None)
+        if output.announced:
+            self._end_pair(output)
+        elif output.pair:
+            self._aggregate.return_pair(output.pair)
+
+    def close(self) -> None:
+        """Nothing runs any more: leave no file that is of no use."""
+        self._aggregate.close()
+
+    def _end_pair(self, output: Output) -> None:
+        uid = output.row.uid
+        try:
+            self._aggregate.end(uid, output.attempt, output.pair, output.plan.limit, announced=output.announced)
+        except OSError as error:
+            sys.stderr.write(f"the output of {uid} stays in {output.names[0]} for now: {error}\n")
+            self._storage_full(error)
+            self._look_again()
+
+    # what runs is looked at
+
+    def _watch(self, output: Output) -> None:
+        self._watched[output] = None
+        self._look_again()
+
+    def _look_again(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self._timers.at(time.monotonic() + _LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        for output in list(self._watched):
+            if output.pair and not output.announced:
+                self._announce(output)
+            if output.plan.limit is None:
+                del self._watched[output]
+                continue
+            for number, path in enumerate(output.paths()):
+                try:
+                    output.given_back[number] = give_back(path, output.plan.limit, output.given_back[number])
+                except OSError:
+                    # It is not there yet, or no longer.
+                    continue
+        try:
+            self._aggregate.settle()
+        except OSError as error:
+            self._storage_full(error)
+        if self._watched or self._aggregate.unsettled:
+            self._look_again()
+
+    def _announce(self, output: Output) -> None:
+        output.announced = True
+        self._aggregate.announce(output.row.uid, output.attempt, output.pair)
+
+
+def _remove_empty(path: str) -> None:
+    try:
+        if not os.stat(path).st_size:
+            os.unlink(path)
+    except OSError:
+        # The task has removed it, or its folder; or it was never made.
+        return
+
+
+def _shorten(path: str, limit: Limit) -> None:
+    try:
+        shorten(path, limit)
+    except OSError:
+        # As above; or it stays as long as it is.
+        return
