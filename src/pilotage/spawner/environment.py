@@ -1,20 +1,26 @@
 """The environment variables of a task: pure functions.
 
-A task starts from the user's environment; its template's variables come on top, then ours under ``PILOTAGE_`` names and under
-the ``RP_`` names that users of RADICAL-Pilot know. Names and values are bytes: a spawn needs them so, and what a thousand
-tasks share is encoded once.
+A task starts from the user's environment, without what a launch that the pilot is part of has put there. What the named
+environment is beside that, its template's variables, and ours under ``PILOTAGE_`` names and under the ``RP_`` names that users
+of RADICAL-Pilot know come on top; and last what is the task's own. Names and values are bytes: a spawn needs them so, and what
+a thousand tasks share is encoded once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from pilotage.launchers.outer import without_outer_launch
+from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.ranks import RankSlot
 from pilotage.model.resources import GPU_SHARES
 from pilotage.model.workload import Template
 from pilotage.wire.runner_settings import RunnerSettings
 
 Environment = dict[bytes, bytes]
+
+ENCODING = ("utf-8", "surrogateescape")
+"""How text that may be any bytes, such as names of files, is encoded."""
 
 _VISIBLE_DEVICES = {
     "": b"CUDA_VISIBLE_DEVICES",
@@ -29,13 +35,19 @@ _VISIBLE_DEVICES = {
 
 def encoded(variables: Mapping[str, str]) -> Environment:
     """Return the variables as bytes."""
-    return {
-        name.encode("utf-8", "surrogateescape"): value.encode("utf-8", "surrogateescape") for name, value in variables.items()
-    }
+    return {name.encode(*ENCODING): value.encode(*ENCODING) for name, value in variables.items()}
 
 
-def template_environment(settings: RunnerSettings, template: Template) -> Environment:
-    """Return what all tasks of a template share."""
+def template_environment(
+    settings: RunnerSettings, template: Template, named: EnvironmentDifference | None = None
+) -> Environment:
+    """Return what all tasks of a template share; ``named``: the environment of the pilot that they run in."""
+    environment = without_outer_launch(encoded(settings.environment))
+    if named is not None:
+        for name in named.unset:
+            environment.pop(name.encode(*ENCODING), None)
+        environment.update(encoded(named.variables))
+    environment.update(encoded(template.environment))
     request = template.request
     ours = {
         "SESSION_ID": settings.session,
@@ -45,12 +57,11 @@ def template_environment(settings: RunnerSettings, template: Template) -> Enviro
         "CORES_PER_RANK": str(request.cores),
         "GPUS_PER_RANK": f"{request.gpu_shares / GPU_SHARES:g}",
     }
-    variables = {**settings.environment, **template.environment}
-    for name, value in ours.items():
-        variables[f"PILOTAGE_{name}"] = variables[f"RP_{name}"] = value
+    for prefix in ("PILOTAGE_", "RP_"):
+        environment.update(encoded({prefix + name: value for name, value in ours.items()}))
     if template.threading_type.lower() == "openmp":
-        variables["OMP_NUM_THREADS"] = str(request.cores)
-    return encoded(variables)
+        environment[b"OMP_NUM_THREADS"] = b"%d" % request.cores
+    return environment
 
 
 def rank_variables(slot: RankSlot, rank: int, node_name: str, gpu_type: str) -> Environment:

@@ -15,6 +15,14 @@ TRANSIENT = frozenset({errno.EAGAIN, errno.ENOMEM, errno.ETXTBSY, errno.EMFILE, 
 """Errors that may pass when other processes end, or when a file that is being written is closed."""
 
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors that concern no task more than another: there is no room."""
+
+
+_NOT_FOUND = 127
+"""How a shell ends that does not find what it is to execute."""
+
+
 class LaunchFailed(Exception):
     """A process could not be started. ``transient``: trying again may help."""
 
@@ -23,9 +31,50 @@ class LaunchFailed(Exception):
         self.transient = transient
 
 
+class StorageExhausted(LaunchFailed):
+    """There is no room for a sandbox or for output at ``path``."""
+
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 def unusable_sandbox(sandbox: str, error: OSError) -> LaunchFailed:
     """Return the failure to make or enter ``sandbox``."""
-    return LaunchFailed(f"sandbox {sandbox!r} cannot be used: {_reason(error)}; {_remedy(error, 'choose another sandbox')}")
+    message = f"sandbox {sandbox!r} cannot be used: {_reason(error)}; {_remedy(error, 'choose another sandbox')}"
+    return _of_storage(message, sandbox, error)
+
+
+def unusable_notes(folder: str, error: OSError) -> LaunchFailed:
+    """Return the failure to make what the hooks of a task need in our own ``folder``."""
+    return LaunchFailed(f"hooks need files in {folder!r}: {_reason(error)}; {_remedy(error, 'set TMPDIR to another folder')}")
+
+
+def unusable_output(name: str, path: str, error: OSError) -> LaunchFailed:
+    """Return the failure to open the file at ``path``, as seen from the current folder, as stdout or stderr (``name``)."""
+    message = f"{name} {path!r} cannot be opened: {_reason(error)}; {_remedy(error, f'choose another {name}')}"
+    return _of_storage(message, os.path.abspath(path), error)
+
+
+def undefined_environment(name: str) -> LaunchFailed:
+    """Return the failure to run a task in a named environment that was not defined for this spawner."""
+    return LaunchFailed(f"the named environment {name!r} was not prepared on this node; prepare it with pilot.prepare_env()")
+
+
+def failed_exec(executable: str, code: int, path: str) -> str:
+    """Return why the shell of a task's hooks, with this PATH, could not become ``executable``; ``code`` is its exit code."""
+    if os.path.isabs(executable):
+        fault = _executable_fault(executable, "")
+    elif "/" in executable:
+        fault = (
+            f"executable {executable!r} (relative to the folder in which the hooks leave the shell) cannot be started; "
+            "give its full path"
+        )
+    elif code == _NOT_FOUND:
+        fault = str(missing_executable(executable, path))
+    else:
+        fault = ""
+    return fault or f"executable {executable!r} cannot be started (the shell ended with exit code {code}); see its stderr"
 
 
 def missing_executable(executable: str, path: str) -> LaunchFailed:
@@ -59,7 +108,9 @@ def failed_spawn(
             f"arguments and environment of {executable!r} take {argument_bytes} bytes, more than this system passes to a "
             "process; pass them in a file"
         )
-    return LaunchFailed(_executable_fault(executable, sandbox) or _output_fault(outputs) or _format_fault(executable, error))
+    if fault := _executable_fault(executable, sandbox):
+        return LaunchFailed(fault)
+    return _output_fault(outputs) or LaunchFailed(_format_fault(executable, error))
 
 
 def _executable_fault(executable: str, sandbox: str) -> str:
@@ -75,13 +126,13 @@ def _executable_fault(executable: str, sandbox: str) -> str:
     return ""
 
 
-def _output_fault(outputs: tuple[str, str]) -> str:
+def _output_fault(outputs: tuple[str, str]) -> LaunchFailed | None:
     for name, path in zip(("stdout", "stderr"), outputs, strict=True):
         try:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, 0o666))
         except OSError as error:
-            return f"{name} {path!r} cannot be opened: {_reason(error)}; {_remedy(error, f'choose another {name}')}"
-    return ""
+            return unusable_output(name, path, error)
+    return None
 
 
 def _format_fault(executable: str, error: OSError) -> str:
@@ -115,6 +166,10 @@ def _limit(error: OSError) -> str:
         return "it is still open for writing; close it before the task is submitted"
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return f"too many open files (RLIMIT_NOFILE is {soft}); raise 'ulimit -n'"
+
+
+def _of_storage(message: str, path: str, error: OSError) -> LaunchFailed:
+    return StorageExhausted(message, path) if error.errno in FULL else LaunchFailed(message)
 
 
 def _reason(error: OSError) -> str:

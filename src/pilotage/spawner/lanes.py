@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import signal
 from collections import deque
+from enum import IntEnum
 
 from pilotage.model.execution import AttemptEnd, Execution
-from pilotage.model.ids import Attempt, LaneId, RunnerId, TemplateId
+from pilotage.model.ids import Attempt, LaneId, RunnerId
 from pilotage.model.outcome import Ending
 from pilotage.model.ranks import RankSlot
 from pilotage.model.resources import Placement
 from pilotage.model.workload import Row
 from pilotage.spawner.environment import Environment
 from pilotage.spawner.forest import Tree
-from pilotage.spawner.launching import Recipe
+from pilotage.spawner.recipes import Recipe
+from pilotage.spawner.verdicts import Verdict
+
+
+class Stage(IntEnum):
+    """What runs of a task."""
+
+    BEFORE = 0
+    """Hooks that run once, before ranks that are processes of their own."""
+    RANKS = 1
+    AFTER = 2
+    """Hooks that run once, after them."""
 
 
 class Lane:
@@ -26,8 +38,8 @@ class Lane:
         self.placement = placement
         self.queue: deque[tuple[Attempt, Row]] = deque()
         self.running: TaskTree | None = None
-        self.prepared: dict[TemplateId, tuple[list[RankSlot], Environment]] = {}
-        """Per template the slots of the ranks, and the environment of the first rank."""
+        self.prepared: dict[Recipe, tuple[list[RankSlot], Environment]] = {}
+        """Per recipe the slots of the ranks, and the environment of the first rank."""
 
 
 class TaskTree(Tree):
@@ -38,11 +50,15 @@ class TaskTree(Tree):
         "ending",
         "exit_code",
         "failed_rank",
+        "hook_failed",
         "lane",
         "left",
         "message",
+        "note",
+        "ranks",
         "recipe",
         "row",
+        "stage",
         "started",
         "tries",
     )
@@ -53,14 +69,20 @@ class TaskTree(Tree):
         self.attempt = attempt
         self.row = row
         self.recipe = recipe
+        self.stage = Stage.BEFORE if recipe.before_script is not None else Stage.RANKS
+        self.ranks: list[int] = []
+        """Process ids of the ranks that were begun here; of the one mpiexec that begins them all."""
+        self.note = ""
+        """The beginning of the names of what shells of hooks have noted; empty: there are none."""
         self.started = 0.0
         self.tries = 0
         self.exit_code: int | None = None
-        """Of the first rank that failed; 0 if none did; None before an exit."""
-        self.failed_rank = 0
+        """Of the first process that failed; 0 if none did; None before an exit."""
+        self.failed_rank: int | None = None
         self.ending: Ending | None = None
         """How it is to be reported if not by its exit code."""
         self.message = ""
+        self.hook_failed = False
         self.left = False
         """Whether it left processes behind."""
 
@@ -69,11 +91,20 @@ class TaskTree(Tree):
         """Its name."""
         return self.row.uid, self.attempt
 
-    def note_exit(self, pid: int, exit_code: int) -> None:
-        """A rank has ended."""
-        if not self.exit_code:
-            self.exit_code = exit_code
-            self.failed_rank = self.sessions.index(pid)
+    def rank_of(self, pid: int) -> int | None:
+        """Return which of several ranks this process is; None if it is no rank, or the only one."""
+        return self.ranks.index(pid) if len(self.ranks) > 1 and pid in self.ranks else None
+
+    def note_exit(self, verdict: Verdict, rank: int | None) -> None:
+        """A process that was begun here has ended so."""
+        if self.exit_code:
+            return
+        self.exit_code = verdict.exit_code
+        self.failed_rank = rank
+        if verdict.ending is not None and self.ending is None:
+            self.ending = verdict.ending
+            self.message = verdict.message if rank is None else f"rank {rank}: {verdict.message}"
+            self.hook_failed = verdict.hook
 
     def end(self, ended: float, *, out_of_memory: bool, detail: str) -> AttemptEnd:
         """Return how it ended, when all its processes are gone."""
@@ -94,7 +125,7 @@ class TaskTree(Tree):
         return AttemptEnd(self.row.uid, self.attempt, ending, code, None, message, detail, self.started, ended)
 
     def _who(self) -> str:
-        return f"rank {self.failed_rank} " if len(self.sessions) > 1 else ""
+        return "" if self.failed_rank is None else f"rank {self.failed_rank} "
 
 
 class WorkerTree(Tree):

@@ -28,6 +28,7 @@ class Outbox:
         self._ends: list[AttemptEnd] = []
         self._starts: dict[Execution, tuple[int, float]] = {}
         self._others: list[FromRunner] = []
+        self._warnings: list[FromRunner] = []
         self._returned: list[Execution] = []
         self._held: deque[tuple[int, bytes, list[Execution]]] = deque()
         self._since: float | None = None
@@ -59,6 +60,12 @@ class Outbox:
         if self._since is None:
             self._since = now
 
+    def add_warning(self, message: FromRunner, now: float) -> None:
+        """A message that goes before all others, so that they are seen in its light."""
+        self._warnings.append(message)
+        if self._since is None:
+            self._since = now
+
     def due(self, busy: bool) -> float | None:
         """Return when the news are to be sent (0.0: at once); None if there are none. ``busy``: work waits here."""
         if self._since is None:
@@ -67,7 +74,8 @@ class Outbox:
 
     def take(self) -> list[bytes]:
         """Return the news as frames to send now."""
-        frames = []
+        frames = [self._encoder.encode(message) for message in self._warnings]
+        self._warnings = []
         if self._returned:
             frames.append(self._encoder.encode(TasksReturned(self._returned)))
             self._returned = []

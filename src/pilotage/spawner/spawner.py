@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.ids import Attempt, RunnerId, TaskUid
 from pilotage.spawner.conversation import Conversation
 from pilotage.spawner.environment import Environment
@@ -22,11 +23,14 @@ from pilotage.spawner.function_workers import FunctionWorkers
 from pilotage.spawner.lanes import TaskTree, WorkerTree
 from pilotage.spawner.launching import Launcher
 from pilotage.spawner.memory import MemoryKills, own_events_file
+from pilotage.spawner.notes import Notes
 from pilotage.spawner.outbox import Outbox
+from pilotage.spawner.places import Place
 from pilotage.spawner.tasks import Tasks
 from pilotage.spawner.termination import Termination
 from pilotage.spawner.timers import Timers
 from pilotage.wire.runner_messages import (
+    DefineEnvironment,
     DefineTemplates,
     EndTasks,
     EndWorker,
@@ -53,13 +57,14 @@ class Spawner:
         self._settings = settings
         self._poll = select.epoll()
         self._wakeup = -1
-        self._launcher = Launcher(settings)
+        self._place = Place(settings)
+        self._launcher = Launcher(settings, self._place)
         self._forest = Forest(self._recognise)
         self._outbox = Outbox()
         self._timers = Timers()
         self._memory_kills = MemoryKills()
         trees = (self._launcher, self._forest, Termination(self._forest, self._timers), self._outbox, self._memory_kills)
-        self._tasks = Tasks(settings, self._timers, *trees)
+        self._tasks = Tasks(settings, self._timers, Notes(folder), *trees)
         self._workers = FunctionWorkers(folder, settings, *trees)
         self._agent = Conversation(
             folder,
@@ -89,6 +94,7 @@ class Spawner:
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         signal.signal(signal.SIGTERM, lambda _number, _frame: self._request_stop())
         self._poll.register(read_end, select.EPOLLIN)
+        self._place.open()
         self._launcher.open()
         self._forest.open()
         self._memory_kills.open(own_events_file())
@@ -127,12 +133,12 @@ class Spawner:
 
         Where short tasks follow one another on a core, moving to it and away for each of them costs more than the rest.
         """
-        if self._launcher.has_cores and timeout_s != 0:
+        if self._place.has_cores and timeout_s != 0:
             patience_s = _STAY_S if timeout_s is None else min(timeout_s, _STAY_S)
             found = self._poll.poll(patience_s)
             if found or timeout_s == patience_s:
                 return found
-            self._launcher.release_cores()
+            self._place.release_cores()
             timeout_s = None if timeout_s is None else timeout_s - patience_s
         return self._poll.poll(timeout_s)
 
@@ -174,6 +180,8 @@ class Spawner:
                 self._tasks.release(through)
             case DefineTemplates(templates):
                 self._tasks.define(templates)
+            case DefineEnvironment(name, variables, unset):
+                self._tasks.define_environment(name, EnvironmentDifference(variables, tuple(unset)))
             case EndTasks(executions, ending, text):
                 self._tasks.end(executions, ending, text, now)
             case RecallTasks(executions):

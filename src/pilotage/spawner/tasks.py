@@ -5,6 +5,7 @@ A lane's next task starts in the same turn in which the one before it is found t
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -12,19 +13,26 @@ from collections import deque
 from collections.abc import Iterable
 from functools import partial
 
+from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.execution import AttemptEnd, Execution, LaneTasks
 from pilotage.model.ids import LaneId, TemplateId
 from pilotage.model.outcome import Ending
-from pilotage.model.ranks import rank_slots
+from pilotage.model.ranks import RankSlot, rank_slots
 from pilotage.model.workload import Template
-from pilotage.spawner.failures import LaunchFailed
+from pilotage.spawner.environment import Environment
+from pilotage.spawner.failures import LaunchFailed, StorageExhausted, undefined_environment
 from pilotage.spawner.forest import Exit, Forest
-from pilotage.spawner.lanes import Lane, TaskTree
-from pilotage.spawner.launching import Launcher, Recipe, tail
+from pilotage.spawner.hooks import LAUNCH
+from pilotage.spawner.lanes import Lane, Stage, TaskTree
+from pilotage.spawner.launching import Launcher, tail
 from pilotage.spawner.memory import MemoryKills
+from pilotage.spawner.notes import Notes
 from pilotage.spawner.outbox import Outbox
+from pilotage.spawner.recipes import Recipe, find_shells
 from pilotage.spawner.termination import Termination
 from pilotage.spawner.timers import Timers
+from pilotage.spawner.verdicts import Verdict, verdict_on_script
+from pilotage.wire.runner_messages import StorageFull
 from pilotage.wire.runner_settings import RunnerSettings
 
 _STARTS_PER_TURN = 16
@@ -42,6 +50,7 @@ class Tasks:
         self,
         settings: RunnerSettings,
         timers: Timers,
+        notes: Notes,
         launcher: Launcher,
         forest: Forest,
         termination: Termination,
@@ -55,6 +64,11 @@ class Tasks:
         self._outbox = outbox
         self._timers = timers
         self._memory_kills = memory_kills
+        self._ground = f"{settings.pilot_folder}/"
+        self._shells = find_shells(settings.environment.get("PATH", os.defpath))
+        self._notes = notes
+        self._templates: dict[TemplateId, Template] = {}
+        self._environments: dict[str, EnvironmentDifference] = {}
         self._recipes: dict[TemplateId, Recipe] = {}
         self._lanes: dict[LaneId, Lane] = {}
         self._drained: dict[LaneId, Lane] = {}
@@ -103,9 +117,16 @@ class Tasks:
 
     def define(self, templates: dict[TemplateId, Template]) -> None:
         """Learn templates that later tasks follow."""
-        for number, template in templates.items():
-            if number not in self._recipes:
-                self._recipes[number] = Recipe(template, self._settings)
+        self._templates.update(templates)
+
+    def define_environment(self, name: str, difference: EnvironmentDifference) -> None:
+        """Learn a named environment that later tasks run in."""
+        if self._environments.get(name) == difference:
+            return
+        self._environments[name] = difference
+        for number, template in self._templates.items():
+            if template.named_env == name:
+                self._recipes.pop(number, None)
 
     def take_in(self, lane_tasks: LaneTasks, now: float) -> None:
         """Take tasks in, or return them at once if they cannot be begun here."""
@@ -149,10 +170,11 @@ class Tasks:
     def _begin(self, lane: Lane, now: float) -> None:
         attempt, row = lane.queue.popleft()
         self._waiting -= 1
-        recipe = self._recipes.get(row.template)
-        if recipe is None:
-            message = f"template {row.template} was not defined for this spawner"
-            self._over(lane, AttemptEnd(row.uid, attempt, Ending.LAUNCH_FAILED, message=message, ended=time.time()), now)
+        try:
+            recipe = self._recipes.get(row.template) or self._recipe(row.template)
+        except LaunchFailed as failure:
+            end = AttemptEnd(row.uid, attempt, Ending.LAUNCH_FAILED, message=str(failure), ended=time.time())
+            self._over(lane, end, now)
             return
         tree = TaskTree(lane, attempt, row, recipe)
         lane.running = tree
@@ -161,35 +183,76 @@ class Tasks:
         tree.growing = True
         self._grow(tree, now)
 
+    def _recipe(self, number: TemplateId) -> Recipe:
+        template = self._templates.get(number)
+        if template is None:
+            raise LaunchFailed(f"template {number} was not defined for this spawner")
+        named = None
+        if template.named_env:
+            named = self._environments.get(template.named_env)
+            if named is None:
+                raise undefined_environment(template.named_env)
+        recipe = self._recipes[number] = Recipe(template, self._settings, self._shells, named)
+        return recipe
+
     def _grow(self, tree: TaskTree, now: float) -> None:
-        """Spawn the ranks that are missing."""
-        lane, recipe, row = tree.lane, tree.recipe, tree.row
-        prepared = lane.prepared.get(row.template)
+        """Spawn what is missing of the present stage."""
+        lane, recipe = tree.lane, tree.recipe
+        prepared = lane.prepared.get(recipe)
         if prepared is None:
             slots = rank_slots(lane.placement, recipe.template.request)
-            prepared = (slots, self._launcher.rank_environment(recipe, slots[0], 0))
-            lane.prepared[row.template] = prepared
-        slots, first_environment = prepared
-        for rank in range(len(tree.sessions), len(slots)):
-            slot = slots[rank]
-            environment = first_environment if rank == 0 else self._launcher.rank_environment(recipe, slot, rank)
+            prepared = lane.prepared[recipe] = (slots, self._launcher.rank_environment(recipe, slots[0], 0))
+        try:
+            if recipe.has_hooks and not tree.note:
+                tree.note = self._notes.name(tree.execution, recipe.barrier)
+            self._spawn(tree, *prepared, now)
+        except LaunchFailed as failure:
+            self._launch_failed(tree, failure, now)
+
+    def _spawn(self, tree: TaskTree, slots: list[RankSlot], first_environment: Environment, now: float) -> None:
+        recipe, row, launcher = tree.recipe, tree.row, self._launcher
+        if tree.stage is not Stage.RANKS:
+            before = tree.stage is Stage.BEFORE
+            script = recipe.before_script if before else recipe.after_script
+            assert script is not None
             begin = time.time()
-            try:
-                pid = self._launcher.spawn(row, tree.attempt, recipe, slot, rank, environment)
-            except LaunchFailed as failure:
-                self._launch_failed(tree, failure, now)
-                return
-            self._forest.add(tree, pid)
-            if rank == 0:
-                tree.started = begin
-                self._outbox.add_start((row.uid, tree.attempt), pid, begin, now)
-        tree.growing = False
+            pid = launcher.spawn_script(row, tree.attempt, recipe, script, slots, tree.note, first=before)
+            self._add(tree, pid, begin, now)
+            tree.growing = before
+            return
+        if recipe.template.launcher is not None:
+            begin = time.time()
+            pid = launcher.spawn_launcher(row, tree.attempt, recipe, slots, tree.note)
+            self._add(tree, pid, begin, now)
+            tree.ranks.append(pid)
+            tree.growing = False
+            return
+        for rank in range(len(tree.ranks), len(slots)):
+            slot = slots[rank]
+            environment = first_environment if rank == 0 else launcher.rank_environment(recipe, slot, rank)
+            begin = time.time()
+            pid = launcher.spawn_rank(row, tree.attempt, recipe, slot, rank, environment, tree.note)
+            self._add(tree, pid, begin, now)
+            tree.ranks.append(pid)
+        tree.growing = recipe.after_script is not None
+
+    def _add(self, tree: TaskTree, pid: int, begin: float, now: float) -> None:
+        self._forest.add(tree, pid)
+        if not tree.started:
+            tree.started = begin
+            self._outbox.add_start(tree.execution, pid, begin, now)
 
     def _grow_again(self, tree: TaskTree) -> None:
         if tree.growing:
             self._grow(tree, time.monotonic())
 
     def _launch_failed(self, tree: TaskTree, failure: LaunchFailed, now: float) -> None:
+        if isinstance(failure, StorageExhausted) and not tree.sessions and failure.path.startswith(self._ground):
+            # It could not begin, and neither can what waits behind it. (Where a user's own folder is full, others may.)
+            self._outbox.add_warning(StorageFull(str(failure)), now)
+            waiting = [execution for execution, held in self._executions.items() if isinstance(held, Lane)]
+            self.give_back([tree.execution, *waiting], now)
+            return
         tree.tries += 1
         if failure.transient and tree.tries < _LAUNCH_TRIES:
             self._timers.at(now + _FIRST_PAUSE_S * 2**tree.tries, partial(self._grow_again, tree))
@@ -202,11 +265,27 @@ class Tasks:
     # -- tasks end ----------------------------------------------------------------------------------------------------
 
     def note_exit(self, tree: TaskTree, exit_: Exit, now: float) -> None:
-        """A root of a task was reaped: a rank that failed takes the others with it."""
-        tree.note_exit(exit_.pid, exit_.exit_code)
-        if exit_.exit_code and (tree.roots or tree.growing) and not tree.terminated:
-            self._end_tree(tree, now)
-            self._forest.settle(tree)
+        """A process of a task that was begun here was reaped: one that failed takes the others with it."""
+        rank = tree.rank_of(exit_.pid)
+        verdict = Verdict(exit_.exit_code) if not tree.note else self._verdict(tree, exit_, rank)
+        tree.note_exit(verdict, rank)
+        if verdict.exit_code or verdict.ending is not None:
+            if (tree.roots or tree.growing) and not tree.terminated:
+                self._end_tree(tree, now)
+                self._forest.settle(tree)
+        elif tree.growing and not tree.roots and self._stage_is_over(tree):
+            tree.stage = Stage(tree.stage + 1)
+            self._grow(tree, now)
+
+    def _verdict(self, tree: TaskTree, exit_: Exit, rank: int | None) -> Verdict:
+        hooks, executable = tree.recipe.template.hooks, tree.recipe.executable
+        assert hooks is not None
+        once = tree.stage is not Stage.RANKS or tree.recipe.template.launcher is not None
+        note = self._notes.take(tree.note, LAUNCH if once else rank or 0)
+        return verdict_on_script(hooks, executable, note, exit_.exit_code)
+
+    def _stage_is_over(self, tree: TaskTree) -> bool:
+        return tree.stage is Stage.BEFORE or len(tree.ranks) == tree.recipe.template.request.ranks
 
     def leftovers(self, tree: TaskTree, now: float) -> None:
         """All roots of a task are gone, and it has left processes behind."""
@@ -218,10 +297,14 @@ class Tasks:
         """Nothing of a task is left."""
         code = tree.exit_code
         detail, out_of_memory = "", False
-        if code:
+        if code or tree.hook_failed:
             if code == -signal.SIGKILL and not tree.killed:
                 out_of_memory = self._memory_kills.credit()
-            detail = tail(self._launcher.output_paths(tree.row, tree.recipe)[1], _DETAIL_BYTES)
+            stdout, stderr = self._launcher.output_paths(tree.row, tree.recipe)
+            detail = tail(stderr, _DETAIL_BYTES)
+            if tree.hook_failed and stdout != stderr:
+                detail = tail(stdout, _DETAIL_BYTES) + detail
+        self._clear_notes(tree)
         self._memory_kills.refresh(now)
         del self._begun[tree.row.uid, tree.attempt]
         self._over(tree.lane, tree.end(time.time(), out_of_memory=out_of_memory, detail=detail), now)
@@ -256,6 +339,7 @@ class Tasks:
                 # Its start failed for the time being and was to be tried again.
                 held.growing = False
                 held.lane.running = None
+                self._clear_notes(held)
                 del self._begun[execution]
                 lanes[held.lane.number] = held.lane
                 self._ready.append(held.lane)
@@ -279,6 +363,10 @@ class Tasks:
                 tree.ending, tree.message = Ending.CANCELLED, "ended with its pilot"
             self._termination.end(tree, grace_s, now)
             self._forest.settle(tree)
+
+    def _clear_notes(self, tree: TaskTree) -> None:
+        if tree.note:
+            self._notes.clear(tree.note, tree.recipe.template.request.ranks, tree.recipe.barrier)
 
     def _end_tree(self, tree: TaskTree, now: float) -> None:
         self._termination.end(tree, tree.recipe.template.grace_s, now)

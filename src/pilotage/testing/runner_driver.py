@@ -37,6 +37,7 @@ from pilotage.wire.runner_messages import (
     FromRunner,
     Release,
     RunnerHello,
+    StorageFull,
     TasksEnded,
     TasksReturned,
     TasksStarted,
@@ -226,6 +227,10 @@ class RunnerDriver:
     def returned(self) -> list[str]:
         """Return the tasks that came back as never begun, in order."""
         return [task for _, message in self.messages if isinstance(message, TasksReturned) for task, _ in message.executions]
+
+    def reasons(self) -> list[str]:
+        """Return why storage was told to be full, in order."""
+        return [message.reason for _, message in self.messages if isinstance(message, StorageFull)]
 
     def workers_exited(self) -> dict[str, WorkerExited]:
         """Return the exits of function workers, by their name."""

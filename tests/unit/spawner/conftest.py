@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,3 +31,16 @@ def start_driver(tmp_path: Path) -> Iterator[StartDriver]:
 def driver(start_driver: StartDriver) -> SpawnerDriver:
     """A driver with one spawner, ``spawner.0``."""
     return start_driver()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB and 40 inodes of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = "size=1m,nr_inodes=40,mode=0700"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)

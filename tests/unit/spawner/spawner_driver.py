@@ -41,11 +41,11 @@ class SpawnerDriver(RunnerDriver):
         attempt: int = 1,
         lane: int | None = None,
         placement: Placement | None = ONE_CORE,
-        name: str = "",
+        **own: object,
     ) -> int:
-        """Hand tasks over, one after another in one lane (a new one by default), and return its number."""
+        """Hand tasks over, one after another in one lane (a new one by default), and return its number; ``own``: of rows."""
         number = next(self._numbers) if lane is None else lane
-        tasks = [(Attempt(attempt), Row(TaskUid(uid), template, arguments, name=name)) for uid in uids]
+        tasks = [(Attempt(attempt), Row(TaskUid(uid), template, arguments, **own)) for uid in uids]  # type: ignore[arg-type]
         self.send(Launch([LaneTasks(LaneId(number), placement, tasks)]))
         return number
 

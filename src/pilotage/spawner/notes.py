@@ -1,0 +1,64 @@
+"""What the shells of hooks leave behind, and the pipes by which ranks wait for each other: files in the agent's private folder.
+
+That folder is on a file system of the node itself, so both are cheap, and pipes work there.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pilotage.model.execution import Execution
+from pilotage.spawner.failures import unusable_notes
+from pilotage.spawner.hooks import LAUNCH, PIPES, Note, parse_note
+
+_FOLDER = "hooks"
+_READ_BYTES = 1 << 16
+
+
+class Notes:
+    """The notes of a spawner's tasks, in ``folder``. A note's full name ends with the rank that left it, or with ``LAUNCH``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder / _FOLDER)
+        self._made = False
+
+    def name(self, execution: Execution, barrier: bool) -> str:
+        """Return the beginning of the names of an execution's notes; with ``barrier`` its ranks find their pipes there.
+
+        Raises:
+            LaunchFailed: there is no room for them.
+        """
+        task, attempt = execution
+        name = f"{self._folder}/{task}.{attempt}"
+        try:
+            if not self._made:
+                os.makedirs(self._folder, mode=0o700, exist_ok=True)
+                self._made = True
+            for pipe in PIPES if barrier else ():
+                os.mkfifo(f"{name}.{pipe}", 0o600)
+        except OSError as error:
+            raise unusable_notes(self._folder, error) from error
+        return name
+
+    def take(self, name: str, who: int | str) -> Note | None:
+        """Return the note of a rank, or of ``LAUNCH``, and remove it; None if there is none."""
+        path = f"{name}.{who}"
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            text = os.read(descriptor, _READ_BYTES)
+        finally:
+            os.close(descriptor)
+            os.unlink(path)
+        return parse_note(os.fsdecode(text))
+
+    def clear(self, name: str, ranks: int, barrier: bool) -> None:
+        """Remove what is left of an execution's notes."""
+        for who in (LAUNCH, *range(ranks), *(PIPES if barrier else ())):
+            try:
+                os.unlink(f"{name}.{who}")
+            except FileNotFoundError:
+                continue

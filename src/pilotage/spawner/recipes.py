@@ -1,0 +1,146 @@
+"""A template as the spawner follows it: what its tasks have in common is prepared once, as a ``Recipe``."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from pilotage.model.environments import EnvironmentDifference
+from pilotage.model.workload import Hooks, Template
+from pilotage.spawner.environment import encoded, template_environment
+from pilotage.spawner.hooks import Script, Step, is_plain, render, steps
+from pilotage.wire.runner_settings import RunnerSettings
+
+_SH = "/bin/sh"
+_HOOKS = "hooks"
+"""What a script is called in the messages of its shell."""
+
+_SHELL_NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+class Shells(NamedTuple):
+    """The shells of this node. ``bash`` is empty where there is none; ``quick``: ``/bin/sh`` is another, quicker shell."""
+
+    bash: str
+    quick: bool
+
+
+def find_shells(search_path: str) -> Shells:
+    """Return the shells that are here, bash also from the folders of a PATH."""
+    bash = next((path for path in ("/bin/bash", "/usr/bin/bash") if os.access(path, os.X_OK)), None)
+    quick = os.path.basename(os.path.realpath(_SH)) != "bash"
+    return Shells(bash or shutil.which("bash", path=search_path) or "", quick)
+
+
+class Recipe:
+    """A template, and what its tasks share, prepared.
+
+    Hooks are scripts around what they belong to. A single rank has all of its hooks in one shell. The ranks of an mpiexec have
+    one each (``rank_script``) and the mpiexec another (``launch_script``). Ranks without MPI have one each as well; what is to
+    run once runs in a process of its own, before them (``before_script``) and after them (``after_script``).
+    """
+
+    __slots__ = (
+        "after_script",
+        "append",
+        "before_script",
+        "environment",
+        "executable",
+        "launch_script",
+        "own_environment",
+        "path",
+        "rank_script",
+        "shells",
+        "stderr",
+        "stdout",
+        "template",
+    )
+
+    def __init__(
+        self, template: Template, settings: RunnerSettings, shells: Shells, named: EnvironmentDifference | None = None
+    ) -> None:
+        self.template = template
+        self.environment = template_environment(settings, template, named)
+        self.own_environment = encoded(template.environment)
+        """What the user sets for the task, which goes before what a launcher wants."""
+        self.executable = os.path.expanduser(template.executable)
+        self.path = self.executable if "/" in self.executable else ""
+        """Where the executable is; empty until it is looked up."""
+        self.stdout = template.stdout
+        self.stderr = template.stderr
+        self.append = template.request.ranks > 1
+        self.shells = shells
+        self.rank_script: Script | None = None
+        self.launch_script: Script | None = None
+        self.before_script: Script | None = None
+        self.after_script: Script | None = None
+        if template.hooks is not None:
+            self._render(template.hooks)
+
+    @property
+    def has_hooks(self) -> bool:
+        """Whether a shell is to run any."""
+        scripts = (self.rank_script, self.launch_script, self.before_script, self.after_script)
+        return any(script is not None for script in scripts)
+
+    @property
+    def barrier(self) -> bool:
+        """Whether ranks wait for each other when their hooks are done."""
+        hooks = self.template.hooks
+        return hooks is not None and hooks.sync and self.template.request.ranks > 1
+
+    def scripted(self, script: Script | None, note: str, command: list[str]) -> list[str]:
+        """Return the command that runs this command inside a script, or itself if there is none."""
+        if script is None:
+            return command
+        shell = [self.shells.bash, "--norc", "--noprofile"] if script.bash else [_SH]
+        return [*shell, "-c", script.text, _HOOKS, note, *command]
+
+    def _render(self, hooks: Hooks) -> None:
+        ranks = self.template.request.ranks
+        launched = self.template.launcher is not None
+        before, after = steps(hooks, "pre_exec"), steps(hooks, "post_exec")
+        barrier = ranks if self.barrier else 0
+        if launched:
+            pre, post = steps(hooks, "pre_launch"), steps(hooks, "post_launch")
+            if pre or post:
+                self.launch_script = self._script(pre, post, once=True)
+        elif ranks == 1:
+            before, after = steps(hooks, "pre_launch", "pre_exec"), steps(hooks, "post_exec", "post_launch")
+        else:
+            if pre := steps(hooks, "pre_launch"):
+                self.before_script = self._script(pre, (), once=True, program=False)
+            if post := steps(hooks, "post_launch"):
+                self.after_script = self._script(post, (), once=True, program=False)
+        if before or after or barrier:
+            self.rank_script = self._script(before, after, barrier=barrier, launched=launched)
+
+    def _script(
+        self,
+        before: Sequence[Step],
+        after: Sequence[Step],
+        *,
+        once: bool = False,
+        program: bool = True,
+        barrier: int = 0,
+        launched: bool = False,
+    ) -> Script:
+        plain = all(is_plain(step.text) for step in (*before, *after)) and _keeps_all(self.environment)
+        return render(
+            before,
+            after,
+            bash=bool(self.shells.bash) and not (plain and self.shells.quick),
+            plain=plain,
+            once=once,
+            program=program,
+            barrier=barrier,
+            launched=launched,
+        )
+
+
+def _keeps_all(names: Iterable[bytes]) -> bool:
+    """Tell whether every shell would hand these on; some drop what they cannot use, such as functions exported by bash."""
+    return all(_SHELL_NAME.match(name) for name in names)
