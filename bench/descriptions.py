@@ -39,15 +39,15 @@ def executables(**attributes: Any) -> list[TaskDescription]:
 
 
 def split(descriptions: list[TaskDescription]) -> int:
-    templates, rows = TemplateTable().split(
+    split = TemplateTable().split(
         descriptions,
         pack_function=lambda function: PACKED,
         pack_arguments=lambda args, kwargs: PACKED,
         pack_payload=lambda packed: packed,
         uid_of=lambda description: UID,
     )
-    assert len(rows) == TASKS
-    return len(templates)
+    assert len(split.rows) == TASKS
+    return len(split.templates)
 
 
 def cost_us(work: Callable[[], Any]) -> float:

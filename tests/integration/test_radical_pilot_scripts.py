@@ -131,10 +131,10 @@ def test_what_this_version_lacks_says_so(campaign: Campaign) -> None:
     (pilot,) = campaign.pilots.get_pilots()
     task = campaign.shell("true")
     for use, told in (
-        (lambda: pilot.stage_in, r"Pilot\.stage_in is not supported yet .* data staging"),
+        (lambda: pilot.rpc, r"Pilot\.rpc is not supported yet .* remote calls"),
         (lambda: campaign.tasks.submit_raptors, r"TaskManager\.submit_raptors is not supported yet .*RAPTOR"),
         (lambda: campaign.tasks.submit_task, "no attribute 'submit_task'; did you mean 'submit_tasks'"),
-        (lambda: task.slots, r"Task\.slots is not supported yet"),
+        (lambda: task.partition, r"Task\.partition is not supported yet .* partitions"),
         (lambda: rp.raptor, r"pilotage\.raptor is not supported yet .*TASK_FUNCTION"),
         (lambda: rp.utils, r"radical\.utils"),
     ):

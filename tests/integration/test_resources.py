@@ -1,4 +1,4 @@
-"""Ranks, GPUs, threads and tags on emulated nodes, and the order in which tasks run."""
+"""Ranks as plain processes, GPUs, threads and tags on emulated nodes, and the order in which tasks run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def told(task: rp.Task) -> list[list[str]]:
 
 
 def test_each_rank_is_a_process_that_knows_its_place(machine: Campaign) -> None:
-    ranks = told(machine.shell(TELL_RANK, ranks=6, cores_per_rank=2))
+    ranks = told(machine.shell(TELL_RANK, ranks=6, use_mpi=False, cores_per_rank=2))
     assert [rank[0] for rank in ranks] == [str(rank) for rank in range(6)]
     assert {rank[1] for rank in ranks} == {"6"}
     by_node: dict[str, list[str]] = {}
@@ -46,30 +46,32 @@ def test_each_rank_is_a_process_that_knows_its_place(machine: Campaign) -> None:
 
 
 def test_ranks_per_node(machine: Campaign) -> None:
-    ranks = told(machine.shell(TELL_RANK, ranks=4, ranks_per_node=1))
+    ranks = told(machine.shell(TELL_RANK, ranks=4, use_mpi=False, ranks_per_node=1))
     assert len({rank[3] for rank in ranks}) == 4
 
 
 def test_all_ranks_write_into_one_output(machine: Campaign) -> None:
-    task = machine.shell("echo rank $PILOTAGE_RANK", ranks=5)
+    task = machine.shell("echo rank $PILOTAGE_RANK", ranks=5, use_mpi=False)
     assert sorted(task.stdout.splitlines()) == [f"rank {rank}" for rank in range(5)]
 
 
 def test_one_failing_rank_fails_the_task_and_ends_the_others(machine: Campaign) -> None:
-    task = machine.shell('if [ "$PILOTAGE_RANK" = 2 ]; then echo broken >&2; exit 9; fi; exec sleep 600', ranks=4)
+    task = machine.shell(
+        'if [ "$PILOTAGE_RANK" = 2 ]; then echo broken >&2; exit 9; fi; exec sleep 600', ranks=4, use_mpi=False
+    )
     assert (task.state, task.exit_code) == (rp.FAILED, 9)
     assert "broken" in task.exception_detail
 
 
 def test_whole_gpus_are_distinct(machine: Campaign) -> None:
-    ranks = told(machine.shell(TELL_RANK, ranks=8, gpus_per_rank=1))
+    ranks = told(machine.shell(TELL_RANK, ranks=8, use_mpi=False, gpus_per_rank=1))
     assert len({(rank[3], rank[4]) for rank in ranks}) == 8
     (both,) = told(machine.shell(TELL_RANK, gpus_per_rank=2))
     assert both[4] == "0,1"
 
 
 def test_parts_of_a_gpu_are_shared(machine: Campaign) -> None:
-    ranks = told(machine.shell(TELL_RANK, ranks=4, ranks_per_node=4, gpus_per_rank=0.5))
+    ranks = told(machine.shell(TELL_RANK, ranks=4, use_mpi=False, ranks_per_node=4, gpus_per_rank=0.5))
     assert sorted(rank[4] for rank in ranks) == ["0", "0", "1", "1"]
     assert len({rank[3] for rank in ranks}) == 1
 
@@ -118,12 +120,12 @@ def test_exclusive_tasks_have_their_node_to_themselves(machine: Campaign, tmp_pa
 
 def test_higher_priorities_run_first(machine: Campaign, tmp_path: Path) -> None:
     go, order = tmp_path / "go", tmp_path / "order"
-    machine_filler = shell(f"while [ ! -e {go} ]; do sleep 0.01; done", ranks=4, cores_per_rank=4)
+    machine_filler = shell(f"while [ ! -e {go} ]; do sleep 0.01; done", ranks=4, use_mpi=False, cores_per_rank=4)
     first = machine.tasks.submit_tasks(machine_filler)
     first.wait(rp.AGENT_EXECUTING, timeout=40)
     script = f'echo "$PILOTAGE_TASK_NAME" >> {order}'
     machine.tasks.submit_tasks(
-        [shell(script, ranks=4, cores_per_rank=4, name=str(one), priority=one) for one in (0, 5, -3, 9, 5)]
+        [shell(script, ranks=4, use_mpi=False, cores_per_rank=4, name=str(one), priority=one) for one in (0, 5, -3, 9, 5)]
     )
     go.touch()
     machine.tasks.wait_tasks(timeout=40)

@@ -14,7 +14,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pilotage.client.fields import CONVERT, EXACT, Field, WrongType, shown
+from pilotage.client.fields import CONVERT, EXACT, Field, Kind, WrongType, shown
 from pilotage.errors import InvalidRequest, UnknownAttribute, nearest
 from pilotage.system.callers import warn_caller
 
@@ -253,6 +253,8 @@ def _copied(value: Any) -> Any:
 
 
 def _hint(field: Field, value: object) -> str:
+    if isinstance(value, str) and field.kind is Kind.FUNCTION:
+        return "; give the function or bound method itself, not its name"
     if isinstance(value, str) and isinstance(field.default, list):
         return f"; put it into a list: [{value!r}]"
     return ""

@@ -7,7 +7,7 @@ values (limits, combinations) are checked together by ``verify()``, since they m
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from numbers import Integral, Real
 from types import BuiltinFunctionType, FunctionType, MethodType
@@ -26,6 +26,8 @@ class Kind(Enum):
     FLAG = "True or False (bool)"
     LIST = "a list"
     COMMANDS = "a list, or one entry of it as text or dict"
+    CODES = "a list of exit codes (int) and words (str), or one of them"
+    TASKS = "a list of tasks or their uids, or one of them"
     TABLE = "a dict"
     FUNCTION = "a callable"
     ANY = "anything"
@@ -52,6 +54,8 @@ EXACT: dict[Kind, tuple[type, ...]] = {
     Kind.FLAG: (bool,),
     Kind.LIST: (list, tuple),
     Kind.COMMANDS: (list, tuple),
+    Kind.CODES: (list, tuple),
+    Kind.TASKS: (list, tuple),
     Kind.TABLE: (dict,),
     Kind.FUNCTION: (FunctionType, BuiltinFunctionType, MethodType),
     Kind.ANY: (dict, str),
@@ -105,6 +109,20 @@ def _commands(value: object) -> list[Any] | tuple[Any, ...]:
     return [value] if isinstance(value, (str, dict)) else _list(value)
 
 
+def _codes(value: object) -> list[Any] | tuple[Any, ...]:
+    if isinstance(value, str) or (isinstance(value, Integral) and not isinstance(value, bool)):
+        return [value]
+    return _list(value)
+
+
+def _tasks(value: object) -> list[Any] | tuple[Any, ...]:
+    if isinstance(value, str) or isinstance(getattr(value, "uid", None), str):
+        return [value]
+    if isinstance(value, Mapping) or not isinstance(value, Iterable):
+        raise WrongType
+    return list(value)
+
+
 def _table(value: object) -> dict[Any, Any]:
     if isinstance(value, dict):
         return value
@@ -131,6 +149,8 @@ CONVERT: dict[Kind, Callable[[object], Any]] = {
     Kind.FLAG: _flag,
     Kind.LIST: _list,
     Kind.COMMANDS: _commands,
+    Kind.CODES: _codes,
+    Kind.TASKS: _tasks,
     Kind.TABLE: _table,
     Kind.FUNCTION: _function,
     Kind.ANY: _any,

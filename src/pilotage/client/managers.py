@@ -6,8 +6,8 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pilotage.client.awaited import unknown_attribute
 from pilotage.client.callbacks import Callbacks
-from pilotage.client.task import unknown_attribute
 from pilotage.client.waiting import HasState, satisfying
 from pilotage.core.client import events
 from pilotage.core.client.facts import ManagerKind
@@ -77,8 +77,7 @@ class Manager:
 
     def wait_for(self, records: Sequence[HasState], state: str | Collection[str] | None, timeout: float | None) -> bool:
         """Wait until all records are in (or past) one of these states; False when the time is over before."""
-        if timeout is not None:
-            _require_timeout(timeout)
+        require_timeout(timeout)
         return self._session.wait(records, satisfying(state, pilot=self.KIND == "pilots"), timeout)
 
     def _require_open(self) -> None:
@@ -98,7 +97,10 @@ class Manager:
         """Tell the callbacks; called with the engine's lock."""
 
 
-def _require_timeout(timeout: object) -> None:
+def require_timeout(timeout: object) -> None:
+    """Raise ``InvalidRequest`` unless this is a number of seconds, or None."""
+    if timeout is None:
+        return
     if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
         raise InvalidRequest(
             f"timeout={timeout!r} is a {type(timeout).__name__}: it is a number of seconds; None waits without limit"

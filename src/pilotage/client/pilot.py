@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from pilotage.client.awaited import unknown_attribute
 from pilotage.client.pilot_description import PilotDescription
-from pilotage.client.task import Task, unknown_attribute
+from pilotage.client.task import Task
 from pilotage.core.client.state import PilotRecord
 from pilotage.model.resources import Node
 

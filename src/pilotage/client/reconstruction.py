@@ -6,59 +6,112 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from pilotage.client.constants import TASK_EXECUTABLE, TASK_FUNCTION
+from pilotage.client import task_hooks, task_service, task_slots
+from pilotage.client.constants import TASK_EVAL, TASK_EXEC, TASK_SHELL
+from pilotage.client.modes import named_mode
 from pilotage.client.task_description import TaskDescription
+from pilotage.client.task_validation import MIB
 from pilotage.client.templates import is_empty
+from pilotage.core.client.facts import Held
 from pilotage.core.client.state import TaskRecord
 from pilotage.model.payload import Payload
 from pilotage.model.resources import BLOCK_MIB, GPU_SHARES
-from pilotage.model.workload import Template
+from pilotage.model.staging import Directive
+from pilotage.model.workload import NO_SANDBOX, Row, Template
 
 
-def description_of(template: Template, record: TaskRecord, load: Callable[[Payload], bytes], metadata: Any) -> TaskDescription:
+def description_of(
+    template: Template, record: TaskRecord, load: Callable[[Payload], bytes], metadata: Any, held: Held | None = None
+) -> TaskDescription:
     """Return a description that says what the task's template and row say; what is the default is left out.
 
     Raises:
         BackendError: the function or its arguments are blobs that cannot be read.
     """
-    request, row = template.request, record.row
+    row = record.row
     values: dict[str, Any] = {
         "uid": row.uid,
         "name": row.name,
         "metadata": metadata,
         "pilot": record.pinned,
-        "executable": template.executable,
-        "arguments": list(row.arguments),
-        "ranks": request.ranks,
-        "cores_per_rank": request.cores,
-        "gpus_per_rank": request.gpu_shares / GPU_SHARES,
-        "mem_per_rank": float(request.memory * BLOCK_MIB),
-        "lfs_per_rank": float(request.disk * BLOCK_MIB),
-        "ranks_per_node": request.ranks_per_node or None,
-        "tags": {name: value for name, value in (("colocate", request.colocate), ("exclusive", request.exclusive)) if value},
+        "mode": named_mode(template),
+        **_resources(template),
         "environment": dict(template.environment),
+        "named_env": template.named_env,
         "sandbox": template.sandbox,
         "stdout": template.stdout,
         "stderr": template.stderr,
+        "output": template.output if template.sandbox == NO_SANDBOX or template.output != "files" else "",
+        "output_limit_mb": template.output_limit_bytes / MIB,
+        "cleanup": template.cleanup,
+        "stage_on_error": template.stage_on_error,
         "priority": template.priority,
         "timeout": template.timeout_s,
         "grace": template.grace_s,
         "retries": template.retries,
+        "retry_on": list(template.retry_on),
         "restartable": template.restartable,
-        "gpu_type": template.gpu_type,
-        "threading_type": template.threading_type,
-        "mode": TASK_FUNCTION if template.mode == "function" else TASK_EXECUTABLE,
+        **task_hooks.attributes_of(template.hooks),
+        **task_service.attributes_of(template.service),
+        **_payload(template, row, load),
     }
-    if template.function is not None:
-        values["function"] = _opened(load(template.function))
-    if row.payload is not None:
-        opened = _opened(load(row.payload))
-        if isinstance(opened, tuple):
-            values["args"], values["kwargs"] = list(opened[0]), opened[1]
+    if row.extra is not None:
+        values["input_staging"] = [_directive(one) for one in row.extra.input_staging]
+        values["output_staging"] = [_directive(one) for one in row.extra.output_staging]
+    if held is not None:
+        values |= {"after": list(held.after), "after_policy": held.policy, "services": list(held.services)}
     # Only of what is one of these types: metadata may be an array, which compares item by item.
     given = {name: value for name, value in values.items() if not is_empty(value)}
     description = TaskDescription(given)
     return TaskDescription(description.differing())
+
+
+def _resources(template: Template) -> dict[str, Any]:
+    request, launcher = template.request, template.launcher
+    sizes = {
+        "mem_per_rank": float(request.memory * BLOCK_MIB),
+        "lfs_per_rank": float(request.disk * BLOCK_MIB),
+        "gpu_type": template.gpu_type,
+        "threading_type": template.threading_type,
+        "launch_method": "" if launcher is None else launcher.path,
+        "use_mpi": False if launcher is None and request.ranks > 1 else None,
+    }
+    if request.slots:
+        return {**sizes, "slots": task_slots.attribute_of(request)}
+    return {
+        **sizes,
+        "ranks": request.ranks,
+        "cores_per_rank": request.cores,
+        "gpus_per_rank": request.gpu_shares / GPU_SHARES,
+        "ranks_per_node": request.ranks_per_node or None,
+        "tags": {name: value for name, value in (("colocate", request.colocate), ("exclusive", request.exclusive)) if value},
+    }
+
+
+def _payload(template: Template, row: Row, load: Callable[[Payload], bytes]) -> dict[str, Any]:
+    if template.mode == "executable":
+        if template.form == TASK_SHELL:
+            return {"command": row.arguments[-1]}
+        return {"executable": template.executable, "arguments": list(row.arguments)}
+    called = _opened(load(row.payload)) if row.payload is not None else None
+    args, kwargs = called if isinstance(called, tuple) else ((), {})
+    if template.form in (TASK_EVAL, TASK_EXEC):
+        code, *before = args
+        return {"code": code, "pre_exec": list(before[0]) if before else []}
+    values: dict[str, Any] = {"args": list(args), "kwargs": kwargs}
+    if template.function is not None:
+        values["function"] = _opened(load(template.function))
+    return values
+
+
+def _directive(directive: Directive) -> dict[str, Any]:
+    return {
+        "source": directive.source,
+        "target": directive.target,
+        "action": directive.action.name.capitalize(),
+        "flags": int(directive.flags),
+        "priority": directive.priority,
+    }
 
 
 def _opened(pickled: bytes) -> Any:

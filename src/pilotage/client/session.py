@@ -29,6 +29,7 @@ from pilotage.client.engine import Engine, recover_state
 from pilotage.client.interrupts import Uninterrupted
 from pilotage.client.launcher import StartedPilot, start_local_pilot, user_python_path
 from pilotage.client.pilot_description import PilotDescription
+from pilotage.client.placements import Placements
 from pilotage.client.submission import Submissions
 from pilotage.core.client import events
 from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord
@@ -37,7 +38,7 @@ from pilotage.log.blobs import BlobStore
 from pilotage.log.files import make_folder, replace_file
 from pilotage.log.lease import Lease, holder_of
 from pilotage.log.writer import LogWriter
-from pilotage.model.ids import SessionUid
+from pilotage.model.ids import PilotUid, SessionUid
 from pilotage.model.states import FINAL
 from pilotage.platforms import nodes_of, platform
 from pilotage.wire.keys import own_key_pair
@@ -121,6 +122,8 @@ class Session:
         self._trace = trace
         self._managers: dict[str, Manager] = {}
         self._listening: dict[str, Manager] = {}
+        self._pilot_paths: dict[PilotUid, Path] = {}
+        self._placements: dict[PilotUid, Placements] = {}
         self._pid = os.getpid()
         client_folder = folder / CLIENT_FOLDER
         try:
@@ -309,9 +312,22 @@ class Session:
 
     def pilot_folder(self, record: PilotRecord) -> Path:
         """Return the folder of a pilot."""
-        description = PilotDescription(msgspec.msgpack.decode(record.description))
-        base = description.sandbox or platform(description.resource or "").sandbox
-        return Path(base).expanduser().absolute() / self._uid / record.uid if base else self._folder / record.uid
+        folder = self._pilot_paths.get(record.uid)
+        if folder is None:
+            description = PilotDescription(msgspec.msgpack.decode(record.description))
+            base = description.sandbox or platform(description.resource or "").sandbox
+            folder = Path(base).expanduser().absolute() / self._uid / record.uid if base else self._folder / record.uid
+            # One that is not accepted yet may be refused, and come again with another sandbox.
+            if record.uid in self.state.pilots:
+                self._pilot_paths[record.uid] = folder
+        return folder
+
+    def placements(self, record: PilotRecord) -> Placements:
+        """Return the placements that a pilot's log tells of."""
+        found = self._placements.get(record.uid)
+        if found is None:
+            found = self._placements[record.uid] = Placements(self.pilot_folder(record))
+        return found
 
     def start_pilot(self, record: PilotRecord) -> StartedPilot:
         """Start a pilot's processes."""

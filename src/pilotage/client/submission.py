@@ -4,8 +4,7 @@ A list is accepted as a whole or not at all: everything is checked and pickled b
 out in messages of ``CHUNK_TASKS``, so that a pilot starts the first while the rest is encoded. A generator is read and
 accepted chunk by chunk, so it may be longer than memory.
 
-Large arguments are stored while the list is pickled, not after it: what has just been pickled is still in the processor's
-cache, and its memory serves for what is pickled next. Fresh memory for all of it costs three times the pickling.
+Tasks that wait for others of their list go out after these, as the core has to know whom a task waits for.
 
 One lock serialises submissions, as the numbers of templates and of tasks run through the session. The engine never takes it.
 """
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import islice
@@ -22,19 +20,23 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from pilotage.client.dependencies import Dependencies, in_order
 from pilotage.client.descriptions import Description
+from pilotage.client.feasibility import Feasibility
 from pilotage.client.interrupts import Uninterrupted
+from pilotage.client.large_arguments import LargeArguments
+from pilotage.client.surroundings import SessionSurroundings
 from pilotage.client.task import Task
 from pilotage.client.task_description import TaskDescription
-from pilotage.client.templates import TemplateTable, fingerprint, is_empty, located, says_the_same
+from pilotage.client.templates import TemplateTable, fingerprint, is_empty, says_the_same
 from pilotage.core.client import events
-from pilotage.core.client.binding import CHUNK_TASKS, infeasible, usable_pilots
-from pilotage.core.client.state import PilotRecord, TaskRecord
+from pilotage.core.client.binding import CHUNK_TASKS
+from pilotage.core.client.facts import Held
+from pilotage.core.client.state import TaskRecord
 from pilotage.errors import InvalidTask, SerializationError, nearest
-from pilotage.log.blobs import BlobStore
 from pilotage.model.ids import PilotUid, TaskUid, TemplateId
 from pilotage.model.payload import INLINE_LIMIT_BYTES, Blob, Payload
-from pilotage.model.resources import Node, NodeShape
+from pilotage.model.sandboxes import SHARD_ENTRIES
 from pilotage.model.workload import Batch, Row, Template
 
 if TYPE_CHECKING:
@@ -42,11 +44,6 @@ if TYPE_CHECKING:
     from pilotage.client.task_manager import TaskManager
 
 _encode = msgspec.msgpack.Encoder().encode
-
-STORE_BYTES = 1 << 19
-"""Pickled arguments that are written to the store together."""
-
-_TO_BE_NAMED = Blob("", 0)
 
 Descriptions = TaskDescription | Mapping[str, Any] | Iterable[TaskDescription | Mapping[str, Any]]
 
@@ -57,11 +54,12 @@ class Submissions:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._lock = threading.Lock()
-        self._table = TemplateTable(session.state.templates)
+        self._table = TemplateTable(session.state.templates, SessionSurroundings(session))
+        self._feasibility = Feasibility(session)
+        self.dependencies = Dependencies(session)
         # Templates that the table knows and no message has brought yet: those of a submission that was refused late.
         self._unsent: dict[TemplateId, Template] = {}
         self._last_number = -1
-        self._counted: dict[PilotUid, tuple[list[Node], Mapping[NodeShape, int]]] = {}
 
     def submit(self, manager: TaskManager, descriptions: Descriptions, pilot: str = "") -> Task | list[Task]:
         """Accept tasks; one description gives one handle, several a list. ``pilot``: the one to bind to.
@@ -113,48 +111,64 @@ class Submissions:
             return TaskUid(uid)
 
         with self._lock:
-            large = _LargeArguments(self._session.blobs)
+            large = LargeArguments(self._session.blobs)
 
             def pack(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Payload:
                 packed = pack_arguments(args, kwargs)
                 return packed if len(packed) <= INLINE_LIMIT_BYTES else large.add(packed)
 
-            new, rows = self._table.split(
+            split = self._table.split(
                 descriptions,
                 pack_function=pack_function,
                 pack_arguments=pack,
                 pack_payload=self._session.blobs.pack,
                 uid_of=uid_of,
+                first=len(state.tasks),
             )
-            self._unsent.update(new)
-            rows = large.named(rows)
+            self._unsent.update(split.templates)
+            rows = large.named(split.rows)
             doubles = self._doubles(rows, metadata, known) if known else set()
-            self._require_feasible(manager, descriptions, rows, pins, doubles)
-            start = 0
-            while start < len(rows):
-                end = start + 1
-                while end < len(rows) and end - start < CHUNK_TASKS and pins[end] == pins[start]:
-                    end += 1
-                chunk = rows[start:end]
-                if doubles:
-                    chunk = [row for number, row in enumerate(chunk, start) if number not in doubles]
-                if chunk:
-                    noted = {}
-                    if metadata:
-                        kept = range(start, end)
-                        noted = {rows[at].uid: metadata[at] for at in kept if at in metadata and at not in doubles}
-                    self._send(manager, chunk, PilotUid(pins[start]), noted)
-                start = end
+            order: Sequence[int] = range(len(rows))
+            if doubles:
+                order = [position for position in order if position not in doubles]
+                for count, position in enumerate(order, len(state.tasks)):
+                    rows[position] = msgspec.structs.replace(rows[position], shard=count // SHARD_ENTRIES)
+            self._feasibility.require(manager.uid, descriptions, rows, pins, doubles, self._template)
+            held: dict[TaskUid, Held] = {}
+            if split.held:
+                said = {position: one for position, one in split.held.items() if position not in doubles}
+                held = self.dependencies.held(descriptions, rows, said, self._template)
+                positions = {rows[position].uid: position for position in order}
+                order = [positions[uid] for uid in in_order(list(positions), held)]
+            for chunk in _chunks(order, pins):
+                self._send(manager, [rows[position] for position in chunk], PilotUid(pins[chunk[0]]), chunk, metadata, held)
             records = state.tasks
             return [Task(manager, records[row.uid], description) for row, description in zip(rows, descriptions, strict=True)]
 
-    def _send(self, manager: TaskManager, rows: list[Row], pinned: PilotUid, metadata: dict[TaskUid, bytes]) -> None:
+    def _send(
+        self,
+        manager: TaskManager,
+        rows: list[Row],
+        pinned: PilotUid,
+        positions: Sequence[int],
+        metadata: Mapping[int, bytes],
+        held: Mapping[TaskUid, Held],
+    ) -> None:
         batch = Batch(self._unsent, rows)
-        event = events.TasksSubmitted(time.time(), manager.uid, pinned, batch, msgspec.Raw(_encode(batch)), metadata)
+        noted, waiting = {}, {}
+        if metadata:
+            noted = {row.uid: metadata[at] for row, at in zip(rows, positions, strict=True) if at in metadata}
+        if held:
+            waiting = {row.uid: held[row.uid] for row in rows if row.uid in held}
+        encoded = msgspec.Raw(_encode(batch))
+        event = events.TasksSubmitted(time.time(), manager.uid, pinned, batch, encoded, noted, waiting)
         engine = self._session.engine
         with Uninterrupted(), engine.lock:
             engine.handle(event)
         self._unsent = {}
+
+    def _template(self, number: TemplateId) -> Template:
+        return self._unsent.get(number) or self._session.state.templates[number]
 
     def _new_uid(self, given: set[str]) -> TaskUid:
         tasks = self._session.state.tasks
@@ -189,52 +203,10 @@ class Submissions:
         return doubles
 
     def _fingerprint(self, row: Row) -> bytes:
-        template = self._unsent.get(row.template) or self._session.state.templates[row.template]
         if isinstance(row.payload, Blob):
             # Its name tells where it lies, not only what it is.
             row = msgspec.structs.replace(row, payload=self.load(row.payload))
-        return fingerprint(template, row)
-
-    def _require_feasible(
-        self,
-        manager: TaskManager,
-        descriptions: list[TaskDescription],
-        rows: list[Row],
-        pins: list[str],
-        doubles: set[int],
-    ) -> None:
-        """Refuse what could only be bound to pilots none of which can ever run it; one look per template, not per task.
-
-        Raises:
-            InvalidTask: says of which resource there is too little.
-        """
-        if not any(pins):
-            asked: set[tuple[TemplateId, str]] = {(template, "") for template in {row.template for row in rows}}
-        else:
-            asked = {(row.template, pin) for row, pin in zip(rows, pins, strict=True)}
-        state = self._session.state
-        # Under the engine's lock a pilot's nodes and its state belong together.
-        with self._session.engine.lock:
-            usable = self._shapes_of(usable_pilots(state, state.managers[manager.uid]))
-            for template, pin in sorted(asked):
-                pilots = self._shapes_of([state.pilots[PilotUid(pin)]]) if pin else usable
-                reason = infeasible((self._unsent.get(template) or state.templates[template]).request, pilots)
-                if not reason:
-                    continue
-                for position, row in enumerate(rows):
-                    if row.template == template and pins[position] == pin and position not in doubles:
-                        raise located(InvalidTask(reason), descriptions[position], position, len(rows))
-
-    def _shapes_of(self, pilots: Iterable[PilotRecord]) -> dict[PilotUid, Mapping[NodeShape, int]]:
-        shapes: dict[PilotUid, Mapping[NodeShape, int]] = {}
-        for pilot in pilots:
-            nodes, counted = self._counted.get(pilot.uid, (None, {}))
-            # A pilot of ten thousand nodes is counted once, not for each of the tasks that are submitted one by one.
-            if nodes is not pilot.nodes:
-                counted = Counter(node.shape for node in pilot.nodes)
-                self._counted[pilot.uid] = (pilot.nodes, counted)
-            shapes[pilot.uid] = counted
-        return shapes
+        return fingerprint(self._template(row.template), row)
 
     def _require_pilot(self, uid: str) -> None:
         pilots = self._session.state.pilots
@@ -273,36 +245,15 @@ class Submissions:
             future.set_result(result)
 
 
-class _LargeArguments:
-    """Arguments above the limit, on their way from pickling to the store, a batch at a time."""
-
-    def __init__(self, blobs: BlobStore) -> None:
-        self._blobs = blobs
-        self._packed: list[bytes] = []
-        self._packed_bytes = 0
-        self._names: list[Payload] = []
-
-    def add(self, packed: bytes) -> Payload:
-        """Take arguments, and return what stands for them in the row until ``named``."""
-        self._packed.append(packed)
-        self._packed_bytes += len(packed)
-        if self._packed_bytes >= STORE_BYTES:
-            self._store()
-        return _TO_BE_NAMED
-
-    def named(self, rows: list[Row]) -> list[Row]:
-        """Return the rows with the names of what was added, in the order in which it was; all of it is stored then."""
-        self._store()
-        if not self._names:
-            return rows
-        names = iter(self._names)
-        replace = msgspec.structs.replace
-        return [replace(row, payload=next(names)) if row.payload is _TO_BE_NAMED else row for row in rows]
-
-    def _store(self) -> None:
-        self._names += self._blobs.put_many(self._packed)
-        self._packed.clear()
-        self._packed_bytes = 0
+def _chunks(order: Sequence[int], pins: Sequence[str]) -> Iterator[Sequence[int]]:
+    """Cut positions into messages: of tasks that ask for the same pilot, and not too many."""
+    start = 0
+    while start < len(order):
+        end = start + 1
+        while end < len(order) and end - start < CHUNK_TASKS and pins[order[end]] == pins[order[start]]:
+            end += 1
+        yield order[start:end]
+        start = end
 
 
 def _same(metadata: bytes | None, other: bytes | None) -> bool:

@@ -14,13 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from pilotage.client.awaited import unknown_attribute
+from pilotage.client.modes import named_mode
 from pilotage.core.client.state import TaskRecord
-from pilotage.errors import SerializationError, TaskCancelled, TaskFailed, UnknownAttribute, nearest
+from pilotage.errors import InvalidRequest, SerializationError, TaskCancelled, TaskFailed
 from pilotage.model.ids import Attempt
 from pilotage.model.outcome import Ending, Outcome, Times
-from pilotage.model.workload import Template
+from pilotage.model.sandboxes import sandbox_of
+from pilotage.model.workload import OWN_SANDBOX, Template
 
 if TYPE_CHECKING:
+    from pilotage.client.node_list import Slot
+    from pilotage.client.session import Session
     from pilotage.client.task_description import TaskDescription
     from pilotage.client.task_manager import TaskManager
 
@@ -55,8 +60,8 @@ class Task(msgspec.Struct, eq=False, gc=False):
 
     @property
     def mode(self) -> str:
-        """``task.executable`` or ``task.function``."""
-        return f"task.{self._template.mode}"
+        """What it is: ``task.executable``, ``task.function``, or the other word that the description has for it."""
+        return named_mode(self._template)
 
     @property
     def outcome(self) -> Outcome | None:
@@ -124,12 +129,53 @@ class Task(msgspec.Struct, eq=False, gc=False):
         return self._manager
 
     @property
+    def session(self) -> Session:
+        """The session that it belongs to."""
+        return self._manager.session
+
+    @property
+    def slots(self) -> list[Slot] | None:
+        """Where each rank runs, or ran last: node, cores and GPUs. None before it was placed. Read from the pilot's log."""
+        from pilotage.client.task_slots import slots_of
+
+        placement = self._manager.placement(self._record)
+        if placement is None:
+            return None
+        return slots_of(placement, self._template.request, self._manager.nodes(self._record.pilot))
+
+    # services
+
+    @property
+    def info(self) -> str | None:
+        """What is known of a service that is ready: its address, for one; None before, afterwards, and of other tasks."""
+        return self._manager.service_info(self._record)
+
+    def wait_info(self, timeout: float | None = None) -> str:
+        """Wait until this service is ready, at most ``timeout`` seconds, and return what is known of it.
+
+        Raises:
+            InvalidRequest: it is no service.
+            TaskFailed: it ended before it was ready.
+            TimeoutError: it is not ready yet.
+            WaitInCallback: called in a callback while it is not ready.
+        """
+        if self._template.service is None:
+            raise InvalidRequest(f"task {self.uid!r} is no service: its mode is {self.mode}; submit it with mode=TASK_SERVICE")
+        info = self._manager.wait_service(self._record, timeout)
+        if info is not None:
+            return info
+        if self._record.outcome is not None:
+            raise TaskFailed(f"service {self.uid!r} is over: {self.exception or self.state}", self.uid, self._record.outcome)
+        raise TimeoutError(f"service {self.uid!r} is not ready after {timeout:g} s: it is {self.state}")
+
+    @property
     def description(self) -> TaskDescription:
         """The description that it was submitted with; after a resume, one that says the same."""
         if self._description is None:
             from pilotage.client.reconstruction import description_of
 
-            self._description = description_of(self._template, self._record, self._manager.load, self.metadata)
+            held = self.session.state.held.get(self._record.row.uid)
+            self._description = description_of(self._template, self._record, self._manager.load, self.metadata, held)
         return self._description
 
     @property
@@ -145,14 +191,38 @@ class Task(msgspec.Struct, eq=False, gc=False):
 
     @property
     def sandbox(self) -> str | None:
-        """The folder that it runs in; None while no pilot has it."""
+        """The folder that it runs in; None while no pilot has it, and for one that runs in the folder of the program."""
         if not self._record.pilot:
             return None
-        folder = self._manager.pilot_folder(self._record.pilot)
-        template = self._template
-        return os.path.join(folder, template.sandbox) if template.sandbox else os.path.join(folder, "tasks", self.uid)
+        sandbox = sandbox_of(self._template, self._record.row)
+        return None if sandbox is None else os.path.join(self._manager.pilot_folder(self._record.pilot), sandbox)
 
     task_sandbox = sandbox
+
+    @property
+    def pilot_sandbox(self) -> str | None:
+        """The folder of its pilot; None while no pilot has it."""
+        return self._manager.pilot_folder(self._record.pilot) if self._record.pilot else None
+
+    @property
+    def session_sandbox(self) -> str:
+        """The folder of its session."""
+        return self.session.path
+
+    @property
+    def output_files(self) -> list[str] | None:
+        """The names of the files that it made in a sandbox of its own, without its own output; None before it is final."""
+        sandbox = self.sandbox
+        if self._record.outcome is None or sandbox is None or self._template.sandbox != OWN_SANDBOX:
+            return None
+        extra = self._record.row.extra
+        staged = {os.path.basename(one.target) for one in extra.input_staging} if extra is not None else set()
+        try:
+            names = os.listdir(sandbox)
+        except OSError:
+            return []
+        ours = {self._template.stdout, self._template.stderr}
+        return sorted(name for name in names if not name.startswith(f"{self.uid}.") and name not in staged | ours)
 
     @property
     def stdout_path(self) -> Path | None:
@@ -259,13 +329,17 @@ class Task(msgspec.Struct, eq=False, gc=False):
             value = self.return_value
         except SerializationError as error:
             value = str(error)
+        slots = self.slots
         return {
             "type": "task",
+            "tmgr": self._manager.uid,
             "uid": self.uid,
             "name": self.name,
             "mode": self.mode,
             "state": self.state,
             "pilot": self.pilot,
+            "slots": None if slots is None else [slot.as_dict() for slot in slots],
+            "info": self.info,
             "exit_code": self.exit_code,
             "stdout": self.stdout,
             "stderr": self.stderr,
@@ -273,15 +347,13 @@ class Task(msgspec.Struct, eq=False, gc=False):
             "exception": self.exception,
             "exception_detail": self.exception_detail,
             "ending": outcome.ending.name if outcome is not None else None,
+            "output_files": self.output_files,
             "task_sandbox": self.sandbox,
+            "pilot_sandbox": self.pilot_sandbox,
+            "session_sandbox": self.session_sandbox,
             "times": {name: getattr(self.times, name) for name in Times.__struct_fields__},
-            "description": self.description.as_dict(),
+            "description": _plain(self.description.as_dict()),
         }
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """The same as ``as_dict()``."""
-        return self.as_dict()
 
     @property
     def _template(self) -> Template:
@@ -296,6 +368,9 @@ class Task(msgspec.Struct, eq=False, gc=False):
     def __repr__(self) -> str:
         return f"<Task {self.uid} {self.state}>"
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Task:
+        return self
+
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(f"task {self.uid!r} is a handle and belongs to this process; pass its uid or its result instead")
 
@@ -303,22 +378,6 @@ class Task(msgspec.Struct, eq=False, gc=False):
 
         def __getattr__(self, name: str) -> Any:
             raise unknown_attribute(self, name)
-
-
-AWAITED = {
-    "submit_raptors": "masters and workers (RAPTOR)",
-    "submit_workers": "masters and workers (RAPTOR)",
-    "rpc": "remote calls into pilots",
-    "pilot_rpc": "remote calls into pilots",
-    "stage_in": "data staging",
-    "stage_out": "data staging",
-    "output_files": "data staging",
-    "prepare_env": "named environments",
-    "register_service": "services",
-    "wait_info": "services",
-    "slots": "placements that are told to the client",
-}
-"""What users of RADICAL-Pilot know of handles and managers and this version lacks, and the feature that brings it."""
 
 
 class TaskFuture(Future[Any]):
@@ -336,17 +395,6 @@ class TaskFuture(Future[Any]):
         return cancelled
 
 
-def unknown_attribute(handle: object, name: str) -> AttributeError:
-    """Return the error for an attribute that a handle lacks; it names the nearest one."""
-    kind = type(handle)
-    if name.startswith("__"):
-        return AttributeError(f"{kind.__name__!r} object has no attribute {name!r}")
-    if name in AWAITED:
-        return UnknownAttribute(f"{kind.__name__}.{name} is not supported yet by this version; it comes with {AWAITED[name]}")
-    known = [known for known in dir(kind) if not known.startswith("_")]
-    return UnknownAttribute(f"{kind.__name__} has no attribute {name!r}{nearest(name, known)}")
-
-
 _VERBS = {
     Ending.EXITED: "failed",
     Ending.SIGNALLED: "was ended by a signal",
@@ -361,6 +409,14 @@ _VERBS = {
     Ending.LOST: "was lost",
     Ending.CANCELLED: "was cancelled",
 }
+
+
+def _plain(description: dict[str, Any]) -> dict[str, Any]:
+    """Return a description with the uids of the tasks that it names."""
+    named: dict[str, Any] = {
+        name: [getattr(one, "uid", one) for one in description[name]] for name in ("after", "services") if name in description
+    }
+    return {**description, **named}
 
 
 def _tail(path: Path | None) -> str | None:

@@ -1,6 +1,6 @@
 """``TaskDescription``: what a task runs, what it needs and how it is treated.
 
-The attributes are those that users of RADICAL-Pilot know, with its defaults, and a few of ours (``retries``, ``grace``).
+The attributes are those that users of RADICAL-Pilot know, with its defaults, and some of ours (``retries``, ``after``).
 A description may be changed at any time; ``submit_tasks`` reads it once, so later changes concern later submissions only.
 """
 
@@ -11,19 +11,29 @@ from typing import Any, ClassVar
 
 from pilotage.client.descriptions import Description, Older
 from pilotage.client.fields import Field
+from pilotage.client.modes import mode_of
 from pilotage.client.python_task import PythonTask
 from pilotage.client.task_fields import OLDER_TASK_NAMES, TASK_FIELDS
-from pilotage.client.task_validation import mode_of, validate
+from pilotage.client.task_validation import validate
 from pilotage.errors import InvalidTask
 
 
 class TaskDescription(Description):
     """What a task runs, what it needs and how it is treated: from keywords, from a dict, or by attributes set later.
 
-    An executable: ``executable``, ``arguments`` (text, numbers, paths). A Python function: ``function``, ``args``,
-    ``kwargs``; the mode follows. Memory and node-local disk are in MB per rank, ``timeout`` and ``grace`` (between TERM and
-    KILL) in seconds. ``retries`` more attempts follow a failed or lost one; ``restartable`` lets a lost attempt that may
-    have run be followed by another. ``tags``: ``colocate`` (tasks of one name run on one node), ``exclusive`` (whole nodes).
+    What it runs goes by its ``mode``, which follows where it is plain: an ``executable`` with ``arguments`` (text, numbers,
+    paths), a ``function`` (or bound method) with ``args`` and ``kwargs``, a shell ``command``, or Python ``code``: an
+    expression (TASK_EVAL) or statements that may return (TASK_EXEC), with ``pre_exec`` for the imports. A TASK_SERVICE is an
+    executable that runs until its pilot ends and tells others where it is found: see ``ready``, ``info_pattern``, ``health``,
+    ``restart``.
+
+    Memory and node-local disk are in MB per rank; ``timeout``, ``grace`` (between TERM and KILL), ``startup_timeout`` and
+    ``health_interval`` in seconds. Several ranks are started by an mpiexec if there is one (``use_mpi``, ``launch_method``);
+    a function of several ranks gets its communicator first. ``sandbox``: a folder, or ``'own'``, ``'shared'``, ``'none'``;
+    ``output``: ``'files'``, ``'aggregate'``, ``'tail'``, ``'discard'``. ``retries`` more attempts follow a failed or lost one
+    (which ones: ``retry_on``); ``restartable`` lets a lost attempt that may have run be followed by another. ``after`` names
+    tasks to be over before, with ``after_policy`` ``'ok'``, ``'any'`` or ``'notok'``. ``tags``: ``colocate`` (tasks of one
+    name run on one node), ``exclusive`` (whole nodes).
 
     Raises:
         UnknownAttribute: no attribute has this name; names the nearest one.
@@ -62,6 +72,7 @@ class TaskDescription(Description):
     mem_per_rank: float
     lfs_per_rank: float
     use_mpi: bool | None
+    launch_method: str
     partition: int | None
     slots: Any
     environment: dict[str, Any]
@@ -69,6 +80,8 @@ class TaskDescription(Description):
     sandbox: str
     stdout: str
     stderr: str
+    output: str
+    output_limit_mb: float
     pre_launch: Any
     post_launch: Any
     pre_exec: Any
@@ -81,13 +94,20 @@ class TaskDescription(Description):
     timeout: float
     grace: float
     retries: int
+    retry_on: Any
     restartable: bool
     pilot: str
     tags: dict[str, Any]
     cleanup: bool
-    startup_timeout: float
+    after: Any
+    after_policy: str
     services: Any
+    ready: str
     info_pattern: str
+    startup_timeout: float
+    health: str
+    health_interval: float
+    restart: str
     raptor_id: str
     raptor_class: str
     raptor_file: str

@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from pilotage.client.constants import TASK_EXECUTABLE
 from pilotage.client.fields import Field, Kind
 
-_HOOKS = "shell commands around tasks"
-_STAGING = "data staging"
-_SERVICES = "services"
 _RAPTOR = "RAPTOR masters and workers"
 
 TASK_FIELDS: Mapping[str, Field] = {
@@ -24,8 +21,8 @@ TASK_FIELDS: Mapping[str, Field] = {
     "function": Field(Kind.FUNCTION),
     "args": Field(Kind.LIST, []),
     "kwargs": Field(Kind.TABLE, {}),
-    "code": Field(Kind.TEXT, "", awaits="Python code as a task"),
-    "command": Field(Kind.TEXT, "", awaits="shell commands as tasks"),
+    "code": Field(Kind.TEXT, ""),
+    "command": Field(Kind.TEXT, ""),
     # resources
     "ranks": Field(Kind.WHOLE, 1),
     "ranks_per_node": Field(Kind.WHOLE),
@@ -35,37 +32,49 @@ TASK_FIELDS: Mapping[str, Field] = {
     "threading_type": Field(Kind.TEXT, ""),
     "mem_per_rank": Field(Kind.NUMBER, 0),
     "lfs_per_rank": Field(Kind.NUMBER, 0),
-    "use_mpi": Field(Kind.FLAG, awaits="MPI launch methods"),
+    "use_mpi": Field(Kind.FLAG),
+    "launch_method": Field(Kind.PATH, ""),
     "partition": Field(Kind.WHOLE, awaits="partitions"),
-    "slots": Field(Kind.LIST, [], awaits="placement by the user"),
+    "slots": Field(Kind.LIST, []),
     # environment
     "environment": Field(Kind.TABLE, {}),
-    "named_env": Field(Kind.TEXT, "", awaits="named environments"),
+    "named_env": Field(Kind.TEXT, ""),
     "sandbox": Field(Kind.PATH, ""),
     "stdout": Field(Kind.PATH, ""),
     "stderr": Field(Kind.PATH, ""),
+    "output": Field(Kind.TEXT, ""),
+    "output_limit_mb": Field(Kind.NUMBER, 0),
     # hooks
-    "pre_launch": Field(Kind.COMMANDS, [], awaits=_HOOKS),
-    "post_launch": Field(Kind.COMMANDS, [], awaits=_HOOKS),
-    "pre_exec": Field(Kind.COMMANDS, [], awaits=_HOOKS),
-    "post_exec": Field(Kind.COMMANDS, [], awaits=_HOOKS),
-    "pre_exec_sync": Field(Kind.FLAG, False, awaits=_HOOKS),
+    "pre_launch": Field(Kind.COMMANDS, []),
+    "post_launch": Field(Kind.COMMANDS, []),
+    "pre_exec": Field(Kind.COMMANDS, []),
+    "post_exec": Field(Kind.COMMANDS, []),
+    "pre_exec_sync": Field(Kind.FLAG, False),
     # data
-    "input_staging": Field(Kind.COMMANDS, [], awaits=_STAGING),
-    "output_staging": Field(Kind.COMMANDS, [], awaits=_STAGING),
-    "stage_on_error": Field(Kind.FLAG, False, awaits=_STAGING),
+    "input_staging": Field(Kind.COMMANDS, []),
+    "output_staging": Field(Kind.COMMANDS, []),
+    "stage_on_error": Field(Kind.FLAG, False),
     # control
     "priority": Field(Kind.WHOLE, 0),
     "timeout": Field(Kind.NUMBER, 0.0),
     "grace": Field(Kind.NUMBER, 5.0),
     "retries": Field(Kind.WHOLE, 0),
+    "retry_on": Field(Kind.CODES, []),
     "restartable": Field(Kind.FLAG, False),
     "pilot": Field(Kind.TEXT, ""),
     "tags": Field(Kind.TABLE, {}),
-    "cleanup": Field(Kind.FLAG, False, awaits="removal of task sandboxes"),
-    "startup_timeout": Field(Kind.NUMBER, 0.0, awaits=_SERVICES),
-    "services": Field(Kind.LIST, [], awaits=_SERVICES),
-    "info_pattern": Field(Kind.TEXT, "", awaits=_SERVICES),
+    "cleanup": Field(Kind.FLAG, False),
+    # order
+    "after": Field(Kind.TASKS, []),
+    "after_policy": Field(Kind.TEXT, "ok"),
+    "services": Field(Kind.TASKS, []),
+    # services
+    "ready": Field(Kind.TEXT, ""),
+    "info_pattern": Field(Kind.TEXT, ""),
+    "startup_timeout": Field(Kind.NUMBER, 0.0),
+    "health": Field(Kind.TEXT, ""),
+    "health_interval": Field(Kind.NUMBER, 10.0),
+    "restart": Field(Kind.TEXT, "never"),
     # RAPTOR
     "raptor_id": Field(Kind.TEXT, "", awaits=_RAPTOR),
     "raptor_class": Field(Kind.TEXT, "", awaits=_RAPTOR),
@@ -73,6 +82,7 @@ TASK_FIELDS: Mapping[str, Field] = {
 }
 
 OLDER_TASK_NAMES: Mapping[str, str] = {
+    "method": "function",
     "cpu_processes": "ranks",
     "cpu_threads": "cores_per_rank",
     "cpu_thread_type": "threading_type",
@@ -88,5 +98,11 @@ OLDER_TASK_NAMES: Mapping[str, str] = {
     "worker_file": "raptor_file",
 }
 
-OWN_ATTRIBUTES = frozenset({"uid", "name", "metadata", "arguments", "args", "kwargs", "pilot"})
+COMMON_OWN_ATTRIBUTES = frozenset({"uid", "name", "metadata", "arguments", "args", "kwargs", "pilot"})
+"""What is a task's own, and most tasks have."""
+
+RARE_OWN_ATTRIBUTES = frozenset({"code", "command", "input_staging", "output_staging", "after", "after_policy", "services"})
+"""What is a task's own, and few tasks have."""
+
+OWN_ATTRIBUTES = COMMON_OWN_ATTRIBUTES | RARE_OWN_ATTRIBUTES
 """What is a task's own. Tasks that agree in all other attributes share a template (``pilot`` is the client's business)."""

@@ -3,31 +3,48 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, overload
 
 from pilotage.client.callbacks import Callbacks, TaskNews, WaitingNews
 from pilotage.client.constants import TASK_STATE, TMGR_METRICS, WAIT_QUEUE_SIZE
-from pilotage.client.managers import Manager, chosen
+from pilotage.client.managers import Manager, chosen, require_timeout
 from pilotage.client.pilot import Pilot
 from pilotage.client.task import Task
 from pilotage.core.client import events
 from pilotage.core.client.facts import ManagerKind
 from pilotage.core.client.state import TaskRecord
 from pilotage.errors import InvalidRequest, nearest
-from pilotage.model.ids import PilotUid, TaskUid, TemplateId
+from pilotage.model.ids import Attempt, PilotUid, TaskUid, TemplateId
 from pilotage.model.payload import Payload
+from pilotage.model.resources import Node, Placement
+from pilotage.model.states import FINAL
 from pilotage.model.workload import Template
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pilotage.client.session import Session
     from pilotage.client.task_description import TaskDescription
 
 SCHEDULERS = ("round_robin", "backfilling")
 """Accepted names. With several pilots tasks go to the one with most room either way, which is what both are chosen for."""
+
+
+_READY = "READY"
+_READY_OR_OVER = frozenset((_READY, *FINAL))
+
+
+class _Service:
+    """A service, as one waits for it to be ready."""
+
+    def __init__(self, record: TaskRecord, info: Mapping[TaskUid, str]) -> None:
+        self._record = record
+        self._info = info
+
+    @property
+    def state(self) -> str:
+        """Ready, or the state of the task."""
+        return _READY if self._record.row.uid in self._info else self._record.state
 
 
 class TaskManager(Manager):
@@ -120,12 +137,13 @@ class TaskManager(Manager):
     ) -> Any:
         """Wait until tasks are in (or past) one of these states, or final; at most ``timeout`` seconds.
 
-        Return their states then: one for a uid, else a list.
+        Return their states then: one for a uid, else a list. Without uids all tasks of this manager are meant but services,
+        which run until their pilot ends.
 
         Raises:
             WaitInCallback, SessionClosed
         """
-        records = self._records(uids)
+        records = self._records(uids) if uids is not None else self._all_but_services()
         self.wait_for(records, state, timeout)
         states = [record.state for record in records]
         return states[0] if isinstance(uids, str) else states
@@ -141,6 +159,11 @@ class TaskManager(Manager):
             return [record for record in tasks.copy().values() if record.manager == self._uid]
         return [tasks[TaskUid(uid)] for uid in chosen(uids, tasks, "task")]
 
+    def _all_but_services(self) -> list[TaskRecord]:
+        services = {number for number, template in self._session.state.templates.copy().items() if template.service is not None}
+        records = self._records(None)
+        return [record for record in records if record.row.template not in services] if services else records
+
     # for handles
 
     def template(self, number: TemplateId) -> Template:
@@ -150,6 +173,28 @@ class TaskManager(Manager):
     def pilot_folder(self, uid: str) -> str:
         """Return the folder of a pilot."""
         return str(self._session.pilot_folder(self._session.state.pilots[PilotUid(uid)]))
+
+    def nodes(self, pilot: str) -> list[Node]:
+        """Return the nodes of a pilot."""
+        return self._session.state.pilots[PilotUid(pilot)].nodes
+
+    def placement(self, record: TaskRecord) -> Placement | None:
+        """Return where a task runs, or ran last; None if it was not placed yet, or nothing tells any more."""
+        if not record.pilot:
+            return None
+        placements = self._session.placements(self._session.state.pilots[record.pilot])
+        return placements.of(record.row.uid, record.outcome.attempt if record.outcome is not None else Attempt(0))
+
+    def service_info(self, record: TaskRecord) -> str | None:
+        """Return what is known of a service that is ready."""
+        return self._session.state.service_info.get(record.row.uid)
+
+    def wait_service(self, record: TaskRecord, timeout: float | None) -> str | None:
+        """Wait until a service is ready or over; return what is known of it, None if it is not ready."""
+        if self.service_info(record) is None:
+            require_timeout(timeout)
+            self._session.wait([_Service(record, self._session.state.service_info)], _READY_OR_OVER, timeout)
+        return self.service_info(record)
 
     def metadata(self, uid: TaskUid) -> Any:
         """Return what the user noted down with a task; a new dict if that was nothing."""

@@ -1,34 +1,43 @@
 """What a task description must hold to be accepted, and the template that it amounts to.
 
 The checks are in three parts, by how often they are needed: ``template_of`` for what many tasks share, done once for all of
-them; ``text_arguments`` and ``checked_uid`` for what is a task's own; ``validate`` does all for one description.
+them; ``modes.own_payload`` and ``checked_uid`` for what is a task's own; ``validate`` does all for one description.
 Whether any node is large enough is not asked here: the scheduler of the pilot knows its nodes.
 """
 
 from __future__ import annotations
 
-import math
-import os
 import re
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, get_args
 
-from pilotage.client.constants import TASK_EXECUTABLE, TASK_FUNCTION, TASK_MODES
+from pilotage.client.checks import COUNT_LIMIT, count_of, is_unicode, one_of, seconds_of, size_of, text_of
+from pilotage.client.constants import TASK_SHELL
 from pilotage.client.fields import shown
+from pilotage.client.modes import CODES, SERVICES, SHELL, mode_of, own_payload, shared_mode
+from pilotage.client.requests import request_of
+from pilotage.client.surroundings import Surroundings, ThisMachine, launcher_of
+from pilotage.client.task_after import held_of
 from pilotage.client.task_fields import TASK_FIELDS
-from pilotage.errors import InvalidTask, nearest
-from pilotage.model.payload import Payload
-from pilotage.model.resources import Request, blocks, gpu_shares
-from pilotage.model.workload import Mode, Template
+from pilotage.client.task_hooks import hooks_of
+from pilotage.client.task_service import require_no_service, service_of
+from pilotage.core.agent.retry import ENDINGS
+from pilotage.environments.spec import OWN_NAMES, check_name
+from pilotage.errors import InvalidRequest, InvalidTask
+from pilotage.model.workload import NO_SANDBOX, OWN_SANDBOX, Extra, Output, Template
 
 if TYPE_CHECKING:
     from pilotage.client.task_description import TaskDescription
 
-COUNT_LIMIT = 1_000_000_000
-"""No count or size in a description may be larger: such a value is a slip, and all of these travel as 64-bit integers."""
+GPU_TYPES = ("CUDA", "NVIDIA", "ROCm", "AMD", "Intel", "ZE")
+THREADING_TYPES = ("OpenMP", "POSIX")
 
-_TAGS = {"colocate": (str, "a name (str)"), "exclusive": (bool, "True or False (bool)")}
-_TEXTS = ("executable", "sandbox", "stdout", "stderr", "gpu_type", "threading_type")
+MIB = 1 << 20
+
+_LAST_EXIT_CODE = 255
+_LAST_SIGNAL = 64
+
+_TEXTS = ("executable", "named_env", "sandbox", "stdout", "stderr")
 _DEFAULTS = {name: field.default for name, field in TASK_FIELDS.items()}
 # A uid names files and folders, and is written in lists and messages.
 _UID = re.compile(r"(?![.\s])[^/\x00-\x1f\x7f]{1,200}(?<!\s)\Z")
@@ -41,7 +50,7 @@ def label(description: TaskDescription) -> str:
 
 
 def validate(description: TaskDescription) -> None:
-    """Check all of one description.
+    """Check all of one description but what depends on the session: its pilots, and the tasks that it names.
 
     Raises:
         InvalidTask: names the value, the limit and the remedy.
@@ -49,13 +58,15 @@ def validate(description: TaskDescription) -> None:
     task = label(description)
     if description.uid:
         checked_uid(description.uid)
-    template = template_of(description, None)
-    checked_own(task, template.mode, description.as_dict())
+    template = template_of(description, ThisMachine())
+    own_payload(task, template, description._values)
+    extra_of(task, description._values)
+    held_of(task, description._values)
 
 
 def checked_uid(uid: str) -> str:
     """Return ``uid`` if it can name a task and its folder."""
-    if not _UID.match(uid) or not _is_unicode(uid):
+    if not _UID.match(uid) or not is_unicode(uid):
         raise InvalidTask(
             f"uid={shown(uid)} cannot name a task: use 1 to 200 characters, not beginning with '.', "
             "without '/', control characters, and blanks at either end"
@@ -63,169 +74,117 @@ def checked_uid(uid: str) -> str:
     return uid
 
 
-def checked_own(task: str, mode: Mode, values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Check what is a task's own, by its mode, and return the arguments of its command line."""
-    if "name" in values:
-        text_of(task, "name", values["name"])
-    if mode == "function":
-        if values.get("arguments"):
-            raise InvalidTask(f"{task}: arguments are for executables; give a function its args (list) and kwargs (dict)")
-        kwargs = values.get("kwargs")
-        if kwargs:
-            for name in kwargs:
-                if type(name) is not str:
-                    raise InvalidTask(f"{task}: kwargs has the key {shown(name)}; names of arguments are text (str)")
-        return ()
-    for name in ("args", "kwargs"):
-        if values.get(name):
-            raise InvalidTask(f"{task}: {name} are for functions; give an executable its arguments (list)")
-    arguments = values.get("arguments")
-    return text_arguments(task, arguments) if arguments else ()
+def extra_of(task: str, values: Mapping[str, Any]) -> Extra | None:
+    """Return the staging that a task asks for; None if it asks for none.
+
+    Raises:
+        InvalidTask: names the directive, the value and the remedy.
+    """
+    entries = values.get("input_staging"), values.get("output_staging")
+    if not any(entries):
+        return None
+    from pilotage.client.staging import parse_directives
+
+    extra = Extra(
+        input_staging=parse_directives(entries[0], task, "input") if entries[0] else (),
+        output_staging=parse_directives(entries[1], task, "output") if entries[1] else (),
+    )
+    return None if extra == Extra() else extra
 
 
-def text_arguments(task: str, arguments: Iterable[Any]) -> tuple[str, ...]:
-    """Return the arguments of a command line as text: texts, numbers and paths are accepted."""
-    found = []
-    for index, argument in enumerate(arguments):
-        # Plain ASCII, which nearly all is, without a NUL can be handed over as it stands.
-        if type(argument) is str and argument.isascii() and "\0" not in argument:
-            found.append(argument)
-        else:
-            found.append(text_of(task, f"arguments[{index}]", argument))
-    return tuple(found)
-
-
-def text_of(task: str, what: str, value: Any) -> str:
-    """Return a value that goes to the operating system as text."""
-    if isinstance(value, (str, os.PathLike)):
-        text = os.fspath(value)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        text = str(value)
-    else:
-        text = None
-    if not isinstance(text, str):
-        raise InvalidTask(f"{task}: {what} is {shown(value)}; only text, numbers and paths can be handed over")
-    if "\0" in text:
-        raise InvalidTask(f"{task}: {what} is {shown(value)}; it holds a NUL character, which ends a text there: leave it out")
-    if not _is_unicode(text):
-        raise InvalidTask(f"{task}: {what} is {shown(value)}; it is not valid Unicode and cannot be sent: rename it")
-    return str(text)
-
-
-def template_of(description: TaskDescription, function: Payload | None) -> Template:
-    """Return what the task has in common with others like it, checked. ``function`` is the pickled function, if any.
+def template_of(description: TaskDescription, surroundings: Surroundings) -> Template:
+    """Return what the task has in common with others like it, checked; without its function.
 
     Raises:
         InvalidTask: names the value, the limit and the remedy.
     """
     task = label(description)
-    for name, value in description.differing().items():
+    given = description.differing()
+    for name in given:
         awaits = TASK_FIELDS[name].awaits
-        # Without MPI a task's ranks are plain processes: use_mpi=False asks for what happens anyway.
-        if awaits and not (name == "use_mpi" and value is False):
+        if awaits:
             raise InvalidTask(
                 f"{task}: attribute {name!r} is not supported yet by this version; it comes with {awaits}. Leave it out"
             )
     # A plain dict with everything in it: attribute by attribute this would take as long as all the checks together.
-    said = {**_DEFAULTS, **description._values, "mode": description.mode}
-    mode = _mode(task, said)
-    timeout, grace = said["timeout"], said["grace"]
-    for name, seconds in (("timeout", timeout), ("grace", grace)):
-        if not 0 <= seconds < math.inf:
-            none = "; 0 means no limit" if name == "timeout" else ""
-            raise InvalidTask(f"{task}: {name}={seconds}: it is in seconds and must be 0 or more{none}")
+    said = {**_DEFAULTS, **description._values, "mode": mode_of(description._values)}
+    mode, form = shared_mode(task, said)
     texts = {name: text_of(task, name, said[name]) if said[name] else "" for name in _TEXTS}
+    sandbox = OWN_SANDBOX if texts["sandbox"] == "own" else texts["sandbox"]
+    if form not in SERVICES:
+        require_no_service(task, given)
+    if said["cleanup"] and sandbox != OWN_SANDBOX:
+        raise InvalidTask(
+            f"{task}: cleanup=True removes a task's own sandbox, but sandbox={said['sandbox']!r} is not its own alone; "
+            "leave one of them out"
+        )
     return Template(
         mode=mode,
-        function=function,
-        request=_request(task, mode, said),
-        priority=_count(task, "priority", said["priority"], -COUNT_LIMIT),
+        form=form,
+        executable=SHELL if form == TASK_SHELL else texts["executable"],
+        request=request_of(task, said, description._values, surroundings.node_index),
+        priority=count_of(task, "priority", said["priority"], -COUNT_LIMIT),
         environment=_environment(task, said["environment"]),
-        timeout_s=float(timeout),
-        grace_s=float(grace),
-        retries=_count(task, "retries", said["retries"], 0),
-        restartable=said["restartable"],
-        executable=texts["executable"],
-        sandbox=texts["sandbox"],
+        named_env=_named_env(task, texts["named_env"]),
+        hooks=hooks_of(task, said, pre_exec=form not in CODES),
+        launcher=launcher_of(task, mode, said, surroundings),
+        sandbox=sandbox,
         stdout=texts["stdout"],
         stderr=texts["stderr"],
-        gpu_type=texts["gpu_type"],
-        threading_type=texts["threading_type"],
+        output=_output(task, said["output"], sandbox, texts),
+        output_limit_bytes=int(size_of(task, "output_limit_mb", said["output_limit_mb"]) * MIB),
+        cleanup=said["cleanup"],
+        stage_on_error=said["stage_on_error"],
+        service=service_of(task, said) if form in SERVICES else None,
+        timeout_s=seconds_of(task, "timeout", said["timeout"], zero="; 0 means no limit"),
+        grace_s=seconds_of(task, "grace", said["grace"]),
+        retries=count_of(task, "retries", said["retries"], 0),
+        retry_on=_retry_on(task, said),
+        restartable=said["restartable"],
+        gpu_type=one_of(task, "gpu_type", said["gpu_type"], GPU_TYPES) if said["gpu_type"] else "",
+        threading_type=one_of(task, "threading_type", said["threading_type"], THREADING_TYPES)
+        if said["threading_type"]
+        else "",
     )
 
 
-def mode_of(values: Mapping[str, Any]) -> str:
-    """Return the mode: the one given or, without one, that of what is to be run."""
-    mode: str = values.get("mode") or (TASK_FUNCTION if "function" in values else TASK_EXECUTABLE)
-    return mode
+def _named_env(task: str, name: str) -> str:
+    if name and name not in OWN_NAMES:
+        try:
+            check_name(name)
+        except InvalidRequest as error:
+            raise InvalidTask(f"{task}: named_env={name!r}: {error}") from None
+    return name
 
 
-def _mode(task: str, said: Mapping[str, Any]) -> Mode:
-    mode = said["mode"]
-    if mode not in TASK_MODES:
-        raise InvalidTask(f"{task}: mode={mode!r} is none of {', '.join(TASK_MODES)}{nearest(mode, TASK_MODES)}")
-    executable, function = said["executable"], said["function"]
-    if mode == TASK_EXECUTABLE:
-        if function is not None:
-            given = f"mode={mode!r}" if not executable else f"executable={executable!r}"
-            raise InvalidTask(f"{task}: both {given} and a function are given; a task runs one of them: leave the other out")
-        if not executable:
-            raise InvalidTask(f"{task}: nothing to run is given; set executable (and arguments), or function (args, kwargs)")
-        return "executable"
-    if mode == TASK_FUNCTION:
-        if executable:
+def _output(task: str, said: str, sandbox: str, texts: Mapping[str, str]) -> Output:
+    file = next((name for name in ("stdout", "stderr") if texts[name]), "")
+    if not said:
+        # Where tasks run in the user's own folder, files of each would be in the way.
+        return "aggregate" if sandbox == NO_SANDBOX and not file else "files"
+    output = one_of(task, "output", said, get_args(Output))
+    if output != "files" and file:
+        raise InvalidTask(
+            f"{task}: {file}={texts[file]!r} names a file, but output={output!r} writes none for a task; leave one of them out"
+        )
+    return output  # type: ignore[return-value]
+
+
+def _retry_on(task: str, said: Mapping[str, Any]) -> tuple[str | int, ...]:
+    found: list[str | int] = []
+    for index, entry in enumerate(said["retry_on"]):
+        if isinstance(entry, str):
+            found.append(one_of(task, f"retry_on[{index}]", entry, ENDINGS))
+        elif type(entry) is int and entry and -_LAST_SIGNAL <= entry <= _LAST_EXIT_CODE:
+            found.append(entry)
+        else:
             raise InvalidTask(
-                f"{task}: both executable={executable!r} and a function are given; a task runs one of them: leave the other out"
-                if function is not None
-                else f"{task}: mode={mode!r} needs a function, not executable={executable!r}"
+                f"{task}: retry_on[{index}] is {shown(entry)}; give an exit code from 1 to {_LAST_EXIT_CODE}, "
+                f"a signal's number as -1 to -{_LAST_SIGNAL}, or a word: {', '.join(ENDINGS)}"
             )
-        if function is None:
-            raise InvalidTask(f"{task}: mode={mode!r} needs a function; set function (and args, kwargs)")
-        return "function"
-    raise InvalidTask(
-        f"{task}: mode={mode!r} is not supported yet by this version; use {TASK_EXECUTABLE!r} or {TASK_FUNCTION!r}"
-    )
-
-
-def _request(task: str, mode: Mode, said: Mapping[str, Any]) -> Request:
-    ranks = _count(task, "ranks", said["ranks"], 1)
-    if mode == "function" and ranks != 1:
-        raise InvalidTask(
-            f"{task}: ranks={ranks}: a function runs as one rank in this version; submit one task per rank, "
-            "or give it more cores_per_rank"
-        )
-    ranks_per_node = _count(task, "ranks_per_node", said["ranks_per_node"] or 0, 0)
-    if ranks_per_node > ranks:
-        raise InvalidTask(f"{task}: ranks_per_node={ranks_per_node} exceeds ranks={ranks}; ask for {ranks} or fewer")
-    gpus = said["gpus_per_rank"]
-    if not 0 <= gpus <= COUNT_LIMIT:
-        raise InvalidTask(f"{task}: gpus_per_rank={gpus}: it must be 0 or more, and {COUNT_LIMIT} at most")
-    if gpus > 1 and gpus != int(gpus):
-        raise InvalidTask(
-            f"{task}: gpus_per_rank={gpus}: a rank takes a part of one GPU (up to 1) or whole GPUs; "
-            f"ask for {int(gpus)} or {int(gpus) + 1}"
-        )
-    colocate, exclusive = _tags(task, said["tags"])
-    return Request(
-        ranks=ranks,
-        cores=_count(task, "cores_per_rank", said["cores_per_rank"], 1),
-        gpu_shares=gpu_shares(gpus),
-        memory=blocks(_size(task, "mem_per_rank", said["mem_per_rank"])),
-        disk=blocks(_size(task, "lfs_per_rank", said["lfs_per_rank"])),
-        ranks_per_node=ranks_per_node,
-        colocate=colocate,
-        exclusive=exclusive,
-    )
-
-
-def _tags(task: str, tags: Mapping[Any, Any]) -> tuple[str, bool]:
-    for name, value in tags.items():
-        if name not in _TAGS:
-            raise InvalidTask(f"{task}: unknown tag {name!r}; known are {', '.join(_TAGS)}{nearest(str(name), _TAGS)}")
-        wanted, words = _TAGS[name]
-        if type(value) is not wanted:
-            raise InvalidTask(f"{task}: tag {name!r} takes {words}, not {shown(value)}")
-    return text_of(task, "tag 'colocate'", tags.get("colocate", "")), tags.get("exclusive", False)
+    if found and not said["retries"] and said["restart"] == "never":
+        raise InvalidTask(f"{task}: retry_on={said['retry_on']!r} says what retries are for, and there are none; set retries")
+    return tuple(dict.fromkeys(found))
 
 
 def _environment(task: str, environment: Mapping[Any, Any]) -> dict[str, str]:
@@ -236,25 +195,3 @@ def _environment(task: str, environment: Mapping[Any, Any]) -> dict[str, str]:
             raise InvalidTask(f"{task}: environment has the name {shown(name)}; it must be text, not empty and without '='")
         found[text_of(task, "a name in environment", name)] = text_of(task, f"environment[{name!r}]", value)
     return dict(sorted(found.items()))
-
-
-def _count(task: str, name: str, value: int, least: int) -> int:
-    if not least <= value <= COUNT_LIMIT:
-        raise InvalidTask(f"{task}: {name}={value}: it must be {least} or more, and {COUNT_LIMIT} at most")
-    return value
-
-
-def _size(task: str, name: str, value: float) -> float:
-    if not 0 <= value <= COUNT_LIMIT:
-        raise InvalidTask(f"{task}: {name}={value}: it is in MB and must be 0 or more, and {COUNT_LIMIT} at most")
-    return value
-
-
-def _is_unicode(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

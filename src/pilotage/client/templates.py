@@ -18,20 +18,28 @@ from typing import Any
 
 import msgspec
 
+from pilotage.client.checks import text_arguments
+from pilotage.client.modes import code_function, own_payload
+from pilotage.client.surroundings import Surroundings, ThisMachine
+from pilotage.client.task_after import held_of
 from pilotage.client.task_description import TaskDescription
-from pilotage.client.task_fields import OWN_ATTRIBUTES
-from pilotage.client.task_validation import checked_own, checked_uid, label, template_of
+from pilotage.client.task_fields import COMMON_OWN_ATTRIBUTES, RARE_OWN_ATTRIBUTES
+from pilotage.client.task_validation import checked_uid, extra_of, label, template_of
+from pilotage.core.client.facts import Held
 from pilotage.errors import InvalidTask, SerializationError
 from pilotage.model.ids import TaskUid, TemplateId
 from pilotage.model.payload import INLINE_LIMIT_BYTES, Blob, Payload
-from pilotage.model.workload import Row, Template
+from pilotage.model.sandboxes import SHARD_ENTRIES
+from pilotage.model.workload import Extra, MpiLauncher, Row, Template
 
 PackFunction = Callable[[Callable[..., Any]], bytes]
 PackArguments = Callable[[Sequence[Any], Mapping[str, Any]], Payload]
 PackPayload = Callable[[bytes], Payload]
 
-# What is not in the plain part of a key: a task's own attributes, and the function.
-_APART = OWN_ATTRIBUTES | {"function"}
+# What is not in the plain part of a key: a task's own attributes, and the function. Rare ones are looked for later.
+_APART = COMMON_OWN_ATTRIBUTES | {"function"}
+_RARE = RARE_OWN_ATTRIBUTES
+_ALL_APART = _APART | _RARE
 _KEYS_KEPT = 4096
 """How many keys are remembered between calls; beyond that all are forgotten, and each costs its checks once more."""
 
@@ -40,16 +48,28 @@ _encode = msgspec.msgpack.Encoder().encode
 Known = tuple[TemplateId, Template]
 
 
+class Split(msgspec.Struct, frozen=True):
+    """What descriptions amount to: the templates that the receiver does not know yet, and a row for each, in order.
+
+    ``held``: by position, what is said of the tasks that wait for others.
+    """
+
+    templates: dict[TemplateId, Template]
+    rows: list[Row]
+    held: dict[int, Held]
+
+
 class TemplateTable:
     """The templates of one stream of submissions (one receiver), and the numbers they travel under.
 
     ``known`` are the templates that the receiver has already, as read back from the log.
     """
 
-    def __init__(self, known: Mapping[TemplateId, Template] | None = None) -> None:
+    def __init__(self, known: Mapping[TemplateId, Template] | None = None, surroundings: Surroundings | None = None) -> None:
         self._ids: dict[bytes, TemplateId] = {}
         self._keys: dict[Any, Known] = {}
         self._last = 0
+        self._surroundings = surroundings or ThisMachine()
         self._keep(known or {})
 
     def __len__(self) -> int:
@@ -63,8 +83,9 @@ class TemplateTable:
         pack_arguments: PackArguments,
         pack_payload: PackPayload,
         uid_of: Callable[[TaskDescription], TaskUid],
-    ) -> tuple[dict[TemplateId, Template], list[Row]]:
-        """Return the templates that the receiver does not know yet, and a row for each description, in order.
+        first: int = 0,
+    ) -> Split:
+        """Return the templates and rows of these descriptions. ``first``: how many tasks there were before.
 
         ``pack_payload`` stores a function that is larger than 4 KiB and returns its name; arguments are left in the rows, as
         many large ones are stored better together. If this raises, no template was added: what
@@ -80,8 +101,12 @@ class TemplateTable:
         known_keys = self._keys
         functions: dict[Any, Known] = {}
         rows: list[Row] = []
+        held: dict[int, Held] = {}
         no_arguments: Payload | None = None
+        shard, next_shard = first // SHARD_ENTRIES, SHARD_ENTRIES - first % SHARD_ENTRIES
         for index, description in enumerate(descriptions):
+            if index == next_shard:
+                shard, next_shard = shard + 1, next_shard + SHARD_ENTRIES
             values = description._values
             # The loop is written out, and looks into the description's own dict, for speed: it sees every task.
             shared: Any = tuple([item for item in values.items() if item[0] not in _APART])
@@ -92,34 +117,53 @@ class TemplateTable:
             except TypeError:  # a list or dict among the values
                 shared = tuple([(name, _hashable(value)) for name, value in shared])
                 found = known_keys.get(shared) or keys.get(shared) if identity is None else functions.get((identity, shared))
+            rare = False
             if found is None:
-                try:
-                    found = self._found(description, function, pack_function, pack_payload, numbers, new)
-                except (InvalidTask, SerializationError) as error:
-                    raise located(error, description, index, len(descriptions)) from error
-                if identity is None:
-                    keys[shared] = found
-                else:
-                    functions[identity, shared] = found
+                # A key with rare attributes is in no table. They are left out here, so that tasks without any do not pay.
+                rare = not _RARE.isdisjoint(values)
+                if rare:
+                    shared = tuple([(name, _hashable(value)) for name, value in values.items() if name not in _ALL_APART])
+                    found = (
+                        known_keys.get(shared) or keys.get(shared) if identity is None else functions.get((identity, shared))
+                    )
+                if found is None:
+                    try:
+                        found = self._found(description, function, pack_function, pack_payload, numbers, new)
+                    except (InvalidTask, SerializationError) as error:
+                        raise located(error, description, index, len(descriptions)) from error
+                    if identity is None:
+                        keys[shared] = found
+                    else:
+                        functions[identity, shared] = found
             number, template = found
+            arguments: tuple[str, ...] = ()
+            payload: Payload | None = None
+            extra: Extra | None = None
             try:
                 if values.get("uid"):
                     checked_uid(values["uid"])
-                if template.mode == "function":
+                if rare or template.form:
+                    arguments, call = own_payload("task", template, values)
+                    payload = None if call is None else pack_arguments(*call)
+                    extra = extra_of("task", values)
+                    if "after" in values or "services" in values or "after_policy" in values:
+                        held[index] = held_of("task", values)
+                elif template.mode == "function":
                     if "arguments" in values or "kwargs" in values or "name" in values:
-                        checked_own("task", "function", values)
+                        own_payload("task", template, values)
                     args, kwargs = values.get("args", ()), values.get("kwargs")
-                    payload: Payload | None
                     if args or kwargs:
                         payload = pack_arguments(args, kwargs or {})
                     else:
                         if no_arguments is None:
                             no_arguments = pack_arguments((), {})
                         payload = no_arguments
-                    rows.append(Row(uid_of(description), number, (), payload, values.get("name", "")))
                 else:
-                    arguments = checked_own("task", "executable", values)
-                    rows.append(Row(uid_of(description), number, arguments, None, values.get("name", "")))
+                    if "args" in values or "kwargs" in values or "name" in values:
+                        own_payload("task", template, values)
+                    if "arguments" in values:
+                        arguments = text_arguments("task", values["arguments"])
+                rows.append(Row(uid_of(description), number, arguments, payload, values.get("name", ""), shard, extra))
             except (InvalidTask, SerializationError) as error:
                 raise located(error, description, index, len(descriptions)) from error
         self._keep(new)
@@ -127,7 +171,7 @@ class TemplateTable:
             known_keys.clear()
         if len(keys) <= _KEYS_KEPT:
             known_keys.update(keys)
-        return new, rows
+        return Split(new, rows, held)
 
     def _found(
         self,
@@ -139,12 +183,13 @@ class TemplateTable:
         new: dict[TemplateId, Template],
     ) -> Known:
         """Return the template of a description whose key was not seen before; add it to ``new`` if it is."""
-        packed = b"" if function is None else pack_function(function)
-        payload: Payload | None = packed or None
-        template = template_of(description, payload)
-        if len(packed) > INLINE_LIMIT_BYTES:
+        template = template_of(description, self._surroundings)
+        called = function if function is not None else code_function(template)
+        if called is not None:
+            packed = pack_function(called)
             # After the checks, so that a refused task leaves nothing behind.
-            template = msgspec.structs.replace(template, function=pack_payload(packed))
+            payload = packed if len(packed) <= INLINE_LIMIT_BYTES else pack_payload(packed)
+            template = msgspec.structs.replace(template, function=payload)
         digest = _digest(template)
         number = self._ids.get(digest) or numbers.get(digest)
         if number is None:
@@ -162,14 +207,22 @@ def fingerprint(template: Template, row: Row, metadata: object = None) -> bytes:
     """Return 20 bytes that are the same for tasks that differ at most in their uid.
 
     A submission of a known uid with the same fingerprint means the known task. Payloads count by their bytes, whether they
-    travel inline or as blobs.
+    travel inline or as blobs; a launcher by its kind, as path and version are the machine's; staging by what is staged, and
+    not by the services that a task is told of.
     """
-    function = _content(template.function)
+    launcher = template.launcher
+    said = msgspec.structs.replace(
+        template,
+        function=_content(template.function),
+        launcher=None if launcher is None else MpiLauncher(launcher.kind, ""),
+    )
+    staging = () if row.extra is None else (row.extra.input_staging, row.extra.output_staging)
     parts = (
-        msgspec.structs.astuple(msgspec.structs.replace(template, function=function)),
+        msgspec.structs.astuple(said),
         row.arguments,
         _content(row.payload),
         row.name,
+        staging if any(staging) else (),
         None if is_empty(metadata) else _said(metadata),
     )
     return hashlib.blake2b(_encode(parts), digest_size=20).digest()
@@ -181,14 +234,15 @@ def fingerprint_of(description: TaskDescription, *, pack_function: PackFunction,
     Raises:
         InvalidTask, SerializationError: as ``TemplateTable.split`` does.
     """
-    templates, (row,) = TemplateTable().split(
+    split = TemplateTable().split(
         [description],
         pack_function=pack_function,
         pack_arguments=pack_arguments,
         pack_payload=lambda packed: packed,
         uid_of=lambda _: TaskUid(""),
     )
-    return fingerprint(templates[row.template], row, description.get("metadata", {}))
+    (row,) = split.rows
+    return fingerprint(split.templates[row.template], row, description.get("metadata", {}))
 
 
 def _identity(function: Callable[..., Any]) -> Any:

@@ -194,7 +194,7 @@ def test_an_unknown_attribute_is_refused_wherever_it_is_named(name: str, hint: s
         ("arguments", "-l", "takes a list, not '-l' (str); put it into a list: ['-l']"),
         ("args", 3, "takes a list, not 3 (int)"),
         ("environment", ["A"], "takes a dict, not ['A'] (list)"),
-        ("function", "double", "takes a callable, not 'double' (str)"),
+        ("function", "double", "takes a callable, not 'double' (str); give the function or bound method itself, not its name"),
         ("name", 10**80, f"takes text (str), not 1{'0' * 56}... (int)"),
     ],
 )
@@ -234,7 +234,7 @@ def test_an_update_with_one_bad_attribute_changes_nothing() -> None:
 
 @pytest.mark.parametrize(("older", "present"), [(older, present) for older, present in OLDER_TASK_NAMES.items() if present])
 def test_an_older_name_means_the_present_one_and_warns_at_the_callers_line(older: str, present: str) -> None:
-    value: Any = {Kind.WHOLE: 2, Kind.NUMBER: 2}.get(TASK_FIELDS[present].kind, "x")
+    value: Any = {Kind.WHOLE: 2, Kind.NUMBER: 2, Kind.FUNCTION: double}.get(TASK_FIELDS[present].kind, "x")
     with pytest.warns(DeprecationWarning, match=rf"^TaskDescription.{older} is an older name: use '{present}'$") as warned:
         task = TaskDescription({older: value})
     assert warned[0].filename == __file__
@@ -281,6 +281,8 @@ def values_of(kind: Kind) -> st.SearchStrategy[Any]:
         Kind.FLAG: st.booleans(),
         Kind.LIST: st.lists(st.integers() | text, max_size=3),
         Kind.COMMANDS: st.lists(text, max_size=3),
+        Kind.CODES: st.lists(st.integers() | text, max_size=3),
+        Kind.TASKS: st.lists(text, max_size=3),
         Kind.TABLE: st.dictionaries(text, text, max_size=3),
         Kind.FUNCTION: st.sampled_from([double, len, "".join]),
         Kind.ANY: st.none() | text | st.dictionaries(text, st.integers(), max_size=3),

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from client_support import Submission, made
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotage.client import constants
 from pilotage.client.pilot_description import PilotDescription
 from pilotage.client.task_description import TaskDescription
-from pilotage.client.templates import TemplateTable, fingerprint, fingerprint_of
+from pilotage.client.templates import fingerprint, fingerprint_of
 from pilotage.errors import InvalidPilot, InvalidTask, SerializationError
 from pilotage.model.ids import TaskUid, TemplateId
-from pilotage.model.payload import Blob, Payload
+from pilotage.model.payload import Blob
 from pilotage.model.resources import Request
 from pilotage.model.workload import Row, Template
 
@@ -40,38 +39,8 @@ class Scale:
         return self.factor * number
 
 
-class Submission:
-    """A template table with packing that counts."""
-
-    def __init__(self, known: dict[TemplateId, Template] | None = None) -> None:
-        self.table = TemplateTable(known)
-        self.packed_functions: list[Callable[..., Any]] = []
-        self.blobs: list[bytes] = []
-        self.uids = itertools.count(1)
-
-    def split(self, *descriptions: TaskDescription) -> tuple[dict[TemplateId, Template], list[Row]]:
-        return self.table.split(
-            descriptions,
-            pack_function=self.pack_function,
-            pack_arguments=lambda args, kwargs: pickle.dumps((tuple(args), dict(kwargs))),
-            pack_payload=self.pack_payload,
-            uid_of=lambda description: TaskUid(description.uid or f"task.{next(self.uids)}"),
-        )
-
-    def pack_function(self, function: Callable[..., Any]) -> bytes:
-        self.packed_functions.append(function)
-        if function is print:
-            raise SerializationError("function 'print' cannot be pickled")
-        return pickle.dumps(getattr(function, "__qualname__", "callable"))
-
-    def pack_payload(self, packed: bytes) -> Payload:
-        self.blobs.append(packed)
-        return Blob(f"digest.{len(self.blobs)}", len(packed))
-
-
 def template(**attributes: Any) -> Template:
-    templates, rows = Submission().split(TaskDescription(**attributes))
-    return templates[rows[0].template]
+    return made(**attributes)[0]
 
 
 # Sharing
@@ -92,7 +61,7 @@ def test_tasks_that_differ_in_what_is_their_own_share_a_template() -> None:
         TaskDescription(ranks=2, executable="a"),
         TaskDescription(executable="a", ranks=2, timeout=0, environment={}, mode=constants.TASK_EXECUTABLE),
         TaskDescription(executable=Path("a"), ranks=2, pre_exec=[], tags={"exclusive": False}),
-        TaskDescription(executable="a", ranks=2, use_mpi=False, mode=""),
+        TaskDescription(executable="a", ranks=2, mode="", sandbox="own", slots=[], after=[]),
     ],
 )
 def test_what_says_the_same_in_another_way_shares_the_template(same: TaskDescription) -> None:
@@ -256,14 +225,17 @@ LATER = "is not supported yet by this version; "
 @pytest.mark.parametrize(
     ("attributes", "told"),
     [
-        ({}, "nothing to run is given; set executable (and arguments), or function (args, kwargs)"),
+        (
+            {},
+            "nothing to run is given; set executable (and arguments), function (args, kwargs), command, or code with its mode",
+        ),
         (
             {"executable": "a", "function": double},
             "both executable='a' and a function are given; a task runs one of them: leave the other out",
         ),
         (
             {"mode": constants.TASK_EXECUTABLE, "function": double},
-            "both mode='task.executable' and a function are given; a task runs one of them: leave the other out",
+            "mode='task.executable' needs an executable, not a function",
         ),
         ({"mode": constants.TASK_FUNCTION}, "mode='task.function' needs a function; set function (and args, kwargs)"),
         (
@@ -274,7 +246,6 @@ LATER = "is not supported yet by this version; "
             {"mode": "task.functon", "function": double},
             f"mode='task.functon' is none of {', '.join(constants.TASK_MODES)}; did you mean 'task.function'?",
         ),
-        ({"mode": constants.TASK_SHELL}, f"mode='task.shell' {LATER}use 'task.executable' or 'task.function'"),
         ({"executable": "a", "args": [1]}, "args are for functions; give an executable its arguments (list)"),
         (
             {"function": double, "arguments": ["1"]},
@@ -284,10 +255,6 @@ LATER = "is not supported yet by this version; "
         ({"executable": "a", "ranks": 0}, "ranks=0: it must be 1 or more, and 1000000000 at most"),
         ({"executable": "a", "ranks": -1}, "ranks=-1: it must be 1 or more, and 1000000000 at most"),
         ({"executable": "a", "ranks": 10**20}, f"ranks={10**20}: it must be 1 or more, and 1000000000 at most"),
-        (
-            {"function": double, "ranks": 2},
-            "ranks=2: a function runs as one rank in this version; submit one task per rank, or give it more cores_per_rank",
-        ),
         (
             {"executable": "a", "ranks": 2, "ranks_per_node": 3},
             "ranks_per_node=3 exceeds ranks=2; ask for 2 or fewer",
@@ -337,15 +304,6 @@ LATER = "is not supported yet by this version; "
             {"executable": "a", "arguments": ["\udcff"]},
             "arguments[0] is '\\udcff' (str); it is not valid Unicode and cannot be sent: rename it",
         ),
-        (
-            {"executable": "a", "pre_exec": "module load gcc"},
-            f"attribute 'pre_exec' {LATER}it comes with shell commands around tasks. Leave it out",
-        ),
-        (
-            {"executable": "a", "input_staging": "in.dat"},
-            f"attribute 'input_staging' {LATER}it comes with data staging. Leave it out",
-        ),
-        ({"executable": "a", "use_mpi": True}, f"attribute 'use_mpi' {LATER}it comes with MPI launch methods. Leave it out"),
         ({"executable": "a", "partition": 0}, f"attribute 'partition' {LATER}it comes with partitions. Leave it out"),
     ],
 )

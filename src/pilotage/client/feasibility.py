@@ -1,0 +1,69 @@
+"""What no pilot of a session can ever run is refused at submission: one look per template, not per task."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pilotage.client.task_description import TaskDescription
+from pilotage.client.templates import located
+from pilotage.core.client.binding import infeasible, usable_pilots
+from pilotage.core.client.state import PilotRecord
+from pilotage.errors import InvalidTask
+from pilotage.model.ids import PilotUid, TemplateId
+from pilotage.model.resources import Node, NodeShape
+from pilotage.model.workload import Row, Template
+
+if TYPE_CHECKING:
+    from pilotage.client.session import Session
+
+
+class Feasibility:
+    """Looks at the nodes of a session's pilots."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._counted: dict[PilotUid, tuple[list[Node], Mapping[NodeShape, int]]] = {}
+
+    def require(
+        self,
+        manager: str,
+        descriptions: Sequence[TaskDescription],
+        rows: Sequence[Row],
+        pins: Sequence[str],
+        passed_over: Collection[int],
+        template: Callable[[TemplateId], Template],
+    ) -> None:
+        """Refuse what could only be bound to pilots none of which can ever run it. Known tasks are ``passed_over``.
+
+        Raises:
+            InvalidTask: says of which resource there is too little.
+        """
+        if not any(pins):
+            asked: set[tuple[TemplateId, str]] = {(number, "") for number in {row.template for row in rows}}
+        else:
+            asked = {(row.template, pin) for row, pin in zip(rows, pins, strict=True)}
+        state = self._session.state
+        # Under the engine's lock a pilot's nodes and its state belong together.
+        with self._session.engine.lock:
+            usable = self._shapes_of(usable_pilots(state, state.managers[manager]))
+            for number, pin in sorted(asked):
+                pilots = self._shapes_of([state.pilots[PilotUid(pin)]]) if pin else usable
+                reason = infeasible(template(number).request, pilots)
+                if not reason:
+                    continue
+                for position, row in enumerate(rows):
+                    if row.template == number and pins[position] == pin and position not in passed_over:
+                        raise located(InvalidTask(reason), descriptions[position], position, len(rows))
+
+    def _shapes_of(self, pilots: Iterable[PilotRecord]) -> dict[PilotUid, Mapping[NodeShape, int]]:
+        shapes: dict[PilotUid, Mapping[NodeShape, int]] = {}
+        for pilot in pilots:
+            nodes, counted = self._counted.get(pilot.uid, (None, {}))
+            # A pilot of ten thousand nodes is counted once, not for each of the tasks that are submitted one by one.
+            if nodes is not pilot.nodes:
+                counted = Counter(node.shape for node in pilot.nodes)
+                self._counted[pilot.uid] = (pilot.nodes, counted)
+            shapes[pilot.uid] = counted
+        return shapes

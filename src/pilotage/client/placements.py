@@ -1,0 +1,48 @@
+"""Where tasks ran, as the logs of their pilots tell: read when somebody asks, and kept.
+
+The client itself is never told: a placement is larger than all else that is said of a short task.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pilotage.core.agent import facts as agent
+from pilotage.core.agent.state import AgentState
+from pilotage.model.ids import Attempt, LaneId, TaskUid
+from pilotage.model.resources import Placement
+from pilotage.trace.records import PILOT_LOG, agent_facts, read_log
+
+
+class Placements:
+    """The placements in one pilot's log."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[TaskUid, tuple[Attempt, Placement]] = {}
+
+    def of(self, uid: TaskUid, attempt: Attempt) -> Placement | None:
+        """Return where this attempt (0: the last one) is or was; None if the log does not tell, or not any more."""
+        found = self._known.get(uid)
+        if found is None or (attempt and found[0] != attempt):
+            self._read()
+            found = self._known.get(uid)
+        return None if found is None or (attempt and found[0] != attempt) else found[1]
+
+    def _read(self) -> None:
+        lanes: dict[LaneId, Placement] = {}
+        state, records = read_log(self._folder / PILOT_LOG, AgentState, agent_facts, [])
+        if state is not None:
+            for number, lane in state.lanes.items():
+                lanes[number] = lane.placement
+                self._known |= {uid: (state.tasks[uid].attempt, lane.placement) for uid in lane.tasks}
+        for record in records:
+            for fact in record:
+                if not isinstance(fact, agent.LaunchRequested):
+                    continue
+                for launch in fact.lanes:
+                    if launch.placement is not None:
+                        lanes[launch.lane] = launch.placement
+                    placement = lanes.get(launch.lane)
+                    if placement is not None:
+                        self._known |= {uid: (attempt, placement) for uid, attempt in launch.tasks}

@@ -1,0 +1,56 @@
+"""What a task asks for, from attributes to a ``Request``. Whether any node has that is the scheduler's to say."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from pilotage.client.checks import COUNT_LIMIT, count_of, size_of, text_of
+from pilotage.client.fields import shown
+from pilotage.client.task_slots import NodeIndex, placed
+from pilotage.errors import InvalidTask, nearest
+from pilotage.model.resources import Request, blocks, gpu_shares
+
+_TAGS = {"colocate": (str, "a name (str)"), "exclusive": (bool, "True or False (bool)")}
+
+
+def request_of(task: str, said: Mapping[str, Any], named: Collection[str], node_index: NodeIndex) -> Request:
+    """Return what the attributes ask for. ``named`` are those that were set.
+
+    Raises:
+        InvalidTask: names the value, the limit and the remedy.
+    """
+    ranks = count_of(task, "ranks", said["ranks"], 1)
+    ranks_per_node = count_of(task, "ranks_per_node", said["ranks_per_node"] or 0, 0)
+    if ranks_per_node > ranks:
+        raise InvalidTask(f"{task}: ranks_per_node={ranks_per_node} exceeds ranks={ranks}; ask for {ranks} or fewer")
+    gpus = said["gpus_per_rank"]
+    if not 0 <= gpus <= COUNT_LIMIT:
+        raise InvalidTask(f"{task}: gpus_per_rank={gpus}: it must be 0 or more, and {COUNT_LIMIT} at most")
+    if gpus > 1 and gpus != int(gpus):
+        raise InvalidTask(
+            f"{task}: gpus_per_rank={gpus}: a rank takes a part of one GPU (up to 1) or whole GPUs; "
+            f"ask for {int(gpus)} or {int(gpus) + 1}"
+        )
+    colocate, exclusive = _tags(task, said["tags"])
+    request = Request(
+        ranks=ranks,
+        cores=count_of(task, "cores_per_rank", said["cores_per_rank"], 1),
+        gpu_shares=gpu_shares(gpus),
+        memory=blocks(size_of(task, "mem_per_rank", said["mem_per_rank"])),
+        disk=blocks(size_of(task, "lfs_per_rank", said["lfs_per_rank"])),
+        ranks_per_node=ranks_per_node,
+        colocate=colocate,
+        exclusive=exclusive,
+    )
+    return placed(task, request, said["slots"], named, node_index) if said["slots"] else request
+
+
+def _tags(task: str, tags: Mapping[Any, Any]) -> tuple[str, bool]:
+    for name, value in tags.items():
+        if name not in _TAGS:
+            raise InvalidTask(f"{task}: unknown tag {name!r}; known are {', '.join(_TAGS)}{nearest(str(name), _TAGS)}")
+        wanted, words = _TAGS[name]
+        if type(value) is not wanted:
+            raise InvalidTask(f"{task}: tag {name!r} takes {words}, not {shown(value)}")
+    return text_of(task, "tag 'colocate'", tags.get("colocate", "")), tags.get("exclusive", False)

@@ -1,0 +1,124 @@
+"""What a template depends on beside its description: the MPI that this machine has, and the nodes of the session's pilots.
+
+A task of several ranks is started by an mpiexec if there is one, as such tasks nearly always use MPI. The path to it goes
+into the template, so that a task runs with what its user had when it was submitted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from pilotage.errors import InvalidTask, PilotageError, nearest
+from pilotage.model.workload import Mode, MpiLauncher
+
+if TYPE_CHECKING:
+    from pilotage.client.session import Session
+
+log = logging.getLogger("pilotage")
+
+FORK = "fork"
+"""The launch method that starts ranks as plain processes."""
+
+
+class Surroundings(Protocol):
+    """What is asked of a session while descriptions become templates."""
+
+    def find_launcher(self, wanted: str, search_path: str) -> MpiLauncher:
+        """Return the mpiexec that is wanted ('': any), sought in these folders. Raises ``PilotageError`` if it is not here."""
+        ...
+
+    def ranks_without_launcher(self, reason: str) -> None:
+        """A task of several ranks is going to run without MPI, as none is here."""
+        ...
+
+    def node_index(self, name: str) -> int:
+        """Return the index of a pilot's node. Raises ``InvalidTask`` if no pilot has one of this name."""
+        ...
+
+
+class ThisMachine:
+    """The surroundings of a description that is checked outside of a session: any node may be, and warnings are left out."""
+
+    def find_launcher(self, wanted: str, search_path: str) -> MpiLauncher:
+        """Return the mpiexec that is wanted."""
+        from pilotage.launchers.mpiexec import find_mpiexec
+
+        return find_mpiexec(search_path, wanted)
+
+    def ranks_without_launcher(self, reason: str) -> None:
+        """Pass over it: submission tells."""
+
+    def node_index(self, name: str) -> int:
+        """Return the first node."""
+        del name
+        return 0
+
+
+class SessionSurroundings:
+    """The surroundings of the tasks of a session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._warned = False
+
+    def find_launcher(self, wanted: str, search_path: str) -> MpiLauncher:
+        """Return the mpiexec that is wanted; one that comes with this Python only for pilots on this machine, or if named."""
+        from pilotage.launchers.mpiexec import find_mpiexec
+
+        described = [msgspec.msgpack.decode(pilot.description) for pilot in self._session.state.pilots.values()]
+        local = all(description.get("resource", "").startswith("local.") for description in described)
+        return find_mpiexec(search_path, wanted, bundled=local)
+
+    def ranks_without_launcher(self, reason: str) -> None:
+        """Tell it, once."""
+        if not self._warned:
+            self._warned = True
+            log.warning("tasks of several ranks are started as plain processes, without MPI: %s", reason)
+
+    def node_index(self, name: str) -> int:
+        """Return the index of the node of this name."""
+        nodes = [node for pilot in list(self._session.state.pilots.values()) for node in pilot.nodes]
+        indices = {node.index for node in nodes if node.name == name}
+        if len(indices) == 1:
+            return indices.pop()
+        if indices:
+            raise InvalidTask("several pilots have a node of this name; give its node_index")
+        raise InvalidTask(f"no pilot has a node of this name{nearest(name, {node.name for node in nodes})}")
+
+
+def launcher_of(task: str, mode: Mode, said: Mapping[str, Any], surroundings: Surroundings) -> MpiLauncher | None:
+    """Return what starts the ranks of a task; None for plain processes.
+
+    Raises:
+        InvalidTask: MPI is needed and not here, or the attributes contradict each other.
+    """
+    wanted, use_mpi, ranks = said["launch_method"], said["use_mpi"], said["ranks"] if not said["slots"] else len(said["slots"])
+    several = ranks > 1
+    if mode == "function" and several and (use_mpi is False or wanted == FORK):
+        given = f"launch_method={wanted!r}" if wanted == FORK else "use_mpi=False"
+        raise InvalidTask(
+            f"{task}: a function with ranks={ranks} is an MPI function, but {given}; "
+            "leave that out, or submit one task per rank"
+        )
+    if use_mpi and wanted == FORK:
+        raise InvalidTask(f"{task}: use_mpi=True and launch_method='fork' contradict each other; leave one of them out")
+    if use_mpi is False and wanted not in ("", FORK):
+        raise InvalidTask(f"{task}: use_mpi=False and launch_method={wanted!r} contradict each other; leave one of them out")
+    if use_mpi is False or wanted == FORK or not (several or use_mpi or wanted):
+        return None
+    search_path = str(said["environment"].get("PATH") or os.environ.get("PATH", ""))
+    try:
+        return surroundings.find_launcher(wanted, search_path)
+    except PilotageError as error:
+        if wanted:
+            raise InvalidTask(f"{task}: {error}") from error
+        if mode == "function" or use_mpi:
+            need = "use_mpi=True" if use_mpi else f"a function with ranks={ranks}"
+            raise InvalidTask(f"{task}: {need} needs MPI, but {error}") from error
+        surroundings.ranks_without_launcher(str(error))
+        return None
