@@ -35,9 +35,8 @@ if __name__ == "__main__":
         tasks.wait_tasks()
 
         for task in submitted:
-            print(
-                f"{task.name:>18}: {task.state:<8} {task.outcome.ending.name:<13} attempt {task.attempt}  {task.exception or ''}"
-            )
+            ending = task.outcome.ending.name
+            print(f"{task.name:>18}: {task.state:<8} {ending:<13} attempt {task.attempt}  {task.exception or ''}")
             if task.exception_detail:
                 print(f"{'':>20}{task.exception_detail.strip().splitlines()[-1]}")
 

@@ -26,8 +26,7 @@ if __name__ == "__main__":
         print(f"it ended as {task.wait()}: {task.outcome.ending.name}, exit code {task.exit_code}, attempt {task.attempt}")
         print(f"stdout: {task.stdout.strip()!r}, stderr: {task.stderr.strip()!r}")
         print(f"all of its output: {task.stdout_path}")
-        print(
-            f"it ran for {task.times.ended - task.times.started:.2f} s, and waited {task.times.started - task.times.accepted:.3f} s"
-        )
+        times = task.times
+        print(f"it ran for {times.ended - times.started:.2f} s, and waited {times.started - times.accepted:.3f} s")
         print(f"it was placed on {task.slots}")
         print(f"its metadata: {task.metadata}; it is {time.time() - times.ended:.1f} s ago")
