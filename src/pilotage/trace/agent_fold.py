@@ -15,7 +15,7 @@ from pilotage.model.ids import Attempt, Binding, LaneId, PilotUid, RunnerId, Tas
 from pilotage.model.resources import Node, Placement
 from pilotage.model.workload import Row
 from pilotage.trace.records import PILOT_LOG, SETTINGS_FILE, agent_facts, read_log
-from pilotage.trace.run import Run, RunnerTrace
+from pilotage.trace.run import STAGING_IN, STAGING_OUT, Run, RunnerTrace
 from pilotage.trace.templates import Templates, take_cause, take_outcome
 
 
@@ -91,10 +91,13 @@ class AgentFold:
             self._accept([task.row], task.binding, task.accepted)
             if task.row.uid not in state.inputs:
                 self._staging.discard(task.row.uid)
+                self._tasks.aside.pop(self._rows[task.row.uid], None)
                 self._wait(task.row.uid, task.accepted)
             if task.row.uid in state.outputs:
                 self._unloading.add(task.row.uid)
                 self._stop_waiting(task.row.uid, task.launched)
+                if self._rows[task.row.uid] not in self._elsewhere:
+                    self._tasks.aside[self._rows[task.row.uid]] = STAGING_OUT
             if task.lane:
                 self._launch(task.lane, [(task.row.uid, task.attempt)], task.launched)
                 self._start(task.row.uid, task.started)
@@ -187,6 +190,8 @@ class AgentFold:
                 continue
             self._elsewhere.discard(i)
             tasks.pilot[i], tasks.binding[i], tasks.accepted[i] = pilot, binding, time
+            if row.uid in self._staging:
+                tasks.aside[i] = STAGING_IN
 
     def _stage_in(self, uids: list[TaskUid], time: float) -> None:
         for uid in uids:
@@ -195,6 +200,7 @@ class AgentFold:
             i = self._rows.get(uid)
             if i is not None and i not in self._elsewhere:
                 self._tasks.staged_in[i] = time
+                self._tasks.aside.pop(i, None)
 
     def _launch(self, lane: LaneId, executions: list[tuple[TaskUid, Attempt]], time: float) -> None:
         lane_row = self._lanes.get(lane)
@@ -234,8 +240,10 @@ class AgentFold:
                 if not ran:
                     attempts.started[attempt] = 0.0
             self._wait(uid, time)
+            self._unloading.discard(uid)
             if i not in self._elsewhere and tasks.ending[i] is None:
-                tasks.launched[i] = tasks.started[i] = 0.0
+                tasks.launched[i] = tasks.started[i] = tasks.ended[i] = tasks.collected[i] = 0.0
+                tasks.aside.pop(i, None)
 
     def _wait(self, uid: TaskUid, time: float) -> None:
         """The task waits for resources from now on, if it did not before."""
@@ -260,6 +268,7 @@ class AgentFold:
             i = self._rows.get(outcome.task)
             if i is not None and i not in self._elsewhere:
                 self._tasks.collected[i] = fact.time
+                self._tasks.aside[i] = STAGING_OUT
                 if self._tasks.ending[i] is None:
                     self._tasks.started[i], self._tasks.ended[i] = outcome.times.started, outcome.times.ended
 
@@ -281,6 +290,7 @@ class AgentFold:
             if outcome.task in self._unloading:
                 self._unloading.discard(outcome.task)
                 tasks.staged_out[i] = fact.time
+                tasks.aside.pop(i, None)
             else:
                 collected[i] = fact.time
             if ending[i] is None:

@@ -9,7 +9,7 @@ from pilotage.core.client.state import ClientState
 from pilotage.model.ids import Binding, PilotUid, TaskUid
 from pilotage.model.states import PMGR_ACTIVE, PMGR_ACTIVE_PENDING, PMGR_LAUNCHING_PENDING
 from pilotage.trace.records import client_facts, decode_batch, decode_outcomes, read_log
-from pilotage.trace.run import Run
+from pilotage.trace.run import HELD, Run
 from pilotage.trace.templates import Templates, take_outcome
 
 
@@ -41,6 +41,8 @@ class ClientFold:
             self._tasks.pilot[i], self._tasks.binding[i] = task.pilot, task.binding
             if task.outcome is not None:
                 take_outcome(self._tasks, i, task.outcome)
+            if task.row.uid in state.held:
+                self._tasks.aside[i] = HELD
 
     def _apply(self, fact: client.Fact) -> None:
         run, tasks = self._run, self._tasks
@@ -69,9 +71,14 @@ class ClientFold:
                 for i in self._known(fact.tasks):
                     tasks.ending[i], tasks.ended[i], tasks.final[i] = fact.ending, fact.time, fact.time
                     tasks.message[i] = fact.message
+                    tasks.aside.pop(i, None)
+            case client.TasksHeld():
+                for i in self._known(list(fact.tasks)):
+                    tasks.aside[i] = HELD
             case client.TasksFreed():
                 for i in self._known(fact.tasks):
                     tasks.freed[i] = fact.time
+                    tasks.aside.pop(i, None)
             case client.PilotAccepted():
                 pilot = run.pilot(fact.pilot)
                 pilot.submitted, pilot.nodes, pilot.state = fact.time, fact.nodes, PMGR_LAUNCHING_PENDING

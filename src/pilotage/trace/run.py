@@ -20,8 +20,11 @@ from pilotage.model.states import (
     AGENT_EXECUTING,
     AGENT_EXECUTING_PENDING,
     AGENT_SCHEDULING,
+    AGENT_STAGING_INPUT,
     AGENT_STAGING_INPUT_PENDING,
+    AGENT_STAGING_OUTPUT,
     TMGR_SCHEDULING,
+    TMGR_SCHEDULING_PENDING,
 )
 
 STATIONS = (
@@ -41,6 +44,11 @@ STATIONS = (
 
 Few pass ``freed`` (they waited for other tasks), ``staged_in`` and ``staged_out`` (they have files to stage).
 """
+
+HELD = "held"
+STAGING_IN = "staging in"
+STAGING_OUT = "staging out"
+_ASIDE_STATES = {HELD: TMGR_SCHEDULING_PENDING, STAGING_IN: AGENT_STAGING_INPUT, STAGING_OUT: AGENT_STAGING_OUTPUT}
 
 
 class TaskTrace(msgspec.Struct, frozen=True):
@@ -125,6 +133,8 @@ class Tasks:
         self.exit_code: list[int | None] = []
         self.message: list[str] = []
         self.error_line: list[str] = []
+        self.aside: dict[int, str] = {}
+        """Tasks that are where few pass, by their row: held back by other tasks, or with files on their way."""
 
     def __len__(self) -> int:
         return len(self.uid)
@@ -158,6 +168,8 @@ class Tasks:
         ending = self.ending[index]
         if ending is not None:
             return state_of(ending)
+        if index in self.aside:
+            return _ASIDE_STATES[self.aside[index]]
         if self.started[index]:
             return AGENT_EXECUTING
         if self.launched[index]:

@@ -13,6 +13,15 @@ from pilotage.model.ids import Attempt, Binding, LaneId, PilotUid, RunnerId, Tas
 from pilotage.model.outcome import Ending, Outcome, Times
 from pilotage.model.resources import BLOCK_MIB, NodeShare, Request
 from pilotage.model.staging import Directive
+from pilotage.model.states import (
+    AGENT_EXECUTING_PENDING,
+    AGENT_SCHEDULING,
+    AGENT_STAGING_INPUT,
+    AGENT_STAGING_OUTPUT,
+    DONE,
+    TMGR_SCHEDULING,
+    TMGR_SCHEDULING_PENDING,
+)
 from pilotage.model.workload import Batch, Extra, Template
 from pilotage.trace import read_session
 
@@ -74,8 +83,11 @@ def test_a_task_that_waited_for_others_was_freed(session: Path) -> None:
     user.begin(1.0, PILOT)
     user.submit(2.0, batch(["task.0", "task.1"]), pilot="")
     user.write(client_facts.TasksHeld(2.0, {TaskUid("task.1"): client_facts.Held((TASK,))}))
+    assert read_session(session).tasks.state(1) == TMGR_SCHEDULING_PENDING
     user.write(client_facts.TasksFreed(5.0, [TaskUid("task.1")]))
-    assert list(read_session(session).tasks.freed) == [0.0, 5.0]
+    tasks = read_session(session).tasks
+    assert list(tasks.freed) == [0.0, 5.0]
+    assert tasks.state(1) == TMGR_SCHEDULING
 
 
 def staged_batch() -> Batch:
@@ -90,6 +102,7 @@ def test_staging_has_stations_of_its_own(session: Path) -> None:
     share = NodeShare(0, 1, b"\x02")
     lane = agent_facts.LaneLaunch(LaneId(1), RunnerId("spawner.0"), (share,), [(TASK, Attempt(1))])
     done = Outcome(TASK, Binding(1), Attempt(1), Ending.DONE, 0, times=Times(2.0, 4.0, 5.0, 6.0))
+    states = []
     for fact in (
         agent_facts.TasksAccepted(2.0, 1, Binding(1), staged_batch()),
         agent_facts.InputsStaged(3.5, [TASK]),
@@ -98,7 +111,9 @@ def test_staging_has_stations_of_its_own(session: Path) -> None:
         agent_facts.Ended(8.0, RunnerId(""), 0, [done]),
     ):
         agent.writer.append(encode([fact]))
+        states.append(read_session(session).tasks.state(0))
     agent.writer.close()
+    assert states == [AGENT_STAGING_INPUT, AGENT_SCHEDULING, AGENT_EXECUTING_PENDING, AGENT_STAGING_OUTPUT, DONE]
     run = read_session(session)
     task = run.tasks.row(0)
     assert (task.accepted, task.staged_in, task.launched) == (2.0, 3.5, 4.0)
@@ -106,3 +121,23 @@ def test_staging_has_stations_of_its_own(session: Path) -> None:
     waits = run.pilots[PILOT].waits
     assert list(zip(waits.since, waits.until, strict=True)) == [(3.5, 4.0)]
     assert run.pilots[PILOT].lanes.placement == [(share,)]
+
+
+def test_output_that_could_not_be_staged_does_not_count_when_the_task_runs_again(session: Path) -> None:
+    agent = AgentLog(session)
+    share = NodeShare(0, 1, b"\x02")
+    lane = agent_facts.LaneLaunch(LaneId(1), RunnerId("spawner.0"), (share,), [(TASK, Attempt(1))])
+    failed = Outcome(TASK, Binding(1), Attempt(1), Ending.STAGING_FAILED, 0, times=Times(2.0, 4.0, 5.0, 6.0))
+    for fact in (
+        agent_facts.TasksAccepted(2.0, 1, Binding(1), batch([TASK])),
+        agent_facts.LaunchRequested(4.0, [lane]),
+        agent_facts.OutputsBegun(6.25, RunnerId("spawner.0"), 1, [failed]),
+        agent_facts.Repeated(8.0, RunnerId(""), 0, [TASK]),
+    ):
+        agent.writer.append(encode([fact]))
+    agent.writer.close()
+    run = read_session(session)
+    task = run.tasks.row(0)
+    assert (task.state, task.launched, task.collected) == (AGENT_SCHEDULING, 0.0, 0.0)
+    attempts = run.pilots[PILOT].attempts
+    assert (list(attempts.started), list(attempts.ended)) == ([5.0], [6.0])
