@@ -7,17 +7,11 @@ opened here.
 
 from __future__ import annotations
 
-import importlib.util
-import marshal
 import os
-import shutil
 import sys
 from functools import lru_cache
 from typing import NamedTuple
 
-from pilotage.launchers.libmpi import library_of
-from pilotage.launchers.mismatch import explain
-from pilotage.launchers.mpiexec import describe
 from pilotage.model.ids import Attempt
 from pilotage.model.outcome import Ending
 from pilotage.model.payload import INLINE_LIMIT_BYTES, Blob, Payload
@@ -26,15 +20,14 @@ from pilotage.spawner.environment import ENCODING, Environment
 from pilotage.system.python import installation_path
 from pilotage.version import __version__
 from pilotage.wire.runner_settings import RunnerSettings
-from pilotage.workers import single_call
-from pilotage.workers.process_call import FORMAT, Call, End, read_end
+from pilotage.wire.single_calls import Call, End, read_end, remove_call, write_call
 
 CALLS_FOLDER = "calls"
 """Folder in the pilot's folder that holds the calls that are being made."""
 
 _OWN_ENVIRONMENTS = ("", "rp", "pilotage")
 _PYTHONS = ("python3", "python")
-_PROGRAM = os.path.join(os.path.dirname(single_call.__file__ or ""), "single_call.py")
+_PROGRAM = os.path.join(os.path.dirname(os.path.dirname(__file__)), "workers", "single_call.py")
 
 
 class CallEnd(NamedTuple):
@@ -73,8 +66,7 @@ def prepare(row: Row, template: Template, attempt: Attempt, settings: RunnerSett
     }
     path = _path(row, attempt, settings)
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-        marshal.dump(call, file, FORMAT)
+    write_call(path, call)
     return [python, _PROGRAM, path]
 
 
@@ -86,11 +78,7 @@ def collect(row: Row, template: Template, attempt: Attempt, settings: RunnerSett
     path = _path(row, attempt, settings)
     ranks = range(template.request.ranks)
     told = [(end, rank) for rank in ranks if (end := read_end(path, rank)) is not None]
-    for name in (path, *(f"{path}.{rank}{ending}" for rank in ranks for ending in ("", ".new"))):
-        try:
-            os.unlink(name)
-        except FileNotFoundError:
-            continue
+    remove_call(path, template.request.ranks)
     failures = [(end["ended"], rank, end) for end, rank in told if not ("result" in end or "stored" in end)]
     if failures:
         # The first to fail has ended the others.
@@ -114,6 +102,11 @@ def _failed(end: End, who: str, template: Template) -> CallEnd:
 
 
 def _mismatch(launcher: MpiLauncher, ranks: int, size: int, library: str) -> str:
+    # Only here: most spawners never see one.
+    from pilotage.launchers.libmpi import library_of
+    from pilotage.launchers.mismatch import explain
+    from pilotage.launchers.mpiexec import describe
+
     explained = explain("mpi4py uses", library_of(library), launcher)
     return explained or (
         f"PMI mismatch: {ranks} ranks were started by {describe(launcher)}, but mpi4py, with {library or 'its MPI library'}, "
@@ -150,8 +143,9 @@ def _python(template: Template, settings: RunnerSettings, environment: Environme
 
 @lru_cache(maxsize=64)
 def _python_in(search_path: str) -> str:
-    found = (shutil.which(name, path=search_path) for name in _PYTHONS)
-    return next((path for path in found if path), "")
+    folders = [folder for folder in search_path.split(os.pathsep) if folder]
+    paths = (os.path.join(folder, name) for name in _PYTHONS for folder in folders)
+    return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), "")
 
 
 @lru_cache(maxsize=4)
@@ -170,5 +164,7 @@ def _is_of_an_installation(folder: str) -> bool:
 @lru_cache(maxsize=1)
 def _package_path() -> list[str]:
     """Return the folders that hold what a process under another Python may need of us."""
+    import importlib.util
+
     specs = (importlib.util.find_spec(name) for name in ("pilotage", "cloudpickle", "msgspec"))
     return list(dict.fromkeys(os.path.dirname(os.path.dirname(spec.origin)) for spec in specs if spec and spec.origin))

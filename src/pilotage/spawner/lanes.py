@@ -14,6 +14,7 @@ from pilotage.model.resources import Placement
 from pilotage.model.workload import Row
 from pilotage.spawner.environment import Environment
 from pilotage.spawner.forest import Tree
+from pilotage.spawner.outputs import Output
 from pilotage.spawner.recipes import Recipe
 from pilotage.spawner.verdicts import Verdict
 
@@ -55,6 +56,7 @@ class TaskTree(Tree):
         "left",
         "message",
         "note",
+        "output",
         "ranks",
         "recipe",
         "row",
@@ -74,6 +76,8 @@ class TaskTree(Tree):
         """Process ids of the ranks that were begun here; of the one mpiexec that begins them all."""
         self.note = ""
         """The beginning of the names of what shells of hooks have noted; empty: there are none."""
+        self.output: Output | None = None
+        """Where its output goes; None before the first process."""
         self.started = 0.0
         self.tries = 0
         self.exit_code: int | None = None

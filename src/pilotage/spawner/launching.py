@@ -8,41 +8,37 @@ from __future__ import annotations
 
 import os
 import signal
-import stat
 from collections.abc import Sequence
 
 from pilotage.errors import BackendError
 from pilotage.launchers.launch_line import render
-from pilotage.model.ids import Attempt
 from pilotage.model.ranks import RankSlot
-from pilotage.model.workload import Row
 from pilotage.spawner.environment import ENCODING, Environment, encoded, rank_variables, task_variables
-from pilotage.spawner.failures import LaunchFailed, failed_spawn, missing_executable
+from pilotage.spawner.failures import LaunchFailed, failed_spawn, missing_executable, unusable_output
 from pilotage.spawner.hooks import Script
+from pilotage.spawner.lanes import TaskTree
+from pilotage.spawner.outputs import Action, Outputs
 from pilotage.spawner.places import Place
 from pilotage.spawner.recipes import Recipe
 from pilotage.wire.runner_settings import RunnerSettings
 
-_OUTPUT = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-_SHARED_OUTPUT = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _OUTPUT_MODE = 0o666
 
 DEFAULT_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 """Set back to their default in every child, whatever the spawner or its parents (``nohup``) ignore."""
 
-Actions = list[tuple[object, ...]]
-
 
 class Launcher:
     """Starts processes of tasks and of function workers. ``open`` before use.
 
-    Each method returns a process id, or raises ``LaunchFailed`` with why it could not be started. ``note`` is the beginning of
-    the name of what the hooks' shells leave behind.
+    Each method returns a process id, or raises ``LaunchFailed`` with why it could not be started.
     """
 
-    def __init__(self, settings: RunnerSettings, place: Place) -> None:
+    def __init__(self, settings: RunnerSettings, place: Place, outputs: Outputs) -> None:
         self._settings = settings
         self._place = place
+        self._outputs = outputs
         self._node_names = {node.index: node.name for node in settings.nodes}
         self._null = -1
 
@@ -54,41 +50,33 @@ class Launcher:
         """Return the environment of a rank without what is a task's own."""
         return {**recipe.environment, **self._rank_variables(recipe, slot, rank)}
 
-    def spawn_rank(
-        self,
-        row: Row,
-        attempt: Attempt,
-        recipe: Recipe,
-        slot: RankSlot,
-        rank: int,
-        rank_environment: Environment,
-        note: str,
-    ) -> int:
+    def spawn_rank(self, tree: TaskTree, slot: RankSlot, rank_environment: Environment) -> int:
         """Start one rank of a task in its sandbox, on its cores."""
-        sandbox = self._place.enter_sandbox(recipe.template, row)
+        recipe = tree.recipe
+        sandbox = self._place.enter_sandbox(recipe.template, tree.row)
         self._place.take_cores(slot.cores)
         environment = rank_environment.copy()
-        _add_own(environment, row, attempt, sandbox)
-        command = [recipe.executable, *row.arguments]
-        added = rank > 0 or recipe.before_script is not None
+        _add_own(environment, tree, sandbox)
+        command = [recipe.executable, *tree.row.arguments]
         if recipe.rank_script is not None:
-            command = recipe.scripted(recipe.rank_script, note, command)
-            return self._spawn_task(command[0], command, environment, row, recipe, added, sandbox)
+            command = recipe.scripted(recipe.rank_script, tree.note, command)
+            return self._spawn_task(tree, command[0], command, environment, sandbox)
         path = recipe.path or _find(recipe, environment)
         try:
-            return self._spawn_task(path, command, environment, row, recipe, added, sandbox)
+            return self._spawn_task(tree, path, command, environment, sandbox)
         except _Vanished:
             # It was where it was found before, and is no longer; so it certainly did not start.
             recipe.path = ""
-            return self._spawn_task(_find(recipe, environment), command, environment, row, recipe, added, sandbox)
+            return self._spawn_task(tree, _find(recipe, environment), command, environment, sandbox)
 
-    def spawn_launcher(self, row: Row, attempt: Attempt, recipe: Recipe, slots: Sequence[RankSlot], note: str) -> int:
+    def spawn_launcher(self, tree: TaskTree, slots: Sequence[RankSlot]) -> int:
         """Start the mpiexec that starts all ranks of a task."""
+        recipe = tree.recipe
         mpiexec = recipe.template.launcher
         assert mpiexec is not None
-        sandbox = self._place.enter_sandbox(recipe.template, row)
-        self._place.take_cores(tuple(core for slot in slots for core in slot.cores))
-        command = recipe.scripted(recipe.rank_script, note, [recipe.executable, *row.arguments])
+        sandbox = self._place.enter_sandbox(recipe.template, tree.row)
+        self._place.take_cores(_all_cores(slots))
+        command = recipe.scripted(recipe.rank_script, tree.note, [recipe.executable, *tree.row.arguments])
         variables = [self._rank_variables(recipe, slot, rank) for rank, slot in enumerate(slots)]
         bind = None
         if self._settings.bind and all(slot.cores for slot in slots):
@@ -98,23 +86,22 @@ class Launcher:
         except BackendError as error:
             raise LaunchFailed(str(error)) from error
         environment = {**recipe.environment, **line.environment, **recipe.own_environment}
-        _add_own(environment, row, attempt, sandbox)
+        _add_own(environment, tree, sandbox)
         if recipe.launch_script is None and recipe.rank_script is None and not recipe.path:
             # A launcher says less clearly what is missing; only hooks could change where it is.
             _find(recipe, environment)
-        arguments = recipe.scripted(recipe.launch_script, note, line.arguments)
-        return self._spawn_task(arguments[0], arguments, environment, row, recipe, False, sandbox)
+        arguments = recipe.scripted(recipe.launch_script, tree.note, line.arguments)
+        return self._spawn_task(tree, arguments[0], arguments, environment, sandbox)
 
-    def spawn_script(
-        self, row: Row, attempt: Attempt, recipe: Recipe, script: Script, slots: Sequence[RankSlot], note: str, *, first: bool
-    ) -> int:
+    def spawn_script(self, tree: TaskTree, script: Script, slots: Sequence[RankSlot]) -> int:
         """Start a shell with hooks that run once, before or after the ranks, on the cores of all of them."""
-        sandbox = self._place.enter_sandbox(recipe.template, row)
-        self._place.take_cores(tuple(core for slot in slots for core in slot.cores))
+        recipe = tree.recipe
+        sandbox = self._place.enter_sandbox(recipe.template, tree.row)
+        self._place.take_cores(_all_cores(slots))
         environment = recipe.environment.copy()
-        _add_own(environment, row, attempt, sandbox)
-        arguments = recipe.scripted(script, note, [])
-        return self._spawn_task(arguments[0], arguments, environment, row, recipe, not first, sandbox)
+        _add_own(environment, tree, sandbox)
+        arguments = recipe.scripted(script, tree.note, [])
+        return self._spawn_task(tree, arguments[0], arguments, environment, sandbox)
 
     def spawn_program(self, command: list[str], environment: dict[str, str], output_path: str) -> int:
         """Start a program of our own in the folder of the user's program.
@@ -124,9 +111,9 @@ class Launcher:
         folder = self._place.enter_working_folder()
         self._place.release_cores()
         outputs = (f"{output_path}.out", f"{output_path}.err")
-        actions: Actions = [
+        actions: list[Action] = [
             (os.POSIX_SPAWN_DUP2, self._null, 0),
-            *((os.POSIX_SPAWN_OPEN, number, path, _SHARED_OUTPUT, _OUTPUT_MODE) for number, path in enumerate(outputs, 1)),
+            *((os.POSIX_SPAWN_OPEN, number, path, _APPEND, _OUTPUT_MODE) for number, path in enumerate(outputs, 1)),
         ]
         variables = encoded({**self._settings.environment, **environment})
         try:
@@ -134,58 +121,49 @@ class Launcher:
         except (OSError, ValueError) as error:
             raise failed_spawn(error, command[0], outputs, 0, folder) from error
 
-    def output_paths(self, row: Row, recipe: Recipe) -> tuple[str, str]:
-        """Return the full paths of a task's stdout and stderr."""
-        sandbox = self._place.sandbox(recipe.template, row)
-        stdout, stderr = recipe.stdout or f"{row.uid}.out", recipe.stderr or f"{row.uid}.err"
-        return os.path.join(sandbox, stdout), os.path.join(sandbox, stderr)
-
     def _rank_variables(self, recipe: Recipe, slot: RankSlot, rank: int) -> Environment:
         return rank_variables(slot, rank, self._node_names.get(slot.node, ""), recipe.template.gpu_type)
 
-    def _spawn_task(
-        self,
-        path: str,
-        arguments: list[str],
-        environment: Environment,
-        row: Row,
-        recipe: Recipe,
-        added: bool,
-        sandbox: bytes,
-    ) -> int:
-        """Spawn in the present folder; ``added``: what was written before by another process of the task is kept."""
-        stdout, stderr = recipe.stdout or f"{row.uid}.out", recipe.stderr or f"{row.uid}.err"
-        # The first process empties the file; all of them append, or they would write over each other.
-        flags = _OUTPUT if not recipe.append else _SHARED_OUTPUT if added else _SHARED_OUTPUT | os.O_TRUNC
-        actions: Actions = [
-            (os.POSIX_SPAWN_DUP2, self._null, 0),
-            (os.POSIX_SPAWN_OPEN, 1, stdout, flags, _OUTPUT_MODE),
-            (os.POSIX_SPAWN_DUP2, 1, 2) if stderr == stdout else (os.POSIX_SPAWN_OPEN, 2, stderr, flags, _OUTPUT_MODE),
-        ]
+    def _spawn_task(self, tree: TaskTree, path: str, arguments: list[str], environment: Environment, sandbox: bytes) -> int:
+        """Spawn in the sandbox, where we are."""
+        output = tree.output
+        if output is None:
+            try:
+                output = tree.output = self._outputs.begin(
+                    tree.recipe.output, tree.row, tree.attempt, sandbox.decode(*ENCODING)
+                )
+            except OSError as error:
+                raise unusable_output("stdout", error.filename or "", error) from error
+        actions = [(os.POSIX_SPAWN_DUP2, self._null, 0), *output.actions(first=not tree.sessions)]
         try:
             return _spawn(path, arguments, environment, actions)
         except (OSError, ValueError) as error:
-            if isinstance(error, FileNotFoundError) and "/" not in recipe.executable and not os.path.exists(path):
+            if isinstance(error, FileNotFoundError) and "/" not in tree.recipe.executable and not os.path.exists(path):
                 raise _Vanished from error
             size = sum(len(name) + len(value) + 2 for name, value in environment.items())
             size += sum(len(argument.encode(*ENCODING)) + 1 for argument in arguments)
-            raise failed_spawn(error, path, (stdout, stderr), size, os.fsdecode(sandbox)) from error
+            raise failed_spawn(error, path, output.names, size, os.fsdecode(sandbox)) from error
 
 
 class _Vanished(Exception):
     """An executable is no longer where it was found."""
 
 
-def _spawn(path: str, arguments: list[str], environment: Environment, actions: Actions) -> int:
+def _spawn(path: str, arguments: list[str], environment: Environment, actions: list[Action]) -> int:
     return os.posix_spawn(
         path, arguments, environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=DEFAULT_SIGNALS
     )
 
 
-def _add_own(environment: Environment, row: Row, attempt: Attempt, sandbox: bytes) -> None:
-    environment.update(task_variables(row.uid.encode(*ENCODING), attempt, row.name.encode(*ENCODING), sandbox))
+def _add_own(environment: Environment, tree: TaskTree, sandbox: bytes) -> None:
+    row = tree.row
+    environment.update(task_variables(row.uid.encode(*ENCODING), tree.attempt, row.name.encode(*ENCODING), sandbox))
     if row.extra is not None:
         environment.update(encoded(row.extra.variables))
+
+
+def _all_cores(slots: Sequence[RankSlot]) -> tuple[int, ...]:
+    return tuple(core for slot in slots for core in slot.cores)
 
 
 def _find(recipe: Recipe, environment: Environment) -> str:
@@ -198,21 +176,3 @@ def _find(recipe: Recipe, environment: Environment) -> str:
                 recipe.path = path
             return path
     raise missing_executable(recipe.executable, search)
-
-
-def tail(path: str, limit_bytes: int) -> str:
-    """Return the end of a regular file as text, whatever bytes it holds; empty if it cannot be read."""
-    try:
-        # O_NONBLOCK: a named pipe without a writer would hold the spawner up.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return ""
-        return os.pread(descriptor, limit_bytes, max(0, status.st_size - limit_bytes)).decode(errors="replace")
-    except OSError:
-        return ""
-    finally:
-        os.close(descriptor)

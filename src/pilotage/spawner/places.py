@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from pilotage.model.sandboxes import TASKS_FOLDER, own_sandbox, sandbox_of
-from pilotage.model.workload import NO_SANDBOX, OWN_SANDBOX, Row, Template
+from pilotage.model.workload import OWN_SANDBOX, Row, Template
 from pilotage.spawner.environment import ENCODING
 from pilotage.spawner.failures import unusable_cores, unusable_sandbox
 from pilotage.wire.runner_settings import RunnerSettings
@@ -42,14 +42,10 @@ class Place:
             own = own_sandbox(row.uid, row.shard)
             self._enter_own(own)
             return self._prefix + own.encode(*ENCODING)
-        folder = self.sandbox(template, row)
-        self._enter(folder, make=template.sandbox != NO_SANDBOX)
+        shared = sandbox_of(template, row)
+        folder = self._settings.working_folder if shared is None else os.path.join(self._pilot_folder, shared)
+        self._enter(folder, make=shared is not None)
         return folder.encode(*ENCODING)
-
-    def sandbox(self, template: Template, row: Row) -> str:
-        """Return the path of a task's sandbox."""
-        sandbox = sandbox_of(template, row)
-        return self._settings.working_folder if sandbox is None else os.path.join(self._pilot_folder, sandbox)
 
     def enter_working_folder(self) -> str:
         """Go to the folder of the user's program, or where that is gone to the pilot's, and return which."""

@@ -12,6 +12,7 @@ from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.workload import Hooks, Template
 from pilotage.spawner.environment import encoded, template_environment
 from pilotage.spawner.hooks import Script, Step, is_plain, render, steps
+from pilotage.spawner.outputs import OutputPlan
 from pilotage.wire.runner_settings import RunnerSettings
 
 _SH = "/bin/sh"
@@ -45,17 +46,15 @@ class Recipe:
 
     __slots__ = (
         "after_script",
-        "append",
         "before_script",
         "environment",
         "executable",
         "launch_script",
+        "output",
         "own_environment",
         "path",
         "rank_script",
         "shells",
-        "stderr",
-        "stdout",
         "template",
     )
 
@@ -69,9 +68,7 @@ class Recipe:
         self.executable = os.path.expanduser(template.executable)
         self.path = self.executable if "/" in self.executable else ""
         """Where the executable is; empty until it is looked up."""
-        self.stdout = template.stdout
-        self.stderr = template.stderr
-        self.append = template.request.ranks > 1
+        self.output = OutputPlan(template, several=template.request.ranks > 1)
         self.shells = shells
         self.rank_script: Script | None = None
         self.launch_script: Script | None = None

@@ -25,6 +25,7 @@ from pilotage.spawner.launching import Launcher
 from pilotage.spawner.memory import MemoryKills, own_events_file
 from pilotage.spawner.notes import Notes
 from pilotage.spawner.outbox import Outbox
+from pilotage.spawner.outputs import Outputs
 from pilotage.spawner.places import Place
 from pilotage.spawner.tasks import Tasks
 from pilotage.spawner.termination import Termination
@@ -39,6 +40,7 @@ from pilotage.wire.runner_messages import (
     Release,
     StartWorker,
     StopRunner,
+    StorageFull,
     ToRunner,
     Welcome,
 )
@@ -57,14 +59,15 @@ class Spawner:
         self._settings = settings
         self._poll = select.epoll()
         self._wakeup = -1
-        self._place = Place(settings)
-        self._launcher = Launcher(settings, self._place)
-        self._forest = Forest(self._recognise)
         self._outbox = Outbox()
         self._timers = Timers()
+        self._place = Place(settings)
+        self._outputs = Outputs(settings.pilot_folder, runner, self._timers, self._storage_full)
+        self._launcher = Launcher(settings, self._place, self._outputs)
+        self._forest = Forest(self._recognise)
         self._memory_kills = MemoryKills()
         trees = (self._launcher, self._forest, Termination(self._forest, self._timers), self._outbox, self._memory_kills)
-        self._tasks = Tasks(settings, self._timers, Notes(folder), *trees)
+        self._tasks = Tasks(settings, self._timers, Notes(folder), self._outputs, *trees)
         self._workers = FunctionWorkers(folder, settings, *trees)
         self._agent = Conversation(
             folder,
@@ -85,6 +88,7 @@ class Spawner:
         while not (self._stopping and not self._tasks.running and not self._workers.running):
             self._turn()
         self._forest.kill_unknown()
+        self._outputs.close()
         self._agent.say_goodbye()
 
     def _open(self) -> None:
@@ -200,6 +204,9 @@ class Spawner:
                 self._agent.repeat(now)
             case _:
                 _unreachable(message)
+
+    def _storage_full(self, error: OSError) -> None:
+        self._outbox.add_warning(StorageFull(f"no room for the output of tasks: {error}"), time.monotonic())
 
     def _abandoned(self) -> None:
         if not self._stopping:

@@ -19,15 +19,17 @@ from pilotage.model.ids import LaneId, TemplateId
 from pilotage.model.outcome import Ending
 from pilotage.model.ranks import RankSlot, rank_slots
 from pilotage.model.workload import Template
+from pilotage.outputs.files import tail
 from pilotage.spawner.environment import Environment
 from pilotage.spawner.failures import LaunchFailed, StorageExhausted, undefined_environment
 from pilotage.spawner.forest import Exit, Forest
 from pilotage.spawner.hooks import LAUNCH
 from pilotage.spawner.lanes import Lane, Stage, TaskTree
-from pilotage.spawner.launching import Launcher, tail
+from pilotage.spawner.launching import Launcher
 from pilotage.spawner.memory import MemoryKills
 from pilotage.spawner.notes import Notes
 from pilotage.spawner.outbox import Outbox
+from pilotage.spawner.outputs import Outputs
 from pilotage.spawner.recipes import Recipe, find_shells
 from pilotage.spawner.termination import Termination
 from pilotage.spawner.timers import Timers
@@ -51,6 +53,7 @@ class Tasks:
         settings: RunnerSettings,
         timers: Timers,
         notes: Notes,
+        outputs: Outputs,
         launcher: Launcher,
         forest: Forest,
         termination: Termination,
@@ -67,6 +70,7 @@ class Tasks:
         self._ground = f"{settings.pilot_folder}/"
         self._shells = find_shells(settings.environment.get("PATH", os.defpath))
         self._notes = notes
+        self._outputs = outputs
         self._templates: dict[TemplateId, Template] = {}
         self._environments: dict[str, EnvironmentDifference] = {}
         self._recipes: dict[TemplateId, Recipe] = {}
@@ -210,34 +214,30 @@ class Tasks:
             self._launch_failed(tree, failure, now)
 
     def _spawn(self, tree: TaskTree, slots: list[RankSlot], first_environment: Environment, now: float) -> None:
-        recipe, row, launcher = tree.recipe, tree.row, self._launcher
+        recipe, launcher = tree.recipe, self._launcher
         if tree.stage is not Stage.RANKS:
             before = tree.stage is Stage.BEFORE
             script = recipe.before_script if before else recipe.after_script
             assert script is not None
             begin = time.time()
-            pid = launcher.spawn_script(row, tree.attempt, recipe, script, slots, tree.note, first=before)
-            self._add(tree, pid, begin, now)
+            self._add(tree, launcher.spawn_script(tree, script, slots), begin, now)
             tree.growing = before
-            return
-        if recipe.template.launcher is not None:
+        elif recipe.template.launcher is not None:
             begin = time.time()
-            pid = launcher.spawn_launcher(row, tree.attempt, recipe, slots, tree.note)
-            self._add(tree, pid, begin, now)
-            tree.ranks.append(pid)
+            self._add(tree, launcher.spawn_launcher(tree, slots), begin, now, rank=True)
             tree.growing = False
-            return
-        for rank in range(len(tree.ranks), len(slots)):
-            slot = slots[rank]
-            environment = first_environment if rank == 0 else launcher.rank_environment(recipe, slot, rank)
-            begin = time.time()
-            pid = launcher.spawn_rank(row, tree.attempt, recipe, slot, rank, environment, tree.note)
-            self._add(tree, pid, begin, now)
-            tree.ranks.append(pid)
-        tree.growing = recipe.after_script is not None
+        else:
+            for rank in range(len(tree.ranks), len(slots)):
+                slot = slots[rank]
+                environment = first_environment if rank == 0 else launcher.rank_environment(recipe, slot, rank)
+                begin = time.time()
+                self._add(tree, launcher.spawn_rank(tree, slot, environment), begin, now, rank=True)
+            tree.growing = recipe.after_script is not None
 
-    def _add(self, tree: TaskTree, pid: int, begin: float, now: float) -> None:
+    def _add(self, tree: TaskTree, pid: int, begin: float, now: float, *, rank: bool = False) -> None:
         self._forest.add(tree, pid)
+        if rank:
+            tree.ranks.append(pid)
         if not tree.started:
             tree.started = begin
             self._outbox.add_start(tree.execution, pid, begin, now)
@@ -296,14 +296,8 @@ class Tasks:
     def gone(self, tree: TaskTree, now: float) -> None:
         """Nothing of a task is left."""
         code = tree.exit_code
-        detail, out_of_memory = "", False
-        if code or tree.hook_failed:
-            if code == -signal.SIGKILL and not tree.killed:
-                out_of_memory = self._memory_kills.credit()
-            stdout, stderr = self._launcher.output_paths(tree.row, tree.recipe)
-            detail = tail(stderr, _DETAIL_BYTES)
-            if tree.hook_failed and stdout != stderr:
-                detail = tail(stdout, _DETAIL_BYTES) + detail
+        out_of_memory = code == -signal.SIGKILL and not tree.killed and self._memory_kills.credit()
+        detail = self._end_output(tree)
         self._clear_notes(tree)
         self._memory_kills.refresh(now)
         del self._begun[tree.row.uid, tree.attempt]
@@ -340,6 +334,8 @@ class Tasks:
                 held.growing = False
                 held.lane.running = None
                 self._clear_notes(held)
+                if held.output is not None:
+                    self._outputs.drop(held.output)
                 del self._begun[execution]
                 lanes[held.lane.number] = held.lane
                 self._ready.append(held.lane)
@@ -363,6 +359,16 @@ class Tasks:
                 tree.ending, tree.message = Ending.CANCELLED, "ended with its pilot"
             self._termination.end(tree, grace_s, now)
             self._forest.settle(tree)
+
+    def _end_output(self, tree: TaskTree) -> str:
+        """Put what a task has printed in its place, and return what of it tells why it failed."""
+        output = tree.output
+        if output is None:
+            return ""
+        # What hooks print need not be an error to them.
+        shown = output.paths()[0] if tree.hook_failed and len(set(output.names)) > 1 else ""
+        detail = tail(shown, _DETAIL_BYTES).decode(errors="replace") if shown else ""
+        return detail + self._outputs.end(output, _DETAIL_BYTES if tree.exit_code or tree.hook_failed else 0)
 
     def _clear_notes(self, tree: TaskTree) -> None:
         if tree.note:

@@ -57,7 +57,9 @@ class SpawnerDriver(RunnerDriver):
         return Path(self.settings.pilot_folder) / "tasks" / uid
 
     def output(self, uid: str) -> str:
-        return (self.sandbox(uid) / f"{uid}.out").read_text()
+        """Return what an ended task has printed: it keeps no file of nothing."""
+        path = self.sandbox(uid) / f"{uid}.out"
+        return path.read_text() if path.exists() else ""
 
     def wait_for_text(self, path: Path) -> str:
         """Wait until a file holds a whole line, and return it."""

@@ -123,7 +123,7 @@ def test_a_held_end_is_not_run_again_and_a_released_one_is_forgotten(start_drive
 def test_nothing_is_told_before_the_welcome(start_driver: StartDriver) -> None:
     driver = start_driver(auto_welcome=False)
     driver.shell("task.1", ":")
-    driver.wait_for(lambda: (driver.sandbox("task.1") / "task.1.err").exists())
+    driver.wait_for(lambda: driver.sandbox("task.1").exists())
     assert len(driver.messages) == 1
 
     driver.pause()

@@ -16,7 +16,6 @@ from pilotage.model.ranks import RankSlot, rank_slots
 from pilotage.model.resources import NodeShare, Request, core_mask
 from pilotage.spawner.environment import parse_environment, rank_variables
 from pilotage.spawner.forest import children_by_parent
-from pilotage.spawner.launching import tail
 from pilotage.spawner.memory import MemoryKills, find_events_file, parse_kills
 from pilotage.spawner.outbox import HOLD_S, Outbox
 from pilotage.spawner.timers import Timers
@@ -101,14 +100,6 @@ def test_where_kills_are_not_counted_none_is_claimed() -> None:
     kills = MemoryKills()
     kills.open(None)
     assert not kills.credit()
-
-
-def test_the_tail_of_a_file_is_short_and_that_of_anything_else_empty(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"0123456789")
-
-    assert tail(str(tmp_path / "file"), 4) == "6789"
-    assert tail(str(tmp_path / "file"), 400) == "0123456789"
-    assert [tail(path, 4) for path in (str(tmp_path), str(tmp_path / "none"), "/dev/zero")] == ["", "", ""]
 
 
 def test_children_are_found_without_the_kernels_lists() -> None:
