@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pilotage.cli.progress import Interrupts, Tally, display, follow, is_final
 from pilotage.cli.renderers import note, span
+from pilotage.model.sandboxes import TASKS_FOLDER
 from pilotage.model.states import FINAL
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class Campaign:
     def _output_place(self, pilot: Pilot) -> str:
         first = self._tasks[0]
         stdout = first.stdout_path
-        own = Path(pilot.sandbox) / "tasks"
+        own = Path(pilot.sandbox) / TASKS_FOLDER
         if stdout is None or stdout.is_relative_to(own):
             return f"{own}/"
         return f"{stdout.parent}/"

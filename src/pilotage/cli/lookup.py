@@ -14,13 +14,14 @@ from typing import Any
 
 import msgspec
 
-from pilotage.agent.settings import CONNECTION_FILE, SETTINGS_FILE
+from pilotage.agent.settings import CONNECTION_FILE, SETTINGS_FILE, read_settings
 from pilotage.client.session import CLIENT_FOLDER, sessions_folder
 from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord
 from pilotage.errors import InvalidRequest, PilotageError, nearest
 from pilotage.log.lease import STALE_S, holder_of
 from pilotage.model.ids import Attempt
 from pilotage.model.outcome import Ending, Outcome, Times
+from pilotage.model.sandboxes import sandbox_of
 from pilotage.model.states import FINAL
 from pilotage.system.processes import boot_id, is_alive
 from pilotage.wire.keys import Connection, read_connection
@@ -242,7 +243,7 @@ def task_details(folder: Path, state: ClientState, record: TaskRecord) -> dict[s
 
 
 def task_files(folder: Path, state: ClientState, record: TaskRecord) -> tuple[str | None, str | None, str | None]:
-    """Return the sandbox of a task and the files of its stdout and stderr; None while no pilot has it, and for functions."""
+    """Return where a task runs and the files of its stdout and stderr; None while no pilot has it, and for functions."""
     if not record.pilot:
         return None, None, None
     template = state.templates[record.row.template]
@@ -250,6 +251,7 @@ def task_files(folder: Path, state: ClientState, record: TaskRecord) -> tuple[st
         return None, None, None
     place = pilot_folder(folder, state.pilots[record.pilot])
     uid = record.row.uid
-    sandbox = os.path.join(place, template.sandbox) if template.sandbox else os.path.join(place, "tasks", uid)
+    own = sandbox_of(template, record.row)
+    sandbox = os.path.join(place, own) if own is not None else read_settings(Path(place)).working_folder
     stdout, stderr = template.stdout or f"{uid}.out", template.stderr or f"{uid}.err"
     return sandbox, os.path.join(sandbox, stdout), os.path.join(sandbox, stderr)
