@@ -11,7 +11,7 @@ import os
 import sys
 import types
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from pilotage.errors import BackendError, SerializationError
 from pilotage.wire.pickles import PROTOCOL, dumps, pickle_by_value, pickle_exception, pickle_value
@@ -131,7 +131,7 @@ def message_of(error: BaseException) -> str:
     return message if len(message) <= MESSAGE_LIMIT else message[:MESSAGE_LIMIT] + "..."
 
 
-def leave(status: int) -> None:
+def leave(status: int) -> NoReturn:
     """End this process, soon: threads and exit handlers of the user's modules get ``EXIT_GRACE_S``."""
     import threading
     import time

@@ -10,6 +10,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ import msgspec
 import pytest
 
 from mpi_installations import MpiInstallation
-from pilotage.client.serialization import open_exception
 from pilotage.launchers.launch_line import render
 from pilotage.launchers.mpiexec import find_mpiexec
 from pilotage.launchers.outer import without_outer_launch
@@ -33,7 +33,7 @@ from pilotage.model.workload import MpiLauncher, Row, Template
 from pilotage.spawner.calls import CallEnd, collect, prepare
 from pilotage.spawner.environment import encoded
 from pilotage.testing.runner_driver import default_settings
-from pilotage.wire.pickles import open_value, pickle_by_value, pickle_value
+from pilotage.wire.pickles import open_exception_chain, open_value, pickle_by_value, pickle_value
 
 PATIENCE_S = 60.0
 
@@ -133,7 +133,7 @@ def test_an_exception_with_its_traceback(calls: Calls) -> None:
     assert end is not None
     assert (end.ending, end.message, calls.exit_code) == (Ending.RAISED, "ValueError: no such atom", 1)
     assert isinstance(end.result, bytes)
-    assert repr(open_exception(end.result)) == "ValueError('no such atom')"
+    assert repr(open_exception_chain(end.result)) == "ValueError('no such atom')"
     assert end.detail.splitlines()[0] == "Traceback (most recent call last):"
     assert end.detail.splitlines()[-1] == "ValueError: no such atom"
     assert "process_call.py" not in end.detail
@@ -144,7 +144,7 @@ def test_an_exception_with_its_traceback(calls: Calls) -> None:
     [
         (lambda: sys.exit(3), "SystemExit: 3"),
         (lambda: (number for number in range(3)), "SerializationError: task 'call.0' returned a builtins.generator"),
-        (lambda: open("/dev/null"), "SerializationError: task 'call.0' returned a _io.TextIOWrapper, which cannot be pickled"),
+        (threading.Lock, "SerializationError: task 'call.0' returned a _thread.lock, which cannot be pickled"),
     ],
 )
 def test_what_fails_a_call(calls: Calls, function: Callable[..., Any], message: str) -> None:
@@ -383,9 +383,22 @@ def test_mpi4py_is_missing(calls: Calls, mpich: MpiInstallation, other_python: P
     )
 
     python = other_python / "bin" / "python3"
-    assert end == CallEnd(
+    assert end is not None, calls.printed
+    assert (end.ending, end.message) == (
         Ending.LAUNCH_FAILED,
-        message=f"an MPI function needs mpi4py, and {python} does not have it; install it there: {python} -m pip install mpi4py",
+        f"an MPI function needs mpi4py, and {python} does not have it; install it there: {python} -m pip install mpi4py",
+    )
+
+
+def test_mpi4py_finds_no_mpi(calls: Calls, mpich: MpiInstallation) -> None:
+    variables = {"MPI4PY_LIBMPI": "/no/such/libmpi.so"}
+
+    end = calls.end(lambda comm: None, ranks=2, launcher=mpiexec_of(mpich), variables=variables)
+
+    assert end is not None, calls.printed
+    assert end.ending is Ending.LAUNCH_FAILED
+    assert end.message.startswith(
+        f"an MPI function needs mpi4py, and {sys.executable} cannot load it: RuntimeError: cannot load"
     )
 
 
@@ -393,7 +406,7 @@ def blocked(calls: Calls, module: str) -> str:
     """Make a folder that, on the path, has this module look as if it were not installed."""
     folder = Path(calls.settings.pilot_folder) / "blocked"
     folder.mkdir(parents=True)
-    (folder / f"{module}.py").write_text(f"raise ModuleNotFoundError('No module named {module!r}', name={module!r})\n")
+    (folder / f"{module}.py").write_text(f"raise ModuleNotFoundError('not here', name={module!r})\n")
     return str(folder)
 
 
