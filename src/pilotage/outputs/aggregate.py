@@ -19,7 +19,7 @@ from pilotage.outputs.records import DATA, INDEX, STREAMS, Record, render
 LARGE_BYTES = 4 << 20
 """A stream that is larger is not copied: it stays in its file."""
 
-_PAIRS_IN_FOLDER = 1000
+PAIRS_IN_FOLDER = 1000
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _MODE = 0o666
 
@@ -167,7 +167,7 @@ class Aggregate:
     def _make_pair(self) -> str:
         while True:
             self._pairs += 1
-            shard = self._pairs // _PAIRS_IN_FOLDER
+            shard = self._pairs // PAIRS_IN_FOLDER
             name = f"{self._runner}.{self._pairs}"
             pair = f"{shard:04d}/{name}" if shard else name
             stdout, stderr = self.paths(pair)

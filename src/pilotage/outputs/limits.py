@@ -7,6 +7,7 @@ its end the file is brought to its final form. The room for that form is never g
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable
 from functools import cache, partial
@@ -17,10 +18,13 @@ from pilotage.model.workload import Template
 TAIL_BYTES = 4096
 """What ``output='tail'`` keeps of each stream, unless the task says how much."""
 
-_MARKER_ROOM = 128
-_LEAST_BYTES = 1 << 16
-"""Less than this is not worth a system call."""
-_BLOCK_BYTES = 1 << 20
+MARKER_ROOM = 128
+"""No such line is longer."""
+
+_MARKER = re.compile(rb"\n\[\.\.\. ([0-9,]+) bytes left out \.\.\.\]\n")
+_BLOCK_BYTES = 1 << 16
+"""Room is given back in such blocks: what is a part of a block of the file system would only be overwritten by zeros."""
+_CHUNK_BYTES = 1 << 20
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
 
 
@@ -60,10 +64,16 @@ def marker(left_out: int) -> bytes:
     return b"\n[... %s bytes left out ...]\n" % f"{left_out:,}".encode()
 
 
+def parse_marker(text: bytes) -> tuple[int, int] | None:
+    """Return how many bytes a line stands for that this text begins with, and its length; None if it begins otherwise."""
+    found = _MARKER.match(text)
+    return None if found is None else (int(found[1].replace(b",", b"")), len(found[0]))
+
+
 def left_out_of(size: int, limit: Limit | None) -> int:
-    """Return how many of ``size`` bytes are left out; none if the line that says so would take as much."""
+    """Return how many of ``size`` bytes are left out; none if the line that says so might take as much."""
     left_out = size - limit.head - limit.tail if limit is not None else 0
-    return left_out if left_out > len(marker(left_out)) else 0
+    return left_out if left_out > MARKER_ROOM else 0
 
 
 def kept_of(content: bytes, limit: Limit | None) -> Kept:
@@ -108,8 +118,8 @@ def shorten(path: str, limit: Limit) -> int:
         if left_out:
             end = _put(descriptor, [marker(left_out)], limit.head)
             # What is read next lies behind what was written, always.
-            starts = range(size - limit.tail, size, _BLOCK_BYTES)
-            end = _put(descriptor, (os.pread(descriptor, min(_BLOCK_BYTES, size - start), start) for start in starts), end)
+            starts = range(size - limit.tail, size, _CHUNK_BYTES)
+            end = _put(descriptor, (os.pread(descriptor, min(_CHUNK_BYTES, size - start), start) for start in starts), end)
             os.ftruncate(descriptor, end)
         return left_out
     finally:
@@ -124,19 +134,21 @@ def give_back(path: str, limit: Limit, before: int) -> int:
     Raises:
         OSError: the file cannot be written.
     """
-    start = max(before, limit.head + limit.tail + _MARKER_ROOM)
-    if os.stat(path).st_size - limit.tail - start < _LEAST_BYTES:
-        return before
-    descriptor = _open_regular(path, os.O_WRONLY)
+    start = max(before, _blocks(limit.head + limit.tail + MARKER_ROOM + _BLOCK_BYTES - 1))
+    end = _blocks(os.stat(path).st_size - limit.tail)
+    descriptor = _open_regular(path, os.O_WRONLY) if start < end else -1
     if descriptor < 0:
         return before
     try:
-        end = os.fstat(descriptor).st_size - limit.tail
         # A file system that cannot do it has all of the output until the task has ended: no reason to fail.
         _fallocate()(descriptor, _PUNCH_HOLE | _KEEP_SIZE, start, end - start)
         return end
     finally:
         os.close(descriptor)
+
+
+def _blocks(size: int) -> int:
+    return size // _BLOCK_BYTES * _BLOCK_BYTES
 
 
 def _open_regular(path: str, flags: int) -> int:
