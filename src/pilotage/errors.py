@@ -18,6 +18,7 @@
     │   └── TaskCancelled
     ├── LogCorrupted                     an invalid record before valid ones: recovery stops here
     ├── BackendError                     a runtime or a batch system failed; ``transient`` says if a retry may help
+    ├── StagingFailed                    files could not be brought where they are wanted
     ├── PilotFailed                      the pilot ended before it could do what was asked
     ├── ProtocolError                    a peer sent, or was to be sent, what is no message of this protocol
     └── InvariantViolated                a bug in Pilotage, with the story of what led to it
@@ -44,6 +45,7 @@ __all__ = [
     "SessionError",
     "SessionForked",
     "SessionInUse",
+    "StagingFailed",
     "TaskCancelled",
     "TaskFailed",
     "UnknownAttribute",
@@ -128,6 +130,10 @@ class BackendError(PilotageError):
     def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
         self.transient = transient
+
+
+class StagingFailed(PilotageError):
+    """Files could not be brought where they are wanted; the message names the directive, the value and the remedy."""
 
 
 class PilotFailed(PilotageError):

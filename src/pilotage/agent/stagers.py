@@ -1,0 +1,277 @@
+"""The agent's stagers: threads that stage the input and the output of tasks, while the agent goes on.
+
+They are started when there is something to stage, and end when there has been nothing for a while. Each takes one task at a
+time. Small files on a disk of the node are staged fastest by one, as several would wait for each other in the kernel; so
+another one takes part when none has taken a task for ``PATIENCE_S``: a large file, or a slow file system, holds up one stager
+and not what waits behind it. What is done is handed over in bulk: the agent's loop is woken by a descriptor and takes all
+that has come together.
+
+The agent may ask for the same twice, or for what it has cancelled meanwhile: staging done again has the same end, and the core
+does not look at what it no longer waits for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from pilotage.core.agent.events import StagingEnded, StagingPhase
+from pilotage.errors import StagingFailed
+from pilotage.model.execution import Execution
+from pilotage.model.ids import Attempt, TemplateId
+from pilotage.model.sandboxes import sandbox_of
+from pilotage.model.staging import Directive, StagingAction
+from pilotage.model.workload import OWN_SANDBOX, Row, Template
+from pilotage.staging.actions import Work
+from pilotage.staging.failures import Stopped
+from pilotage.staging.files import remove
+from pilotage.staging.notes import Errand, MoveNotes
+from pilotage.staging.stager import Stager
+from pilotage.staging.urls import Places
+
+STAGERS = 8
+"""Threads at the most."""
+
+PATIENCE_S = 0.002
+"""What takes longer is long."""
+
+NOTES_FILE = "staging.notes"
+"""In the pilot's folder: the moves that were about to be made, see ``staging.notes``."""
+
+TOGETHER = 64
+TOGETHER_S = 0.01
+"""So many ends are handed over at once, unless the first of them has waited for so long."""
+
+_IDLE_S = 10.0
+"""A stager that has had nothing to do for so long ends."""
+
+
+class _Job(msgspec.Struct, frozen=True, gc=False):
+    phase: StagingPhase
+    attempt: Attempt
+    row: Row
+    template: Template
+    arrived: float
+
+    @property
+    def errand(self) -> Errand:
+        return self.row.uid, self.phase, self.attempt
+
+    @property
+    def directives(self) -> tuple[Directive, ...]:
+        extra = self.row.extra
+        if extra is None:
+            return ()
+        return extra.input_staging if self.phase == "input" else extra.output_staging
+
+
+class Stagers:
+    """Stages for the tasks of one pilot.
+
+    ``working_folder`` is that of the user's program, where tasks without a sandbox run. ``incarnation``: of the agent; those
+    before it are dead.
+    """
+
+    def __init__(self, pilot_folder: str, working_folder: str, incarnation: int, stagers: int = STAGERS) -> None:
+        self._pilot_folder = pilot_folder
+        self._working_folder = working_folder
+        self._places = Places.of_pilot(pilot_folder)
+        self._notes = MoveNotes(os.path.join(pilot_folder, NOTES_FILE))
+        family = hashlib.sha256(os.fsencode(pilot_folder)).hexdigest()[:12] + "-"
+        self._stager = Stager(
+            f"{family}{incarnation}", lambda: self._stopping, self._notes, heir_of=family if incarnation > 1 else ""
+        )
+        self._limit = stagers
+        self._changed = threading.Condition()
+        """Guards all that follows."""
+        self._jobs: deque[_Job] = deque()
+        self._in_hand: set[Errand] = set()
+        self._threads: set[threading.Thread] = set()
+        self._staging = 0
+        """Threads that are staging; of the others one may be watching, for a task that takes long."""
+        self._watching = False
+        self._last_begun = 0.0
+        self._stopping = False
+        self._ended: list[tuple[_Job, str]] = []
+        self._first_ended = 0.0
+        self._told = False
+        self._taken: list[Errand] = []
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when there is something to take."""
+        return self._wakeup
+
+    def submit(
+        self, phase: StagingPhase, tasks: Iterable[tuple[Attempt, Row]], templates: Mapping[TemplateId, Template]
+    ) -> None:
+        """Stage the input, or the output, of these attempts; what is under way already is not begun again."""
+        arrived = time.monotonic()
+        jobs = [_Job(phase, attempt, row, templates[row.template], arrived) for attempt, row in tasks]
+        with self._changed:
+            for job in jobs:
+                if job.errand not in self._in_hand:
+                    self._in_hand.add(job.errand)
+                    self._jobs.append(job)
+            self._call_another()
+
+    def take(self) -> list[StagingEnded]:
+        """Return what has ended since the last call. What was returned then must be in the agent's log by now."""
+        try:
+            os.eventfd_read(self._wakeup)
+        except BlockingIOError:
+            return []
+        with self._changed:
+            ended, self._ended = self._ended, []
+            self._told = False
+        self._notes.drop(self._taken)
+        self._taken = [job.errand for job, _ in ended if _moves(job.directives)]
+        now = time.time()
+        events = []
+        for phase in ("input", "output"):
+            done: list[Execution] = []
+            failed: list[tuple[Execution, str]] = []
+            for job, error in ended:
+                if job.phase == phase:
+                    execution = job.row.uid, job.attempt
+                    if error:
+                        failed.append((execution, error))
+                    else:
+                        done.append(execution)
+            if done or failed:
+                events.append(StagingEnded(now, phase, done, failed))
+        return events
+
+    def close(self, patience_s: float = 5.0) -> None:
+        """Stop what is under way, and wait for it. What was not done is not told."""
+        with self._changed:
+            self._stopping = True
+            self._jobs.clear()
+            self._changed.notify_all()
+            threads = list(self._threads)
+        until = time.monotonic() + patience_s
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        if not any(thread.is_alive() for thread in threads):
+            self._notes.close()
+            os.close(self._wakeup)
+
+    # ------------------------------------------------------------------------------------------------------- in the threads
+
+    def _work(self) -> None:
+        ended: tuple[_Job, str] | None = None
+        while True:
+            with self._changed:
+                if ended is not None:
+                    self._note_end(*ended)
+                job = self._next()
+            if job is None:
+                return
+            ended = job, self._stage(job)
+
+    def _note_end(self, job: _Job, error: str) -> None:
+        self._staging -= 1
+        self._in_hand.discard(job.errand)
+        if not self._ended:
+            self._first_ended = time.monotonic()
+        self._ended.append((job, error))
+
+    def _next(self) -> _Job | None:
+        """Return what is to be staged next; None: this stager is to end. The lock is held, but while it waits."""
+        while not self._stopping:
+            now = time.monotonic()
+            due = self._last_begun + PATIENCE_S if self._staging else now
+            if len(self._ended) >= TOGETHER or not self._jobs or now > self._first_ended + TOGETHER_S:
+                self._tell()
+            if self._jobs and now >= due:
+                self._staging += 1
+                self._last_begun = now
+                job = self._jobs.popleft()
+                if not self._jobs or self._staging == self._limit:
+                    # Nobody watches then, and what has ended must not wait for what may take long.
+                    self._tell()
+                else:
+                    self._call_another()
+                return job
+            if self._jobs and not self._watching:
+                self._watching = True
+                self._changed.wait(due - now)
+                self._watching = False
+            elif not self._changed.wait(_IDLE_S) and not self._jobs:
+                break
+        self._threads.discard(threading.current_thread())
+        return None
+
+    def _tell(self) -> None:
+        if self._ended and not self._told:
+            self._told = True
+            os.eventfd_write(self._wakeup, 1)
+
+    def _call_another(self) -> None:
+        """Have a stager that takes the next job at once, or when it is due. The lock is held."""
+        if not self._jobs or self._watching:
+            return
+        if self._staging == len(self._threads) < self._limit:
+            thread = threading.Thread(target=self._work, name="stager", daemon=True)
+            self._threads.add(thread)
+            thread.start()
+        else:
+            self._changed.notify()
+
+    def _stage(self, job: _Job) -> str:
+        """Stage for one task, and return why it cannot be done, if so."""
+        try:
+            self._stage_task(job)
+        except StagingFailed as error:
+            return str(error)
+        except Stopped:
+            return "stopped with the agent"  # which hears of nothing any more
+        except Exception as error:  # the task must not wait for ever because of a mistake here
+            traceback.print_exc(file=sys.stderr)
+            return f"staging broke: {type(error).__name__}: {error}; the agent's output (agent.err) has more"
+        return ""
+
+    def _stage_task(self, job: _Job) -> None:
+        template, row = job.template, job.row
+        relative = sandbox_of(template, row)
+        sandbox = self._working_folder if relative is None else os.path.join(self._pilot_folder, relative)
+        own = sandbox if template.sandbox == OWN_SANDBOX else ""
+        before = job.phase == "input"
+        if before:
+            _make_sandbox(sandbox)
+        printed = frozenset[str]()
+        if not before and template.output == "files":
+            names = (template.stdout or f"{row.uid}.out", template.stderr or f"{row.uid}.err")
+            printed = frozenset(os.path.join(sandbox, name) for name in names)
+        places = msgspec.structs.replace(self._places, task=sandbox)
+        work = Work(job.errand, job.directives, places, own, before, job.arrived, printed, go_on=not before)
+        if work.directives:
+            self._stager.stage(work)
+        if template.cleanup and own and not before:
+            remove(own)
+
+
+def _moves(directives: Iterable[Directive]) -> bool:
+    return any(directive.action is StagingAction.MOVE for directive in directives)
+
+
+def _make_sandbox(folder: str) -> None:
+    try:
+        try:
+            os.mkdir(folder)
+        except FileNotFoundError:
+            os.makedirs(folder, exist_ok=True)
+        except FileExistsError:
+            pass
+    except OSError as error:
+        raise StagingFailed(
+            f"sandbox {folder!r} cannot be made: {os.strerror(error.errno or 0)}; free space there, or choose another sandbox"
+        ) from error

@@ -1,0 +1,131 @@
+"""What is noted before a file is moved, so that it is known for certain afterwards whether it was.
+
+A copy that was interrupted is made again. A move that was interrupted may have taken its source away: when that is missing,
+only a note can tell a move that was made from a source that never was. So each move is noted, with which file it is (device
+and inode, which a rename keeps), in a file of the pilot, by one write before the source can vanish. A stager that does the
+work of a dead one reads what was noted.
+
+Notes of work whose end is in the agent's log are dropped, so the file stays small.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from pilotage.staging.files import Identity
+
+REWRITE_BYTES = 1 << 20
+"""A file of this size is written anew with the notes that are still needed."""
+
+Errand = tuple[str, str, int]
+"""Whose files are staged, the phase, and the attempt: what is staged, or staged again, as a whole."""
+
+
+class Move(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A move that was about to be made. ``index`` is that of the directive in its errand.
+
+    ``was`` was the source; ``becomes`` is the target when all is done. ``whole``: a target of that identity is all there is
+    to it; else the source, too, has to be gone.
+    """
+
+    errand: Errand
+    index: int
+    source: str
+    target: str
+    was: Identity
+    becomes: Identity
+    whole: bool
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Move).decode
+
+
+class MoveNotes:
+    """The notes in the file at ``path``; any number of threads may share them. Nothing is opened before it is needed."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._moves: dict[Errand, list[Move]] | None = None
+        self._file = -1
+        self._size = 0
+
+    def note(self, move: Move) -> None:
+        """Note a move that is about to be made. Raises ``OSError``: it must not be made then."""
+        line = _encode(move) + b"\n"
+        with self._lock:
+            moves = self._read()
+            if self._file < 0:
+                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                os.ftruncate(self._file, self._size)
+            if os.write(self._file, line) != len(line):
+                os.ftruncate(self._file, self._size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
+            self._size += len(line)
+            moves.setdefault(move.errand, []).append(move)
+
+    def of(self, errand: Errand) -> Sequence[Move]:
+        """Return what was noted for this errand, by this process or one before it."""
+        with self._lock:
+            return tuple(self._read().get(errand, ()))
+
+    def drop(self, errands: Iterable[Errand]) -> None:
+        """Forget errands that will not be done again."""
+        with self._lock:
+            if not self._moves:
+                return
+            before = len(self._moves)
+            for errand in errands:
+                self._moves.pop(errand, None)
+            if len(self._moves) == before or self._file < 0:
+                return
+            if not self._moves:
+                os.ftruncate(self._file, 0)
+                self._size = 0
+            elif self._size > REWRITE_BYTES:
+                self._rewrite(self._moves)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
+
+    def _read(self) -> dict[Errand, list[Move]]:
+        if self._moves is None:
+            self._moves = {}
+            try:
+                with open(self._path, "rb") as file:
+                    content = file.read()
+            except FileNotFoundError:
+                content = b""
+            # What follows the last line end is a note that was cut; its move was not begun.
+            for line in content.split(b"\n")[:-1]:
+                move = _decode(line)
+                self._moves.setdefault(move.errand, []).append(move)
+            self._size = content.rfind(b"\n") + 1
+        return self._moves
+
+    def _rewrite(self, moves: dict[Errand, list[Move]]) -> None:
+        content = b"".join(_encode(move) + b"\n" for noted in moves.values() for move in noted)
+        fresh = f"{self._path}.new"
+        try:
+            file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return  # the old file serves as well, and the next time may be a better one
+        try:
+            if os.write(file, content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), fresh)
+            os.rename(fresh, self._path)
+        except OSError:
+            os.close(file)
+            return
+        os.close(self._file)
+        self._file, self._size = file, len(content)
