@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pilotage.version import __version__
 
+version = __version__
+"""The same: the name that users of RADICAL-Pilot print."""
+
 if TYPE_CHECKING:
     from pilotage import errors as errors
     from pilotage.client.aliases import ComputePilotDescription as ComputePilotDescription
@@ -16,6 +19,15 @@ if TYPE_CHECKING:
     from pilotage.client.aliases import pythontask as pythontask
     from pilotage.client.constants import *  # noqa: F403
     from pilotage.client.executor import Executor as Executor
+    from pilotage.client.node_list import RO as RO
+    from pilotage.client.node_list import Node as Node
+    from pilotage.client.node_list import NodeList as NodeList
+    from pilotage.client.node_list import NumaDomain as NumaDomain
+    from pilotage.client.node_list import NumaNode as NumaNode
+    from pilotage.client.node_list import NumaNodeList as NumaNodeList
+    from pilotage.client.node_list import RankRequirements as RankRequirements
+    from pilotage.client.node_list import ResourceOccupation as ResourceOccupation
+    from pilotage.client.node_list import Slot as Slot
     from pilotage.client.notebook import show as show
     from pilotage.client.pilot import Pilot as Pilot
     from pilotage.client.pilot_description import PilotDescription as PilotDescription
@@ -39,12 +51,21 @@ _HOMES = {
     "CurrentTask": "pilotage.workers.current",
     "Ending": "pilotage.model.outcome",
     "Executor": "pilotage.client.executor",
+    "Node": "pilotage.client.node_list",
+    "NodeList": "pilotage.client.node_list",
+    "NumaDomain": "pilotage.client.node_list",
+    "NumaNode": "pilotage.client.node_list",
+    "NumaNodeList": "pilotage.client.node_list",
     "Outcome": "pilotage.model.outcome",
     "Pilot": "pilotage.client.pilot",
     "PilotDescription": "pilotage.client.pilot_description",
     "PilotManager": "pilotage.client.pilot_manager",
     "PythonTask": "pilotage.client.python_task",
+    "RO": "pilotage.client.node_list",
+    "RankRequirements": "pilotage.client.node_list",
+    "ResourceOccupation": "pilotage.client.node_list",
     "Session": "pilotage.client.session",
+    "Slot": "pilotage.client.node_list",
     "Task": "pilotage.client.task",
     "TaskDescription": "pilotage.client.task_description",
     "TaskManager": "pilotage.client.task_manager",
@@ -86,10 +107,11 @@ def _constant(name: str) -> Any:
     raise AttributeError(f"module 'pilotage' has no attribute {name!r}{nearest(name, __dir__())}")
 
 
+_RAPTOR = "is not supported yet by this version: functions run without masters; submit them as tasks of mode TASK_FUNCTION"
 _AWAITED = {
-    "raptor": "is not supported yet by this version: functions run without masters; submit them as tasks of mode TASK_FUNCTION",
-    "Raptor": "is not supported yet by this version: functions run without masters; submit them as tasks of mode TASK_FUNCTION",
-    "utils": "does not exist: what scripts use of RADICAL's utilities is in the package radical.utils, which can be installed",
+    **dict.fromkeys(("raptor", "Raptor", "Master", "Worker", "RaptorMaster", "RaptorWorker"), _RAPTOR),
+    "utils": "does not exist: what scripts use of RADICAL's utilities is in the package radical.utils, which can be installed; "
+    "paths of logs and profiles come from Session.fetch_logfiles() and Session.fetch_profiles()",
 }
 _MIXED_CASE = ("OpenMP", "GPU_OpenMP")
 
@@ -103,7 +125,7 @@ def __dir__() -> list[str]:
         for name in getattr(module, "__all__", [name for name in vars(module) if name.isupper()])
         if not name.startswith("_")
     }
-    return sorted({*_HOMES, *_ALIASES, *_MIXED_CASE, *constants, "__version__", "errors"})
+    return sorted({*_HOMES, *_ALIASES, *_MIXED_CASE, *constants, "__version__", "errors", "version"})
 
 
 __all__ = ["__version__"]

@@ -57,7 +57,11 @@ WRONG_TASKS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: {"executable": "x", "uid": "a/b"}, InvalidTask, "uid='a/b'.*cannot name a task.*without '/'"),
     (lambda: {"executable": "x", "uid": ".."}, InvalidTask, r"uid='\.\.'.*cannot name a task"),
     (lambda: {"executable": "x", "pilot": "pilot.0099"}, InvalidTask, "pilot='pilot.0099'.*no such pilot"),
-    (lambda: {"executable": "x", "pre_exec": [{1: "module load"}]}, InvalidTask, "is for rank 1 .*the ranks of this task are 0"),
+    (
+        lambda: {"executable": "x", "pre_exec": [{1: "module load"}]},
+        InvalidTask,
+        "is for rank 1 .*the ranks of this task are 0",
+    ),
     (lambda: {"mode": rp.TASK_EVAL, "code": "1 +"}, InvalidTask, "code is no Python expression, line 1"),
     (lambda: {"executable": "x", "after": "no.such"}, InvalidTask, "after names 'no.such', which is no task of this session"),
     (lambda: {"executable": "x", "uid": "self", "services": ["self"]}, InvalidTask, "services names the task itself"),

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from pilotage.model import states
+
 # Modes of a task: what its payload is.
 TASK_EXECUTABLE: Final = "task.executable"
 TASK_SERVICE: Final = "task.service"
@@ -69,6 +71,15 @@ GPU_MPI: Final = "GPU_MPI"
 GPU_OpenMP: Final = "GPU_OpenMP"
 CUDA: Final = "CUDA"
 FUNC: Final = "FUNC"
+
+# States: where tasks and pilots begin, and the names of 2018.
+INITIAL: Final = (states.NEW,)
+UMGR_SCHEDULING_PENDING: Final = states.TMGR_SCHEDULING_PENDING
+UMGR_SCHEDULING: Final = states.TMGR_SCHEDULING
+UMGR_STAGING_INPUT_PENDING: Final = states.TMGR_STAGING_INPUT_PENDING
+UMGR_STAGING_INPUT: Final = states.TMGR_STAGING_INPUT
+UMGR_STAGING_OUTPUT_PENDING: Final = states.TMGR_STAGING_OUTPUT_PENDING
+UMGR_STAGING_OUTPUT: Final = states.TMGR_STAGING_OUTPUT
 
 # How a task manager spreads tasks over pilots.
 SCHEDULER_ROUND_ROBIN: Final = "round_robin"

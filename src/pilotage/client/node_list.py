@@ -53,7 +53,12 @@ class Record:
         return {name: _plain(getattr(self, name)) for name in self.FIELDS}
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and all(getattr(self, name) == getattr(other, name) for name in self.FIELDS)
+        if type(other) is not type(self):
+            return False
+        for name in self.FIELDS:  # noqa: SIM110  lists of thousands are searched for one of them
+            if getattr(self, name) != getattr(other, name):
+                return False
+        return True
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -108,14 +113,14 @@ class Slot(Record):
 
     __slots__ = ("cores", "gpus", "lfs", "mem", "node_index", "node_name", "version")
 
-    FIELDS = {"cores": list, "gpus": list, "lfs": int, "mem": int, "node_index": int, "node_name": str, "version": lambda: 1}
+    FIELDS = {"node_index": int, "node_name": str, "cores": list, "gpus": list, "lfs": int, "mem": int, "version": lambda: 1}
 
+    node_index: int
+    node_name: str
     cores: list[ResourceOccupation]
     gpus: list[ResourceOccupation]
     lfs: float
     mem: float
-    node_index: int
-    node_name: str
 
     def __init__(self, from_dict: Mapping[str, Any] | None = None, **fields: Any) -> None:
         super().__init__(from_dict, **fields)

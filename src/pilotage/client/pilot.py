@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from pilotage.client.awaited import unknown_attribute
-from pilotage.client.pilot_description import PilotDescription
+from pilotage.client.pilot_description import PilotDescription, decoded
 from pilotage.client.task import Task
 from pilotage.core.client.state import PilotRecord
 from pilotage.model.resources import Node
 
 if TYPE_CHECKING:
+    from pilotage.client.node_list import NodeList
     from pilotage.client.pilot_manager import PilotManager
+    from pilotage.client.session import Session
     from pilotage.client.task_description import TaskDescription
 
 
@@ -50,7 +50,7 @@ class Pilot:
     @property
     def description(self) -> PilotDescription:
         """A copy of the description that it was submitted with."""
-        return PilotDescription(msgspec.msgpack.decode(self._record.description))
+        return decoded(self._record.description)
 
     @property
     def resource(self) -> str:
@@ -63,9 +63,9 @@ class Pilot:
         return list(self._record.nodes)
 
     @property
-    def nodelist(self) -> list[Node]:
-        """Its nodes."""
-        return self.nodes
+    def nodelist(self) -> NodeList:
+        """Its nodes, to be divided by the user: slots that are found here can be given to tasks."""
+        return self._manager.node_list(self._record)
 
     @property
     def sandbox(self) -> str:
@@ -73,6 +73,16 @@ class Pilot:
         return self._manager.pilot_folder(self._record.uid)
 
     pilot_sandbox = sandbox
+
+    @property
+    def session(self) -> Session:
+        """The session that it belongs to."""
+        return self._manager.session
+
+    @property
+    def session_sandbox(self) -> str:
+        """The folder of its session."""
+        return self.session.path
 
     def wait(self, state: str | Collection[str] | None = None, timeout: float | None = None) -> str:
         """Wait until it is in (or past) one of these states, or final; at most ``timeout`` seconds. Return its state."""
@@ -88,6 +98,38 @@ class Pilot:
     ) -> Task | list[Task]:
         """Submit tasks to this very pilot; as ``TaskManager.submit_tasks``."""
         return self._manager.submit_tasks_to(self, descriptions)
+
+    # environments and services
+
+    @property
+    def services(self) -> list[Task]:
+        """The services that its description asked for."""
+        return self._manager.services_of(self._record)
+
+    def prepare_env(self, env_name: str, env_spec: Mapping[str, Any]) -> None:
+        """Have an environment prepared; tasks that name it (``named_env``) wait until it is there. Does not wait.
+
+        ``env_spec``: ``{"type": "shell", "pre_exec": [...]}``, ``{"type": "modules", "modules": [...]}``,
+        ``{"type": "venv", "version": "3.11", "setup": ["numpy"], "path": ...}``, ``"conda"`` alike, or ``"spack"`` with the
+        path of its activation script. Again with the same does nothing.
+
+        Raises:
+            InvalidRequest: names the key, its value and what is allowed, or the pilot has another environment of this name.
+            PilotFailed: the pilot has ended.
+        """
+        self._manager.prepare_env(self._record, env_name, env_spec)
+
+    def register_service(self, uid: str, info: str) -> None:
+        """Let tasks name a service that runs elsewhere: those with ``services=[uid]`` are told ``info`` by their environment.
+
+        It is known in this session and in this program: after a resume it has to be registered again.
+
+        Raises:
+            InvalidRequest: there is a task of this uid, or one of the two is not text.
+        """
+        self.session.submissions.dependencies.register_service(uid, info)
+
+    # callbacks
 
     def register_callback(self, cb: Callable[..., Any], metric: str | None = None, cb_data: Any = None) -> None:
         """Have ``cb(pilot, state)``, or ``cb(pilot, state, cb_data)``, called for each state that this pilot comes to."""

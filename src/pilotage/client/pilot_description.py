@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
-from pilotage.client.descriptions import Description, Older
-from pilotage.client.fields import Field, Kind
-from pilotage.errors import InvalidPilot, nearest
+import msgspec
 
-_STAGING = "data staging"
+from pilotage.client.constants import AGENT_SERVICE, TASK_EXECUTABLE, TASK_SERVICE
+from pilotage.client.descriptions import Description, Older
+from pilotage.client.fields import Field, Kind, shown
+from pilotage.client.task_description import TaskDescription
+from pilotage.client.task_validation import validate
+from pilotage.environments.spec import parse_spec
+from pilotage.errors import InvalidPilot, InvalidRequest, InvalidTask, UnknownAttribute, nearest
+from pilotage.model.ids import PilotUid
 
 ON_CLIENT_LOSS = ("continue", "drain", "terminate")
 EXECUTORS = ("local", "simulated")
@@ -41,10 +47,10 @@ PILOT_FIELDS: Mapping[str, Field] = {
     "simulated_duration_s": Field(Kind.NUMBER, 0.0),
     "app_comm": Field(Kind.LIST, [], awaits="communication channels between tasks"),
     "candidate_hosts": Field(Kind.LIST, [], awaits="a choice of hosts"),
-    "input_staging": Field(Kind.COMMANDS, [], awaits=_STAGING),
-    "output_staging": Field(Kind.COMMANDS, [], awaits=_STAGING),
-    "prepare_env": Field(Kind.TABLE, {}, awaits="named environments"),
-    "services": Field(Kind.LIST, [], awaits="services"),
+    "input_staging": Field(Kind.COMMANDS, [], awaits="data staging"),
+    "output_staging": Field(Kind.COMMANDS, [], awaits="data staging"),
+    "prepare_env": Field(Kind.TABLE, {}),
+    "services": Field(Kind.LIST, []),
     "enable_ep": Field(Kind.FLAG, False, awaits="an endpoint for other programs"),
     "reconfig_src": Field(Kind.PATH, awaits="reconfigurable schedulers"),
 }
@@ -58,8 +64,10 @@ class PilotDescription(Description):
     runtime), ``drain`` (finish what was submitted) or ``terminate``, ``client_loss_timeout_s`` after the client was heard
     last; not set, the platform decides. On emulated platforms ``cores_per_node``, ``gpus_per_node``, ``memory_per_node``
     and ``disk_per_node`` (MB) give the shape of a node. ``executor='simulated'`` starts nothing: each task takes
-    ``simulated_duration_s``. ``cleanup`` removes the folders of its tasks when the session is closed. ``exit_on_error`` is
-    accepted for older scripts: a pilot that fails ends its tasks, never the program.
+    ``simulated_duration_s``. ``services`` (task descriptions) start first: other tasks wait until all are ready.
+    ``prepare_env`` names environments and says how to come by each. ``cleanup`` removes the folders of its tasks
+    when the session is closed. ``exit_on_error`` is accepted for older scripts: a pilot that fails ends its tasks, never the
+    program.
 
     Raises:
         UnknownAttribute: no attribute has this name; names the nearest one.
@@ -139,6 +147,7 @@ class PilotDescription(Description):
             )
         if not self.nodes and not self.cores and not self.gpus:
             raise InvalidPilot(f"{pilot}: its size is missing; give nodes, or cores (and gpus)")
+        self._verify_contents(pilot)
         _one_of(pilot, "on_client_loss", self.on_client_loss, ON_CLIENT_LOSS)
         _one_of(pilot, "executor", self.executor, EXECUTORS)
         if self.simulated_duration_s and self.executor != "simulated":
@@ -146,6 +155,73 @@ class PilotDescription(Description):
                 f"{pilot}: simulated_duration_s={self.simulated_duration_s} needs executor='simulated', "
                 f"not executor={self.executor!r}"
             )
+
+    def _verify_contents(self, pilot: str) -> None:
+        for index, service in enumerate(self.get("services", [])):
+            try:
+                validate(service_of(service))
+            except (InvalidTask, UnknownAttribute) as error:
+                raise InvalidPilot(f"{pilot}: services[{index}]: {str(error).removeprefix('task: ')}") from error
+        for name, spec in self.get("prepare_env", {}).items():
+            try:
+                parse_spec(name, spec)
+            except InvalidRequest as error:
+                raise InvalidPilot(f"{pilot}: prepare_env: {error}") from error
+
+
+def service_of(given: object) -> TaskDescription:
+    """Return the description of a pilot's service as that of a task that is one.
+
+    Raises:
+        InvalidTask: it is no description, or one of something that cannot be a service.
+    """
+    if not isinstance(given, (TaskDescription, Mapping)):
+        raise InvalidTask(f"a service is described by a TaskDescription or a dict, not {shown(given)}")
+    description = given.clone() if isinstance(given, TaskDescription) else TaskDescription(given)
+    if description.mode == TASK_EXECUTABLE:
+        description.mode = AGENT_SERVICE
+    if description.mode not in (TASK_SERVICE, AGENT_SERVICE):
+        raise InvalidTask(
+            f"mode={description.mode!r}: a service is an executable; set executable, and mode=TASK_SERVICE or none"
+        )
+    return description
+
+
+def pilot_services(pilot: PilotUid, description: PilotDescription) -> list[TaskDescription]:
+    """Return the descriptions of a pilot's services, each with a uid and the name of the pilot."""
+    services = [service_of(given) for given in description.get("services", [])]
+    for number, service in enumerate(services):
+        service.update({"uid": service.uid or f"{pilot}.service.{number:04d}", "pilot": pilot})
+    return services
+
+
+def require_new(pilot: str, services: Sequence[TaskDescription], taken: Collection[str]) -> None:
+    """Raise ``InvalidPilot`` if a service has the uid of another task."""
+    uids = [service.uid for service in services]
+    for number, uid in enumerate(uids):
+        if uid in taken or uid in uids[:number]:
+            raise InvalidPilot(f"pilot {pilot!r}: services[{number}]: there is a task of uid {uid!r}; give it one of its own")
+
+
+def encoded(description: PilotDescription) -> msgspec.Raw:
+    """Return a description as it is logged."""
+    return msgspec.Raw(msgspec.msgpack.encode(description.as_dict(), enc_hook=_plain))
+
+
+def decoded(description: msgspec.Raw) -> PilotDescription:
+    """Return a logged description."""
+    found = PilotDescription(msgspec.msgpack.decode(description))
+    if "services" in found:
+        found.services = [TaskDescription(service) for service in found.services]
+    return found
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, TaskDescription):
+        return value.as_dict()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return getattr(value, "uid", None) or repr(value)
 
 
 _LEAST: Mapping[str, int] = {

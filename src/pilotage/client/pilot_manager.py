@@ -10,21 +10,26 @@ import msgspec
 
 from pilotage.client.callbacks import PilotNews
 from pilotage.client.managers import Manager, chosen
+from pilotage.client.node_list import NodeList, node_list
 from pilotage.client.pilot import Pilot
-from pilotage.client.pilot_description import PilotDescription
+from pilotage.client.pilot_description import PilotDescription, decoded, encoded, pilot_services, require_new
+from pilotage.client.task_description import TaskDescription
 from pilotage.core.client import events
 from pilotage.core.client.facts import ManagerKind
 from pilotage.core.client.state import PilotRecord
-from pilotage.errors import InvalidPilot
+from pilotage.environments.spec import parse_spec
+from pilotage.errors import InvalidPilot, InvalidRequest, PilotFailed
 from pilotage.log.files import make_folder
-from pilotage.model.ids import PilotUid
-from pilotage.model.states import NEW
+from pilotage.model.ids import PilotUid, TaskUid
+from pilotage.model.resources import Node
+from pilotage.model.states import FINAL, NEW
 from pilotage.platforms import nodes_of, platform
 
 if TYPE_CHECKING:
     from pilotage.client.session import Session
     from pilotage.client.submission import Descriptions
     from pilotage.client.task import Task
+    from pilotage.client.task_manager import TaskManager
 
 
 class PilotManager(Manager):
@@ -35,6 +40,7 @@ class PilotManager(Manager):
 
     def __init__(self, session: Session, uid: str | None = None, cfg: Any = None) -> None:
         del cfg
+        self._node_lists: dict[PilotUid, tuple[list[Node], NodeList]] = {}
         super().__init__(session, uid)
 
     def submit_pilots(
@@ -54,7 +60,7 @@ class PilotManager(Manager):
 
     def _submit(self, given: list[PilotDescription | Mapping[str, Any]]) -> list[Pilot]:
         session = self._session
-        described: list[tuple[PilotUid, PilotDescription, list[Any]]] = []
+        described: list[tuple[PilotUid, PilotDescription, list[Node], list[TaskDescription]]] = []
         number = len(session.state.pilots)
         taken: set[str] = set(session.state.pilots)
         for one in given:
@@ -72,18 +78,68 @@ class PilotManager(Manager):
                 uid = f"pilot.{number:04d}"
                 number += 1
             taken.add(uid)
-            described.append((PilotUid(uid), description, nodes))
-        for uid, description, nodes in described:
-            encoded = msgspec.Raw(msgspec.msgpack.encode(description.as_dict()))
-            folder = session.pilot_folder(PilotRecord(PilotUid(uid), self._uid, encoded, nodes))
-            try:
-                make_folder(folder)
-            except OSError as error:
-                raise InvalidPilot(
-                    f"pilot {uid!r}: its folder {folder} cannot be made: {error.strerror}; choose another sandbox"
-                ) from error
-            session.step(events.PilotSubmitted(time.time(), self._uid, PilotUid(uid), encoded, nodes))
-        return [self._handle(session.state.pilots[PilotUid(uid)]) for uid, _, _ in described]
+            services = pilot_services(PilotUid(uid), description)
+            require_new(uid, services, {*session.state.tasks, *(service.uid for *_, others in described for service in others)})
+            described.append((PilotUid(uid), description, nodes, services))
+        for uid, description, nodes, services in described:
+            self._start(uid, description, nodes, [TaskUid(service.uid) for service in services])
+        return [self._handle(session.state.pilots[uid]) for uid, *_ in described]
+
+    def _start(self, uid: PilotUid, description: PilotDescription, nodes: list[Node], services: list[TaskUid]) -> None:
+        session = self._session
+        description_bytes = encoded(description)
+        folder = session.pilot_folder(PilotRecord(uid, self._uid, description_bytes, nodes))
+        try:
+            make_folder(folder)
+        except OSError as error:
+            raise InvalidPilot(
+                f"pilot {uid!r}: its folder {folder} cannot be made: {error.strerror}; choose another sandbox"
+            ) from error
+        session.step(events.PilotSubmitted(time.time(), self._uid, uid, description_bytes, nodes, tuple(services)))
+        try:
+            self.complete(session.state.pilots[uid])
+        except BaseException:
+            # It would wait for its services for ever.
+            self.cancel_pilots(uid)
+            raise
+
+    def complete(self, record: PilotRecord) -> None:
+        """Give a pilot what its description asks for, as far as it has it not: environments and services."""
+        description = decoded(record.description)
+        for name, spec in description.get("prepare_env", {}).items():
+            self.prepare_env(record, name, spec)
+        missing = [
+            service for service in pilot_services(record.uid, description) if service.uid not in self._session.state.tasks
+        ]
+        if missing:
+            self.submit_tasks_to(self._handle(record), missing)
+
+    def prepare_env(self, record: PilotRecord, name: str, spec: Mapping[str, Any]) -> None:
+        """Ask a pilot for an environment, once."""
+        asked = msgspec.Raw(msgspec.msgpack.encode(parse_spec(name, spec)))
+        known = record.environments.get(name)
+        if known == asked:
+            return
+        if known is not None:
+            raise InvalidRequest(
+                f"pilot {record.uid!r} has an environment {name!r} that is described differently; choose another name"
+            )
+        if record.state in FINAL or record.ending:
+            raise PilotFailed(f"pilot {record.uid!r} has ended, or is about to; it prepares no environment {name!r}")
+        self._session.step(events.EnvironmentAsked(time.time(), record.uid, name, asked))
+
+    def services_of(self, record: PilotRecord) -> list[Task]:
+        """Return the services that a pilot's description asked for."""
+        uids = [service.uid for service in pilot_services(record.uid, decoded(record.description))]
+        return self._own_task_manager(self._handle(record)).get_tasks(uids) if uids else []
+
+    def node_list(self, record: PilotRecord) -> NodeList:
+        """Return the user's book of a pilot's nodes."""
+        nodes, known = self._node_lists.get(record.uid, (None, None))
+        if known is None or nodes != record.nodes:
+            known = node_list(record.nodes)
+            self._node_lists[record.uid] = (record.nodes, known)
+        return known
 
     def _handle(self, record: PilotRecord) -> Pilot:
         return Pilot(self, record)
@@ -140,13 +196,16 @@ class PilotManager(Manager):
 
     def submit_tasks_to(self, pilot: Pilot, descriptions: Descriptions) -> Task | list[Task]:
         """Submit tasks to one pilot, through a manager of its own."""
+        return self._own_task_manager(pilot).submit_tasks(descriptions)
+
+    def _own_task_manager(self, pilot: Pilot) -> TaskManager:
         from pilotage.client.task_manager import TaskManager
 
         name = f"tmgr.{pilot.uid}"
         known = name in self._session.list_task_managers()
         manager: TaskManager = self._session.get_task_managers(name) if known else TaskManager(self._session, uid=name)
         manager.add_pilots(pilot)
-        return manager.submit_tasks(descriptions)
+        return manager
 
     # callbacks
 

@@ -114,6 +114,7 @@ class Session:
         session = cls.__new__(cls)
         session._open(SessionUid(uid), folder, trace)
         session._engine.reconnect()
+        session._complete_pilots()
         return session
 
     def _open(self, uid: SessionUid, folder: Path, trace: bool) -> None:
@@ -148,6 +149,15 @@ class Session:
         self.step(events.SessionOpened(time.time(), lease.epoch))
         self._closed = False
         atexit.register(self._close_at_exit)
+
+    def _complete_pilots(self) -> None:
+        """Give pilots what the program before this one did not come to ask for, as it died while it submitted them."""
+        for record in list(self.state.pilots.values()):
+            if record.state in FINAL or record.ending:
+                continue
+            environments = PilotDescription(msgspec.msgpack.decode(record.description)).get("prepare_env", {})
+            if environments.keys() > record.environments.keys() or any(uid not in self.state.tasks for uid in record.awaited):
+                self.get_pilot_managers(record.manager).complete(record)
 
     # what it is
 

@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotage.client import constants
-from pilotage.client.pilot_description import PilotDescription
 from pilotage.client.task_description import TaskDescription
 from pilotage.client.templates import fingerprint, fingerprint_of
-from pilotage.errors import InvalidPilot, InvalidTask, SerializationError
+from pilotage.errors import InvalidTask, SerializationError
 from pilotage.model.ids import TaskUid, TemplateId
 from pilotage.model.payload import Blob
 from pilotage.model.resources import Request
@@ -428,49 +427,3 @@ def test_rows_say_what_was_described_however_the_tasks_are_submitted(described: 
         assert (its.executable, its.request.ranks, its.timeout_s) == (task.executable, task.ranks, float(task.timeout))
         assert its.environment == task.get("environment", {})
         assert row.arguments == tuple(task.get("arguments", []))
-
-
-# Pilots
-
-
-@pytest.mark.parametrize(
-    ("attributes", "told"),
-    [
-        ({"cores": 1}, "no resource is given; name a platform, such as resource='local.localhost'"),
-        ({"resource": "local.localhost"}, "its size is missing; give nodes, or cores (and gpus)"),
-        (
-            {"resource": "r", "nodes": 2, "gpus": 1},
-            "both nodes=2 and gpus=1 are given; give nodes alone, or cores and gpus without nodes",
-        ),
-        ({"resource": "r", "cores": -1}, "cores=-1: it must be 0 or more"),
-        ({"resource": "r", "cores": 1, "cores_per_node": 0}, "cores_per_node=0: it must be 1 or more"),
-        ({"resource": "r", "cores": 1, "memory": -5}, "memory=-5: it must be 0 or more (MB)"),
-        (
-            {"resource": "r", "cores": 1, "client_loss_timeout_s": -5},
-            "client_loss_timeout_s=-5: it must be 0 or more (seconds)",
-        ),
-        ({"resource": "r", "cores": 1, "runtime": 0}, "runtime=0: it is in minutes and must be more than 0"),
-        (
-            {"resource": "r", "cores": 1, "on_client_loss": "terminat"},
-            "on_client_loss='terminat' is not one of continue, drain, terminate; did you mean 'terminate'?",
-        ),
-        ({"resource": "r", "cores": 1, "executor": "flux"}, "executor='flux' is not one of local, simulated"),
-        (
-            {"resource": "r", "cores": 1, "simulated_duration_s": 2.0},
-            "simulated_duration_s=2.0 needs executor='simulated', not executor='local'",
-        ),
-        (
-            {"resource": "r", "nodes": 1, "backup_nodes": 1},
-            f"attribute 'backup_nodes' {LATER}it comes with replacement of lost nodes. Leave it out",
-        ),
-    ],
-)
-def test_a_bad_pilot_is_refused(attributes: dict[str, Any], told: str) -> None:
-    with pytest.raises(InvalidPilot) as refused:
-        PilotDescription(attributes).verify()
-    assert str(refused.value) == f"pilot: {told}"
-
-
-def test_a_good_pilot_passes_verify() -> None:
-    PilotDescription(resource="local.localhost", cores=4, runtime=5, on_client_loss="drain").verify()
-    PilotDescription(resource="local.emulated", nodes=4, executor="simulated", simulated_duration_s=1).verify()

@@ -1,0 +1,172 @@
+"""Each attribute of a pilot description by itself: what is accepted, and what is refused in which words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from pilotage.client.pilot_description import PILOT_FIELDS, PilotDescription, decoded, encoded, pilot_services, require_new
+from pilotage.client.task_description import TaskDescription
+from pilotage.errors import InvalidPilot
+from pilotage.model.ids import PilotUid
+
+LATER = "is not supported yet by this version; it comes with"
+HERE = {"resource": "local.localhost", "cores": 1}
+SERVICE = TaskDescription(executable="server")
+
+GOOD: dict[str, list[Any]] = {
+    "uid": ["first"],
+    "resource": ["local.localhost"],
+    "runtime": [0.5, 60],
+    "cores": [4],
+    "gpus": [1],
+    "nodes": [2],
+    "memory": [1024],
+    "queue": ["debug"],
+    "project": ["abc123"],
+    "job_name": ["water"],
+    "sandbox": ["/scratch/me"],
+    "cleanup": [True],
+    "exit_on_error": [False],
+    "on_client_loss": ["continue", "drain", "terminate"],
+    "client_loss_timeout_s": [0, 60.0],
+    "cores_per_node": [4],
+    "gpus_per_node": [0, 2],
+    "memory_per_node": [4096],
+    "disk_per_node": [4096],
+    "executor": ["local", "simulated"],
+    "simulated_duration_s": [2.0],
+    "prepare_env": [{"a": {"type": "shell", "pre_exec": ["export A=1"]}, "b": {"type": "venv", "setup": ["numpy"]}}],
+    "services": [[SERVICE, SERVICE], [{"executable": "server", "mode": "task.service", "ready": "notify"}]],
+    "access_schema": [],
+    "backup_nodes": [],
+    "app_comm": [],
+    "candidate_hosts": [],
+    "enable_ep": [],
+    "reconfig_src": [],
+    "input_staging": [],
+    "output_staging": [],
+}
+
+BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
+    "uid": [({"uid": 3}, "uid takes text (str), not 3 (int)")],
+    "resource": [({"resource": ""}, "no resource is given; name a platform, such as resource='local.localhost'")],
+    "access_schema": [({"access_schema": "ssh"}, f"attribute 'access_schema' {LATER} remote platforms. Leave it out")],
+    "runtime": [({"runtime": 0}, "runtime=0: it is in minutes and must be more than 0")],
+    "cores": [
+        ({"cores": -1}, "cores=-1: it must be 0 or more"),
+        ({"cores": 0}, "its size is missing; give nodes, or cores (and gpus)"),
+    ],
+    "gpus": [({"gpus": -1}, "gpus=-1: it must be 0 or more")],
+    "nodes": [({"nodes": 2}, "both nodes=2 and cores=1 are given; give nodes alone, or cores and gpus without nodes")],
+    "backup_nodes": [({"backup_nodes": 1}, f"attribute 'backup_nodes' {LATER} replacement of lost nodes. Leave it out")],
+    "memory": [({"memory": -5}, "memory=-5: it must be 0 or more (MB)")],
+    "queue": [({"queue": 3}, "queue takes text (str), not 3 (int)")],
+    "project": [({"project": 3}, "project takes text (str), not 3 (int)")],
+    "job_name": [({"job_name": 3}, "job_name takes text (str), not 3 (int)")],
+    "sandbox": [({"sandbox": 3}, "sandbox takes a path (str or pathlib.Path), not 3 (int)")],
+    "cleanup": [({"cleanup": 1}, "cleanup takes True or False (bool), not 1 (int)")],
+    "exit_on_error": [({"exit_on_error": 1}, "exit_on_error takes True or False (bool), not 1 (int)")],
+    "on_client_loss": [
+        (
+            {"on_client_loss": "terminat"},
+            "on_client_loss='terminat' is not one of continue, drain, terminate; did you mean 'terminate'?",
+        )
+    ],
+    "client_loss_timeout_s": [({"client_loss_timeout_s": -5}, "client_loss_timeout_s=-5: it must be 0 or more (seconds)")],
+    "cores_per_node": [({"cores_per_node": 0}, "cores_per_node=0: it must be 1 or more")],
+    "gpus_per_node": [({"gpus_per_node": -1}, "gpus_per_node=-1: it must be 0 or more")],
+    "memory_per_node": [({"memory_per_node": -1}, "memory_per_node=-1: it must be 0 or more (MB)")],
+    "disk_per_node": [({"disk_per_node": float("inf")}, "disk_per_node=inf: it must be 0 or more (MB)")],
+    "executor": [({"executor": "flux"}, "executor='flux' is not one of local, simulated")],
+    "simulated_duration_s": [
+        ({"simulated_duration_s": 2.0}, "simulated_duration_s=2.0 needs executor='simulated', not executor='local'")
+    ],
+    "app_comm": [
+        ({"app_comm": ["work_queue"]}, f"attribute 'app_comm' {LATER} communication channels between tasks. Leave it out")
+    ],
+    "candidate_hosts": [({"candidate_hosts": ["a"]}, f"attribute 'candidate_hosts' {LATER} a choice of hosts. Leave it out")],
+    "enable_ep": [({"enable_ep": True}, f"attribute 'enable_ep' {LATER} an endpoint for other programs. Leave it out")],
+    "reconfig_src": [({"reconfig_src": "a"}, f"attribute 'reconfig_src' {LATER} reconfigurable schedulers. Leave it out")],
+    "prepare_env": [
+        ({"prepare_env": {"a": {"typ": "venv"}}}, "prepare_env: environment 'a' has the key 'typ'; did you mean 'type'?"),
+        (
+            {"prepare_env": {"rp": {}}},
+            "prepare_env: the environment 'rp' is Pilotage's own and always there; choose another name",
+        ),
+        ({"prepare_env": ["a"]}, "prepare_env takes a dict, not ['a'] (list)"),
+    ],
+    "services": [
+        ({"services": SERVICE}, "services takes a list, not TaskDescription(executable='server')"),
+        ({"services": ["server"]}, "services[0]: a service is described by a TaskDescription or a dict, not 'server' (str)"),
+        (
+            {"services": [SERVICE, {"executabel": "a"}]},
+            "services[1]: TaskDescription has no attribute 'executabel'; did you mean",
+        ),
+        ({"services": [{"function": print}]}, "services[0]: mode='task.function': a service is an executable; set executable"),
+        ({"services": [{"executable": "a", "ready": "soon"}]}, "services[0]: ready='soon' is no probe"),
+    ],
+}
+
+
+def cases(table: dict[str, list[Any]]) -> list[Any]:
+    return [
+        pytest.param(name, case, id=f"{name}-{number}")
+        for name, several in table.items()
+        for number, case in enumerate(several)
+    ]
+
+
+@pytest.mark.parametrize(("name", "value"), cases(GOOD))
+def test_a_good_value_is_accepted_and_comes_back_from_the_log(name: str, value: Any) -> None:
+    size = {} if name in ("nodes", "cores") else {"cores": 1}
+    simulated = {"executor": "simulated"} if name == "simulated_duration_s" else {}
+    description = PilotDescription({"resource": "local.localhost", **size, **simulated, name: value})
+    description.verify()
+    again = decoded(encoded(description))
+    again.verify()
+    assert again.runtime == description.runtime
+    if name == "services":
+        assert again.services == [TaskDescription(service) for service in value]
+    else:
+        assert again == description
+
+
+@pytest.mark.parametrize(("name", "case"), cases(BAD))
+def test_a_bad_value_is_refused(name: str, case: tuple[dict[str, Any], str]) -> None:
+    attributes, told = case
+    with pytest.raises(InvalidPilot) as refused:
+        PilotDescription({**HERE, **attributes}).verify()
+    assert told in str(refused.value)
+    assert str(refused.value).startswith(("pilot: ", "pilot description: "))
+
+
+def test_every_attribute_has_good_and_bad_cases() -> None:
+    staging = {"input_staging", "output_staging"}
+    assert set(GOOD) == set(PILOT_FIELDS)
+    assert set(BAD) == set(PILOT_FIELDS) - staging
+    assert {name for name in GOOD if not GOOD[name]} == {name for name in PILOT_FIELDS if PILOT_FIELDS[name].awaits}
+
+
+def test_services_may_be_added_to_the_list_and_get_uids_and_the_pilots_name() -> None:
+    description = PilotDescription(HERE)
+    description["services"].append(SERVICE)
+    description.services.append({"uid": "db", "executable": "database"})
+    first, second = pilot_services(PilotUid("pilot.0000"), description)
+    assert (first.uid, first.pilot, first.mode) == ("pilot.0000.service.0000", "pilot.0000", "agent.service")
+    assert (second.uid, second.executable) == ("db", "database")
+    assert SERVICE.uid == ""
+
+
+@pytest.mark.parametrize("taken", [{"db"}, set()])
+def test_services_have_uids_of_their_own(taken: set[str]) -> None:
+    services = [TaskDescription(uid="db"), TaskDescription(uid="db")][: 1 if taken else 2]
+    with pytest.raises(InvalidPilot, match="there is a task of uid 'db'; give it one of its own"):
+        require_new("pilot.0000", services, taken)
+
+
+def test_a_logged_description_is_plain() -> None:
+    described = PilotDescription(HERE, services=[TaskDescription(executable="a", metadata={"any": object()})])
+    assert msgspec.msgpack.decode(encoded(described))["services"][0]["executable"] == "a"
