@@ -99,6 +99,29 @@ class Pilot:
         """Submit tasks to this very pilot; as ``TaskManager.submit_tasks``."""
         return self._manager.submit_tasks_to(self, descriptions)
 
+    # files
+
+    def stage_in(self, sds: Any) -> list[str]:
+        """Bring files into the pilot's folder, and return the URLs of the targets; ``sds`` as in ``input_staging`` of a task.
+
+        Relative sources are relative to the folder of this program, targets to the pilot's.
+
+        Raises:
+            InvalidRequest: a directive is wrong; names it, the value and the remedy.
+            StagingFailed: it cannot be carried out; those after it were not.
+        """
+        return self._manager.stage(self._record, sds, "stage_in")
+
+    def stage_out(self, sds: Any = None) -> list[str]:
+        """Fetch files from the pilot's folder (None: its ``output_staging``), and return the URLs of the targets.
+
+        Relative sources are relative to the pilot's folder, targets to that of this program.
+
+        Raises:
+            InvalidRequest, StagingFailed: as ``stage_in``.
+        """
+        return self._manager.stage(self._record, sds, "stage_out")
+
     # environments and services
 
     @property

@@ -12,11 +12,13 @@ import msgspec
 from pilotage.client.constants import AGENT_SERVICE, TASK_EXECUTABLE, TASK_SERVICE
 from pilotage.client.descriptions import Description, Older
 from pilotage.client.fields import Field, Kind, shown
+from pilotage.client.staging import parse_directives
 from pilotage.client.task_description import TaskDescription
 from pilotage.client.task_validation import validate
 from pilotage.environments.spec import parse_spec
 from pilotage.errors import InvalidPilot, InvalidRequest, InvalidTask, UnknownAttribute, nearest
 from pilotage.model.ids import PilotUid
+from pilotage.model.staging import Directive
 
 ON_CLIENT_LOSS = ("continue", "drain", "terminate")
 EXECUTORS = ("local", "simulated")
@@ -47,8 +49,8 @@ PILOT_FIELDS: Mapping[str, Field] = {
     "simulated_duration_s": Field(Kind.NUMBER, 0.0),
     "app_comm": Field(Kind.LIST, [], awaits="communication channels between tasks"),
     "candidate_hosts": Field(Kind.LIST, [], awaits="a choice of hosts"),
-    "input_staging": Field(Kind.COMMANDS, [], awaits="data staging"),
-    "output_staging": Field(Kind.COMMANDS, [], awaits="data staging"),
+    "input_staging": Field(Kind.COMMANDS, []),
+    "output_staging": Field(Kind.COMMANDS, []),
     "prepare_env": Field(Kind.TABLE, {}),
     "services": Field(Kind.LIST, []),
     "enable_ep": Field(Kind.FLAG, False, awaits="an endpoint for other programs"),
@@ -65,7 +67,8 @@ class PilotDescription(Description):
     last; not set, the platform decides. On emulated platforms ``cores_per_node``, ``gpus_per_node``, ``memory_per_node``
     and ``disk_per_node`` (MB) give the shape of a node. ``executor='simulated'`` starts nothing: each task takes
     ``simulated_duration_s``. ``services`` (task descriptions) start first: other tasks wait until all are ready.
-    ``prepare_env`` names environments and says how to come by each. ``cleanup`` removes the folders of its tasks
+    ``prepare_env`` names environments and says how to come by each. ``input_staging`` brings files into the pilot's folder
+    before it starts, ``output_staging`` from there when the session is closed. ``cleanup`` removes the folders of its tasks
     when the session is closed. ``exit_on_error`` is accepted for older scripts: a pilot that fails ends its tasks, never the
     program.
 
@@ -167,6 +170,19 @@ class PilotDescription(Description):
                 parse_spec(name, spec)
             except InvalidRequest as error:
                 raise InvalidPilot(f"{pilot}: prepare_env: {error}") from error
+        staging_of(pilot, self)
+
+
+def staging_of(pilot: str, description: PilotDescription) -> tuple[tuple[Directive, ...], tuple[Directive, ...]]:
+    """Return what is to be staged into the pilot's folder, and from there. ``pilot`` is how messages name it.
+
+    Raises:
+        InvalidPilot: names the directive, the value and the remedy.
+    """
+    return (
+        parse_directives(description.get("input_staging", []), f"{pilot}: input_staging", "stage_in", InvalidPilot),
+        parse_directives(description.get("output_staging", []), f"{pilot}: output_staging", "stage_out", InvalidPilot),
+    )
 
 
 def service_of(given: object) -> TaskDescription:

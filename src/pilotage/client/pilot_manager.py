@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -12,7 +13,8 @@ from pilotage.client.callbacks import PilotNews
 from pilotage.client.managers import Manager, chosen
 from pilotage.client.node_list import NodeList, node_list
 from pilotage.client.pilot import Pilot
-from pilotage.client.pilot_description import PilotDescription, decoded, encoded, pilot_services, require_new
+from pilotage.client.pilot_description import PilotDescription, decoded, encoded, pilot_services, require_new, staging_of
+from pilotage.client.staging import directive_dict, parse_directives, stage
 from pilotage.client.task_description import TaskDescription
 from pilotage.core.client import events
 from pilotage.core.client.facts import ManagerKind
@@ -80,6 +82,8 @@ class PilotManager(Manager):
             taken.add(uid)
             services = pilot_services(PilotUid(uid), description)
             require_new(uid, services, {*session.state.tasks, *(service.uid for *_, others in described for service in others)})
+            # Relative to the folder of now, not to that when they are fetched.
+            description.output_staging = [directive_dict(one) for one in staging_of(f"pilot {uid!r}", description)[1]]
             described.append((PilotUid(uid), description, nodes, services))
         for uid, description, nodes, services in described:
             self._start(uid, description, nodes, [TaskUid(service.uid) for service in services])
@@ -95,6 +99,9 @@ class PilotManager(Manager):
             raise InvalidPilot(
                 f"pilot {uid!r}: its folder {folder} cannot be made: {error.strerror}; choose another sandbox"
             ) from error
+        into_pilot, _ = staging_of(f"pilot {uid!r}", description)
+        if into_pilot:
+            stage(into_pilot, "stage_in", uid, os.fspath(folder))
         session.step(events.PilotSubmitted(time.time(), self._uid, uid, description_bytes, nodes, tuple(services)))
         try:
             self.complete(session.state.pilots[uid])
@@ -127,6 +134,13 @@ class PilotManager(Manager):
         if record.state in FINAL or record.ending:
             raise PilotFailed(f"pilot {record.uid!r} has ended, or is about to; it prepares no environment {name!r}")
         self._session.step(events.EnvironmentAsked(time.time(), record.uid, name, asked))
+
+    def stage(self, record: PilotRecord, entries: object, phase: Literal["stage_in", "stage_out"]) -> list[str]:
+        """Stage into, or out of, a pilot's folder, and return the targets."""
+        if not entries and phase == "stage_out":
+            entries = decoded(record.description).get("output_staging", [])
+        directives = parse_directives(entries, f"pilot {record.uid!r}", phase, InvalidRequest)
+        return stage(directives, phase, record.uid, self.pilot_folder(record.uid))
 
     def services_of(self, record: PilotRecord) -> list[Task]:
         """Return the services that a pilot's description asked for."""

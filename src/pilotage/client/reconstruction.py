@@ -9,6 +9,7 @@ from typing import Any
 from pilotage.client import task_hooks, task_service, task_slots
 from pilotage.client.constants import TASK_EVAL, TASK_EXEC, TASK_SHELL
 from pilotage.client.modes import named_mode
+from pilotage.client.staging import directive_dict
 from pilotage.client.task_description import TaskDescription
 from pilotage.client.task_validation import MIB
 from pilotage.client.templates import is_empty
@@ -16,7 +17,6 @@ from pilotage.core.client.facts import Held
 from pilotage.core.client.state import TaskRecord
 from pilotage.model.payload import Payload
 from pilotage.model.resources import BLOCK_MIB, GPU_SHARES
-from pilotage.model.staging import Directive
 from pilotage.model.workload import NO_SANDBOX, Row, Template
 
 
@@ -56,8 +56,8 @@ def description_of(
         **_payload(template, row, load),
     }
     if row.extra is not None:
-        values["input_staging"] = [_directive(one) for one in row.extra.input_staging]
-        values["output_staging"] = [_directive(one) for one in row.extra.output_staging]
+        values["input_staging"] = [directive_dict(one) for one in row.extra.input_staging]
+        values["output_staging"] = [directive_dict(one) for one in row.extra.output_staging]
     if held is not None:
         values |= {"after": list(held.after), "after_policy": held.policy, "services": list(held.services)}
     # Only of what is one of these types: metadata may be an array, which compares item by item.
@@ -102,16 +102,6 @@ def _payload(template: Template, row: Row, load: Callable[[Payload], bytes]) -> 
     if template.function is not None:
         values["function"] = _opened(load(template.function))
     return values
-
-
-def _directive(directive: Directive) -> dict[str, Any]:
-    return {
-        "source": directive.source,
-        "target": directive.target,
-        "action": directive.action.name.capitalize(),
-        "flags": int(directive.flags),
-        "priority": directive.priority,
-    }
 
 
 def _opened(pickled: bytes) -> Any:

@@ -30,10 +30,11 @@ from pilotage.client.interrupts import Uninterrupted
 from pilotage.client.launcher import StartedPilot, start_local_pilot, user_python_path
 from pilotage.client.pilot_description import PilotDescription
 from pilotage.client.placements import Placements
+from pilotage.client.staging import parse_directives, stage
 from pilotage.client.submission import Submissions
 from pilotage.core.client import events
 from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord
-from pilotage.errors import BackendError, InvalidRequest, nearest
+from pilotage.errors import BackendError, InvalidRequest, PilotageError, nearest
 from pilotage.log.blobs import BlobStore
 from pilotage.log.files import make_folder, replace_file
 from pilotage.log.lease import Lease, holder_of
@@ -294,6 +295,20 @@ class Session:
             copies.append(os.fspath(shutil.copy2(path, copy)))
         return copies
 
+    def _stage_out(self) -> None:
+        """Fetch what the descriptions of pilots that have ended ask for."""
+        for record in self.state.pilots.values():
+            description = PilotDescription(msgspec.msgpack.decode(record.description))
+            entries = description.get("output_staging", [])
+            if record.state not in FINAL or not entries:
+                continue
+            try:
+                stage(
+                    parse_directives(entries, record.uid, "stage_out"), "stage_out", record.uid, str(self.pilot_folder(record))
+                )
+            except PilotageError as error:
+                log.warning("pilot %s: %s", record.uid, error)
+
     def _clean_up(self) -> None:
         for record in self.state.pilots.values():
             if record.state in FINAL and PilotDescription(msgspec.msgpack.decode(record.description)).cleanup:
@@ -408,6 +423,7 @@ class Session:
         left = self._engine.close(terminate=terminate is not False, timeout_s=END_PATIENCE_S)
         self.blobs.close()
         if terminate is not False:
+            self._stage_out()
             self._clean_up()
         if left:
             log.warning("pilots that have not ended in time are left behind: %s; see %s", ", ".join(left), self.path)

@@ -75,6 +75,17 @@ def parse_directives(
     return tuple(found)
 
 
+def directive_dict(directive: Directive) -> dict[str, Any]:
+    """Return a directive as users write it."""
+    return {
+        "source": directive.source,
+        "target": directive.target,
+        "action": directive.action.name.capitalize(),
+        "flags": int(directive.flags),
+        "priority": directive.priority,
+    }
+
+
 def _directive(entry: object, phase: Phase) -> Directive:
     said = _said(entry)
     for key in said:

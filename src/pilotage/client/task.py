@@ -211,18 +211,13 @@ class Task(msgspec.Struct, eq=False, gc=False):
 
     @property
     def output_files(self) -> list[str] | None:
-        """The names of the files that it made in a sandbox of its own, without its own output; None before it is final."""
+        """The names of what it left in a sandbox of its own, without its output and what was staged; None before its end."""
         sandbox = self.sandbox
         if self._record.outcome is None or sandbox is None or self._template.sandbox != OWN_SANDBOX:
             return None
-        extra = self._record.row.extra
-        staged = {os.path.basename(one.target) for one in extra.input_staging} if extra is not None else set()
-        try:
-            names = os.listdir(sandbox)
-        except OSError:
-            return []
-        ours = {self._template.stdout, self._template.stderr}
-        return sorted(name for name in names if not name.startswith(f"{self.uid}.") and name not in staged | ours)
+        from pilotage.client.staging import output_files
+
+        return output_files(sandbox, self._template, self._record.row)
 
     @property
     def stdout_path(self) -> Path | None:

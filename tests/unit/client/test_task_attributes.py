@@ -26,7 +26,8 @@ from pilotage.errors import InvalidTask
 from pilotage.model.ids import TaskUid
 from pilotage.model.resources import NodeShare, Request
 from pilotage.model.services import Probe, Service
-from pilotage.model.workload import ALL_RANKS, Hooks, MpiLauncher, Row, Template
+from pilotage.model.staging import Directive, StagingAction, StagingFlag
+from pilotage.model.workload import ALL_RANKS, Extra, Hooks, MpiLauncher, Row, Template
 
 See = Callable[[Template, Row], object]
 
@@ -182,6 +183,30 @@ GOOD: dict[str, list[tuple[dict[str, Any], See, object]]] = {
     "pre_exec_sync": [
         ({"pre_exec": "a", "pre_exec_sync": True}, hooks, Hooks(pre_exec=((ALL_RANKS, "a"),), sync=True)),
         ({"pre_exec_sync": True}, hooks, None),
+    ],
+    "input_staging": [
+        (
+            {"input_staging": "/data/in.dat > task:///x"},
+            of_row("extra"),
+            Extra(input_staging=(Directive("file:///data/in.dat", "task:///x"),)),
+        ),
+        (
+            {
+                "input_staging": [
+                    {"source": "pilot:///a", "target": "a", "action": rp.LINK, "flags": rp.RECURSIVE, "priority": 2}
+                ]
+            },
+            of_row("extra"),
+            Extra((Directive("pilot:///a", "task:///a", StagingAction.LINK, StagingFlag.RECURSIVE, 2),)),
+        ),
+        ({"function": double, "input_staging": []}, of_row("extra"), None),
+    ],
+    "output_staging": [
+        (
+            {"function": double, "output_staging": ["out.dat >> /data/out.dat"]},
+            of_row("extra"),
+            Extra(output_staging=(Directive("task:///out.dat", "file:///data/out.dat"),)),
+        )
     ],
     "stage_on_error": [({"stage_on_error": True}, of_template("stage_on_error"), True)],
     "priority": [({"priority": -3}, of_template("priority"), -3)],
@@ -409,6 +434,15 @@ BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
     ],
     "post_exec": [({"post_exec": [["a"]]}, "post_exec[0] is ['a'] (list); a command is text (str)")],
     "pre_exec_sync": [({"pre_exec_sync": "yes"}, "pre_exec_sync takes True or False (bool), not 'yes' (str)")],
+    "input_staging": [
+        ({"input_staging": 3}, "input_staging takes a list, or one entry of it as text or dict, not 3 (int)"),
+        ({"input_staging": [3]}, "input_staging[0]: a directive is a text ('source > target') or a dict, not 3 (int)"),
+        ({"function": double, "input_staging": ["a > b > c"]}, "input_staging[0]: 'a > b > c' has more than one arrow"),
+        ({"input_staging": {"sorce": "a"}}, "input_staging[0]: unknown key 'sorce'; known are source, target"),
+    ],
+    "output_staging": [
+        ({"output_staging": [{"source": "a", "action": "Cop"}]}, "output_staging[0]: unknown action 'Cop' (str)")
+    ],
     "stage_on_error": [({"stage_on_error": 1}, "stage_on_error takes True or False (bool), not 1 (int)")],
     "priority": [({"priority": 10**10}, f"priority=10000000000: it must be -1000000000 or more, {AT_MOST}")],
     "timeout": [({"timeout": -1}, "timeout=-1: it is in seconds and must be 0 or more; 0 means no limit")],
@@ -558,11 +592,10 @@ def real(here: Here, attributes: dict[str, Any]) -> tuple[Template, Row]:
 def test_every_attribute_has_good_and_bad_cases() -> None:
     known = set(TASK_FIELDS)
     awaited = {name for name in known if TASK_FIELDS[name].awaits}
-    staging = {"input_staging", "output_staging"}
     clients_own = {"metadata", "pilot"}
     assert awaited == {"partition", "raptor_id", "raptor_class", "raptor_file"}
-    assert set(GOOD) == known - awaited - staging - clients_own
-    assert set(BAD) == known - staging - {"metadata"}
+    assert set(GOOD) == known - awaited - clients_own
+    assert set(BAD) == known - {"metadata"}
 
 
 def test_ranks_without_mpi_are_plain_processes_and_that_is_told() -> None:
