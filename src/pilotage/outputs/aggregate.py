@@ -63,8 +63,12 @@ class Aggregate:
             # They find what it has written when it has ended.
             return
 
-    def end(self, uid: TaskUid, attempt: Attempt, pair: str, limit: Limit | None, *, announced: bool) -> None:
+    def end(
+        self, uid: TaskUid, attempt: Attempt, pair: str, limit: Limit | None, *, announced: bool, shared: bool = False
+    ) -> None:
         """Append what an attempt has written to a pair of files, and take them back.
+
+        ``announced``: readers know of them. ``shared``: processes that the task left behind may go on writing to them.
 
         Raises:
             OSError: there was no room, or no access. Nothing is lost: it stays where it is, and if not even its record could
@@ -73,7 +77,7 @@ class Aggregate:
         paths = self.paths(pair)
         sizes = _size(paths[0]), _size(paths[1])
         if sizes == (0, 0):
-            self._free.append(pair)
+            self._take_back(pair, shared)
             if announced or attempt > 1:
                 self._record(Record(uid, attempt, 0, sizes))
             return
@@ -90,7 +94,7 @@ class Aggregate:
             for path, size in zip(paths, sizes, strict=True):
                 if size:
                     _empty(path)
-            self._free.append(pair)
+            self._take_back(pair, shared)
         self._record(record)
         if trouble is not None:
             raise trouble
@@ -131,11 +135,7 @@ class Aggregate:
         except OSError as error:
             sys.stderr.write(f"{len(self._unwritten)} tasks have output in {self._folder}, but not in its index: {error}\n")
         for pair in self._free:
-            for path in self.paths(pair):
-                try:
-                    os.unlink(path)
-                except OSError:
-                    continue
+            self._remove(pair)
         self._free.clear()
         for descriptor in (self._data, self._index):
             if descriptor >= 0:
@@ -143,6 +143,19 @@ class Aggregate:
         self._data = self._index = -1
 
     # inside
+
+    def _take_back(self, pair: str, shared: bool) -> None:
+        if shared:
+            self._remove(pair)
+        else:
+            self._free.append(pair)
+
+    def _remove(self, pair: str) -> None:
+        for path in self.paths(pair):
+            try:
+                os.unlink(path)
+            except OSError:
+                continue
 
     def _put(self, uid: TaskUid, attempt: Attempt, stdout: Kept, stderr: Kept) -> Record:
         """Append to the data file and return the record of it."""

@@ -1,10 +1,10 @@
 """What functions print, as the standard output and error of the task whose call it is.
 
 ``sys.stdout`` and ``sys.stderr`` are replaced once, when the worker starts, by text streams over a ``CallOutput``. It collects
-what is written while a call runs, and writes it to the task's file when the call is over: the same file that an executable of
-this template would have, emptied by the first write of an attempt. A call that prints nothing makes no file, and costs one look
-at ``Outputs.printed``. Of more than ``HELD_BYTES`` nothing is held, what a function flushes is written at once, and what a long
-call has printed is written every ``WATCH_S`` by the attendant.
+what is written while a call runs, and writes it out when the call is over: to where the output of an executable of this
+template would go (see ``destinations``). A call that prints nothing makes no file, and costs one look at ``Outputs.printed``.
+Of more than ``HELD_BYTES`` nothing is held, what a function flushes is written at once, and what a long call has printed is
+written every ``WATCH_S`` by the attendant.
 
 What comes while no call runs (threads that a function left behind, handlers at exit) goes to the worker's own files. So does
 all that does not pass through ``sys``: the output of native code and of child processes on descriptors 1 and 2.
@@ -13,35 +13,36 @@ all that does not pass through ``sys``: the output of native code and of child p
 from __future__ import annotations
 
 import io
-import os
 import sys
 import threading
 from collections.abc import Mapping
 
-from pilotage.model.ids import TemplateId
+from pilotage.model.ids import Attempt, RunnerId, TemplateId
 from pilotage.model.workload import Row, Template
+from pilotage.outputs.aggregate import Aggregate
+from pilotage.wire.runner_settings import RunnerSettings
 from pilotage.workers import current
+from pilotage.workers.destinations import Destination, destination_of, write_all
 from pilotage.workers.link import say
 
 HELD_BYTES = 64 << 10
 WATCH_S = 1.0
 
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-
 
 class Outputs:
     """Both streams of this process. ``templates`` are those that the worker knows."""
 
-    def __init__(self, pilot_folder: str, templates: Mapping[TemplateId, Template]) -> None:
+    def __init__(self, settings: RunnerSettings, worker: RunnerId, templates: Mapping[TemplateId, Template]) -> None:
         self.printed = False
         """Whether the present call has printed, so that ``end_call`` has something to do."""
-        self._pilot_folder = pilot_folder
+        self._settings = settings
         self._templates = templates
+        self._aggregate = Aggregate(settings.pilot_folder, worker)
+        self._destination: Destination | None = None
+        """Of the present call, once it has written something out."""
         # Held for a write to a stream or file; taken again by a signal handler that prints in the middle of one.
         self._lock = threading.RLock()
         self._streams = [CallOutput(self, 1), CallOutput(self, 2)]
-        self._begun: set[str] = set()
-        """Files that this call has written to."""
         self._refused = False
 
     def install(self) -> None:
@@ -57,39 +58,49 @@ class Outputs:
         for stream in self._streams:
             stream.flush()
 
-    def end_call(self) -> None:
-        """Write what is held: the call is over, and its end not told yet."""
-        self.write_out()
-        self.printed = False
-        self._begun.clear()
-        self._refused = False
-
-    def empty_unwritten(self, row: Row) -> None:
-        """Empty the files that this attempt has not written to, if they are there from an earlier one."""
+    def look(self) -> None:
+        """A call runs for long: write what is held, so that it can be watched."""
         with self._lock:
-            for number in (1, 2):
-                path = self._path(row, number)
-                if path not in self._begun:
-                    self._begun.add(path)
-                    try:
-                        os.truncate(path, 0)
-                    except OSError:
-                        # There is none; or it is not ours to write, which a print will tell.
-                        continue
+            self.write_out()
+            if self._destination is not None:
+                try:
+                    self._destination.look()
+                except OSError as error:
+                    self._refuse(error)
+
+    def end_call(self, call: tuple[Attempt, Row]) -> None:
+        """Write what is held: the call is over, and its end not told yet."""
+        with self._lock:
+            stdout, stderr = [stream.take() for stream in self._streams]
+            try:
+                self._to(call).end(stdout, stderr)
+            except OSError as error:
+                self._refuse(error)
+            self._destination = None
+            self.printed = False
+            self._refused = False
+
+    def close(self) -> None:
+        """No call runs any more."""
+        self._aggregate.close()
 
     def before_fork(self) -> None:
-        """Have nothing left to do that parent and child would both do: write what is held, or empty a file."""
+        """Have nothing left to do that parent and child would both do."""
         call = current.call
         if call is not None:
-            self.write_out()
-            self.empty_unwritten(call[1])
-            self.printed = True
+            with self._lock:
+                self.write_out()
+                try:
+                    self._to(call).before_fork()
+                except OSError as error:
+                    self._refuse(error)
+                self.printed = True
 
     def after_fork(self) -> None:
         """In a child of a function: what a thread has printed in this moment is the parent's to write."""
         self._lock = threading.RLock()
         for stream in self._streams:
-            stream.drop()
+            stream.take()
 
     def _hold(self, stream: CallOutput, content: bytes) -> None:
         with self._lock:
@@ -105,38 +116,28 @@ class Outputs:
                 self._write_held(stream)
 
     def _write_held(self, stream: CallOutput) -> None:
-        content = b"".join(stream.held)
-        stream.drop()
+        content = stream.take()
         call = current.call
         try:
             if call is None:
-                _write_all(stream.fileno(), content)
+                write_all(stream.fileno(), content)
             else:
-                self._append(self._path(call[1], stream.fileno()), content)
+                self._to(call).write(stream.fileno(), content)
         except OSError as error:
-            if not self._refused:
-                self._refused = True
-                name = "nothing" if call is None else call[1].uid
-                say(f"what {name} printed cannot be written: {error}; free the disk or choose another sandbox")
+            self._refuse(error)
 
-    def _append(self, path: str, content: bytes) -> None:
-        flags = _FLAGS if path in self._begun else _FLAGS | os.O_TRUNC
-        try:
-            descriptor = os.open(path, flags, 0o666)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            descriptor = os.open(path, flags, 0o666)
-        self._begun.add(path)
-        try:
-            _write_all(descriptor, content)
-        finally:
-            os.close(descriptor)
+    def _to(self, call: tuple[Attempt, Row]) -> Destination:
+        if self._destination is None:
+            attempt, row = call
+            template = self._templates.get(row.template) or Template()
+            self._destination = destination_of(template, row, attempt, self._settings, self._aggregate)
+        return self._destination
 
-    def _path(self, row: Row, number: int) -> str:
-        """Return the file of a task's stream, where the spawner has it for executables."""
-        template = self._templates.get(row.template) or Template()
-        name = (template.stdout, template.stderr)[number - 1] or f"{row.uid}{('.out', '.err')[number - 1]}"
-        return os.path.join(self._pilot_folder, template.sandbox or os.path.join("tasks", row.uid), name)
+    def _refuse(self, error: OSError) -> None:
+        if not self._refused:
+            self._refused = True
+            name = "nothing" if current.call is None else current.call[1].uid
+            say(f"what {name} printed cannot be written: {error}; free the disk or choose another sandbox")
 
 
 class CallOutput(io.BufferedIOBase):
@@ -161,10 +162,12 @@ class CallOutput(io.BufferedIOBase):
         """Write what is held."""
         self._outputs._flush(self)
 
-    def drop(self) -> None:
-        """Hold nothing."""
+    def take(self) -> bytes:
+        """Return what is held, and hold nothing."""
+        content = b"".join(self.held)
         self.held = []
         self.size = 0
+        return content
 
     def writable(self) -> bool:
         """Return True."""
@@ -177,9 +180,3 @@ class CallOutput(io.BufferedIOBase):
     def close(self) -> None:
         """Only write what is held: the next call prints, too."""
         self.flush()
-
-
-def _write_all(descriptor: int, content: bytes) -> None:
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]

@@ -84,7 +84,7 @@ class Worker:
         self._blobs: BlobStore | None = None
         self._templates: dict[TemplateId, Template] = {}
         self._functions: dict[TemplateId, Function] = {}
-        self._outputs = Outputs(settings.pilot_folder, self._templates)
+        self._outputs = Outputs(settings, worker, self._templates)
         # A call; None for one that was returned, which keeps the numbers of those behind it; a set of cores to move to.
         self._queue: deque[Call | frozenset[int] | None] = deque()
         self._number = 0
@@ -115,6 +115,7 @@ class Worker:
                     if not self._queue and self._stop_at is None:
                         self._wait()
                 self._drain()
+                self._outputs.close()
                 return self._exit_status
             except BaseException as error:  # root of the process: a handler that a function left behind raised in our code
                 self._attendant.take_back()
@@ -162,7 +163,7 @@ class Worker:
             if attendant.attending:
                 attendant.dismiss()
             if outputs.printed or attempt > 1:
-                self._end_output(call)
+                outputs.end_call(call)
             ended = end.ended
             ends = self._ends
             if not ends:
@@ -200,13 +201,6 @@ class Worker:
             if isinstance(end.result, bytes) and len(end.result) > INLINE_LIMIT_BYTES:
                 self._large_bytes = len(end.result)
         return bool(before) and self._keep(end)
-
-    def _end_output(self, call: Call) -> None:
-        attempt, row = call
-        self._outputs.write_out()
-        if attempt > 1:
-            self._outputs.empty_unwritten(row)
-        self._outputs.end_call()
 
     def _pass_by(self, item: frozenset[int] | None) -> None:
         if item is None:
@@ -258,7 +252,7 @@ class Worker:
 
     def attend(self) -> tuple[int, int, float | None]:
         """Serve the socket while a call takes long; see ``Attended``."""
-        self._outputs.write_out()
+        self._outputs.look()
         if self._link.connected:
             self._tell_ends()
         # Told once for each call and connection: a new agent does not know which of the calls that are held runs.
@@ -413,7 +407,7 @@ class Worker:
                 # It was over, and the exception came just then.
                 self._running = current.call = None
             else:
-                self._end_output(self._running)
+                self._outputs.end_call(self._running)
                 # Told before anything else happens, and so not kept.
                 self._ends.append(end)
                 self._running = current.call = None
