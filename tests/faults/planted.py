@@ -118,6 +118,7 @@ def _arm_agent() -> None:
     import pilotage.agent.agent
     import pilotage.agent.client_link
     import pilotage.agent.main
+    import pilotage.agent.recovery
     import pilotage.executors.local
     from pilotage.agent.client_link import ClientLink
     from pilotage.log.writer import LogWriter
@@ -128,7 +129,7 @@ def _arm_agent() -> None:
     _set_limits(pilotage.agent.client_link)
     _note_synced("agent")
     _hand_on(pilotage.executors.local)
-    crashes.wrap(pilotage.agent.agent, "recover", "recover")
+    crashes.wrap(pilotage.agent.recovery, "recover", "recover")
     crashes.wrap(pilotage.agent.main, "note_start", "note start")
     crashes.wrap(pilotage.agent.main, "write_connection", "listen")
     crashes.wrap(LogWriter, "append", "append")

@@ -1,6 +1,6 @@
 """The agent's event loop: one thread around the pure core.
 
-Each turn gathers what has arrived from runners, client, clock and disk, lets the core decide on each, writes all facts of
+Each turn gathers what has arrived from runners, client, crew, clock and disk, lets the core decide on each, writes all facts of
 the turn to the log as one record, and only then performs the actions. So what is acted upon is in the log, and a turn under
 load pays for one write, whatever the number of tasks.
 """
@@ -11,19 +11,18 @@ import os
 import select
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 import msgspec
 
 from pilotage.agent.client_link import ClientLink
+from pilotage.agent.crew import Crew
+from pilotage.agent.progress import Progress
 from pilotage.agent.result_blobs import ResultBlobs
 from pilotage.agent.settings import PilotSettings
 from pilotage.core.agent import actions, events, facts
 from pilotage.core.agent.core import AgentCore, Step
-from pilotage.core.agent.state import AgentState, apply
-from pilotage.errors import BackendError, InvariantViolated, unreachable
+from pilotage.errors import BackendError, unreachable
 from pilotage.executors.base import Executor
-from pilotage.log.reader import recover
 from pilotage.log.writer import LogWriter
 from pilotage.model.execution import AttemptEnd, Execution
 from pilotage.model.ids import Attempt, RunnerId, TaskUid
@@ -37,9 +36,6 @@ FAREWELL_S = 5.0
 
 LONGEST_SLEEP_S = 3600.0
 """What Linux can be asked to wait for is limited; an idle agent looks at the clock once an hour."""
-
-PROGRESS_S = 0.05
-"""Tasks that start are made known after this time, all together, unless they have ended."""
 
 DISK_FULL_PAUSE_S = 0.5
 DISK_FULL_GIVE_UP_S = 600.0
@@ -63,6 +59,7 @@ class Agent:
         link: ClientLink,
         wakeup: int,
         blobs: ResultBlobs,
+        crew: Crew,
     ) -> None:
         self._settings = settings
         self._core = core
@@ -71,14 +68,14 @@ class Agent:
         self._channels = {channel.fileno(): channel for channel in channels}
         self._link = link
         self._blobs = blobs
+        self._crew = crew
+        self._told = Progress(core.state, link)
         self._facts: list[facts.Fact] = []
         self._actions: list[actions.Action] = []
-        self._progress: dict[TaskUid, None] = {}
-        self._progress_at: float | None = None
         self._terminated = ""
         self._finished_at: float | None = None
         self._poll = select.epoll()
-        for descriptor in (executor.fileno(), log.wake_fd, wakeup, *self._channels):
+        for descriptor in (executor.fileno(), log.wake_fd, wakeup, crew.fileno(), *self._channels):
             self._poll.register(descriptor, select.EPOLLIN)
         self._wakeup = wakeup
 
@@ -103,6 +100,8 @@ class Agent:
                 if descriptor in self._channels:
                     self._hear(now, self._channels[descriptor])
             self._executor.turn(now)
+            if self._crew.fileno() in ready:
+                self._hear_crew()
             self._pass_time(now)
             self._commit()
             # Acknowledgements of what was sent just now may have come meanwhile; they are heard in the next turn.
@@ -114,7 +113,7 @@ class Agent:
             self._core.next_deadline(),
             self._executor.next_deadline(),
             self._link.next_event(),
-            self._progress_at,
+            self._told.due,
             self._client_loss_deadline(),
         ]
         if self._finished_at is not None:
@@ -145,8 +144,8 @@ class Agent:
         due = self._core.next_deadline()
         if due is not None and now >= due:
             self._handle(events.TimePassed(now))
-        if self._progress_at is not None and now >= self._progress_at:
-            self._tell_progress()
+        if self._told.due is not None and now >= self._told.due:
+            self._told.tell()
 
     def _client_loss_deadline(self) -> float | None:
         settings = self._settings
@@ -183,12 +182,17 @@ class Agent:
 
     def _append(self, record: bytes) -> int:
         until = time.monotonic() + DISK_FULL_GIVE_UP_S
+        told = False
         while True:
             try:
                 return self._log.append(record)
             except BackendError as error:
                 if not error.transient or time.monotonic() > until:
                     raise
+                if not told:
+                    told = True
+                    self._storage_full(f"the pilot stands still: {error}")
+                    self._told.tell()
             # Nothing may be done that is not in the log, so the pilot stands still until there is room again.
             time.sleep(DISK_FULL_PAUSE_S)
 
@@ -202,9 +206,9 @@ class Agent:
             case actions.SendOutcomes():
                 self._link.send_outcomes(action.number, action.outcomes)
             case actions.TellProgress():
-                self._progress.update(dict.fromkeys(action.tasks))
-                if self._progress_at is None:
-                    self._progress_at = time.time() + PROGRESS_S
+                self._told.tasks_started(action.tasks)
+            case actions.TellService():
+                self._told.service_ready(action.service)
             case actions.EndExecutions():
                 executor.end(action.runner, action.executions, action.ending, action.message)
             case actions.RecallTasks():
@@ -221,23 +225,23 @@ class Agent:
                 | actions.PrepareEnvironment()
                 | actions.WatchService()
                 | actions.UnwatchService()
-                | actions.TellService()
             ):
-                raise InvariantViolated(f"the agent cannot do this yet: {action}")
+                self._crew.perform(action, self._core.state.templates)
             case _:
                 unreachable(action)
 
-    def _tell_progress(self) -> None:
-        self._progress_at = None
-        tasks = self._core.state.tasks
-        started = [
-            (uid, tasks[uid].binding, tasks[uid].attempt, tasks[uid].started)
-            for uid in self._progress
-            if uid in tasks and tasks[uid].started
-        ]
-        self._progress.clear()
-        if started:
-            self._link.send(wire.Progress(started))
+    # ------------------------------------------------------------------------------------------------------ from the crew
+
+    def _hear_crew(self) -> None:
+        for event in self._crew.take():
+            if isinstance(event, events.StorageFreed):
+                self._told.notice("there is room again: tasks are placed", lasting=False)
+            self._handle(event)
+
+    def _storage_full(self, reason: str) -> None:
+        self._crew.storage_full()
+        self._handle(events.StorageFilled(time.time(), reason))
+        self._told.notice(f"storage is full, so no tasks are placed until there is room: {reason}", lasting=True)
 
     # ---------------------------------------------------------------------------------------------------- from the client
 
@@ -247,6 +251,7 @@ class Agent:
                 # The answer says what is on disk; what was heard on another connection in this turn has to be there, too.
                 self._commit()
                 if self._link.hello(now, channel, peer, message):
+                    self._told.greeted()
                     self._handle(events.OutcomesReceived(now, message.durable))
             elif self._link.is_client(channel, peer):
                 self._link.heard(now)
@@ -292,8 +297,7 @@ class Agent:
         answer: dict[str, str | int | float | list[str]]
         if message.task:
             task = core.state.tasks.get(message.task)
-            state = "unknown" if task is None else "waiting" if not task.lane else "running" if task.started else "launched"
-            answer = {"state": state, "why": core.why(message.task)}
+            answer = {"state": core.doing(message.task), "why": core.why(message.task)}
             if task is not None:
                 answer["binding"] = task.binding
                 answer["attempt"] = task.attempt
@@ -337,32 +341,9 @@ class Agent:
         """Tell the core."""
         self._handle(events.TasksReturned(time.time(), runner, executions))
 
-
-def recover_state(folder: Path) -> tuple[AgentState, int]:
-    """Return the state that the log in ``folder`` holds, and the number of its last record.
-
-    Raises:
-        LogCorrupted: history cannot be trusted.
-    """
-    recovered = recover(folder)
-    state = AgentState()
-    if recovered.snapshot is not None:
-        state = msgspec.msgpack.decode(recovered.snapshot, type=AgentState)
-    decoder = msgspec.msgpack.Decoder(list[facts.Fact])
-    for _, record in recovered.records:
-        for fact in decoder.decode(record):
-            apply(state, fact)
-    return state, recovered.last
-
-
-def tasks_of_last_record(folder: Path) -> list[TaskUid]:
-    """Return the tasks that the last record of the log in ``folder`` names; none if a snapshot stands in its place."""
-    last: list[facts.Fact] = []
-    decoder = msgspec.msgpack.Decoder(list[facts.Fact])
-    for number, record in (recovered := recover(folder)).records:
-        if number == recovered.last:
-            last = decoder.decode(record)
-    return [uid for fact in last for uid in facts.tasks_named(fact)]
+    def storage_full(self, runner: RunnerId, reason: str) -> None:
+        """Place nothing until there is room."""
+        self._storage_full(reason)
 
 
 def _drain(descriptor: int) -> None:

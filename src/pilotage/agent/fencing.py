@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pilotage.agent.agent import recover_state
 from pilotage.agent.private_folder import private_folder, remove_private_folder
+from pilotage.agent.recovery import recover_state
 from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, read_settings
 from pilotage.core.agent.aftermath import Aftermath, aftermath
 from pilotage.errors import BackendError, PilotageError

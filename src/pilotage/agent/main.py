@@ -13,9 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-from pilotage.agent.agent import Agent, recover_state, tasks_of_last_record
+from pilotage.agent.agent import Agent
 from pilotage.agent.client_link import ClientLink
+from pilotage.agent.crew import Crew
 from pilotage.agent.private_folder import private_folder, remove_private_folder
+from pilotage.agent.recovery import recover_state, tasks_of_last_record
 from pilotage.agent.result_blobs import ResultBlobs
 from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, SETTINGS_FILE, TASKS_FOLDER, PilotSettings, read_settings
 from pilotage.core.agent.core import AgentCore
@@ -31,7 +33,7 @@ from pilotage.log.writer import LogWriter
 from pilotage.system.processes import boot_id, started_ticks
 from pilotage.wire.channel import AgentChannel, Role
 from pilotage.wire.keys import Connection, generate_key_pair, write_connection
-from pilotage.wire.runner_settings import RunnerSettings, write_settings
+from pilotage.wire.runner_settings import NOTIFY_SOCKET, RunnerSettings, write_settings
 from pilotage.wire.unix import CLIENT_SOCKET, UnixAgentChannel
 
 STOP_GRACE_S = 5.0
@@ -76,8 +78,10 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: in
     channels, connection = _listen(settings, folder, incarnation)
     link = ClientLink(settings, core.state, incarnation, began, log.sync)
     wakeup, agent = _signals()
-    loop = Agent(settings, core, log, executor, channels, link, wakeup, blobs)
+    crew = Crew(settings, folder, incarnation, executor)
+    loop = Agent(settings, core, log, executor, channels, link, wakeup, blobs, crew)
     agent.append(loop)
+    crew.start()
     executor.start(loop, dict(core.state.runners))
     write_connection(pilot_folder / CONNECTION_FILE, connection)
     if ready >= 0:
@@ -88,6 +92,7 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: in
             # The client is gone, or this is not the first agent; both are found out in other ways.
             pass
     loop.run()
+    crew.close()
     executor.close(STOP_GRACE_S)
     for channel in channels:
         channel.close()
@@ -154,6 +159,7 @@ def _executor(settings: PilotSettings, folder: Path, pilot_folder: Path, incarna
             settings.python_path,
             settings.working_folder,
             sorted(os.sched_getaffinity(0)) if settings.bind else [],
+            str(folder / NOTIFY_SOCKET),
         ),
     )
     return LocalExecutor(folder, settings.session, settings.pilot, pilot_folder, incarnation)

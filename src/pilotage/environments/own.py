@@ -11,6 +11,12 @@ from pathlib import Path
 from pilotage.model.environments import EnvironmentDifference
 from pilotage.system.python import python_command
 
+OWN_NAMES = ("rp", "pilotage")
+"""Environments that need no preparation."""
+
+ENVIRONMENTS_FOLDER = "env"
+"""Folder in the pilot's folder that holds what is built there, unless the user names another place."""
+
 COMMANDS_FOLDER = "bin"
 """Folder in the pilot's folder with commands that scripts of RADICAL-Pilot's users call."""
 

@@ -7,16 +7,14 @@ from pathlib import Path
 
 from pilotage.environments.building import claimed
 from pilotage.environments.evaluation import BUILDING_S, evaluate
+from pilotage.environments.own import ENVIRONMENTS_FOLDER
 from pilotage.environments.shell import Shell
 from pilotage.errors import BackendError
 from pilotage.model.environments import EnvironmentDifference, EnvironmentSpec
 
-ENVIRONMENTS_FOLDER = "env"
-"""Folder in the pilot's folder that holds what is built there, unless the user names another place."""
-
 
 class Preparation:
-    """Prepares the environment ``name`` for the pilot in ``pilot_folder``; ``run`` takes its time, ``stop`` ends it.
+    """Prepares the environment ``name`` for the pilot in ``pilot_folder``: ``run`` takes its time, ``stop`` ends it.
 
     It starts from ``environment``, the user's own, in ``working_folder``. ``marks`` are variables that name the processes of
     the preparation to who looks for them; ``scratch`` is a private folder for its files.
@@ -32,7 +30,6 @@ class Preparation:
         marks: Mapping[str, str],
         scratch: Path,
     ) -> None:
-        self._name = name
         self._spec = spec
         self._path = pilot_folder / (spec.path or f"{ENVIRONMENTS_FOLDER}/{name}")
         self._shell = Shell({**environment, **marks}, working_folder, scratch)
@@ -46,8 +43,8 @@ class Preparation:
         """
         try:
             return self._run()
-        except (BackendError, OSError) as error:
-            raise BackendError(f"environment {self._name!r} cannot be prepared: {error}") from error
+        except OSError as error:
+            raise BackendError(f"{error.filename or self._path}: {error.strerror or error}") from error
 
     def stop(self) -> None:
         """End it from another thread."""

@@ -10,11 +10,9 @@ import os
 import re
 from collections.abc import Mapping
 
+from pilotage.environments.own import OWN_NAMES
 from pilotage.errors import InvalidRequest, nearest
 from pilotage.model.environments import EnvironmentKind, EnvironmentSpec
-
-OWN_NAMES = ("rp", "pilotage")
-"""Environments that are always there: that in which Pilotage itself runs."""
 
 KINDS: dict[str, EnvironmentKind] = {
     "shell": "shell",

@@ -22,7 +22,7 @@ import msgspec
 from pilotage.errors import InvariantViolated, unreachable
 from pilotage.executors.base import RunnerListener, RunnerProcess
 from pilotage.executors.connections import Connections, Hello, send_away
-from pilotage.executors.orphans import end_orphans
+from pilotage.executors.orphans import TASK_MARK, WORKER_MARK, end_orphans
 from pilotage.executors.runner import Runner
 from pilotage.executors.worker_calls import WorkerCalls
 from pilotage.model.environments import EnvironmentDifference
@@ -491,7 +491,8 @@ class LocalExecutor:
         self._forget(runner)
         if not self._is_looked_after(runner):
             # Also when nothing is known of what it held: it may have died together with the last agent.
-            end_orphans(self._session, self._pilot, {other.pid for other in self._runners.values() if other.pid}, _ORPHANS_S)
+            living = {other.pid for other in self._runners.values() if other.pid}
+            end_orphans(self._session, self._pilot, living, _ORPHANS_S, owners=(TASK_MARK, WORKER_MARK))
         for other in list(self._runners.values()):
             if other.beside == name and not other.greeted and not other.pid:
                 other.gone = f"the function worker {other.name} was not started: its spawner {name} was lost"

@@ -1,9 +1,9 @@
-"""Ending what dead runners have left running.
+"""Ending what dead runners, and dead agents, have left running.
 
-Each process of a task or of a function worker carries the uids of its session and pilot in its environment, which its children
-inherit even through ``setsid`` and double forks. That marker, read from ``/proc``, finds them. A living spawner is the
-subreaper of all that it started, so what descends from a living runner has somebody who looks after it; the rest are orphans.
-The start time keeps a reused pid from being hit.
+Each process of a task, of a function worker or of what prepares an environment carries the uids of its session and pilot among
+its variables, which its children inherit even through ``setsid`` and double forks. That marker, read from ``/proc``, finds
+them. A living spawner is the subreaper of all that it started, so what descends from a living runner has somebody who looks
+after it; the rest are orphans. The start time keeps a reused pid from being hit.
 """
 
 from __future__ import annotations
@@ -18,27 +18,35 @@ from pilotage.system.processes import started_ticks
 
 _SCAN_PAUSE_S = 0.02
 _EXEC_S = 0.002
-_OWNERS = (b"PILOTAGE_TASK_ID=", b"PILOTAGE_WORKER_ID=")
+TASK_MARK, WORKER_MARK, ENVIRONMENT_MARK = b"PILOTAGE_TASK_ID", b"PILOTAGE_WORKER_ID", b"PILOTAGE_ENVIRONMENT"
+"""Variables that say what a process belongs to; the last is for what prepares a named environment."""
+
+ALL_MARKS = (TASK_MARK, WORKER_MARK, ENVIRONMENT_MARK)
 
 
-def orphans(session: SessionUid, pilot: PilotUid, runners: Collection[int]) -> dict[int, int]:
-    """Return the processes of the pilot's tasks and workers that neither are nor descend from ``runners`` (process ids).
+def orphans(
+    session: SessionUid, pilot: PilotUid, runners: Collection[int], owners: Collection[bytes] = ALL_MARKS
+) -> dict[int, int]:
+    """Return the pilot's processes of these kinds that neither are nor descend from ``runners`` (process ids).
 
     The result maps process ids to their start times in clock ticks. Zombies are left out: they run no more.
     """
     marks = {f"PILOTAGE_SESSION_ID={session}".encode(), f"PILOTAGE_PILOT_ID={pilot}".encode()}
+    prefixes = tuple(owner + b"=" for owner in owners)
     found: dict[int, int] = {}
     undecided = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
     for pause_s in (0.0, _EXEC_S):
         time.sleep(pause_s)
         # In the middle of an exec a process shows no environment for a moment; kernel threads and few others never do.
-        undecided = [pid for pid in undecided if not _decided(pid, marks, runners, found)]
+        undecided = [pid for pid in undecided if not _decided(pid, marks, prefixes, runners, found)]
         if not undecided:
             break
     return found
 
 
-def _decided(pid: int, marks: set[bytes], runners: Collection[int], found: dict[int, int]) -> bool:
+def _decided(
+    pid: int, marks: set[bytes], prefixes: tuple[bytes, ...], runners: Collection[int], found: dict[int, int]
+) -> bool:
     """Add a process to ``found`` if it is an orphan; return False if nothing can be said of it now."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
@@ -47,17 +55,23 @@ def _decided(pid: int, marks: set[bytes], runners: Collection[int], found: dict[
         return True
     if variables == [b""]:
         return False
-    if marks.issubset(variables) and any(variable.startswith(_OWNERS) for variable in variables):
+    if marks.issubset(variables) and any(variable.startswith(prefixes) for variable in variables):
         ticks = started_ticks(pid)
         if ticks is not None and not _descends(pid, runners):
             found[pid] = ticks
     return True
 
 
-def end_orphans(session: SessionUid, pilot: PilotUid, runners: Collection[int], deadline_s: float) -> bool:
+def end_orphans(
+    session: SessionUid,
+    pilot: PilotUid,
+    runners: Collection[int],
+    deadline_s: float,
+    owners: Collection[bytes] = ALL_MARKS,
+) -> bool:
     """Kill all ``orphans``; return True when none is left, False when the deadline (in seconds from now) came first."""
     until = time.monotonic() + deadline_s
-    while found := orphans(session, pilot, runners):
+    while found := orphans(session, pilot, runners, owners):
         for pid, ticks in found.items():
             if started_ticks(pid) == ticks:
                 try:

@@ -8,6 +8,7 @@ a thousand tasks share is encoded once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 
 from pilotage.launchers.outer import without_outer_launch
@@ -61,6 +62,8 @@ def template_environment(
         environment.update(encoded({prefix + name: value for name, value in ours.items()}))
     if template.threading_type.lower() == "openmp":
         environment[b"OMP_NUM_THREADS"] = b"%d" % request.cores
+    if template.service is not None and settings.notify_socket:
+        environment[b"NOTIFY_SOCKET"] = os.fsencode(settings.notify_socket)
     return environment
 
 

@@ -1,7 +1,7 @@
 """What a spawner or a function worker has to know, written by the agent to a file in the pilot's private folder.
 
-The private folder (mode 0700, on the node's own file system) holds ``agent.sock``, where the agent listens for runners, this
-file (``runner.settings``, mode 0600) and one ``<worker>.progress`` per function worker.
+The private folder (mode 0700, on the node's own file system) holds ``agent.sock``, where the agent listens for runners,
+``notify.sock``, where services say that they are ready, this file (``runner.settings``, mode 0600) and one ``<worker>.progress`` per function worker.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pilotage.model.resources import Node
 
 AGENT_SOCKET = "agent.sock"
 SETTINGS_FILE = "runner.settings"
+NOTIFY_SOCKET = "notify.sock"
 
 
 class RunnerSettings(msgspec.Struct, frozen=True):
@@ -38,6 +39,8 @@ class RunnerSettings(msgspec.Struct, frozen=True):
     """The current folder of the user's program."""
     core_ids: list[int] = []
     """The machine's number of each core of the node, where they are not 0, 1, 2, ...: we may own but some of them."""
+    notify_socket: str = ""
+    """Where services say that they are ready; they find it in ``$NOTIFY_SOCKET``."""
     orphan_timeout_s: float = 60.0
     """A runner without an agent for this long ends its tasks and itself."""
 

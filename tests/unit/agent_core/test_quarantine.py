@@ -9,7 +9,7 @@ import pytest
 from agent_builders import FUNCTION, connected, end, ended, executions, fresh_core, launched_by, outcomes_of, submitted
 
 from pilotage.agent import main
-from pilotage.agent.agent import recover_state
+from pilotage.agent.recovery import recover_state
 from pilotage.core.agent import actions, events
 from pilotage.log.crashes import note_start
 from pilotage.log.reader import recover

@@ -21,7 +21,6 @@ MODULES = Path("/usr/share/modules/init/bash")
 def failure(place: Place, spec: dict[str, object]) -> str:
     with pytest.raises(BackendError) as caught:
         place.prepare(spec)
-    assert str(caught.value).startswith("environment 'some_env' cannot be prepared: ")
     return str(caught.value)
 
 

@@ -39,6 +39,14 @@ class NoBlobs:
         raise AssertionError(f"nobody wrote {blob}")
 
 
+class NoCrew:
+    def fileno(self) -> int:
+        return 4
+
+    def perform(self, errand: actions.Action, templates: Mapping[TemplateId, Template]) -> None:
+        raise AssertionError(f"nobody wanted {errand}")
+
+
 class Runners:
     """The ``Executor`` of an agent: the agent core's own virtual runners, spoken to in the words of the contract."""
 
@@ -119,6 +127,8 @@ class Pilot:
         self.talkativeness = self.random.choice((0.4, 1.0))
         self.begun: dict[Execution, RunnerId] = {}
         self.proven: set[Execution] = set()
+        self.full = False
+        """Whether there is no room on the disk."""
         self.agent: Agent | None = None
         self.channel: VirtualAgentChannel | None = None
 
@@ -162,6 +172,7 @@ class Pilot:
             link,
             0,
             NoBlobs(),  # type: ignore[arg-type]
+            NoCrew(),  # type: ignore[arg-type]
         )
         try:
             self.agent._note(core.start(now))
@@ -247,6 +258,9 @@ class Pilot:
         if self.random.random() < 0.75:
             return Ending.DONE
         return Ending.RAISED if is_function else self.random.choice((Ending.EXITED, Ending.SIGNALLED))
+
+    def exit_code(self, execution: Execution, ending: Ending) -> int:
+        return 0 if ending is Ending.DONE else self.random.choice((1, 75))
 
     def spawn(self, name: RunnerId, beside: RunnerId | None) -> None:
         if name not in self.processes:

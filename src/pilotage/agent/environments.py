@@ -1,0 +1,164 @@
+"""The agent's named environments: prepared one after another on a thread, kept in the pilot's folder, told to the executor.
+
+What an environment amounts to is written beside the environments that are built, ``env/.<name>.difference``, and is durable
+before anybody hears that it is prepared. So an agent that stands in for a dead one has all differences again at its start,
+and a name means the same for the life of the pilot: to prepare it differently is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from pilotage.agent.settings import PilotSettings
+from pilotage.environments.own import ENVIRONMENTS_FOLDER
+from pilotage.environments.preparation import Preparation
+from pilotage.errors import BackendError
+from pilotage.executors.orphans import ENVIRONMENT_MARK, end_orphans
+from pilotage.model.environments import EnvironmentDifference, EnvironmentSpec
+
+_SUFFIX = ".difference"
+_ORPHANS_S = 5.0
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """An environment of this pilot, as it is kept in the pilot's folder."""
+
+    name: str
+    spec: EnvironmentSpec
+    difference: EnvironmentDifference
+
+
+class Environments:
+    """Prepares the environments of one pilot; those that an agent before this one prepared are defined at once.
+
+    ``define`` makes a difference known to the executor; it is called on the agent's own thread. ``tell`` is called on another
+    with the name and, if it cannot be had, why; ``scratch`` is a private folder.
+    """
+
+    def __init__(
+        self,
+        settings: PilotSettings,
+        scratch: Path,
+        incarnation: int,
+        define: Callable[[str, EnvironmentDifference], None],
+        tell: Callable[[str, str], None],
+    ) -> None:
+        self._settings = settings
+        self._scratch = scratch
+        self._define = define
+        self._tell = tell
+        self._folder = Path(settings.pilot_folder) / ENVIRONMENTS_FOLDER
+        self._has_heritage = incarnation > 1
+        self._prepared: dict[str, Prepared] = {}
+        self._lock = threading.Lock()
+        """Guards all that follows."""
+        self._queue: deque[tuple[str, EnvironmentSpec]] = deque()
+        self._thread: threading.Thread | None = None
+        self._current: Preparation | None = None
+        self._stopping = False
+        for path in self._folder.glob(f".*{_SUFFIX}"):
+            found = msgspec.json.decode(path.read_bytes(), type=Prepared)
+            self._prepared[found.name] = found
+            self._define(found.name, found.difference)
+
+    def prepare(self, name: str, spec: msgspec.Raw) -> None:
+        """Have this environment prepared; what was asked for before has precedence."""
+        with self._lock:
+            self._queue.append((name, msgspec.msgpack.decode(spec, type=EnvironmentSpec)))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="environments", daemon=True)
+                self._thread.start()
+
+    def define(self, name: str) -> None:
+        """Make known what was told as prepared."""
+        self._define(name, self._prepared[name].difference)
+
+    def close(self) -> None:
+        """End what is under way, and wait for that."""
+        with self._lock:
+            self._stopping = True
+            thread, current = self._thread, self._current
+        if current is not None:
+            current.stop()
+        if thread is not None:
+            thread.join()
+
+    # -------------------------------------------------------------------------------------------------------- on the thread
+
+    def _work(self) -> None:
+        if self._has_heritage:
+            # What the last agent was preparing when it died, and holds what is to be built anew.
+            end_orphans(self._settings.session, self._settings.pilot, (), _ORPHANS_S, owners=(ENVIRONMENT_MARK,))
+            self._has_heritage = False
+        while True:
+            with self._lock:
+                if self._stopping or not self._queue:
+                    self._thread = None
+                    return
+                name, spec = self._queue.popleft()
+                settings = self._settings
+                marks = {
+                    "PILOTAGE_SESSION_ID": settings.session,
+                    "PILOTAGE_PILOT_ID": settings.pilot,
+                    ENVIRONMENT_MARK.decode(): name,
+                }
+                self._current = Preparation(
+                    name,
+                    spec,
+                    settings.environment,
+                    Path(settings.pilot_folder),
+                    settings.working_folder,
+                    marks,
+                    self._scratch,
+                )
+            error = self._prepare(name, spec, self._current)
+            if not self._stopping:
+                self._tell(name, error)
+
+    def _prepare(self, name: str, spec: EnvironmentSpec, preparation: Preparation) -> str:
+        """Return why it cannot be had; nothing if all is well."""
+        before = self._prepared.get(name)
+        if before is not None:
+            if before.spec == spec:
+                return ""
+            return (
+                f"it was prepared before, and differently ({_changes(before.spec, spec)}); "
+                "a name means the same for the life of a pilot: choose another one"
+            )
+        try:
+            found = Prepared(name, spec, preparation.run())
+            self._keep(found)
+        except BackendError as error:
+            return str(error)
+        except OSError as error:
+            return f"what it amounts to cannot be written to {self._folder}: {error.strerror}; free space there"
+        except Exception as error:  # tasks must not wait for ever because of a mistake here
+            traceback.print_exc(file=sys.stderr)
+            return f"its preparation broke: {type(error).__name__}: {error}; the agent's output (agent.err) has more"
+        self._prepared[name] = found
+        return ""
+
+    def _keep(self, found: Prepared) -> None:
+        self._folder.mkdir(exist_ok=True)
+        path = self._folder / f".{found.name}{_SUFFIX}"
+        new = path.with_suffix(".new")
+        # Environments hold secrets.
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(found))
+            file.flush()
+            os.fsync(descriptor)
+        new.replace(path)
+
+
+def _changes(before: EnvironmentSpec, after: EnvironmentSpec) -> str:
+    names = [name for name in EnvironmentSpec.__struct_fields__ if getattr(before, name) != getattr(after, name)]
+    return ", ".join(f"{name} was {getattr(before, name)!r}" for name in names)

@@ -1,0 +1,147 @@
+"""How a service is asked: does its port accept, does its URL answer, does what it wrote hold a pattern."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from pilotage.model.services import Probe
+
+ANSWER_S = 5.0
+"""A service that has not answered after this time has not answered."""
+
+UNFINISHED_S = 0.5
+"""A line without an end counts when nothing was added to it for so long: a prompt."""
+
+_LOOK_BYTES = 16 << 20
+"""What is read at once; who writes faster is followed with a delay."""
+
+_LINE_BYTES = 1 << 16
+
+
+class Answer(NamedTuple):
+    """What came of a question. ``text`` is for people; ``address`` is where a service answered."""
+
+    good: bool
+    text: str
+    address: str = ""
+
+
+def ask(probe: Probe, host: str) -> Answer:
+    """Ask a port or a URL; ``host`` is the name of the service's node. Takes ``ANSWER_S`` for each address at the most."""
+    return _ask_port(probe.target, host) if probe.kind == "port" else _ask_url(probe.target)
+
+
+def _ask_port(target: str, node: str) -> Answer:
+    named, _, port = target.rpartition(":")
+    # A service may listen on the inside only, or on the outside only; its node's name, if that answers, is good for all nodes.
+    hosts = [named.strip("[]")] if named else ["localhost", node]
+    answer = Answer(False, "there is no host to ask")
+    for host in dict.fromkeys(filter(None, hosts)):
+        try:
+            socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
+        except OSError as error:
+            if not answer.good:
+                answer = Answer(False, f"{host}:{port}: {_reason(error)}")
+        else:
+            answer = Answer(True, f"{host}:{port} accepts", f"{host}:{port}")
+    return answer
+
+
+def _ask_url(url: str) -> Answer:
+    # Loaded by the few who ask by HTTP, and on their thread.
+    import http.client
+    import ssl
+
+    parts = urlsplit(url)
+    connection: http.client.HTTPConnection
+    if parts.scheme == "https":
+        # Services on nodes have certificates of their own making, and nothing is told to them here.
+        context = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=ANSWER_S, context=context)
+    else:
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_S)
+    try:
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.request("GET", path, headers={"Connection": "close", "User-Agent": "pilotage"})
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
+        return Answer(False, f"{url}: {_reason(error)}")
+    finally:
+        connection.close()
+    return Answer(status < 400, f"{url}: HTTP status {status}", url)
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+
+
+class Follower:
+    """Looks for a regular expression in the lines of a file that grows, may not be there yet, or may be made anew.
+
+    ``skip`` bytes at its beginning are of an earlier attempt, unless the file was made anew.
+    """
+
+    def __init__(self, path: str, expression: str, skip: int = 0) -> None:
+        self.path = path
+        self._expression = re.compile(expression)
+        self._file: tuple[int, int] | None = None
+        self._position = skip
+        self._line = b""
+        self._grew_at = 0.0
+        self.error = ""
+        """Why the file cannot be read, if so."""
+
+    def look(self, now: float) -> str | None:
+        """Return what the first group of the expression (or all of it) matches in what is new; None if it is not found."""
+        try:
+            new = self._read()
+        except OSError as error:
+            self.error = f"{self.path}: {_reason(error)}"
+            return None
+        self.error = ""
+        if new:
+            self._grew_at = now
+        *lines, self._line = (self._line + new).split(b"\n")
+        for line in lines:
+            found = self._match(line)
+            if found is not None:
+                return found
+        if len(self._line) > _LINE_BYTES or (self._line and now - self._grew_at >= UNFINISHED_S):
+            found = self._match(self._line)
+            if found is not None or len(self._line) > _LINE_BYTES:
+                self._line = b""
+            return found
+        return None
+
+    def _match(self, line: bytes) -> str | None:
+        match = self._expression.search(line.decode(errors="replace"))
+        if match is None:
+            return None
+        return (match[1] or "") if self._expression.groups else match[0]
+
+    @property
+    def size(self) -> int:
+        """Where the file ended at the last look, in bytes."""
+        return self._position
+
+    def _read(self) -> bytes:
+        # A named pipe would not open before somebody writes to it.
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(0, "it is no regular file")
+            file = (status.st_dev, status.st_ino)
+            if status.st_size < self._position or (self._file is not None and file != self._file):
+                self._position, self._line = 0, b""
+            self._file = file
+            new = os.pread(descriptor, _LOOK_BYTES, self._position)
+        finally:
+            os.close(descriptor)
+        self._position += len(new)
+        return new
