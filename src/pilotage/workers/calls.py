@@ -75,8 +75,9 @@ class Function:
                 args, kwargs = _loads(payload) if payload.__class__ is bytes and payload[0] == 0x80 else self._opened(payload)
         except BaseException as error:  # opening arguments runs the user's code, which may raise anything
             return _raised(row, attempt, cannot_open("the arguments", error), started)
+        variables = self._environment if row.extra is None else {**self._environment, **row.extra.variables}
         try:
-            result = self._call(*args, **kwargs) if not self._environment else self._call_in_environment(args, kwargs)
+            result = self._call(*args, **kwargs) if not variables else self._call_in_environment(variables, args, kwargs)
         except BaseException as error:  # whatever a user's function raises, SystemExit included, is its own failure
             self._home.go_back()
             return _raised(row, attempt, error, started)
@@ -95,9 +96,9 @@ class Function:
     def _opened(self, payload: Payload) -> Any:
         return open_value(self._load(payload))
 
-    def _call_in_environment(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        before = {name: os.environ.get(name) for name in self._environment}
-        os.environ.update(self._environment)
+    def _call_in_environment(self, variables: dict[str, str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
         try:
             return self._call(*args, **kwargs)
         finally:
