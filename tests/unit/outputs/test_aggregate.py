@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import resource
@@ -342,3 +343,41 @@ def test_records_that_find_no_room_are_written_later(tmp_path: Path, aggregate: 
     assert not aggregate.unsettled
     assert outputs.read(B) == (b"y" * 10, b"")
     assert outputs.read(A) == (b"x" * 10, b"")
+
+
+FULL_DISK = """
+import os, sys
+from pilotage.outputs.aggregate import Aggregate
+from pilotage.outputs.reader import Outputs
+folder = sys.argv[1]
+aggregate, outputs = Aggregate(folder, "spawner.0"), Outputs(folder)
+pair = aggregate.take_pair()
+with open(aggregate.paths(pair)[0], "ab") as file:
+    file.write(b"y" * 20_000)
+aggregate.append("a", 1, b"x" * 10_000, b"", None)
+ballast = os.open(f"{folder}/ballast", os.O_WRONLY | os.O_CREAT)
+try:
+    while os.write(ballast, b"z" * 4096):
+        pass
+except OSError as error:
+    print(error.strerror)
+try:
+    aggregate.end("b", 1, pair, None, announced=False)
+except OSError as error:
+    print(error.strerror)
+unsettled = aggregate.unsettled
+os.unlink(f"{folder}/ballast")
+os.close(ballast)
+aggregate.settle()
+aggregate.append("c", 1, b"c", b"", None)
+print(unsettled, [len(outputs.read(uid)[0]) for uid in "abc"])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_loses_no_output(tmp_path: Path) -> None:
+    mount = 'mount -t tmpfs -o size=128k small "$1" && shift && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", mount, "sh", str(tmp_path), sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    full = os.strerror(errno.ENOSPC)
+    assert done.stdout.splitlines() == [full, full, "False [10000, 20000, 1]"], done.stderr
