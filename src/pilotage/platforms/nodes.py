@@ -24,7 +24,7 @@ from pilotage.platforms.registry import Platform
 from pilotage.system.callers import warn_caller
 
 NODES_LIMIT = 100_000
-CORES_LIMIT = 4096
+CORES_LIMIT = 65_536
 """More cores in one node than any machine has: a slip, or a pilot that wants several emulated nodes."""
 
 

@@ -82,9 +82,9 @@ def test_the_warning_is_given_once_per_line() -> None:
             "ask for 16000 or fewer, or use resource='local.emulated'",
         ),
         (
-            {"cores": 5000},
-            "pilot: cores=5000 exceeds the 4096 cores that one node may have of local.localhost; "
-            "ask for 4096 or fewer, or use resource='local.emulated'",
+            {"cores": 70_000},
+            "pilot: cores=70000 exceeds the 65536 cores that one node may have of local.localhost; "
+            "ask for 65536 or fewer, or use resource='local.emulated'",
         ),
         (
             {"cores": 1, "cores_per_node": 4},
@@ -140,8 +140,8 @@ def test_memory_takes_emulated_nodes_too() -> None:
         ),
         ({"nodes": 100_001}, "pilot: 100001 nodes exceed the 100000 that a pilot may have; ask for fewer or larger nodes"),
         (
-            {"nodes": 1, "cores_per_node": 4097},
-            "pilot: cores_per_node=4097 exceeds the 4096 cores that one node may have; use more nodes",
+            {"nodes": 1, "cores_per_node": 65_537},
+            "pilot: cores_per_node=65537 exceeds the 65536 cores that one node may have; use more nodes",
         ),
     ],
 )
