@@ -18,6 +18,9 @@ _COLUMNS = (Column("check", "CHECK"), Column("status", "STATUS"), Column("found"
 
 def doctor(
     no_pilot: Annotated[bool, typer.Option("--no-pilot", help="Do not start a pilot to try it.")] = False,
+    executable: Annotated[
+        str, typer.Option("--executable", metavar="PATH", help="Tell which MPI library this program is linked with.")
+    ] = "",
     format: FormatOption = Format.TABLE,
 ) -> int:
     """Check this machine and installation, and run one executable and one function on a real pilot.
@@ -26,7 +29,7 @@ def doctor(
     """
     import msgspec
 
-    from pilotage.cli import checks, leftovers
+    from pilotage.cli import checks, leftovers, mpi_checks
 
     steps = [
         checks.check_python,
@@ -38,13 +41,14 @@ def doctor(
         checks.check_encryption,
         checks.check_cores,
         checks.check_memory,
+        mpi_checks.check_mpi,
         leftovers.check_sessions,
         leftovers.check_processes,
         leftovers.check_private_folders,
     ]
     if not no_pilot:
         steps.append(checks.check_pilot)
-    findings: list[Finding] = []
+    findings: list[Finding] = mpi_checks.check_executable(executable) if executable else []
     for step in steps:
         if is_terminal(sys.stderr):
             print(f"\r\033[K{step.__name__.removeprefix('check_').replace('_', ' ')} ...", end="", file=sys.stderr, flush=True)

@@ -97,9 +97,13 @@ def find_mpiexec(search_path: str, wanted: str = "", bundled: bool = True) -> Mp
 
 
 def all_mpiexecs(search_path: str, bundled: bool = True) -> list[MpiLauncher]:
-    """Return every mpiexec that is there, the one that is taken by default first; the same file once."""
-    answers = (_ask(path) for path in _candidates(search_path, bundled))
-    return [answer for answer in answers if isinstance(answer, MpiLauncher)]
+    """Return the mpiexecs that are there, the one that is taken by default first: of each installation one."""
+    found: dict[tuple[str, str], MpiLauncher] = {}
+    for path in _candidates(search_path, bundled):
+        answer = _ask(path)
+        if isinstance(answer, MpiLauncher):
+            found.setdefault((answer.kind, os.path.realpath(os.path.dirname(path))), answer)
+    return list(found.values())
 
 
 def describe(launcher: MpiLauncher) -> str:

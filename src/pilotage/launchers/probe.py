@@ -12,9 +12,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 
+from pilotage.errors import BackendError
 from pilotage.launchers.launch_line import render
 from pilotage.launchers.libmpi import library_of
 from pilotage.launchers.mismatch import check_output, explain, fits
@@ -54,6 +58,16 @@ finish()
 """.replace("%MARK%", _MARK)
 
 
+# Without starting MPI: it would look for a process manager.
+_LOADING = """
+import mpi4py
+mpi4py.rc.initialize = False
+from mpi4py import MPI
+with open("/proc/self/maps") as file:
+    print(next(line.split()[-1] for line in file if "/libmpi" in line))
+"""
+
+
 class Told(msgspec.Struct, frozen=True):
     """What one rank printed."""
 
@@ -84,6 +98,31 @@ def own_library(launcher: MpiLauncher) -> str:
     return ""
 
 
+def mpi4py_library(python: str = sys.executable, patience_s: float = PATIENCE_S) -> str:
+    """Return the MPI library that mpi4py loads under this Python.
+
+    Raises:
+        BackendError: there is no mpi4py, or it loads none; says why.
+    """
+    try:
+        with _surroundings() as environment:
+            done = subprocess.run(
+                [python, "-c", _LOADING],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=patience_s,
+            )
+    except OSError as error:
+        raise BackendError(f"{python} cannot be started: {error.strerror}") from error
+    except subprocess.TimeoutExpired:
+        raise BackendError(f"mpi4py of {python} was not loaded after {patience_s:.0f} s") from None
+    if done.returncode:
+        raise BackendError(done.stderr.strip().rpartition("\n")[2] or f"{python} ended with exit code {done.returncode}")
+    return done.stdout.strip()
+
+
 def probe(launcher: MpiLauncher, *, library: str = "", python: str = sys.executable, patience_s: float = PATIENCE_S) -> Probed:
     """Start two ranks by ``launcher`` and return whether they see each other.
 
@@ -92,24 +131,31 @@ def probe(launcher: MpiLauncher, *, library: str = "", python: str = sys.executa
     slots = [RankSlot(0, rank, (), ()) for rank in range(_RANKS)]
     variables: list[dict[bytes, bytes]] = [{} for _ in slots]
     line = render(launcher, slots, [python, "-c", _PROGRAM, library], variables)
-    environment = {**without_outer_launch(os.environb), **line.environment}
-    try:
-        process = subprocess.Popen(
-            line.arguments,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        return Probed(False, f"{launcher.path} cannot be started: {error.strerror}")
-    try:
-        out, err = process.communicate(timeout=patience_s)
-    except subprocess.TimeoutExpired:
-        _end(process)
-        return Probed(False, f"nothing came of two ranks for {patience_s:.0f} s")
+    with _surroundings() as environment:
+        try:
+            process = subprocess.Popen(
+                line.arguments,
+                env={**environment, **line.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return Probed(False, f"{launcher.path} cannot be started: {error.strerror}")
+        try:
+            out, err = process.communicate(timeout=patience_s)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            return Probed(False, f"nothing came of two ranks for {patience_s:.0f} s")
     return judge(launcher, process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+@contextmanager
+def _surroundings() -> Iterator[dict[bytes, bytes]]:
+    """Give an environment without an outer launch, and with a folder for what MPI libraries leave behind."""
+    with tempfile.TemporaryDirectory(prefix="pilotage-", ignore_cleanup_errors=True) as folder:
+        yield {**without_outer_launch(os.environb), b"TMPDIR": os.fsencode(folder)}
 
 
 def judge(launcher: MpiLauncher, status: int, out: str, err: str) -> Probed:
