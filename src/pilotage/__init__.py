@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pilotage.model.states import *  # noqa: F403
     from pilotage.workers.current import CurrentTask as CurrentTask
     from pilotage.workers.current import current_task as current_task
+    from pilotage.workers.service import service_ready as service_ready
 
 _HOMES = {
     "ComputePilotDescription": "pilotage.client.aliases",
@@ -71,6 +72,7 @@ _HOMES = {
     "TaskManager": "pilotage.client.task_manager",
     "current_task": "pilotage.workers.current",
     "pythontask": "pilotage.client.aliases",
+    "service_ready": "pilotage.workers.service",
     "show": "pilotage.client.notebook",
 }
 _ALIASES = {"UnitManager": "TaskManager"}
