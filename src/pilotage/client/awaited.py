@@ -24,5 +24,10 @@ def unknown_attribute(handle: object, name: str) -> AttributeError:
         return AttributeError(f"{kind.__name__!r} object has no attribute {name!r}")
     if name in AWAITED:
         return UnknownAttribute(f"{kind.__name__}.{name} is not supported yet by this version; it comes with {AWAITED[name]}")
+    if isinstance(found := getattr(kind, name, None), property) and found.fget is not None:
+        try:
+            found.fget(handle)
+        except AttributeError as error:  # Python hides what a property raised; this tells it
+            return error
     known = [known for known in dir(kind) if not known.startswith("_")]
     return UnknownAttribute(f"{kind.__name__} has no attribute {name!r}{nearest(name, known)}")
