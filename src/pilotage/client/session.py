@@ -32,6 +32,7 @@ from pilotage.client.pilot_description import PilotDescription
 from pilotage.client.placements import Placements
 from pilotage.client.staging import parse_directives, stage
 from pilotage.client.submission import Submissions
+from pilotage.client.task_output import PilotOutputs
 from pilotage.core.client import events
 from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord
 from pilotage.errors import BackendError, InvalidRequest, PilotageError, nearest
@@ -41,6 +42,7 @@ from pilotage.log.lease import Lease, holder_of
 from pilotage.log.writer import LogWriter
 from pilotage.model.ids import PilotUid, SessionUid
 from pilotage.model.states import FINAL
+from pilotage.outputs.files import OUTPUT_FOLDER
 from pilotage.platforms import nodes_of, platform
 from pilotage.wire.keys import own_key_pair
 
@@ -126,6 +128,7 @@ class Session:
         self._listening: dict[str, Manager] = {}
         self._pilot_paths: dict[PilotUid, Path] = {}
         self._placements: dict[PilotUid, Placements] = {}
+        self._outputs: dict[PilotUid, PilotOutputs] = {}
         self._pid = os.getpid()
         client_folder = folder / CLIENT_FOLDER
         try:
@@ -312,7 +315,8 @@ class Session:
     def _clean_up(self) -> None:
         for record in self.state.pilots.values():
             if record.state in FINAL and PilotDescription(msgspec.msgpack.decode(record.description)).cleanup:
-                shutil.rmtree(self.pilot_folder(record) / TASKS_FOLDER, ignore_errors=True)
+                for folder in (TASKS_FOLDER, OUTPUT_FOLDER):
+                    shutil.rmtree(self.pilot_folder(record) / folder, ignore_errors=True)
 
     # what the engine asks of its listener
 
@@ -352,6 +356,13 @@ class Session:
         found = self._placements.get(record.uid)
         if found is None:
             found = self._placements[record.uid] = Placements(self.pilot_folder(record))
+        return found
+
+    def outputs(self, record: PilotRecord) -> PilotOutputs:
+        """Return what a pilot's tasks have printed."""
+        found = self._outputs.get(record.uid)
+        if found is None:
+            found = self._outputs[record.uid] = PilotOutputs(self.pilot_folder(record))
         return found
 
     def start_pilot(self, record: PilotRecord) -> StartedPilot:

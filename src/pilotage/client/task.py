@@ -6,11 +6,12 @@ exist, and asking costs nothing. Results are opened when they are asked for.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Collection, Generator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
     from pilotage.client.session import Session
     from pilotage.client.task_description import TaskDescription
     from pilotage.client.task_manager import TaskManager
+    from pilotage.client.task_output import TaskOutput
 
-TAIL_CHARACTERS = 1024
-_TAIL_BYTES = 4 * TAIL_CHARACTERS
 _NO_TIMES = Times()
 
 
@@ -221,27 +221,41 @@ class Task(msgspec.Struct, eq=False, gc=False):
 
     @property
     def stdout_path(self) -> Path | None:
-        """The file of its standard output; None while no pilot has it."""
-        return self._file(self._template.stdout or f"{self.uid}.out")
+        """The file of its standard output; None if there is none: nothing was printed, or it is kept with that of others."""
+        output = self._output
+        return None if output is None else output.path("stdout")
 
     @property
     def stderr_path(self) -> Path | None:
-        """The file of its standard error; None while no pilot has it."""
-        return self._file(self._template.stderr or f"{self.uid}.err")
+        """The file of its standard error; None if there is none: nothing was printed, or it is kept with that of others."""
+        output = self._output
+        return None if output is None else output.path("stderr")
 
     @property
     def stdout(self) -> str | None:
-        """The last 1024 characters of its standard output, so far; None if there is none. All is in ``stdout_path``."""
-        return _tail(self.stdout_path)
+        """The last 1024 characters of its standard output, so far; None while no pilot has it. ``open_stdout`` has all."""
+        output = self._output
+        return None if output is None else output.tail("stdout")
 
     @property
     def stderr(self) -> str | None:
-        """The last 1024 characters of its standard error, so far; None if there is none. All is in ``stderr_path``."""
-        return _tail(self.stderr_path)
+        """The last 1024 characters of its standard error, so far; None while no pilot has it. ``open_stderr`` has all."""
+        output = self._output
+        return None if output is None else output.tail("stderr")
 
-    def _file(self, name: str) -> Path | None:
-        sandbox = self.sandbox
-        return None if sandbox is None else Path(sandbox, name)
+    def open_stdout(self) -> BinaryIO:
+        """Return its standard output, so far, as a binary file to read; wherever that is kept."""
+        output = self._output
+        return io.BytesIO() if output is None else output.open("stdout")
+
+    def open_stderr(self) -> BinaryIO:
+        """Return its standard error, so far, as a binary file to read; wherever that is kept."""
+        output = self._output
+        return io.BytesIO() if output is None else output.open("stderr")
+
+    @property
+    def _output(self) -> TaskOutput | None:
+        return self._manager.output(self._record)
 
     # acting
 
@@ -412,16 +426,3 @@ def _plain(description: dict[str, Any]) -> dict[str, Any]:
         name: [getattr(one, "uid", one) for one in description[name]] for name in ("after", "services") if name in description
     }
     return {**description, **named}
-
-
-def _tail(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL_BYTES))
-            content = file.read()
-    except OSError:
-        return None
-    return content.decode("utf-8", "replace")[-TAIL_CHARACTERS:]

@@ -25,6 +25,7 @@ from pilotage.model.workload import Template
 if TYPE_CHECKING:
     from pilotage.client.session import Session
     from pilotage.client.task_description import TaskDescription
+    from pilotage.client.task_output import TaskOutput
 
 SCHEDULERS = ("round_robin", "backfilling")
 """Accepted names. With several pilots tasks go to the one with most room either way, which is what both are chosen for."""
@@ -184,6 +185,14 @@ class TaskManager(Manager):
             return None
         placements = self._session.placements(self._session.state.pilots[record.pilot])
         return placements.of(record.row.uid, record.outcome.attempt if record.outcome is not None else Attempt(0))
+
+    def output(self, record: TaskRecord) -> TaskOutput | None:
+        """Return what a task has printed; None while no pilot has it."""
+        if not record.pilot:
+            return None
+        outputs = self._session.outputs(self._session.state.pilots[record.pilot])
+        attempt = record.outcome.attempt if record.outcome is not None else Attempt(0)
+        return outputs.of(self.template(record.row.template), record.row, attempt)
 
     def service_info(self, record: TaskRecord) -> str | None:
         """Return what is known of a service that is ready."""
