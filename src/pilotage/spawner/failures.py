@@ -56,6 +56,13 @@ def unusable_output(name: str, path: str, error: OSError) -> LaunchFailed:
     return _of_storage(message, os.path.abspath(path), error)
 
 
+def unwritten_call(error: OSError) -> LaunchFailed:
+    """Return the failure to write the call of a function for the process that is to make it."""
+    path = error.filename or ""
+    message = f"the call cannot be written to {path!r}: {_reason(error)}; {_remedy(error, 'see who may write there')}"
+    return _of_storage(message, path, error)
+
+
 def undefined_environment(name: str) -> LaunchFailed:
     """Return the failure to run a task in a named environment that was not defined for this spawner."""
     return LaunchFailed(f"the named environment {name!r} was not prepared on this node; prepare it with pilot.prepare_env()")

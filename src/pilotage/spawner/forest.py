@@ -33,7 +33,7 @@ _UNDECIDED_PAUSE_S = 0.005
 class Tree:
     """The processes of one task or worker."""
 
-    __slots__ = ("below", "growing", "killed", "roots", "sessions", "strays", "terminated")
+    __slots__ = ("below", "growing", "killed", "roots", "sessions", "strays", "term_depth", "terminated")
 
     def __init__(self) -> None:
         self.roots: set[int] = set()
@@ -46,6 +46,8 @@ class Tree:
         """Processes that were seen below it while it was ended."""
         self.growing = False
         """Whether more roots are to come, so that it is not over even if it has no process."""
+        self.term_depth: int | None = None
+        """How far below the roots TERM is sent while there are any: those who get it tell the others. None: to all."""
         self.terminated = False
         self.killed = False
 
@@ -152,6 +154,10 @@ class Forest:
         if number is signal.SIGKILL:
             tree.killed = True
         tree.terminated = True
+        if number is signal.SIGTERM and tree.roots and tree.term_depth is not None:
+            for pid in [*tree.roots, *(child for root in tree.roots for child in _children_of(root) if tree.term_depth)]:
+                _signal_process(pid, number)
+            return
         roots = tree.roots | tree.strays
         self._send(tree, roots, tree.roots | _groups(tree.strays), number)
 
@@ -167,6 +173,10 @@ class Forest:
             process = _look_at(pid)
             if process is not None and process.group not in groups:
                 _signal_process(pid, number)
+
+    def below(self, tree: Tree) -> list[int]:
+        """Return all processes below the roots of a tree, as far as they stand still."""
+        return self._descendants(tree.roots)
 
     def kill_unknown(self) -> None:
         """Kill the children of ours that cannot be attributed to any tree, and all below them."""

@@ -134,28 +134,37 @@ def render(
     once: bool = False,
     program: bool = True,
     barrier: int = 0,
-    launched: bool = False,
+    alarm: int = 0,
 ) -> Script:
     """Return the script that runs ``before``, the program (unless there is none) and ``after``.
 
     ``plain``: all hooks are. ``once``: not in each rank, but where the task is launched. ``barrier``: so many ranks wait for
-    each other when ``before`` is done. ``launched``: by a launcher, which would wait for a rank that has ended well before it
-    has begun its program.
+    each other when ``before`` is done. ``alarm``: a process that gets SIGUSR1 when a rank does not begin its program, for ranks
+    that are another's children: their launcher, and the other ranks, would wait for it.
     """
     mark = _Marks(plain)
+    call = f"kill -USR1 {alarm}; " if alarm else ""
     lines = [f"_pilotage_barrier=$1 _pilotage_note=$1.{LAUNCH if once else '$PILOTAGE_RANK'}; shift"]
     if bash:
         # What is sourced without arguments sees those of the shell, and must not take the program's for its own.
         lines.append('_pilotage_command=("$@"); set --')
-    lines.append('_pilotage_check() { [ "$3" = 0 ] || { printf "%s\\n" "$1 $2 $3 ${4-}" >|"$_pilotage_note"; exit "$3"; }; }')
+    lines.append(
+        '_pilotage_check() { [ "$3" = 0 ] || { printf "%s\\n" "$1 $2 $3 ${4-}" >|"$_pilotage_note"; '
+        f'{call}exit "$3"; }}; }}'
+    )
     if any(re.search(r"\b(?:module|ml)\b", step.text) for step in (*before, *after)):
         lines.append(_MODULES)
-    if launched and not plain:
-        lines.append("trap '[ $? != 0 ] || exit 1' EXIT")
+    if alarm and not plain:
+        lines.append(
+            '_pilotage_left() { read -r _pilotage_hook _pilotage_number _ <"$_pilotage_note"; '
+            'printf "%s %s %s\\n" "$_pilotage_hook" "$_pilotage_number" "$1" >|"$_pilotage_note"; '
+            f'{call}[ "$1" != 0 ] || exit 1; }}'
+        )
+        lines.append("trap '_pilotage_left $?' EXIT")
     lines += mark.steps(before, "")
     if barrier > 1:
         lines.append(_barrier(barrier))
-    if launched and not plain:
+    if alarm and not plain:
         lines.append("trap - EXIT")
     if program:
         lines += mark.place("program")

@@ -48,6 +48,7 @@ class TaskTree(Tree):
 
     __slots__ = (
         "attempt",
+        "call",
         "ending",
         "exit_code",
         "failed_rank",
@@ -71,11 +72,15 @@ class TaskTree(Tree):
         self.attempt = attempt
         self.row = row
         self.recipe = recipe
+        if recipe.template.launcher is not None:
+            self.term_depth = 0 if recipe.launch_script is None else 1
         self.stage = Stage.BEFORE if recipe.before_script is not None else Stage.RANKS
         self.ranks: list[int] = []
         """Process ids of the ranks that were begun here; of the one mpiexec that begins them all."""
         self.note = ""
         """The beginning of the names of what shells of hooks have noted; empty: there are none."""
+        self.call: list[str] | None = None
+        """Of a function: the command line of the process that calls it, when that is prepared."""
         self.output: Output | None = None
         """Where its output goes; None before the first process."""
         self.started = 0.0
@@ -99,15 +104,15 @@ class TaskTree(Tree):
         """Return which of several ranks this process is; None if it is no rank, or the only one."""
         return self.ranks.index(pid) if len(self.ranks) > 1 and pid in self.ranks else None
 
-    def note_exit(self, verdict: Verdict, rank: int | None) -> None:
+    def note_exit(self, verdict: Verdict) -> None:
         """A process that was begun here has ended so."""
-        if self.exit_code:
+        if self.exit_code or self.hook_failed:
             return
         self.exit_code = verdict.exit_code
-        self.failed_rank = rank
+        self.failed_rank = verdict.rank
         if verdict.ending is not None and self.ending is None:
             self.ending = verdict.ending
-            self.message = verdict.message if rank is None else f"rank {rank}: {verdict.message}"
+            self.message = verdict.message if verdict.rank is None else f"rank {verdict.rank}: {verdict.message}"
             self.hook_failed = verdict.hook
 
     def end(self, ended: float, *, out_of_memory: bool, detail: str) -> AttemptEnd:

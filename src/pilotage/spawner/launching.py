@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from pilotage.errors import BackendError
 from pilotage.launchers.launch_line import render
 from pilotage.model.ranks import RankSlot
+from pilotage.model.workload import MpiLauncher
+from pilotage.spawner.calls import prepare
 from pilotage.spawner.environment import ENCODING, Environment, encoded, rank_variables, task_variables
-from pilotage.spawner.failures import LaunchFailed, failed_spawn, missing_executable, unusable_output
+from pilotage.spawner.failures import LaunchFailed, failed_spawn, missing_executable, unusable_output, unwritten_call
 from pilotage.spawner.hooks import Script
 from pilotage.spawner.lanes import TaskTree
 from pilotage.spawner.outputs import Action, Outputs
@@ -57,8 +59,8 @@ class Launcher:
         self._place.take_cores(slot.cores)
         environment = rank_environment.copy()
         _add_own(environment, tree, sandbox)
-        command = [recipe.executable, *tree.row.arguments]
-        if recipe.rank_script is not None:
+        command = self._command(tree, environment)
+        if recipe.rank_script is not None or tree.call is not None:
             command = recipe.scripted(recipe.rank_script, tree.note, command)
             return self._spawn_task(tree, command[0], command, environment, sandbox)
         path = recipe.path or _find(recipe, environment)
@@ -76,20 +78,23 @@ class Launcher:
         assert mpiexec is not None
         sandbox = self._place.enter_sandbox(recipe.template, tree.row)
         self._place.take_cores(_all_cores(slots))
-        command = recipe.scripted(recipe.rank_script, tree.note, [recipe.executable, *tree.row.arguments])
         variables = [self._rank_variables(recipe, slot, rank) for rank, slot in enumerate(slots)]
         bind = None
         if self._settings.bind and all(slot.cores for slot in slots):
             bind = [self._settings.machine_cores(slot.cores) for slot in slots]
+        environment = {**recipe.environment, **recipe.own_environment}
+        _add_own(environment, tree, sandbox)
+        command = self._command(tree, environment)
+        if recipe.launch_script is None and recipe.rank_script is None and tree.call is None:
+            # A launcher says less clearly what is missing; only hooks could change where it is.
+            _check_fits(recipe, mpiexec, recipe.path or _find(recipe, environment), environment, len(slots))
         try:
-            line = render(mpiexec, slots, command, variables, bind)
+            line = render(mpiexec, slots, recipe.scripted(recipe.rank_script, tree.note, command), variables, bind)
         except BackendError as error:
             raise LaunchFailed(str(error)) from error
-        environment = {**recipe.environment, **line.environment, **recipe.own_environment}
-        _add_own(environment, tree, sandbox)
-        if recipe.launch_script is None and recipe.rank_script is None and not recipe.path:
-            # A launcher says less clearly what is missing; only hooks could change where it is.
-            _find(recipe, environment)
+        for name, value in line.environment.items():
+            if name not in recipe.own_environment:
+                environment[name] = value
         arguments = recipe.scripted(recipe.launch_script, tree.note, line.arguments)
         return self._spawn_task(tree, arguments[0], arguments, environment, sandbox)
 
@@ -120,6 +125,18 @@ class Launcher:
             return _spawn(command[0], command, variables, actions)
         except (OSError, ValueError) as error:
             raise failed_spawn(error, command[0], outputs, 0, folder) from error
+
+    def _command(self, tree: TaskTree, environment: Environment) -> list[str]:
+        """Return what each rank executes: the program, or the Python that calls the function."""
+        template = tree.recipe.template
+        if template.mode != "function":
+            return [tree.recipe.executable, *tree.row.arguments]
+        if tree.call is None:
+            try:
+                tree.call = prepare(tree.row, template, tree.attempt, self._settings, environment)
+            except OSError as error:
+                raise unwritten_call(error) from error
+        return tree.call
 
     def _rank_variables(self, recipe: Recipe, slot: RankSlot, rank: int) -> Environment:
         return rank_variables(slot, rank, self._node_names.get(slot.node, ""), recipe.template.gpu_type)
@@ -164,6 +181,17 @@ def _add_own(environment: Environment, tree: TaskTree, sandbox: bytes) -> None:
 
 def _all_cores(slots: Sequence[RankSlot]) -> tuple[int, ...]:
     return tuple(core for slot in slots for core in slot.cores)
+
+
+def _check_fits(recipe: Recipe, launcher: MpiLauncher, path: str, environment: Environment, ranks: int) -> None:
+    """See once whether the program at ``path`` uses the MPI whose mpiexec is to start it."""
+    if recipe.checked or ranks == 1 or not os.path.isabs(path):
+        return
+    from pilotage.launchers.mismatch import check_executable  # only here: most spawners start no mpiexec
+
+    if mismatch := check_executable(path, launcher, environment.get(b"LD_LIBRARY_PATH", b"").decode(*ENCODING)):
+        raise LaunchFailed(mismatch)
+    recipe.checked = True
 
 
 def _find(recipe: Recipe, environment: Environment) -> str:

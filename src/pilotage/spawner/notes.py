@@ -43,22 +43,29 @@ class Notes:
 
     def take(self, name: str, who: int | str) -> Note | None:
         """Return the note of a rank, or of ``LAUNCH``, and remove it; None if there is none."""
-        path = f"{name}.{who}"
+        note = self.look(name, who)
+        _remove(f"{name}.{who}")
+        return note
+
+    def look(self, name: str, who: int | str) -> Note | None:
+        """Return the note of a rank as it is now; None if there is none."""
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(f"{name}.{who}", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
-            text = os.read(descriptor, _READ_BYTES)
+            return parse_note(os.fsdecode(os.read(descriptor, _READ_BYTES)))
         finally:
             os.close(descriptor)
-            os.unlink(path)
-        return parse_note(os.fsdecode(text))
 
     def clear(self, name: str, ranks: int, barrier: bool) -> None:
         """Remove what is left of an execution's notes."""
         for who in (LAUNCH, *range(ranks), *(PIPES if barrier else ())):
-            try:
-                os.unlink(f"{name}.{who}")
-            except FileNotFoundError:
-                continue
+            _remove(f"{name}.{who}")
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

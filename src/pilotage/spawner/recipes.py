@@ -47,6 +47,7 @@ class Recipe:
     __slots__ = (
         "after_script",
         "before_script",
+        "checked",
         "environment",
         "executable",
         "launch_script",
@@ -68,6 +69,8 @@ class Recipe:
         self.executable = os.path.expanduser(template.executable)
         self.path = self.executable if "/" in self.executable else ""
         """Where the executable is; empty until it is looked up."""
+        self.checked = False
+        """Whether it is known that its ranks can be started by its launcher."""
         self.output = OutputPlan(template, several=template.request.ranks > 1)
         self.shells = shells
         self.rank_script: Script | None = None
@@ -76,6 +79,11 @@ class Recipe:
         self.after_script: Script | None = None
         if template.hooks is not None:
             self._render(template.hooks)
+
+    @property
+    def simple(self) -> bool:
+        """Whether the exit code of each process says how it ended."""
+        return self.template.launcher is None and self.template.hooks is None
 
     @property
     def has_hooks(self) -> bool:
@@ -113,7 +121,7 @@ class Recipe:
             if post := steps(hooks, "post_launch"):
                 self.after_script = self._script(post, (), once=True, program=False)
         if before or after or barrier:
-            self.rank_script = self._script(before, after, barrier=barrier, launched=launched)
+            self.rank_script = self._script(before, after, barrier=barrier, alarm=os.getpid() if launched else 0)
 
     def _script(
         self,
@@ -123,7 +131,7 @@ class Recipe:
         once: bool = False,
         program: bool = True,
         barrier: int = 0,
-        launched: bool = False,
+        alarm: int = 0,
     ) -> Script:
         plain = all(is_plain(step.text) for step in (*before, *after)) and _keeps_all(self.environment)
         return render(
@@ -134,7 +142,7 @@ class Recipe:
             once=once,
             program=program,
             barrier=barrier,
-            launched=launched,
+            alarm=alarm,
         )
 
 

@@ -80,6 +80,8 @@ class Spawner:
             self._abandoned,
         )
         self._stop_requested = False
+        self._alarmed = False
+        """Whether the shell of a rank has called us (see ``hooks.render``)."""
         self._stopping = False
 
     def run(self) -> None:
@@ -97,6 +99,7 @@ class Spawner:
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         signal.signal(signal.SIGTERM, lambda _number, _frame: self._request_stop())
+        signal.signal(signal.SIGUSR1, lambda _number, _frame: self._hear_alarm())
         self._poll.register(read_end, select.EPOLLIN)
         self._place.open()
         self._launcher.open()
@@ -106,6 +109,9 @@ class Spawner:
 
     def _request_stop(self) -> None:
         self._stop_requested = True
+
+    def _hear_alarm(self) -> None:
+        self._alarmed = True
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
@@ -122,6 +128,9 @@ class Spawner:
         now = time.monotonic()
         if signalled:
             self._reap(now)
+            if self._alarmed:
+                self._alarmed = False
+                self._tasks.look_at_ranks(now)
             if self._stop_requested:
                 self._stop(_STOP_GRACE_S, now)
         self._timers.run(now)

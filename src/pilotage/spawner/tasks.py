@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Iterable
 from functools import partial
 
+import msgspec
+
 from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.execution import AttemptEnd, Execution, LaneTasks
 from pilotage.model.ids import LaneId, TemplateId
@@ -20,20 +22,22 @@ from pilotage.model.outcome import Ending
 from pilotage.model.ranks import RankSlot, rank_slots
 from pilotage.model.workload import Template
 from pilotage.outputs.files import tail
+from pilotage.spawner.calls import CallEnd, collect
 from pilotage.spawner.environment import Environment
+from pilotage.spawner.examination import Examiner
 from pilotage.spawner.failures import LaunchFailed, StorageExhausted, undefined_environment
 from pilotage.spawner.forest import Exit, Forest
-from pilotage.spawner.hooks import LAUNCH
 from pilotage.spawner.lanes import Lane, Stage, TaskTree
 from pilotage.spawner.launching import Launcher
 from pilotage.spawner.memory import MemoryKills
 from pilotage.spawner.notes import Notes
 from pilotage.spawner.outbox import Outbox
 from pilotage.spawner.outputs import Outputs
+from pilotage.spawner.rank_watch import RankWatch
 from pilotage.spawner.recipes import Recipe, find_shells
 from pilotage.spawner.termination import Termination
 from pilotage.spawner.timers import Timers
-from pilotage.spawner.verdicts import Verdict, verdict_on_script
+from pilotage.spawner.verdicts import Verdict
 from pilotage.wire.runner_messages import StorageFull
 from pilotage.wire.runner_settings import RunnerSettings
 
@@ -70,6 +74,8 @@ class Tasks:
         self._ground = f"{settings.pilot_folder}/"
         self._shells = find_shells(settings.environment.get("PATH", os.defpath))
         self._notes = notes
+        self._examiner = Examiner(notes)
+        self._rank_watch = RankWatch(forest, timers, self._refuse)
         self._outputs = outputs
         self._templates: dict[TemplateId, Template] = {}
         self._environments: dict[str, EnvironmentDifference] = {}
@@ -226,6 +232,7 @@ class Tasks:
             begin = time.time()
             self._add(tree, launcher.spawn_launcher(tree, slots), begin, now, rank=True)
             tree.growing = False
+            self._rank_watch.begin(tree, now)
         else:
             for rank in range(len(tree.ranks), len(slots)):
                 slot = slots[rank]
@@ -266,9 +273,11 @@ class Tasks:
 
     def note_exit(self, tree: TaskTree, exit_: Exit, now: float) -> None:
         """A process of a task that was begun here was reaped: one that failed takes the others with it."""
-        rank = tree.rank_of(exit_.pid)
-        verdict = Verdict(exit_.exit_code) if not tree.note else self._verdict(tree, exit_, rank)
-        tree.note_exit(verdict, rank)
+        if tree.recipe.simple:
+            verdict = Verdict(exit_.exit_code, rank=tree.rank_of(exit_.pid))
+        else:
+            verdict = self._examiner.verdict(tree, exit_.pid, exit_.exit_code)
+        tree.note_exit(verdict)
         if verdict.exit_code or verdict.ending is not None:
             if (tree.roots or tree.growing) and not tree.terminated:
                 self._end_tree(tree, now)
@@ -277,15 +286,17 @@ class Tasks:
             tree.stage = Stage(tree.stage + 1)
             self._grow(tree, now)
 
-    def _verdict(self, tree: TaskTree, exit_: Exit, rank: int | None) -> Verdict:
-        hooks, executable = tree.recipe.template.hooks, tree.recipe.executable
-        assert hooks is not None
-        once = tree.stage is not Stage.RANKS or tree.recipe.template.launcher is not None
-        note = self._notes.take(tree.note, LAUNCH if once else rank or 0)
-        return verdict_on_script(hooks, executable, note, exit_.exit_code)
-
     def _stage_is_over(self, tree: TaskTree) -> bool:
         return tree.stage is Stage.BEFORE or len(tree.ranks) == tree.recipe.template.request.ranks
+
+    def look_at_ranks(self, now: float) -> None:
+        """A rank that is another's child has said that it will not begin its program."""
+        for tree in list(self._begun.values()):
+            if tree.note and tree.roots and not tree.terminated and tree.recipe.template.launcher is not None:
+                verdict = self._examiner.stuck(tree)
+                if verdict is not None:
+                    tree.note_exit(verdict)
+                    self._end_tree(tree, now)
 
     def leftovers(self, tree: TaskTree, now: float) -> None:
         """All roots of a task are gone, and it has left processes behind."""
@@ -297,11 +308,22 @@ class Tasks:
         """Nothing of a task is left."""
         code = tree.exit_code
         out_of_memory = code == -signal.SIGKILL and not tree.killed and self._memory_kills.credit()
+        called = self._collect(tree)
         detail = self._end_output(tree)
         self._clear_notes(tree)
         self._memory_kills.refresh(now)
         del self._begun[tree.row.uid, tree.attempt]
-        self._over(tree.lane, tree.end(time.time(), out_of_memory=out_of_memory, detail=detail), now)
+        end = tree.end(time.time(), out_of_memory=out_of_memory, detail=detail)
+        if called is not None and tree.ending is None:
+            end = msgspec.structs.replace(
+                end,
+                ending=called.ending,
+                exit_code=None,
+                result=called.result,
+                message=called.message or end.message,
+                detail=called.detail,
+            )
+        self._over(tree.lane, end, now)
 
     def end(self, executions: Iterable[Execution], ending: Ending, message: str, now: float) -> None:
         """End these, to be reported so; return what has not begun."""
@@ -334,6 +356,7 @@ class Tasks:
                 held.growing = False
                 held.lane.running = None
                 self._clear_notes(held)
+                self._collect(held)
                 if held.output is not None:
                     self._outputs.drop(held.output)
                 del self._begun[execution]
@@ -360,6 +383,12 @@ class Tasks:
             self._termination.end(tree, grace_s, now)
             self._forest.settle(tree)
 
+    def _collect(self, tree: TaskTree) -> CallEnd | None:
+        """Return how the call of a function ended by its own account, and remove its files."""
+        if tree.call is None:
+            return None
+        return collect(tree.row, tree.recipe.template, tree.attempt, self._settings, tree.exit_code or 0)
+
     def _end_output(self, tree: TaskTree) -> str:
         """Put what a task has printed in its place, and return what of it tells why it failed."""
         output = tree.output
@@ -373,6 +402,12 @@ class Tasks:
     def _clear_notes(self, tree: TaskTree) -> None:
         if tree.note:
             self._notes.clear(tree.note, tree.recipe.template.request.ranks, tree.recipe.barrier)
+
+    def _refuse(self, tree: TaskTree, message: str) -> None:
+        """End a task whose launch has turned out to have failed."""
+        if tree.ending is None:
+            tree.ending, tree.message = Ending.LAUNCH_FAILED, message
+        self._end_tree(tree, time.monotonic())
 
     def _end_tree(self, tree: TaskTree, now: float) -> None:
         self._termination.end(tree, tree.recipe.template.grace_s, now)

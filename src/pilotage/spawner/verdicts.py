@@ -16,12 +16,14 @@ _BEFORE = ("pre_launch", "pre_exec")
 class Verdict(NamedTuple):
     """How a process ended. ``ending`` is None where the exit code says it all; negative ones are of signals.
 
-    ``hook``: whether it was one that failed, so that what was printed before is its own.
+    ``rank``: of a task with several, if it is known which. ``hook``: whether it was one that failed, so that what was printed
+    before is its own.
     """
 
     exit_code: int
     ending: Ending | None = None
     message: str = ""
+    rank: int | None = None
     hook: bool = False
 
 
@@ -35,7 +37,7 @@ def verdict_on_script(hooks: Hooks, executable: str, note: Note | None, exit_cod
         return Verdict(exit_code_of(exit_code))
     before = note.place in _BEFORE
     hook = f"{note.place}[{note.number}]"
-    if note.code is None:
+    if not note.code:
         instead = "before the program began" if before else "before the hooks after it"
         message = f"{hook} ended the shell with exit code {exit_code} {instead}"
     else:

@@ -304,7 +304,8 @@ class RunnerDriver:
 def default_settings(folder: Path, **changes: object) -> RunnerSettings:
     """Return settings of a one-node pilot whose pilot folder and blob folder lie in ``folder``."""
     settings = RunnerSettings(
-        session=SessionUid("session.test"),
+        # Its own on this machine: what carries it in its environment may be ended as an orphan.
+        session=SessionUid(f"session.{os.getpid()}"),
         pilot=PilotUid("pilot.0000"),
         pilot_folder=str(folder / "pilot"),
         blob_folder=str(folder / "blobs"),

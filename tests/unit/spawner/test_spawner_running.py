@@ -129,7 +129,7 @@ def test_the_environment_is_the_users_then_the_templates_then_ours(start_driver:
             f"{prefix}_{name}": value
             for prefix in ("PILOTAGE", "RP")
             for name, value in {
-                "SESSION_ID": "session.test",
+                "SESSION_ID": driver.settings.session,
                 "PILOT_ID": "pilot.0000",
                 "TASK_ID": "task.1",
                 "TASK_NAME": "first",

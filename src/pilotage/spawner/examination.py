@@ -1,0 +1,84 @@
+"""Finding out how a task's process ended: what its hooks have noted, what its mpiexec says, and whether its ranks met."""
+
+from __future__ import annotations
+
+from pilotage.model.outcome import Ending
+from pilotage.outputs.files import tail
+from pilotage.spawner.hooks import LAUNCH
+from pilotage.spawner.lanes import Stage, TaskTree
+from pilotage.spawner.notes import Notes
+from pilotage.spawner.rank_endings import rank_ending
+from pilotage.spawner.verdicts import Verdict, verdict_on_script
+
+_SAID_BYTES = 1 << 14
+
+
+class Examiner:
+    """Examines what was begun of tasks, at its end."""
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+
+    def verdict(self, tree: TaskTree, pid: int, exit_code: int) -> Verdict:
+        """Return how this process of a task ended, which is reaped."""
+        template = tree.recipe.template
+        launched = template.launcher is not None
+        rank = tree.rank_of(pid)
+        verdict = Verdict(exit_code, rank=rank)
+        if tree.note:
+            verdict = self._noted(tree, LAUNCH if launched or tree.stage is not Stage.RANKS else rank or 0, exit_code)
+            verdict = verdict._replace(rank=rank)
+        if launched and tree.stage is Stage.RANKS and verdict.ending is None and tree.ending is None:
+            return self._of_launcher(tree, verdict)
+        return verdict
+
+    def stuck(self, tree: TaskTree) -> Verdict | None:
+        """Return why a rank of an mpiexec has not begun its program and never will, while the others may wait for it."""
+        for rank in range(tree.recipe.template.request.ranks):
+            note = self._notes.look(tree.note, rank)
+            if note is not None and note.code is not None and note.place in ("pre_exec", "exec"):
+                return self._noted(tree, rank, 0)._replace(rank=rank)
+        return None
+
+    def _of_launcher(self, tree: TaskTree, verdict: Verdict) -> Verdict:
+        launcher, ranks = tree.recipe.template.launcher, tree.recipe.template.request.ranks
+        assert launcher is not None
+        for rank in range(ranks) if tree.note and tree.recipe.rank_script is not None else ():
+            noted = self._noted(tree, rank, 0)
+            if noted.exit_code or noted.ending is not None:
+                return noted._replace(rank=rank)
+        said = _said(tree)
+        if ranks > 1:
+            # Only here: it is of no use to those who have no MPI.
+            from pilotage.launchers.mismatch import check_output
+
+            if mismatch := check_output(said, launcher):
+                return Verdict(verdict.exit_code, Ending.LAUNCH_FAILED, mismatch)
+        ended = rank_ending(launcher, verdict.exit_code, said)
+        return Verdict(ended.exit_code, rank=ended.rank)
+
+    def _noted(self, tree: TaskTree, who: int | str, exit_code: int) -> Verdict:
+        hooks, executable = tree.recipe.template.hooks, tree.recipe.executable
+        assert hooks is not None
+        note = self._notes.take(tree.note, who)
+        if note is not None and not exit_code and note.code is not None:
+            # Of a rank whose process was another's to wait for.
+            exit_code = note.code
+        return verdict_on_script(hooks, executable, note, exit_code)
+
+
+def _said(tree: TaskTree) -> str:
+    """Return the beginnings and ends of a task's stdout and stderr: which of them a launcher writes to differs."""
+    paths = dict.fromkeys(tree.output.paths()) if tree.output is not None else ()
+    return "".join(_both_ends(path) for path in paths)
+
+
+def _both_ends(path: str) -> str:
+    end = tail(path, 2 * _SAID_BYTES)
+    if len(end) < 2 * _SAID_BYTES:
+        return end.decode(errors="replace")
+    try:
+        with open(path, "rb") as file:
+            return (file.read(_SAID_BYTES) + end[_SAID_BYTES:]).decode(errors="replace")
+    except OSError:
+        return end.decode(errors="replace")
