@@ -33,7 +33,7 @@ from pilotage.model.workload import OWN_SANDBOX, Row, Template
 from pilotage.staging.actions import Work
 from pilotage.staging.failures import Stopped
 from pilotage.staging.files import remove
-from pilotage.staging.notes import Errand, MoveNotes
+from pilotage.staging.notes import Errand, Notes
 from pilotage.staging.stager import Stager
 from pilotage.staging.urls import Places
 
@@ -84,7 +84,7 @@ class Stagers:
         self._pilot_folder = pilot_folder
         self._working_folder = working_folder
         self._places = Places.of_pilot(pilot_folder)
-        self._notes = MoveNotes(os.path.join(pilot_folder, NOTES_FILE))
+        self._notes = Notes(os.path.join(pilot_folder, NOTES_FILE))
         family = hashlib.sha256(os.fsencode(pilot_folder)).hexdigest()[:12] + "-"
         self._stager = Stager(
             f"{family}{incarnation}", lambda: self._stopping, self._notes, heir_of=family if incarnation > 1 else ""

@@ -12,7 +12,6 @@ What a target means thus does not change by what is brought there, and doing it 
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ import msgspec
 from pilotage.model.staging import Directive, StagingAction, StagingFlag
 from pilotage.staging.failures import explained, missing, no_folder, no_match, special_file
 from pilotage.staging.files import Files, Identity, identity, real_name, remove
-from pilotage.staging.notes import Errand, Move, MoveNotes
+from pilotage.staging.notes import Errand, Move, Notes
 from pilotage.staging.shared import Appearance, Shared, Validators, appearance, copy_appearance
 from pilotage.staging.urls import ARCHIVES, HTTP, BadUrl, Places, Url, literal, locate, matches, parse_url, plain
 
@@ -59,7 +58,7 @@ class Receipt(msgspec.Struct, frozen=True):
 class Tools:
     """What all directives of a pilot are carried out with, by any number of threads."""
 
-    def __init__(self, files: Files, stopped: Callable[[], bool], notes: MoveNotes | None) -> None:
+    def __init__(self, files: Files, stopped: Callable[[], bool], notes: Notes | None) -> None:
         self.files = files
         self.stopped = stopped
         self.notes = notes
@@ -67,7 +66,7 @@ class Tools:
 
 
 class Step:
-    """The directive ``index`` of a task. ``moves`` were noted by whoever did the same work before.
+    """The directive ``index`` of a task. ``moves`` are those that were noted by whoever did the same before.
 
     Raises:
         BadUrl: source or target cannot be staged from or to.
@@ -114,9 +113,8 @@ class Step:
         except (FileNotFoundError, NotADirectoryError):
             if path in self._work.printed:
                 self._place(path, self._goal(name), self._make_empty)
-            elif not self._moved_on(path):
-                raise missing(path) from None
-            return
+                return
+            raise missing(path) from None
         except OSError as error:
             raise explained(error, path, self._target) from error
         if not stat.S_ISDIR(mode):
@@ -132,14 +130,13 @@ class Step:
 
     def _run_pattern(self, folder: str, pattern: str) -> None:
         found = matches(folder, pattern)
-        # What was moved by an agent before this one matches no more.
-        gone = [move for move in self._moves if move.index == self._index]
-        if not found and not gone and not self._moved_on(folder, pattern):
+        if not found and not self._moves:
             raise no_match(os.path.join(folder, pattern))
         if self._action is StagingAction.TARBALL and self._target.endswith(ARCHIVES) and not self._into:
             self._pack(found, folder, self._target)
             return
-        for path in dict.fromkeys(move.source for move in gone):
+        for path in dict.fromkeys(move.source for move in self._moves):
+            # What was moved matches no more, but what is left of it may have to be removed.
             self._moved_before(path)
         for path, name in found:
             if not self._moved_before(path):
@@ -239,33 +236,18 @@ class Step:
 
     def _note(self, source: str, goal: str, was: Identity, becomes: Identity, whole: bool) -> None:
         if self._tools.notes is not None:
-            self._tools.notes.note(Move(self._work.errand, self._index, source, goal, was, becomes, whole))
+            self._tools.notes.add(Move(self._work.errand, self._index, source, goal, was, becomes, whole))
 
     def _moved_before(self, path: str) -> bool:
         """Tell whether an agent before this one moved ``path``; if it was about to remove it then, do that."""
         for move in self._moves:
-            if move.index != self._index or move.source != path:
+            if move.source != path or identity(move.target) != move.becomes:
                 continue
             here = identity(path)
-            if identity(move.target) == move.becomes:
-                if move.whole and here == move.was:
-                    remove(path)
-                    here = None
-                if here is None or move.whole:
-                    return True
-            elif here is None and self._moved_on(move.target):
+            if move.whole and here == move.was:
+                remove(path)
                 return True
-        return False
-
-    def _moved_on(self, path: str, pattern: str = "") -> bool:
-        """Tell whether a later directive moved ``path``, or a folder above it, or what matches ``pattern`` in it."""
-        for move in self._moves:
-            if move.index <= self._index:
-                continue
-            if pattern:
-                if fnmatch.fnmatchcase(os.path.relpath(move.source, path), pattern):
-                    return True
-            elif path == move.source or path.startswith(f"{move.source}/"):
+            if move.whole or here is None:
                 return True
         return False
 

@@ -3,7 +3,8 @@
 A copy that was interrupted is made again. A move that was interrupted may have taken its source away: when that is missing,
 only a note can tell a move that was made from a source that never was. So each move is noted, with which file it is (device
 and inode, which a rename keeps), in a file of the pilot, by one write before the source can vanish. A stager that does the
-work of a dead one reads what was noted.
+work of a dead one reads what was noted, and begins with the directive of the last move: those before it were done, and it may
+have moved away what they need. Of those that could not be done, that is noted too.
 
 Notes of work whose end is in the agent's log are dropped, so the file stays small.
 """
@@ -26,8 +27,8 @@ Errand = tuple[str, str, int]
 """Whose files are staged, the phase, and the attempt: what is staged, or staged again, as a whole."""
 
 
-class Move(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A move that was about to be made. ``index`` is that of the directive in its errand.
+class Move(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """A move that was about to be made. ``index`` is that of the directive, in the order in which they are done.
 
     ``was`` was the source; ``becomes`` is the target when all is done. ``whole``: a target of that identity is all there is
     to it; else the source, too, has to be gone.
@@ -42,25 +43,35 @@ class Move(msgspec.Struct, frozen=True, array_like=True, gc=False):
     whole: bool
 
 
+class Failure(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
+    """A directive that could not be carried out, while the others go on."""
+
+    errand: Errand
+    index: int
+    message: str
+
+
+Note = Move | Failure
+
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Move).decode
+_decode = msgspec.json.Decoder(Note).decode
 
 
-class MoveNotes:
+class Notes:
     """The notes in the file at ``path``; any number of threads may share them. Nothing is opened before it is needed."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._moves: dict[Errand, list[Move]] | None = None
+        self._notes: dict[Errand, list[Note]] | None = None
         self._file = -1
         self._size = 0
 
-    def note(self, move: Move) -> None:
-        """Note a move that is about to be made. Raises ``OSError``: it must not be made then."""
-        line = _encode(move) + b"\n"
+    def add(self, note: Note) -> None:
+        """Note a move that is about to be made, or a failure. Raises ``OSError``: the move must not be made then."""
+        line = _encode(note) + b"\n"
         with self._lock:
-            moves = self._read()
+            notes = self._read()
             if self._file < 0:
                 self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
                 os.ftruncate(self._file, self._size)
@@ -68,9 +79,9 @@ class MoveNotes:
                 os.ftruncate(self._file, self._size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
             self._size += len(line)
-            moves.setdefault(move.errand, []).append(move)
+            notes.setdefault(note.errand, []).append(note)
 
-    def of(self, errand: Errand) -> Sequence[Move]:
+    def of(self, errand: Errand) -> Sequence[Note]:
         """Return what was noted for this errand, by this process or one before it."""
         with self._lock:
             return tuple(self._read().get(errand, ()))
@@ -78,18 +89,18 @@ class MoveNotes:
     def drop(self, errands: Iterable[Errand]) -> None:
         """Forget errands that will not be done again."""
         with self._lock:
-            if not self._moves:
+            if not self._notes:
                 return
-            before = len(self._moves)
+            before = len(self._notes)
             for errand in errands:
-                self._moves.pop(errand, None)
-            if len(self._moves) == before or self._file < 0:
+                self._notes.pop(errand, None)
+            if len(self._notes) == before or self._file < 0:
                 return
-            if not self._moves:
+            if not self._notes:
                 os.ftruncate(self._file, 0)
                 self._size = 0
             elif self._size > REWRITE_BYTES:
-                self._rewrite(self._moves)
+                self._rewrite(self._notes)
 
     def close(self) -> None:
         """Close the file."""
@@ -98,23 +109,23 @@ class MoveNotes:
                 os.close(self._file)
                 self._file = -1
 
-    def _read(self) -> dict[Errand, list[Move]]:
-        if self._moves is None:
-            self._moves = {}
+    def _read(self) -> dict[Errand, list[Note]]:
+        if self._notes is None:
+            self._notes = {}
             try:
                 with open(self._path, "rb") as file:
                     content = file.read()
             except FileNotFoundError:
                 content = b""
-            # What follows the last line end is a note that was cut; its move was not begun.
+            # What follows the last line end is a note that was cut; what it was for was not begun.
             for line in content.split(b"\n")[:-1]:
-                move = _decode(line)
-                self._moves.setdefault(move.errand, []).append(move)
+                note: Note = _decode(line)
+                self._notes.setdefault(note.errand, []).append(note)
             self._size = content.rfind(b"\n") + 1
-        return self._moves
+        return self._notes
 
-    def _rewrite(self, moves: dict[Errand, list[Move]]) -> None:
-        content = b"".join(_encode(move) + b"\n" for noted in moves.values() for move in noted)
+    def _rewrite(self, notes: dict[Errand, list[Note]]) -> None:
+        content = b"".join(_encode(note) + b"\n" for noted in notes.values() for note in noted)
         fresh = f"{self._path}.new"
         try:
             file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)

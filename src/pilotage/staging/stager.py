@@ -9,7 +9,7 @@ from pilotage.model.staging import Directive, StagingAction, StagingFlag
 from pilotage.staging.actions import Step, Tools, Work
 from pilotage.staging.failures import SourceMissing, Unstageable
 from pilotage.staging.files import Files
-from pilotage.staging.notes import MoveNotes
+from pilotage.staging.notes import Failure, Move, Notes
 from pilotage.staging.urls import BadUrl
 
 
@@ -24,7 +24,7 @@ class Stager:
         self,
         owner: str,
         stopped: Callable[[], bool] = lambda: False,
-        notes: MoveNotes | None = None,
+        notes: Notes | None = None,
         heir_of: str = "",
     ) -> None:
         self._tools = Tools(Files(owner, stopped, heir_of), stopped, notes)
@@ -37,19 +37,25 @@ class Stager:
             Stopped: it was told to stop; what was begun is to be done again.
         """
         notes = self._tools.notes
-        # Only a task that moves something can find that it did so before.
-        moving = notes is not None and any(directive.action is StagingAction.MOVE for directive in work.directives)
-        moves = notes.of(work.errand) if notes is not None and moving else ()
-        failures: list[str] = []
-        for index, directive in enumerate(sorted(work.directives, key=lambda directive: -directive.priority)):
+        # Only of a task that moves something anything is noted.
+        if not any(directive.action is StagingAction.MOVE for directive in work.directives):
+            notes = None
+        noted = notes.of(work.errand) if notes is not None else ()
+        moves = [note for note in noted if isinstance(note, Move)]
+        first = max((move.index for move in moves), default=0)
+        failures = [note.message for note in noted if isinstance(note, Failure) and note.index < first]
+        ordered = sorted(work.directives, key=lambda directive: -directive.priority)
+        for index, directive in enumerate(ordered[first:], first):
             try:
-                Step(self._tools, work, index, directive, moves).run()
+                Step(self._tools, work, index, directive, [move for move in moves if move.index == index]).run()
             except (Unstageable, BadUrl) as problem:
                 if isinstance(problem, SourceMissing) and directive.flags & StagingFlag.NON_FATAL:
                     continue
                 failures.append(f"{_described(work.errand[1], directive)}: {problem}")
                 if not work.go_on:
                     break
+                if notes is not None:
+                    notes.add(Failure(work.errand, index, failures[-1]))
         if failures:
             more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
             raise StagingFailed(failures[0] + more)
