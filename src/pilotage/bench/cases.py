@@ -10,6 +10,7 @@ from pilotage.bench.executables import executables
 from pilotage.bench.functions import arguments, busy_client, functions, round_trip
 from pilotage.bench.lifecycle import idle, start_and_close
 from pilotage.bench.measure import Row
+from pilotage.bench.mpi import mpi
 from pilotage.bench.scale import million, sleepers
 
 CASES: dict[str, Callable[[bool], list[Row]]] = {
@@ -20,6 +21,7 @@ CASES: dict[str, Callable[[bool], list[Row]]] = {
     "busy-client": busy_client,
     "arguments": arguments,
     "executables": executables,
+    "mpi": mpi,
     "durability": durability,
     "scheduler": scheduler.run,
     "million": million,
