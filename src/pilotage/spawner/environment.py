@@ -60,6 +60,8 @@ def template_environment(
     }
     for prefix in ("PILOTAGE_", "RP_"):
         environment.update(encoded({prefix + name: value for name, value in ours.items()}))
+    if template.service is not None and settings.notify_socket:
+        environment[b"NOTIFY_SOCKET"] = settings.notify_socket.encode(*ENCODING)
     if template.threading_type.lower() == "openmp":
         environment[b"OMP_NUM_THREADS"] = b"%d" % request.cores
     if template.service is not None and settings.notify_socket:

@@ -43,8 +43,8 @@ _PLAIN_TOOLS = "cat|chmod|cp|date|hostname|ln|ls|mkdir|mv|rm|rmdir|sleep|touch|t
 _PLAIN_COMMAND = re.compile(
     rf"""[ \t]*(?:
         \#.*
-      | (?:export[ \t]+)?[A-Za-z_]\w*={_PLAIN_WORD}
-      | export(?:[ \t]+[A-Za-z_]\w*={_PLAIN_WORD})+
+      | [A-Za-z_]\w*={_PLAIN_WORD}
+      | export(?:[ \t]+[A-Za-z_]\w*(?:={_PLAIN_WORD})?)+
       | unset(?:[ \t]+[A-Za-z_]\w*)+
       | cd[ \t]+{_PLAIN_WORD}
       | echo(?:[ \t]+(?!-){_PLAIN_WORD})*

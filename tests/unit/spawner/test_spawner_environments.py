@@ -8,6 +8,7 @@ from pathlib import Path
 from spawner_driver import SpawnerDriver, StartDriver
 
 from pilotage.model.outcome import Ending
+from pilotage.model.services import Service
 from pilotage.model.workload import Extra
 from pilotage.wire.runner_messages import DefineEnvironment
 
@@ -93,3 +94,13 @@ def test_what_another_launch_has_left_is_removed_unless_the_user_sets_it_for_the
 
     seen = environment_of(driver, "task.1")
     assert ("PMI_RANK" in seen, seen["SLURM_JOB_ID"], seen["PMI_SIZE"]) == (False, "7", "9")
+
+
+def test_a_service_finds_where_to_say_that_it_is_ready(start_driver: StartDriver, tmp_path: Path) -> None:
+    driver = start_driver(notify_socket=str(tmp_path / "notify.sock"))
+
+    driver.launch("task.1", template=driver.template(executable="env", service=Service()))
+    driver.launch("task.2", template=driver.template(executable="env"))
+
+    assert environment_of(driver, "task.1")["NOTIFY_SOCKET"] == str(tmp_path / "notify.sock")
+    assert "NOTIFY_SOCKET" not in environment_of(driver, "task.2")
