@@ -166,6 +166,7 @@ class Watch:
         verdict = self._judge_start(now)
         if verdict is None and not self._is_up:
             self._want(self._service.ready)
+            self.due = self._next_look(now)
         return verdict
 
     def _want(self, probe: Probe | None) -> None:
