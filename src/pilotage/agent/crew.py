@@ -132,8 +132,7 @@ class Crew:
         if self._storage is None:
             folder = Path(self._settings.pilot_folder) / TASKS_FOLDER
             self._storage = StorageProbe(folder, lambda: self._inbox.put(events.StorageFreed(time.time())))
-        if not self._storage.active:
-            self._storage.begin()
+        self._storage.begin()
 
     def close(self) -> None:
         """End what is under way."""

@@ -27,14 +27,13 @@ class StorageProbe:
         self._freed = freed
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-
-    @property
-    def active(self) -> bool:
-        """Whether storage is full, as far as is known."""
-        return self._thread is not None and self._thread.is_alive()
+        self._probing = False
 
     def begin(self) -> None:
-        """Storage was found full."""
+        """Storage was found full. What is probed already is not probed twice."""
+        if self._probing:
+            return
+        self._probing = True
         self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
         self._thread.start()
 
@@ -47,6 +46,8 @@ class StorageProbe:
     def _run(self) -> None:
         while not self._stop.wait(PROBE_S):
             if has_room(self._folder):
+                # In this order: who finds it full from now on has it probed again.
+                self._probing = False
                 self._freed()
                 return
 
