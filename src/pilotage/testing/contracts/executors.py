@@ -31,6 +31,7 @@ import msgspec
 import pytest
 
 from pilotage.executors.base import Executor, RunnerProcess
+from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.execution import AttemptEnd, Execution, LaneTasks
 from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid, TemplateId
 from pilotage.model.outcome import Ending
@@ -340,6 +341,24 @@ class ExecutorContract(ABC):
         (other,) = agent.launch("c", runner=RunnerId("spawner.1"))
         agent.until(lambda: other in agent.told.ended)
         assert agent.told.over() == {other}, "what was launched on a lost runner is dropped"
+
+    def test_tasks_run_in_an_environment_that_was_defined_before_or_after_their_runner_came_up(self, agent: Agent) -> None:
+        agent.start()
+        agent.executor.define_environment("early", EnvironmentDifference({"EARLY": "1"}))
+        agent.start_runner()
+        agent.executor.define_environment("late", EnvironmentDifference({"LATE": "1"}, ("HOME",)))
+        templates = {
+            TemplateId(10 + number): msgspec.structs.replace(self.short, named_env=name)
+            for number, name in enumerate(("early", "late"))
+        }
+        executions = [(TaskUid(f"t{template}"), Attempt(1)) for template in templates]
+        lanes = [
+            LaneTasks(LaneId(10 + number), PLACEMENT, [(Attempt(1), Row(TaskUid(f"t{template}"), template))])
+            for number, template in enumerate(templates)
+        ]
+        agent.executor.launch(RUNNER, lanes, templates)
+        agent.until(lambda: set(executions) <= agent.told.over())
+        assert {agent.told.ended[execution].ending for execution in executions} == {Ending.DONE}
 
     def test_a_stopped_runner_is_forgotten_and_another_does_its_work(self, agent: Agent) -> None:
         agent.start()
