@@ -8,7 +8,7 @@ from pilotage.core.client import facts as client
 from pilotage.core.client.state import ClientState
 from pilotage.model.ids import Binding, PilotUid, TaskUid
 from pilotage.model.states import PMGR_ACTIVE, PMGR_ACTIVE_PENDING, PMGR_LAUNCHING_PENDING
-from pilotage.trace.records import client_facts, decode_batch, decode_outcomes, read_log
+from pilotage.trace.records import client_facts, decode_batch, decode_outcomes, decode_wanted, read_log
 from pilotage.trace.run import HELD, Run
 from pilotage.trace.templates import Templates, take_outcome
 
@@ -33,6 +33,7 @@ class ClientFold:
         self._run.opened = state.opened
         for uid, known in state.pilots.items():
             pilot = self._run.pilot(uid)
+            pilot.resource = decode_wanted(known.description).resource
             pilot.nodes, pilot.state, pilot.reason = known.nodes, known.state, known.reason
             pilot.submitted, pilot.active, pilot.final = known.submitted, known.active_since, known.ended
         self._templates.learn(state.templates)
@@ -82,6 +83,7 @@ class ClientFold:
             case client.PilotAccepted():
                 pilot = run.pilot(fact.pilot)
                 pilot.submitted, pilot.nodes, pilot.state = fact.time, fact.nodes, PMGR_LAUNCHING_PENDING
+                pilot.resource = decode_wanted(fact.description).resource
             case client.PilotLaunched():
                 pilot = run.pilot(fact.pilot)
                 pilot.launched, pilot.state = fact.time, PMGR_ACTIVE_PENDING

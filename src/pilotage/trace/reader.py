@@ -18,14 +18,8 @@ from pilotage.core.client.state import ClientState
 from pilotage.model.ids import PilotUid
 from pilotage.trace.agent_fold import AgentFold
 from pilotage.trace.client_fold import ClientFold
-from pilotage.trace.records import CLIENT_LOG, client_facts, pilot_folders, read_log
+from pilotage.trace.records import CLIENT_LOG, client_facts, decode_wanted, pilot_folders, read_log
 from pilotage.trace.run import Run
-
-
-class _Description(msgspec.Struct):
-    """What is needed of the description of a pilot."""
-
-    sandbox: str | None = None
 
 
 def read_session(folder: Path | str) -> Run:
@@ -47,7 +41,7 @@ def agent_folders(session_folder: Path) -> list[Path]:
     """Return the folders of all pilots of a session, by name: also of those that the client's log says lie elsewhere."""
     folders = {folder.name: folder for folder in pilot_folders(session_folder)}
     for uid, description in _descriptions(session_folder / CLIENT_LOG):
-        sandbox = msgspec.msgpack.decode(description, type=_Description).sandbox
+        sandbox = decode_wanted(description).sandbox
         if sandbox and uid not in folders:
             elsewhere = Path(sandbox).expanduser().absolute() / session_folder.name / uid
             if elsewhere.is_dir():

@@ -34,6 +34,16 @@ client_facts = msgspec.msgpack.Decoder(list[client.Fact])
 decode_batch = msgspec.msgpack.Decoder(Batch).decode
 decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
 
+
+class PilotWanted(msgspec.Struct, frozen=True):
+    """What readers need of the description of a pilot."""
+
+    resource: str = ""
+    sandbox: str | None = None
+
+
+decode_wanted = msgspec.msgpack.Decoder(PilotWanted).decode
+
 State = TypeVar("State")
 Fact = TypeVar("Fact")
 

@@ -306,6 +306,8 @@ class PilotTrace:
 
     def __init__(self, uid: PilotUid) -> None:
         self.uid = uid
+        self.resource = ""
+        """The platform, as the user named it; empty if only the agent's log is there."""
         self.nodes: list[Node] = []
         self.state = ""
         self.reason = ""
