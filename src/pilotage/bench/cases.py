@@ -8,6 +8,7 @@ from pilotage.bench import scheduler
 from pilotage.bench.durability import durability
 from pilotage.bench.executables import executables
 from pilotage.bench.functions import arguments, busy_client, functions, round_trip
+from pilotage.bench.hooks import hooks
 from pilotage.bench.lifecycle import idle, start_and_close
 from pilotage.bench.measure import Row
 from pilotage.bench.mpi import mpi
@@ -21,6 +22,7 @@ CASES: dict[str, Callable[[bool], list[Row]]] = {
     "busy-client": busy_client,
     "arguments": arguments,
     "executables": executables,
+    "hooks": hooks,
     "mpi": mpi,
     "durability": durability,
     "scheduler": scheduler.run,

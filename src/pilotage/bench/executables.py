@@ -15,8 +15,11 @@ _SLOTS = 32
 """Cores of the emulated pilot: as many tasks may be under way as keep two real cores busy."""
 
 
-def bare_loops(count: int) -> tuple[float, float]:
-    """Run ``count`` null executables in two processes that do nothing else; return tasks per second, and CPU seconds."""
+def bare_loops(count: int, command: list[str] | None = None) -> tuple[float, float]:
+    """Run ``count`` null executables, or these commands, in two processes that do nothing else; return tasks per second, and
+    CPU seconds.
+    """
+    command = command or [_TRUE]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     pids = []
@@ -24,7 +27,7 @@ def bare_loops(count: int) -> tuple[float, float]:
         pid = os.fork()
         if not pid:
             for _ in range(count // 2):
-                os.waitpid(os.posix_spawn(_TRUE, [_TRUE], os.environ), 0)
+                os.waitpid(os.posix_spawn(command[0], command, os.environ), 0)
             os._exit(0)
         pids.append(pid)
     for pid in pids:

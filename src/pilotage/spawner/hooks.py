@@ -5,9 +5,9 @@ The script is the same for all tasks of a template: the program and its argument
     bash --norc --noprofile -c SCRIPT pilotage NOTE PROGRAM ARGUMENT...
 
 It runs the hooks, and then becomes the program; only when hooks follow does it wait for the program, and end as it did. What
-a shell says by its exit code is not certain, so it leaves a *note*, a file of one line: before each hook that could end or
-replace the shell, which one it is; and where a hook has failed, or the program could not be started, that and the code. What
-stands in it when the shell is over tells where that was.
+a shell says by its exit code is not certain, so it leaves a *note*, a file of lines: before each hook that could end or replace
+the shell, which one it is; and where a hook has failed, or the program could not be started, that and the code. What stands
+last when the shell is over tells where that was.
 
 Users write bash. But bash takes twice as long to start as the plain shell of most systems, and most hooks say no more than
 ``export OMP_NUM_THREADS=4``. So hooks whose every line is a *plain* command, which means the same to both shells and can
@@ -72,6 +72,9 @@ if [ -r "$_pilotage_init" ]; then . "$_pilotage_init"; break; fi
 done
 fi"""
 """Environment modules are a function of the shell, which a user's environment hands on only where it is exported."""
+
+
+_NOTE_LINE = re.compile(r"(pre_launch|pre_exec|program|exec|post_exec|post_launch|end) (\d+) (-|\d+)(?: (.*))?")
 
 
 class Step(NamedTuple):
@@ -149,17 +152,15 @@ def render(
         # What is sourced without arguments sees those of the shell, and must not take the program's for its own.
         lines.append('_pilotage_command=("$@"); set --')
     lines.append(
-        '_pilotage_check() { [ "$3" = 0 ] || { printf "%s\\n" "$1 $2 $3 ${4-}" >|"$_pilotage_note"; '
+        '_pilotage_check() { [ "$3" = 0 ] || { printf "%s\\n" "$1 $2 $3 ${4-}" >>"$_pilotage_note"; '
         f'{call}exit "$3"; }}; }}'
     )
+    if not plain:
+        lines.append('_pilotage_mark() { _pilotage_at="$1 $2"; echo "$1 $2 - ${3-}" >>"$_pilotage_note"; }')
     if any(re.search(r"\b(?:module|ml)\b", step.text) for step in (*before, *after)):
         lines.append(_MODULES)
     if alarm and not plain:
-        lines.append(
-            '_pilotage_left() { read -r _pilotage_hook _pilotage_number _ <"$_pilotage_note"; '
-            'printf "%s %s %s\\n" "$_pilotage_hook" "$_pilotage_number" "$1" >|"$_pilotage_note"; '
-            f'{call}[ "$1" != 0 ] || exit 1; }}'
-        )
+        lines.append(f'_pilotage_left() {{ echo "$_pilotage_at $1" >>"$_pilotage_note"; {call}[ "$1" != 0 ] || exit 1; }}')
         lines.append("trap '_pilotage_left $?' EXIT")
     lines += mark.steps(before, "")
     if barrier > 1:
@@ -171,19 +172,23 @@ def render(
         lines += _program(bash=bash, waits=bool(after))
     if after:
         lines += mark.steps(after, ' "$RP_RET"')
-        lines.append('printf "end 0 %s\\n" "$RP_RET" >|"$_pilotage_note"; exit "$RP_RET"')
+        lines.append('echo "end 0 $RP_RET" >>"$_pilotage_note"; exit "$RP_RET"')
     if not program:
         lines += mark.place("end")
     return Script("\n".join(lines) + "\n", bash, plain)
 
 
 def parse_note(text: str) -> Note | None:
-    """Return what a script has left; None if it is nothing."""
-    words = text.rstrip("\n").split(" ", 3)
-    if len(words) < 3:
+    """Return where a script was last; None if it has left nothing.
+
+    >>> parse_note("pre_exec 0 - \\npre_exec 1 - \\npre_exec 1 127\\n")
+    Note(place='pre_exec', number=1, code=127, rest='')
+    """
+    lines = [found for line in text.split("\n") if (found := _NOTE_LINE.fullmatch(line))]
+    if not lines:
         return None
-    place, number, code = words[:3]
-    return Note(place, int(number), int(code) if code != "-" else None, words[3] if len(words) > 3 else "")
+    place, number, code, rest = lines[-1].groups(default="")
+    return Note(place, int(number), int(code) if code != "-" else None, rest)
 
 
 def exit_code_of(shown: int) -> int:
@@ -202,9 +207,7 @@ class _Marks:
         self._plain = plain
 
     def place(self, place: str, number: int = 0, rest: str = "") -> list[str]:
-        if self._plain:
-            return []
-        return [f'printf "{place} {number} - %s\\n"{rest or " -"} >|"$_pilotage_note"']
+        return [] if self._plain else [f"_pilotage_mark {place} {number}{rest}"]
 
     def steps(self, steps: Iterable[Step], rest: str) -> Iterator[str]:
         for rank, group in groupby(steps, lambda step: step.rank):
@@ -235,8 +238,9 @@ def _program(*, bash: bool, waits: bool) -> Iterator[str]:
     yield f"( {become} ) && RP_RET=0 || RP_RET=$?"
     yield "trap - HUP INT QUIT TERM USR1 USR2"
     if not bash:
-        yield '{ read -r _pilotage_place _ <"$_pilotage_note"; } 2>/dev/null || _pilotage_place='
-        yield '[ "$_pilotage_place" != exec ] || exit "$RP_RET"'
+        yield "_pilotage_at="
+        yield '{ while read -r _pilotage_place _; do _pilotage_at=$_pilotage_place; done <"$_pilotage_note"; } 2>/dev/null'
+        yield '[ "$_pilotage_at" != exec ] || exit "$RP_RET"'
 
 
 def _barrier(ranks: int) -> str:

@@ -102,7 +102,8 @@ class TaskTree(Tree):
 
     def rank_of(self, pid: int) -> int | None:
         """Return which of several ranks this process is; None if it is no rank, or the only one."""
-        return self.ranks.index(pid) if len(self.ranks) > 1 and pid in self.ranks else None
+        # After the ranks a process may have got the number that one of them had.
+        return self.ranks.index(pid) if len(self.ranks) > 1 and self.stage is Stage.RANKS else None
 
     def note_exit(self, verdict: Verdict) -> None:
         """A process that was begun here has ended so."""

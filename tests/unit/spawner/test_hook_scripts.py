@@ -105,7 +105,7 @@ def test_a_plain_script_writes_nothing_that_is_not_a_failure() -> None:
     assert (script.bash, script.plain) == (False, True)
     assert script.text == (
         "_pilotage_barrier=$1 _pilotage_note=$1.$PILOTAGE_RANK; shift\n"
-        '_pilotage_check() { [ "$3" = 0 ] || { printf "%s\\n" "$1 $2 $3 ${4-}" >|"$_pilotage_note"; exit "$3"; }; }\n'
+        '_pilotage_check() { [ "$3" = 0 ] || { printf "%s\\n" "$1 $2 $3 ${4-}" >>"$_pilotage_note"; exit "$3"; }; }\n'
         "eval 'export A=1'\n"
         "_pilotage_check pre_exec 0 $?\n"
         'trap \'_pilotage_check exec 0 $? "$PATH"\' EXIT; exec "$@"\n'
@@ -126,7 +126,8 @@ def test_hooks_are_numbered_by_their_name() -> None:
     ("text", "note"),
     [
         ("", None),
-        ("pre_exec 2 - -\n", Note("pre_exec", 2, None, "-")),
+        ("pre_exec 2 - \n", Note("pre_exec", 2, None, "")),
+        ("pre_exec 0 - \nprogram 0 - \n", Note("program", 0, None, "")),
         ("pre_exec 2 127 \n", Note("pre_exec", 2, 127, "")),
         ("exec 0 127 /a b:/c\n", Note("exec", 0, 127, "/a b:/c")),
         ("end 0 139\n", Note("end", 0, 139, "")),
