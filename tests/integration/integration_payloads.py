@@ -118,3 +118,18 @@ def wait_for_file(path: str) -> str:
     while not os.path.exists(path) and time.monotonic() < until:
         time.sleep(0.005)
     return path
+
+
+def environment_of(name: str) -> str | None:
+    """Return an environment variable."""
+    return os.environ.get(name)
+
+
+def read_text(path: str) -> str:
+    """Return what a file holds."""
+    return Path(path).read_text()
+
+
+def sum_of_ranks(comm: Any, offset: int) -> int:
+    """Return the sum over the ranks of their number and an offset."""
+    return int(comm.allreduce(comm.rank + offset))

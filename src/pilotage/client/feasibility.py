@@ -10,9 +10,11 @@ from pilotage.client.task_description import TaskDescription
 from pilotage.client.templates import located
 from pilotage.core.client.binding import infeasible, usable_pilots
 from pilotage.core.client.state import PilotRecord
+from pilotage.core.scheduling import slots
+from pilotage.core.scheduling.pool import OPEN
 from pilotage.errors import InvalidTask
 from pilotage.model.ids import PilotUid, TemplateId
-from pilotage.model.resources import Node, NodeShape
+from pilotage.model.resources import Node, NodeShape, Request
 from pilotage.model.workload import Row, Template
 
 if TYPE_CHECKING:
@@ -47,10 +49,15 @@ class Feasibility:
         state = self._session.state
         # Under the engine's lock a pilot's nodes and its state belong together.
         with self._session.engine.lock:
-            usable = self._shapes_of(usable_pilots(state, state.managers[manager]))
+            usable = usable_pilots(state, state.managers[manager])
+            shapes = self._shapes_of(usable)
             for number, pin in sorted(asked):
-                pilots = self._shapes_of([state.pilots[PilotUid(pin)]]) if pin else usable
-                reason = infeasible(template(number).request, pilots)
+                pilots = [state.pilots[PilotUid(pin)]] if pin else usable
+                request = template(number).request
+                if request.slots:
+                    reason = _no_such_slots(request, pilots)
+                else:
+                    reason = infeasible(request, self._shapes_of(pilots) if pin else shapes)
                 if not reason:
                     continue
                 for position, row in enumerate(rows):
@@ -67,3 +74,14 @@ class Feasibility:
                 self._counted[pilot.uid] = (pilot.nodes, counted)
             shapes[pilot.uid] = counted
         return shapes
+
+
+def _no_such_slots(request: Request, pilots: Iterable[PilotRecord]) -> str:
+    """Return why the slots that the user has chosen are on no pilot; empty if they are on one, or if that is not known."""
+    reason = ""
+    for pilot in pilots:
+        refused = slots.refusal(request, pilot.nodes, [OPEN] * len(pilot.nodes)) if pilot.nodes else None
+        if refused is None:
+            return ""
+        reason = reason or refused
+    return reason

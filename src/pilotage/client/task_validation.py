@@ -23,7 +23,8 @@ from pilotage.client.task_fields import TASK_FIELDS
 from pilotage.client.task_hooks import hooks_of
 from pilotage.client.task_service import require_no_service, service_of
 from pilotage.core.agent.retry import ENDINGS
-from pilotage.environments.spec import OWN_NAMES, check_name
+from pilotage.environments.own import OWN_NAMES
+from pilotage.environments.spec import check_name
 from pilotage.errors import InvalidRequest, InvalidTask
 from pilotage.model.workload import NO_SANDBOX, OWN_SANDBOX, Extra, Output, Template
 
