@@ -13,7 +13,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 
@@ -28,6 +28,7 @@ LEAST_VERSIONS = {"pyzmq": (25, 1), "msgspec": (0, 18, 6), "cloudpickle": (3, 0)
 FREE_BYTES_WARNING = 1 << 30
 FREE_BYTES_BROKEN = 64 << 20
 FREE_INODES_WARNING = 10_000
+INODES_PER_TASK = 3
 PROCESSES_WARNING = 1024
 DESCRIPTORS_WARNING = 1024
 DESCRIPTORS_BROKEN = 256
@@ -132,21 +133,54 @@ def check_session_folder(folder: Path | None = None) -> list[Finding]:
     except OSError as error:
         remedy = "set PILOTAGE_HOME to a folder that you can write, with room, such as one on scratch"
         return [Finding("session folder", Status.BROKEN, f"{folder} cannot be written: {error.strerror}", remedy)]
-    status = os.statvfs(folder)
-    free = status.f_bavail * status.f_frsize
-    # File systems that make inodes as they go report none.
-    inodes = status.f_favail if status.f_files else None
+    free, inodes = _room(folder)
     short = free < FREE_BYTES_WARNING or (inodes is not None and inodes < FREE_INODES_WARNING)
-    told = f"{inodes:,} inodes" if inodes is not None else "no limit of inodes"
     return [
         judged(
             "session folder",
-            f"{folder}: {size(free)} and {told} free; fsync takes {span(sync_s)}",
+            f"{folder}: {_told(free, inodes)} free; fsync takes {span(sync_s)}",
             free < FREE_BYTES_BROKEN or inodes == 0,
             short,
             "free some room, remove old sessions (pilotage session rm), or set PILOTAGE_HOME to a larger file system",
         )
     ]
+
+
+def check_sandboxes(folders: Sequence[Path] | None = None) -> list[Finding]:
+    """Look at the room where tasks write: beside the sessions, or where the platforms of this machine have their pilots."""
+    from pilotage.client.session import sessions_folder
+    from pilotage.platforms.registry import load_platforms
+
+    if folders is None:
+        own = [Path(platform.sandbox).expanduser() for platform in load_platforms().values() if platform.sandbox]
+        folders = [sessions_folder(), *own]
+    findings = []
+    for folder in dict.fromkeys(folders):
+        there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+        free, inodes = _room(there)
+        # A folder, and the two files of a task that prints to both.
+        tasks = None if inodes is None else inodes // INODES_PER_TASK
+        enough = "" if tasks is None else f", for {tasks:,} tasks that have a sandbox of their own and print"
+        findings.append(
+            judged(
+                "sandboxes",
+                f"{folder}: {_told(free, inodes)} free{enough}",
+                free < FREE_BYTES_BROKEN or tasks == 0,
+                free < FREE_BYTES_WARNING or (tasks is not None and tasks < FREE_INODES_WARNING),
+                "free some room, or have tasks write less: sandbox='shared', output='aggregate', cleanup=True",
+            )
+        )
+    return findings
+
+
+def _room(folder: Path) -> tuple[int, int | None]:
+    """Return the bytes and inodes that are free for us; None for file systems that make inodes as they go."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None
+
+
+def _told(free: int, inodes: int | None) -> str:
+    return f"{size(free)} and {f'{inodes:,} inodes' if inodes is not None else 'no limit of inodes'}"
 
 
 def check_temporary_folder() -> list[Finding]:

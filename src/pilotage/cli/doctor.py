@@ -35,6 +35,7 @@ def doctor(
         checks.check_python,
         checks.check_dependencies,
         checks.check_session_folder,
+        checks.check_sandboxes,
         checks.check_temporary_folder,
         checks.check_process_limits,
         checks.check_unix_sockets,

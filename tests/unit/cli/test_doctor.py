@@ -55,6 +55,25 @@ def test_old_and_missing_dependencies_are_named_with_the_command_that_mends_them
     assert finding.remedy == "run: pip install -U 'no-such-package-here>=1.0' 'msgspec>=999'"
 
 
+def test_room_for_sandboxes_is_told_by_file_system(tmp_path: Path) -> None:
+    here, later = checks.check_sandboxes([tmp_path, tmp_path / "not" / "yet"])
+
+    assert here.found.startswith(f"{tmp_path}: ")
+    assert later.found.startswith(f"{tmp_path}/not/yet: ")
+    assert "free" in here.found
+
+
+def test_sandboxes_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_room", lambda folder: (10 << 30, 600))
+    finding = only(checks.check_sandboxes([tmp_path]))
+
+    assert finding.status is Status.WARNING
+    assert (
+        finding.found == f"{tmp_path}: 10.0 GiB and 600 inodes free, for 200 tasks that have a sandbox of their own and print"
+    )
+    assert "output='aggregate'" in finding.remedy
+
+
 def test_a_session_folder_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
     finding = only(checks.check_session_folder(tmp_path / "sessions"))
     assert finding.status is not Status.BROKEN
