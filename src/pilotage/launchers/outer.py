@@ -47,6 +47,7 @@ _PREFIXES = (
     b"OMPI_TOOL_NAME",
     b"OMPI_MCA_orte_",
     b"OMPI_MCA_ess",
+    b"OMPI_MCA_pmix",
     b"OMPI_MCA_initial_wdir",
     b"OMPI_MCA_num_procs",
     b"OMPI_MCA_cpu_type",
