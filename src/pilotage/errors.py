@@ -26,7 +26,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import NoReturn
 
@@ -150,6 +149,8 @@ class InvariantViolated(PilotageError, AssertionError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint such as ``"; did you mean 'ranks'?"``, or nothing when no known name is near."""
+    import difflib  # only here: every process of ours imports this module, and hardly one needs it
+
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 

@@ -10,11 +10,9 @@ ends without has been ended by something else, which its exit code tells.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import time
-import zlib
 from typing import Any
 
 from pilotage.errors import SerializationError
@@ -103,6 +101,10 @@ def _loaded(value: bytes | tuple[str, int, int, str]) -> bytes:
 
 def digest_like(digest: str, content: bytes) -> str:
     """Return the digest of ``content`` of the same kind."""
+    # Only here: most calls have no large values.
+    import hashlib
+    import zlib
+
     return f"crc32:{zlib.crc32(content):08x}" if digest.startswith("crc32:") else hashlib.sha256(content).hexdigest()
 
 
@@ -113,7 +115,7 @@ def _stored(call: Call, pickled: bytes) -> tuple[str, int, int, str]:
     path = os.path.join(call["packs"], name)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
         file.write(pickled)
-    return (name, 0, len(pickled), hashlib.sha256(pickled).hexdigest())
+    return (name, 0, len(pickled), digest_like("", pickled))
 
 
 def _tell(path: str, rank: int, end: End) -> None:
