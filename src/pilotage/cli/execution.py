@@ -19,6 +19,7 @@ from pilotage.cli.progress import Interrupts, Tally, display, follow, is_final
 from pilotage.cli.renderers import note, span
 from pilotage.model.sandboxes import TASKS_FOLDER
 from pilotage.model.states import FINAL
+from pilotage.outputs.files import OUTPUT_FOLDER
 
 if TYPE_CHECKING:
     from pilotage.client.pilot import Pilot
@@ -158,13 +159,9 @@ class Campaign:
         if not self._show_output:
             return
         while self._shown < len(self._tasks) and (to_end or is_final(self._tasks[self._shown])):
-            path = self._tasks[self._shown].stdout_path
+            with self._tasks[self._shown].open_stdout() as output:
+                shutil.copyfileobj(output, sys.stdout.buffer)
             self._shown += 1
-            try:
-                with open(path or os.devnull, "rb") as file:
-                    shutil.copyfileobj(file, sys.stdout.buffer)
-            except FileNotFoundError:
-                continue
         sys.stdout.flush()
 
     def _report(self, tally: Tally, pilot: Pilot, session: str, took_s: float) -> None:
@@ -174,8 +171,9 @@ class Campaign:
             detail = [line for line in (task.exception_detail or "").splitlines() if line.strip()]
             for line in detail[-DETAIL_LINES_SHOWN:]:
                 print(f"    {line}", file=sys.stderr)
-            if task.stderr_path is not None and _has_content(task.stderr_path):
-                print(f"    all of it: {task.stderr_path}", file=sys.stderr)
+            if task.stderr:
+                place = task.stderr_path or f"pilotage task logs {task.uid} --stderr -s {session}"
+                print(f"    all of it: {place}", file=sys.stderr)
         if len(failed) > FAILURES_SHOWN:
             more = len(failed) - FAILURES_SHOWN
             note(f"{more:,} more failed; see: pilotage task list -s {session} --state FAILED")
@@ -186,16 +184,11 @@ class Campaign:
         note(f"{tally.summary()} in {span(took_s)}{pace}; output in {self._output_place(pilot)}; session {session}")
 
     def _output_place(self, pilot: Pilot) -> str:
-        first = self._tasks[0]
-        stdout = first.stdout_path
+        described = self._tasks[0].description
+        if described.output not in ("", "files"):
+            return f"{pilot.sandbox}/{OUTPUT_FOLDER}/"
+        stdout = self._tasks[0].stdout_path
         own = Path(pilot.sandbox) / TASKS_FOLDER
         if stdout is None or stdout.is_relative_to(own):
             return f"{own}/"
         return f"{stdout.parent}/"
-
-
-def _has_content(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except OSError:
-        return False

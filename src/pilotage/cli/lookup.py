@@ -14,15 +14,15 @@ from typing import Any
 
 import msgspec
 
-from pilotage.agent.settings import CONNECTION_FILE, SETTINGS_FILE, read_settings
+from pilotage.agent.settings import CONNECTION_FILE, SETTINGS_FILE
 from pilotage.client.session import CLIENT_FOLDER, sessions_folder
 from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord
 from pilotage.errors import InvalidRequest, PilotageError, nearest
 from pilotage.log.lease import STALE_S, holder_of
 from pilotage.model.ids import Attempt
 from pilotage.model.outcome import Ending, Outcome, Times
-from pilotage.model.sandboxes import sandbox_of
 from pilotage.model.states import FINAL
+from pilotage.outputs.reader import STREAM_NAMES
 from pilotage.system.processes import boot_id, is_alive
 from pilotage.wire.keys import Connection, read_connection
 
@@ -243,15 +243,13 @@ def task_details(folder: Path, state: ClientState, record: TaskRecord) -> dict[s
 
 
 def task_files(folder: Path, state: ClientState, record: TaskRecord) -> tuple[str | None, str | None, str | None]:
-    """Return where a task runs and the files of its stdout and stderr; None while no pilot has it, and for functions."""
+    """Return where a task runs, and the files of its stdout and stderr, where they have any; None while no pilot has it."""
+    from pilotage.client.task_output import PilotOutputs
+
     if not record.pilot:
         return None, None, None
-    template = state.templates[record.row.template]
-    if template.mode == "function":
-        return None, None, None
-    place = pilot_folder(folder, state.pilots[record.pilot])
-    uid = record.row.uid
-    own = sandbox_of(template, record.row)
-    sandbox = os.path.join(place, own) if own is not None else read_settings(Path(place)).working_folder
-    stdout, stderr = template.stdout or f"{uid}.out", template.stderr or f"{uid}.err"
-    return sandbox, os.path.join(sandbox, stdout), os.path.join(sandbox, stderr)
+    template, row = state.templates[record.row.template], record.row
+    outputs = PilotOutputs(pilot_folder(folder, state.pilots[record.pilot]))
+    printed = outputs.of(template, row, record.outcome.attempt if record.outcome is not None else Attempt(0))
+    stdout, stderr = [None if path is None else os.fspath(path) for path in map(printed.path, STREAM_NAMES)]
+    return outputs.sandbox(template, row), stdout, stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +15,7 @@ from pilotage.errors import BackendError, InvalidRequest
 
 if TYPE_CHECKING:
     from pilotage.core.client.state import ClientState, TaskRecord
+    from pilotage.outputs.reader import StreamName
 
 app = typer.Typer(help="List, show, explain, cancel tasks, and print their output.", no_args_is_help=True)
 
@@ -219,38 +219,27 @@ def logs(
     uid: TaskArgument,
     session: SessionOption = "",
     errors: Annotated[bool, typer.Option("--stderr", help="What it wrote to stderr, not to stdout.")] = False,
+    all: Annotated[bool, typer.Option("--all", help="Both: stdout to stdout, stderr to stderr.")] = False,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="Only the last lines. 0: all.")] = 0,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the task has ended.")] = False,
 ) -> None:
-    """Print what a task wrote."""
-    from pilotage.cli.lookup import pilot_folder, task_files
+    """Print what a task wrote, so far or as it comes; Ctrl-C ends the printing and nothing else."""
+    from pilotage.cli.logs import follow_output, output_of, print_output
 
+    if all and errors:
+        raise InvalidRequest("--all prints stderr, too; leave --stderr out")
+    streams: list[StreamName] = ["stdout", "stderr"] if all else ["stderr"] if errors else ["stdout"]
     folder, state, record = _find(session, uid)
-    _, stdout, stderr = task_files(folder, state, record)
-    path = stderr if errors else stdout
-    if path is None:
-        if not record.pilot:
-            raise InvalidRequest(f"task {record.row.uid} has written nothing: it waits for a pilot")
-        place = pilot_folder(folder, state.pilots[record.pilot])
-        raise InvalidRequest(
-            f"task {record.row.uid} is a function; what functions print is in their workers' files, {place}/worker.*.out"
-        )
-    try:
-        _print_file(Path(path), lines)
-    except FileNotFoundError as error:
-        raise InvalidRequest(
-            f"task {record.row.uid} has no file {path}: it is {record.state}, or its files were removed"
-        ) from error
-
-
-def _print_file(path: Path, lines: int) -> None:
-    # Bytes, as they are: a task's output need not be text.
-    with open(path, "rb") as file:
-        if lines:
-            sys.stdout.buffer.writelines(deque(file, lines))
-        else:
-            while block := file.read(1 << 20):
-                sys.stdout.buffer.write(block)
-    sys.stdout.buffer.flush()
+    if state.templates[record.row.template].output == "discard":
+        raise InvalidRequest(f"task {record.row.uid} was submitted with output='discard': what it writes is kept nowhere")
+    if follow and record.outcome is None:
+        follow_output(folder, record.row.uid, streams, lines)
+        return
+    output = output_of(folder, state, record)
+    if output is None:
+        raise InvalidRequest(f"task {record.row.uid} has written nothing: it waits for a pilot; -f waits for it")
+    if not print_output(output, streams, lines):
+        note(f"task {record.row.uid} is {record.state} and has nothing written to {' or '.join(streams)}")
 
 
 def _find(session: str, uid: str) -> tuple[Path, ClientState, TaskRecord]:

@@ -6,7 +6,6 @@ import io
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pilotage.agent.settings import read_settings
 from pilotage.model.ids import Attempt
@@ -16,7 +15,7 @@ from pilotage.outputs.files import file_names, tail
 from pilotage.outputs.limits import limit_of
 from pilotage.outputs.reader import STREAM_NAMES, Extent, Outputs, StreamName
 from pilotage.outputs.records import DATA
-from pilotage.outputs.stream import OutputStream
+from pilotage.outputs.stream import OutputStream, StreamFile
 
 TAIL_CHARACTERS = 1024
 _TAIL_BYTES = 4 * TAIL_CHARACTERS
@@ -86,7 +85,7 @@ class TaskOutput:
 
     def open(self, stream: StreamName) -> io.BufferedReader:
         """Return a stream as it is now, as a binary file."""
-        return io.BufferedReader(_Reader(self.follow(stream)))
+        return io.BufferedReader(StreamFile(self.follow(stream)))
 
     def _extent(self, stream: StreamName) -> Extent | None:
         if self._template.output == "files":
@@ -96,22 +95,3 @@ class TaskOutput:
     def _file(self, stream: StreamName) -> str:
         name = file_names(self._template, self._row.uid)[STREAM_NAMES.index(stream)]
         return os.path.join(self._pilot.sandbox(self._template, self._row), name)
-
-
-class _Reader(io.RawIOBase):
-    """The raw side of a binary file."""
-
-    def __init__(self, stream: OutputStream) -> None:
-        self._stream = stream
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._rest:
-            self._rest = memoryview(self._stream.read())
-        part = self._rest[: len(buffer)]
-        buffer[: len(part)] = part
-        self._rest = self._rest[len(part) :]
-        return len(part)

@@ -29,12 +29,13 @@ _SETTLED_NS = 2_000_000_000
 
 
 class Extent(NamedTuple):
-    """Where a stream is: a part of a file. ``size`` is None while it is still written; then the file is the task's alone."""
+    """Where an attempt's stream is: a part of a file. While it is still written ``size`` is None, and the file its alone."""
 
     path: str
     begin: int = 0
     size: int | None = None
     left_out: int = 0
+    attempt: int = 0
 
 
 class Outputs:
@@ -63,7 +64,7 @@ class Outputs:
             begin = record.place + (record.sizes[0] if record.sizes is not None and number else 0)
         else:
             path = os.path.join(self._folder, record.place + STREAMS[number])
-        return Extent(path, begin, record.sizes and record.sizes[number], record.left_out[number])
+        return Extent(path, begin, record.sizes and record.sizes[number], record.left_out[number], record.attempt)
 
     def read(self, uid: TaskUid, attempt: Attempt | None = None) -> tuple[bytes, bytes]:
         """Return what an attempt (None: the last one) has written so far to stdout and to stderr."""

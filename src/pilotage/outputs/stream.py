@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
+from typing import Any
 
 from pilotage.outputs.limits import MARKER_ROOM, Limit, marker, parse_marker
 from pilotage.outputs.reader import Extent, file_size, read_part
@@ -15,13 +17,15 @@ class OutputStream:
     """One of a task's streams; ``locate`` tells where it is at present (None: nowhere yet), ``limit`` what is kept of it.
 
     It moves when the task ends: from the files of running tasks to the aggregate. Where it is limited its middle goes, while
-    the task runs and at its end; a line in its place says so. Positions count what the task has written, wherever that is.
+    the task runs and at its end; a line in its place says so. Positions count what the task has written, wherever that is. When
+    a task is run once more it begins anew.
     """
 
     def __init__(self, locate: Callable[[], Extent | None], limit: Limit | None = None) -> None:
         self._locate = locate
         self._limit = limit
         self._position = 0
+        self._attempt: int | None = None
 
     def read(self) -> bytes:
         """Return some of what comes next; nothing if there is no more at present."""
@@ -29,11 +33,19 @@ class OutputStream:
             extent = self._located()
             if extent is None:
                 return b""
+            if self._begins_anew(extent):
+                self._position, self._attempt = 0, extent.attempt
             content, position = self._next(extent, self._position)
             # What is final stays where it is; what is not may have moved while it was read.
             if extent.size is not None or self._located() == extent:
                 self._position = position
                 return content
+
+    def _begins_anew(self, extent: Extent) -> bool:
+        """Tell whether this is another attempt's output than what was read so far."""
+        if extent.size is None and not extent.left_out and file_size(extent.path) < self._position:
+            return True
+        return extent.attempt != self._attempt
 
     def _located(self) -> Extent | None:
         extent = self._locate()
@@ -71,6 +83,27 @@ class OutputStream:
             length = min(length, extent.size - place)
         content = read_part(extent.path, extent.begin + place, length)
         return content, place + len(content)
+
+
+class StreamFile(io.RawIOBase):
+    """A stream as a raw binary file, which ends where there is no more at present."""
+
+    def __init__(self, stream: OutputStream) -> None:
+        self._stream = stream
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what comes next."""
+        if not self._rest:
+            self._rest = memoryview(self._stream.read())
+        part = self._rest[: len(buffer)]
+        buffer[: len(part)] = part
+        self._rest = self._rest[len(part) :]
+        return len(part)
 
 
 def _next_data(path: str, position: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from pilotage.model.ids import Attempt, RunnerId, TaskUid
 from pilotage.outputs.aggregate import LARGE_BYTES, Aggregate
 from pilotage.outputs.limits import Limit, give_back, marker, shorten
 from pilotage.outputs.reader import Extent, Outputs
-from pilotage.outputs.stream import OutputStream
+from pilotage.outputs.stream import OutputStream, StreamFile
 
 A, FIRST = TaskUid("a"), Attempt(1)
 MIB = 1 << 20
@@ -93,6 +94,29 @@ def test_files_that_change_hands_while_they_are_read_are_read_again(tmp_path: Pa
     stream = OutputStream(locate)
     assert rest(stream) == b"mine"
     assert looks > 2
+
+
+def test_a_task_that_is_run_once_more_is_followed_from_the_beginning(tmp_path: Path, aggregate: Aggregate) -> None:
+    stream = OutputStream(partial(Outputs(tmp_path).extent, A, "stdout"))
+    aggregate.append(A, FIRST, b"first", b"", None)
+    assert rest(stream) == b"first"
+    aggregate.append(A, Attempt(2), b"second time", b"", None)
+    assert rest(stream) == b"second time"
+    path = tmp_path / "a.out"
+    stream = of_file(path)
+    path.write_bytes(b"first")
+    assert rest(stream) == b"first"
+    path.write_bytes(b"")
+    assert rest(stream) == b""
+    add(path, b"second time")
+    assert rest(stream) == b"second time"
+
+
+def test_a_stream_can_be_read_as_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.out"
+    add(path, b"one\ntwo\nthree")
+    assert list(io.BufferedReader(StreamFile(of_file(path)))) == [b"one\n", b"two\n", b"three"]
+    assert io.BufferedReader(StreamFile(of_file(path))).read() == b"one\ntwo\nthree"
 
 
 LIMIT = Limit(3 * MIB // 2, MIB)
