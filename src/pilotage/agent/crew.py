@@ -114,8 +114,7 @@ class Crew:
             case actions.StageTasks():
                 self._staging().submit(errand.phase, errand.tasks, templates)
             case actions.EndStaging():
-                # Stagers finish what they were asked to do; the core passes over what it does not wait for any more.
-                pass
+                self._staging().end(errand.tasks)
             case actions.PrepareEnvironment():
                 self._preparing().prepare(errand.name, errand.spec)
             case actions.WatchService():

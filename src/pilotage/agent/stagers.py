@@ -6,8 +6,8 @@ another one takes part when none has taken a task for ``PATIENCE_S``: a large fi
 and not what waits behind it. What is done is handed over in bulk: the agent's loop is woken by a descriptor and takes all
 that has come together.
 
-The agent may ask for the same twice, or for what it has cancelled meanwhile: staging done again has the same end, and the core
-does not look at what it no longer waits for.
+The agent may ask for the same twice, and for an end of what it does not want any more: staging done again has the same end,
+and the core does not look at what it no longer waits for.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import msgspec
 
 from pilotage.core.agent.events import StagingEnded, StagingPhase
 from pilotage.errors import StagingFailed
 from pilotage.model.execution import Execution
-from pilotage.model.ids import Attempt, TemplateId
+from pilotage.model.ids import Attempt, TaskUid, TemplateId
 from pilotage.model.sandboxes import sandbox_of
 from pilotage.model.staging import Directive, StagingAction
 from pilotage.model.workload import OWN_SANDBOX, Row, Template
 from pilotage.staging.actions import Work
 from pilotage.staging.failures import Stopped
-from pilotage.staging.files import remove
 from pilotage.staging.notes import Errand, Notes
 from pilotage.staging.stager import Stager
 from pilotage.staging.urls import Places
@@ -94,11 +94,12 @@ class Stagers:
         """Guards all that follows."""
         self._jobs: deque[_Job] = deque()
         self._in_hand: set[Errand] = set()
+        self._unwanted: set[TaskUid] = set()
         self._threads: set[threading.Thread] = set()
         self._staging = 0
         """Threads that are staging; of the others one may be watching, for a task that takes long."""
         self._watching = False
-        self._last_begun = 0.0
+        self._last_begun, self._last_stager = 0.0, 0
         self._stopping = False
         self._ended: list[tuple[_Job, str]] = []
         self._first_ended = 0.0
@@ -123,6 +124,12 @@ class Stagers:
                     self._jobs.append(job)
             self._call_another()
 
+    def end(self, tasks: Iterable[TaskUid]) -> None:
+        """Begin no more directives of these tasks; those that are not done with then are told as failed."""
+        with self._changed:
+            uids = {uid for uid, *_ in self._in_hand}
+            self._unwanted.update(uid for uid in tasks if uid in uids)
+
     def take(self) -> list[StagingEnded]:
         """Return what has ended since the last call. What was returned then must be in the agent's log by now."""
         try:
@@ -133,7 +140,8 @@ class Stagers:
             ended, self._ended = self._ended, []
             self._told = False
         self._notes.drop(self._taken)
-        self._taken = [job.errand for job, _ in ended if _moves(job.directives)]
+        # One that failed may be asked for again, and then has to know what it did.
+        self._taken = [job.errand for job, error in ended if not error and _moves(job.directives)]
         now = time.time()
         events = []
         for phase in ("input", "output"):
@@ -180,20 +188,22 @@ class Stagers:
     def _note_end(self, job: _Job, error: str) -> None:
         self._staging -= 1
         self._in_hand.discard(job.errand)
+        self._unwanted.discard(job.row.uid)
         if not self._ended:
             self._first_ended = time.monotonic()
         self._ended.append((job, error))
 
     def _next(self) -> _Job | None:
         """Return what is to be staged next; None: this stager is to end. The lock is held, but while it waits."""
+        me = threading.get_ident()
         while not self._stopping:
             now = time.monotonic()
-            due = self._last_begun + PATIENCE_S if self._staging else now
+            due = self._last_begun + PATIENCE_S if self._staging and self._last_stager != me else now
             if len(self._ended) >= TOGETHER or not self._jobs or now > self._first_ended + TOGETHER_S:
                 self._tell()
             if self._jobs and now >= due:
                 self._staging += 1
-                self._last_begun = now
+                self._last_begun, self._last_stager = now, me
                 job = self._jobs.popleft()
                 if not self._jobs or self._staging == self._limit:
                     # Nobody watches then, and what has ended must not wait for what may take long.
@@ -233,7 +243,7 @@ class Stagers:
         except StagingFailed as error:
             return str(error)
         except Stopped:
-            return "stopped with the agent"  # which hears of nothing any more
+            return "it was not wanted any more"
         except Exception as error:  # the task must not wait for ever because of a mistake here
             traceback.print_exc(file=sys.stderr)
             return f"staging broke: {type(error).__name__}: {error}; the agent's output (agent.err) has more"
@@ -251,12 +261,15 @@ class Stagers:
         if not before and template.output == "files":
             names = (template.stdout or f"{row.uid}.out", template.stderr or f"{row.uid}.err")
             printed = frozenset(os.path.join(sandbox, name) for name in names)
+        removed_last = template.cleanup and own != "" and not before
+        if removed_last and not os.path.lexists(own):
+            return  # it was all done by an agent before this one, which could not tell any more
         places = msgspec.structs.replace(self._places, task=sandbox)
         work = Work(job.errand, job.directives, places, own, before, job.arrived, printed, go_on=not before)
-        if work.directives:
-            self._stager.stage(work)
-        if template.cleanup and own and not before:
-            remove(own)
+        self._stager.stage(work, lambda: row.uid in self._unwanted)
+        if removed_last:
+            with suppress(OSError):  # what another process still holds there is no failure of the task
+                self._stager.files.discard(own)
 
 
 def _moves(directives: Iterable[Directive]) -> bool:

@@ -21,8 +21,6 @@ from pilotage.client.fields import shown
 from pilotage.errors import InvalidRequest, InvalidTask, nearest
 from pilotage.model.staging import Directive, StagingAction, StagingFlag
 from pilotage.model.workload import Row, Template
-from pilotage.staging.actions import Work
-from pilotage.staging.stager import Stager
 from pilotage.staging.urls import HTTP, OF_CLIENT, Places, Url, literal, locate, parse_url
 from pilotage.system.callers import warn_caller
 
@@ -224,6 +222,10 @@ def stage(directives: Iterable[Directive], phase: Phase, pilot: str, folder: str
     Raises:
         StagingFailed: names the directive, the value and the remedy; those after it were not done.
     """
+    # What carries directives out is imported by those who need it.
+    from pilotage.staging.actions import Work
+    from pilotage.staging.stager import Stager
+
     listed = list(directives)
     places = Places.of_pilot(folder)
     stager = Stager(f"client-{secrets.token_hex(4)}")
@@ -247,7 +249,9 @@ def output_files(folder: str, template: Template, row: Row) -> list[str]:
     return [
         name
         for name in names
-        if name not in printed and not name.startswith(".") and not any(fnmatch.fnmatchcase(name, each) for each in staged)
+        if name not in printed
+        and not name.startswith((".", f"{row.uid}."))
+        and not any(fnmatch.fnmatchcase(name, each) for each in staged)
     ]
 
 

@@ -72,10 +72,7 @@ class Files:
     @contextmanager
     def placing(self, target: str) -> Iterator[str]:
         """Give a name beside ``target``: what is there at the end of the block replaces the target at once."""
-        folder = os.path.dirname(target)
-        if self._left and folder not in self._swept:
-            self._sweep(folder)
-        temporary = f"{folder}/{self._prefix}{next(self._numbers)}"
+        temporary = self._temporary(os.path.dirname(target))
         try:
             yield temporary
             os.rename(temporary, target)
@@ -83,6 +80,17 @@ class Files:
             with suppress(OSError):
                 remove(temporary)
             raise
+
+    def discard(self, path: str) -> None:
+        """Remove a file or folder so that it is there as a whole, or not at all."""
+        temporary = self._temporary(os.path.dirname(path))
+        os.rename(path, temporary)
+        remove(temporary)
+
+    def _temporary(self, folder: str) -> str:
+        if self._left and folder not in self._swept:
+            self._sweep(folder)
+        return f"{folder}/{self._prefix}{next(self._numbers)}"
 
     def _sweep(self, folder: str) -> None:
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pilotage.errors import StagingFailed
 from pilotage.model.staging import Directive, StagingAction, StagingFlag
 from pilotage.staging.actions import Step, Tools, Work
-from pilotage.staging.failures import SourceMissing, Unstageable
+from pilotage.staging.failures import SourceMissing, Stopped, Unstageable
 from pilotage.staging.files import Files
 from pilotage.staging.notes import Failure, Move, Notes
 from pilotage.staging.urls import BadUrl
@@ -27,14 +27,17 @@ class Stager:
         notes: Notes | None = None,
         heir_of: str = "",
     ) -> None:
-        self._tools = Tools(Files(owner, stopped, heir_of), stopped, notes)
+        self.files = Files(owner, stopped, heir_of)
+        self._tools = Tools(self.files, stopped, notes)
 
-    def stage(self, work: Work) -> None:
+    def stage(self, work: Work, unwanted: Callable[[], bool] = lambda: False) -> None:
         """Carry out all directives of ``work``, those of higher priority first; doing it again gives the same end.
+
+        ``unwanted`` is asked before each of them.
 
         Raises:
             StagingFailed: names the directive, the value and the remedy.
-            Stopped: it was told to stop; what was begun is to be done again.
+            Stopped: it was told to stop, or what it did is not wanted any more; what was begun is to be done again.
         """
         notes = self._tools.notes
         # Only of a task that moves something anything is noted.
@@ -46,6 +49,8 @@ class Stager:
         failures = [note.message for note in noted if isinstance(note, Failure) and note.index < first]
         ordered = sorted(work.directives, key=lambda directive: -directive.priority)
         for index, directive in enumerate(ordered[first:], first):
+            if unwanted():
+                raise Stopped
             try:
                 Step(self._tools, work, index, directive, [move for move in moves if move.index == index]).run()
             except (Unstageable, BadUrl) as problem:

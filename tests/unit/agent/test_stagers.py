@@ -1,0 +1,429 @@
+"""The agent's stagers: what is asked of them is done once, in bulk, by as many threads as it needs, and told."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pilotage.agent import stagers as stagers_module
+from pilotage.agent.stagers import NOTES_FILE, STAGERS, Stagers
+from pilotage.core.agent.events import StagingPhase
+from pilotage.model.execution import Execution
+from pilotage.model.ids import Attempt, TaskUid, TemplateId
+from pilotage.model.staging import Directive, StagingAction
+from pilotage.model.workload import Extra, Row, Template
+from pilotage.staging.files import Files
+
+PATIENCE_S = 30.0
+INPUT, OUTPUT = Attempt(0), Attempt(1)
+
+
+class Pilot:
+    """A pilot's folder, its stagers, and what they told."""
+
+    def __init__(self, root: Path) -> None:
+        self.user = root / "user"
+        self.folder = root / "base" / "session" / "pilot.0000"
+        (self.folder / "tasks").mkdir(parents=True)
+        self.user.mkdir()
+        self.incarnation = 0
+        self.stagers: Stagers | None = None
+        self.done: list[tuple[StagingPhase, Execution]] = []
+        self.failed: dict[tuple[StagingPhase, Execution], str] = {}
+        self.restart()
+
+    def restart(self) -> Stagers:
+        """Let another agent's stagers follow."""
+        self.close()
+        self.incarnation += 1
+        self.stagers = Stagers(str(self.folder), str(self.user), self.incarnation)
+        return self.stagers
+
+    def close(self) -> None:
+        if self.stagers is not None:
+            self.stagers.close(PATIENCE_S)
+            self.stagers = None
+
+    def submit(self, phase: StagingPhase, *rows: Row, template: Template | None = None) -> None:
+        assert self.stagers is not None
+        attempt = INPUT if phase == "input" else OUTPUT
+        self.stagers.submit(phase, [(attempt, row) for row in rows], {TemplateId(1): template or Template()})
+
+    def wait(self, count: int) -> int:
+        """Wait until ``count`` tasks in all were told of; return in how many events that came."""
+        assert self.stagers is not None
+        until = time.monotonic() + PATIENCE_S
+        events = 0
+        while len(self.done) + len(self.failed) < count:
+            assert select.select([self.stagers], [], [], until - time.monotonic())[0], "the stagers tell nothing"
+            for event in self.stagers.take():
+                events += 1
+                self.done += [(event.phase, execution) for execution in event.done]
+                self.failed.update({(event.phase, execution): why for execution, why in event.failed})
+        assert len(self.done) + len(self.failed) == count
+        return events
+
+    def stage(self, phase: StagingPhase, *rows: Row, template: Template | None = None) -> None:
+        self.submit(phase, *rows, template=template)
+        self.wait(len(self.done) + len(self.failed) + len(rows))
+
+    def sandbox(self, uid: str, shard: str = "") -> Path:
+        return self.folder / "tasks" / shard / uid
+
+
+@pytest.fixture
+def pilot(tmp_path: Path) -> Iterator[Pilot]:
+    before = set(threading.enumerate())
+    descriptors = len(os.listdir("/proc/self/fd"))
+    pilot = Pilot(tmp_path)
+    yield pilot
+    pilot.close()
+    assert set(threading.enumerate()) == before
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def row(
+    uid: str = "task.1",
+    *directives: tuple[str, str] | Directive,
+    output: list[tuple[str, str]] | None = None,
+    action: StagingAction = StagingAction.COPY,
+    shard: int = 0,
+) -> Row:
+    made = [one if isinstance(one, Directive) else Directive(*one, action) for one in directives]
+    after = [Directive(*one, action) for one in output or []]
+    return Row(TaskUid(uid), TemplateId(1), shard=shard, extra=Extra(tuple(made), tuple(after)))
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate()
+    copy = Files.copy
+
+    def slow(self: Files, source: str, target: str) -> None:
+        gate.pass_through(os.path.basename(source))
+        copy(self, source, target)
+
+    monkeypatch.setattr(Files, "copy", slow)
+    yield gate
+    gate.opened.set()
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+class Gate:
+    """Copies of sources called ``slow...`` wait for it to be opened."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.waiting = threading.Semaphore(0)
+
+    def pass_through(self, name: str) -> None:
+        if name.startswith("slow"):
+            self.waiting.release()
+            assert self.opened.wait(PATIENCE_S)
+
+    def wait_for(self, count: int) -> None:
+        for _ in range(count):
+            assert self.waiting.acquire(timeout=PATIENCE_S)
+
+
+def test_nothing_is_started_before_there_is_something_to_stage(pilot: Pilot) -> None:
+    before = threading.active_count()
+    assert pilot.stagers is not None
+    assert pilot.stagers.take() == []
+    pilot.submit("input")
+    assert (threading.active_count(), os.listdir(pilot.folder)) == (before, ["tasks"])
+
+
+def test_input_comes_to_a_sandbox_that_is_made_for_it(pilot: Pilot) -> None:
+    (pilot.user / "a").write_text("a")
+    source = f"file://{pilot.user}/a"
+    pilot.stage("input", row("task.1", (source, "task:///in")), row("task.2", (source, "task:///in"), shard=1))
+    assert pilot.sandbox("task.1").joinpath("in").read_text() == "a"
+    assert pilot.sandbox("task.2", "0001").joinpath("in").read_text() == "a"
+    assert sorted(pilot.done) == [("input", ("task.1", 0)), ("input", ("task.2", 0))]
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "folder"),
+    [("shared", "base/session/pilot.0000/tasks/shared"), ("none", "user"), ("sub/mine", "base/session/pilot.0000/sub/mine")],
+)
+def test_the_tasks_folder_is_where_its_template_says(pilot: Pilot, tmp_path: Path, sandbox: str, folder: str) -> None:
+    (pilot.user / "a").write_text("a")
+    pilot.stage("input", row("task.1", (f"file://{pilot.user}/a", "task:///b")), template=Template(sandbox=sandbox))
+    assert (tmp_path / folder / "b").read_text() == "a"
+
+
+def test_output_is_brought_and_what_printed_nothing_is_empty(pilot: Pilot) -> None:
+    pilot.sandbox("task.1").mkdir()
+    (pilot.sandbox("task.1") / "b").write_text("b")
+    target = f"file://{pilot.user}/"
+    pilot.stage(
+        "output",
+        row("task.1", output=[("task:///b", target), ("task:///task.1.out", target), ("task:///err", target)]),
+        template=Template(stderr="err"),
+    )
+    assert sorted(os.listdir(pilot.user)) == ["b", "err", "task.1.out"]
+    pilot.stage("output", row("task.1", output=[("task:///err", target)]), template=Template(stderr="err", output="tail"))
+    assert "does not exist" in pilot.failed["output", (TaskUid("task.1"), OUTPUT)]
+
+
+def test_ten_thousand_tasks_are_told_of_in_bulk(pilot: Pilot) -> None:
+    (pilot.user / "a").write_text("a")
+    source = f"file://{pilot.user}/a"
+    rows = [row(f"task.{number}", (source, "pilot:///a")) for number in range(2000)]
+    pilot.submit("input", *rows)
+    events = pilot.wait(2000)
+    assert len(set(pilot.done)) == 2000
+    assert events <= 2000 / 10
+
+
+def test_failures_are_told_with_their_reason_and_hold_nobody_up(pilot: Pilot) -> None:
+    (pilot.user / "a").write_text("a")
+    good = row("task.1", (f"file://{pilot.user}/a", "task:///a"))
+    bad = row("task.2", (f"file://{pilot.user}/none", "task:///a"))
+    pilot.stage("input", bad, good)
+    assert pilot.done == [("input", ("task.1", 0))]
+    (why,) = pilot.failed.values()
+    assert "none' does not exist" in why
+
+
+def test_a_sandbox_that_cannot_be_made_is_told(pilot: Pilot) -> None:
+    (pilot.user / "a").write_text("a")
+    pilot.stage(
+        "input", row("task.1", (f"file://{pilot.user}/a", "task:///a")), template=Template(sandbox=f"{pilot.user}/a/sub")
+    )
+    (why,) = pilot.failed.values()
+    assert "sandbox" in why and "Not a directory; " in why
+
+
+def test_what_takes_long_holds_up_one_stager_and_tells_what_came_before(pilot: Pilot, gate: Gate) -> None:
+    for name in ("slow", "quick"):
+        (pilot.user / name).write_text(name)
+    slow = [row(f"slow.{number}", (f"file://{pilot.user}/slow", "task:///a")) for number in range(STAGERS - 1)]
+    quick = [row(f"quick.{number}", (f"file://{pilot.user}/quick", "task:///a")) for number in range(300)]
+    pilot.submit("input", *quick[:3], *slow, *quick[3:])
+    gate.wait_for(len(slow))
+    pilot.wait(len(quick))
+    assert {uid.partition(".")[0] for _, (uid, _) in pilot.done} == {"quick"}
+    gate.opened.set()
+    pilot.wait(len(quick) + len(slow))
+
+
+def test_when_all_stagers_are_held_up_what_has_ended_is_told(pilot: Pilot, gate: Gate) -> None:
+    for name in ("slow", "quick"):
+        (pilot.user / name).write_text(name)
+    quick = [row(f"quick.{number}", (f"file://{pilot.user}/quick", "task:///a")) for number in range(5)]
+    slow = [row(f"slow.{number}", (f"file://{pilot.user}/slow", "task:///a")) for number in range(STAGERS + 3)]
+    pilot.submit("input", *quick, *slow)
+    gate.wait_for(STAGERS)
+    pilot.wait(len(quick))
+    assert len([thread for thread in threading.enumerate() if thread.name == "stager"]) == STAGERS
+    gate.opened.set()
+    pilot.wait(len(quick) + len(slow))
+
+
+def test_stagers_without_work_end_and_others_follow(pilot: Pilot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stagers_module, "_IDLE_S", 0.001)
+    (pilot.user / "a").write_text("a")
+    for number in range(3):
+        pilot.stage("input", row(f"task.{number}", (f"file://{pilot.user}/a", "task:///a")))
+        eventually(lambda: all(thread.name != "stager" for thread in threading.enumerate()))
+
+
+def test_what_is_asked_for_twice_is_told_once_while_it_is_under_way(pilot: Pilot, gate: Gate) -> None:
+    (pilot.user / "slow").write_text("slow")
+    task = row("task.1", (f"file://{pilot.user}/slow", "task:///a"))
+    pilot.submit("input", task, task)
+    gate.wait_for(1)
+    pilot.submit("input", task)
+    gate.opened.set()
+    pilot.wait(1)
+    pilot.stage("input", task)
+    assert len(pilot.done) == 2
+
+
+def test_input_that_many_tasks_share_is_copied_once(pilot: Pilot, gate: Gate) -> None:
+    (pilot.user / "slow").write_text("shared")
+    shared = Directive(f"file://{pilot.user}/slow", "pilot:///shared", StagingAction.TRANSFER, priority=1)
+    link = Directive("pilot:///shared", "task:///in", StagingAction.LINK)
+    pilot.submit("input", *(row(f"task.{number}", shared, link) for number in range(100)))
+    gate.wait_for(1)
+    gate.opened.set()
+    pilot.wait(100)
+    assert not gate.waiting.acquire(blocking=False)
+    assert os.path.samefile(pilot.folder / "shared", pilot.sandbox("task.99") / "in")
+
+
+def test_of_what_is_not_wanted_no_further_directive_is_begun(pilot: Pilot, gate: Gate) -> None:
+    (pilot.user / "slow").write_text("slow")
+    source = f"file://{pilot.user}/slow"
+    first = row("task.1", (source, "task:///a"), (source, "task:///b"))
+    pilot.submit("input", first, *(row(f"task.{number}", (source, "task:///a")) for number in range(2, 40)))
+    gate.wait_for(STAGERS)
+    assert pilot.stagers is not None
+    pilot.stagers.end([TaskUid(f"task.{number}") for number in (1, *range(20, 40), 99)])
+    gate.opened.set()
+    pilot.wait(39)
+    assert {uid for _, (uid, _) in pilot.failed} == {"task.1", *(f"task.{number}" for number in range(20, 40))}
+    assert os.listdir(pilot.sandbox("task.1")) == ["a"]
+    assert not any((pilot.sandbox(f"task.{number}") / "a").exists() for number in range(20, 40))
+    pilot.stage("input", first)
+    assert sorted(os.listdir(pilot.sandbox("task.1"))) == ["a", "b"]
+
+
+def test_closing_stops_what_is_under_way_and_leaves_no_part_of_it(pilot: Pilot, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(200):
+        (pilot.user / "tree" / f"{number}").mkdir(parents=True)
+        (pilot.user / "tree" / f"{number}" / "a").write_text("a")
+    begun, go_on = threading.Event(), threading.Event()
+    write = Files._write
+
+    def slow(self: Files, *arguments: object) -> None:
+        write(self, *arguments)  # type: ignore[arg-type]
+        begun.set()
+        assert go_on.wait(PATIENCE_S)
+
+    monkeypatch.setattr(Files, "_write", slow)
+    pilot.submit("input", row("task.1", (f"file://{pilot.user}/tree", "task:///tree")))
+    assert begun.wait(PATIENCE_S)
+    assert pilot.stagers is not None
+    closing = threading.Thread(target=pilot.close)
+    stagers = pilot.stagers
+    closing.start()
+    eventually(lambda: stagers._stopping)
+    go_on.set()
+    closing.join(PATIENCE_S)
+    assert not closing.is_alive()
+    assert os.listdir(pilot.sandbox("task.1")) == []
+
+
+# cleanup
+
+CLEANUP = Template(cleanup=True)
+
+
+def filled(pilot: Pilot) -> Path:
+    sandbox = pilot.sandbox("task.1")
+    (sandbox / "sub").mkdir(parents=True)
+    (sandbox / "sub" / "a").write_text("a")
+    (sandbox / "sub").chmod(0o555)
+    return sandbox
+
+
+def test_a_sandbox_is_removed_when_its_output_is_staged(pilot: Pilot) -> None:
+    sandbox = filled(pilot)
+    task = row("task.1", output=[("task:///sub/a", f"file://{pilot.user}/a")], action=StagingAction.LINK)
+    pilot.stage("output", task, template=CLEANUP)
+    assert ((pilot.user / "a").read_text(), sandbox.exists(), os.listdir(sandbox.parent)) == ("a", False, [])
+    # An agent that died before it could log this asks again.
+    pilot.restart()
+    pilot.stage("output", task, template=CLEANUP)
+    assert not pilot.failed
+
+
+def test_without_output_the_sandbox_is_just_removed(pilot: Pilot) -> None:
+    sandbox = filled(pilot)
+    pilot.stage("output", Row(TaskUid("task.1"), TemplateId(1)), template=CLEANUP)
+    assert not sandbox.exists()
+
+
+def test_a_sandbox_with_output_that_cannot_be_staged_is_kept(pilot: Pilot) -> None:
+    sandbox = filled(pilot)
+    pilot.stage("output", row("task.1", output=[("task:///b", f"file://{pilot.user}/b")]), template=CLEANUP)
+    assert pilot.failed and sandbox.exists()
+
+
+@pytest.mark.parametrize("sandbox", ["shared", "none", "mine"])
+def test_folders_of_others_are_not_removed(pilot: Pilot, sandbox: str) -> None:
+    (pilot.folder / "mine").mkdir()
+    (pilot.folder / "tasks" / "shared").mkdir()
+    pilot.stage("output", row("task.1"), template=Template(cleanup=True, sandbox=sandbox))
+    assert (pilot.folder / "mine").exists() and (pilot.folder / "tasks" / "shared").exists() and pilot.user.exists()
+
+
+def test_an_agent_that_dies_while_it_removes_leaves_it_to_the_next(pilot: Pilot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sandbox is removed as a whole: what is left of it is no sandbox with missing output."""
+    sandbox = filled(pilot)
+    task = row("task.1", output=[("task:///sub/a", f"file://{pilot.user}/a")])
+    with monkeypatch.context() as dying:
+        dying.setattr("pilotage.staging.files.remove", _die)
+        pilot.stage("output", task, template=CLEANUP)
+    assert not sandbox.exists() and len(os.listdir(sandbox.parent)) == 1
+    pilot.restart()
+    pilot.stage("output", task, template=CLEANUP)
+    assert not pilot.failed
+    pilot.sandbox("task.2").mkdir()
+    pilot.stage("output", row("task.2"), template=CLEANUP)
+    assert os.listdir(sandbox.parent) == []
+
+
+def _die(path: str) -> None:
+    raise OSError(5, "dying", path)
+
+
+# moves and restarts
+
+
+def test_a_move_that_was_made_but_not_logged_is_known_to_the_next_agent(pilot: Pilot) -> None:
+    (pilot.user / "a").write_text("a")
+    task = row("task.1", (f"file://{pilot.user}/a", "task:///a"), action=StagingAction.MOVE)
+    pilot.stage("input", task)
+    assert not (pilot.user / "a").exists()
+    pilot.restart()
+    pilot.stage("input", task)
+    assert (not pilot.failed) and (pilot.sandbox("task.1") / "a").read_text() == "a"
+
+
+def test_notes_are_dropped_when_their_ends_are_in_the_log(pilot: Pilot) -> None:
+    notes = pilot.folder / NOTES_FILE
+    for name in ("a", "b"):
+        (pilot.user / name).write_text(name)
+        pilot.stage("input", row(f"task.{name}", (f"file://{pilot.user}/{name}", "task:///in"), action=StagingAction.MOVE))
+        assert notes.stat().st_size > 0
+    pilot.stage("input", row("task.c", (f"file://{pilot.user}/none", "task:///in")))
+    assert notes.stat().st_size == 0
+
+
+def test_staging_that_failed_half_way_goes_on_from_there(pilot: Pilot) -> None:
+    (pilot.user / "a").write_text("a")
+    task = row(
+        "task.1", (f"file://{pilot.user}/a", "task:///a"), (f"file://{pilot.user}/b", "task:///b"), action=StagingAction.MOVE
+    )
+    pilot.stage("input", task)
+    assert pilot.failed
+    pilot.failed.clear()
+    pilot.stage("input", row("task.2"))
+    (pilot.user / "b").write_text("b")
+    pilot.stage("input", task)
+    assert not pilot.failed
+    assert sorted(os.listdir(pilot.sandbox("task.1"))) == ["a", "b"]
+
+
+def test_a_mistake_of_ours_fails_the_task_and_not_the_stager(
+    pilot: Pilot, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pilot.user / "a").write_text("a")
+
+    def broken(self: Files, source: str, target: str) -> None:
+        raise ZeroDivisionError("a mistake")
+
+    with monkeypatch.context() as breaking:
+        breaking.setattr(Files, "copy", broken)
+        pilot.stage("input", row("task.1", (f"file://{pilot.user}/a", "task:///a")))
+    (why,) = pilot.failed.values()
+    assert why == "staging broke: ZeroDivisionError: a mistake; the agent's output (agent.err) has more"
+    assert "Traceback" in capsys.readouterr().err
+    pilot.stage("input", row("task.2", (f"file://{pilot.user}/a", "task:///a")))
+    assert len(pilot.done) == 1
