@@ -39,7 +39,7 @@ faults: $(VENV)/.test
 
 # One stamp per set of extras; a change of pyproject.toml brings them up to date.
 $(VENV)/.demo: EXTRAS = demo
-$(VENV)/.test: EXTRAS = test,demo
+$(VENV)/.test: EXTRAS = test,demo,analytics
 $(VENV)/.check: EXTRAS = check,test,analytics
 $(VENV)/.docs: EXTRAS = docs,analytics
 $(VENV)/.demo $(VENV)/.test $(VENV)/.check $(VENV)/.docs: pyproject.toml scripts/make-venv

@@ -25,8 +25,8 @@ import plots
 from lipid_patch import LIPIDS
 
 import pilotage as rp
+from pilotage.analytics.plots import plot_utilisation
 from pilotage.trace import read_session
-from pilotage.trace.plots import plot_utilisation
 
 HERE = Path(__file__).resolve().parent
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Literal
 
 import msgspec
 import polars as pl
 
+from pilotage.analytics import words
 from pilotage.analytics.advice import Advice, advise
 from pilotage.analytics.figures import Figures, Overhead, StageTimes
 from pilotage.analytics.parts import SCHEMES, STATES_SCHEME, scale
@@ -24,8 +24,6 @@ from pilotage.trace.usage import TICKS_PER_S, Resource
 
 SCHEMA = 1
 """Version of the JSON document; raised if a key changes its meaning or goes away."""
-
-SessionState = Literal["open", "closed", "crashed", ""]
 
 BINS = 240
 GROUPS_SHOWN = 25
@@ -158,7 +156,8 @@ class Report(msgspec.Struct, frozen=True):
     schema: int
     uid: str
     folder: str
-    state: SessionState
+    state: str
+    """``open`` (a program has it), ``closed``, ``crashed``, or empty: not known."""
     read_at: float
     begin: float
     end: float
@@ -188,8 +187,8 @@ class Report(msgspec.Struct, frozen=True):
     consistency: list[dict[str, str | int]]
 
 
-def build_report(session: Session, *, state: SessionState = "", read_at: float) -> Report:
-    """Return the report of a session. ``state``: whether a program has it open; ``read_at``: now, since the epoch."""
+def build_report(session: Session, *, state: str = "", read_at: float) -> Report:
+    """Return the report of a session. ``state`` as in ``Report``; ``read_at``: now, since the epoch."""
     begin = session.begin
     groups, groups_left_out = _groups(session)
     causes, causes_left_out = _causes(session)
@@ -228,6 +227,21 @@ def build_report(session: Session, *, state: SessionState = "", read_at: float) 
         printed_left_out=max(0, printed.height - LINES_SHOWN),
         consistency=broken,
     )
+
+
+def verdict(report: Report) -> str:
+    """Return how the session went, in a sentence."""
+    found = report.figures
+    if not found.tasks:
+        return "No tasks yet"
+    ended = [
+        f"{words.number(found.done) if found.done < 1000 else f'{found.done:,}'} of {words.count(found.tasks, 'task')} done"
+    ]
+    ended += [f"{found.failed:,} failed"] if found.failed else []
+    ended += [f"{found.cancelled:,} cancelled"] if found.cancelled else []
+    ended += [f"{found.unfinished:,} {'to go' if report.state == 'open' else 'unfinished'}"] if found.unfinished else []
+    took = found.makespan_s or found.ttx_agent_s
+    return ", ".join(ended) + (f" in {words.time(took)}" if took else "")
 
 
 def _pilots(session: Session) -> list[PilotFacts]:

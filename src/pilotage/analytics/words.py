@@ -36,11 +36,11 @@ def time(seconds: float) -> str:
     """Return a length of time.
 
     >>> time(0), time(0.0000123), time(0.0123), time(3.21), time(125), time(7300), time(200000)
-    ('0 s', '12.3 us', '12.3 ms', '3.21 s', '2.08 min', '2.03 h', '2.31 d')
+    ('0 s', '12.3 µs', '12.3 ms', '3.21 s', '2.08 min', '2.03 h', '2.31 d')
     """
     if seconds <= 0:
         return "0 s"
-    for most, divisor, unit in ((1e-3, 1e-6, "us"), (1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+    for most, divisor, unit in ((1e-3, 1e-6, "µs"), (1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
         if seconds < most * 0.9995:
             return f"{number(seconds / divisor)} {unit}"
     return f"{number(seconds / 86400)} d"
@@ -49,10 +49,10 @@ def time(seconds: float) -> str:
 def core_time(core_s: float, unit: str = "core") -> str:
     """Return an amount of core-time.
 
-    >>> core_time(0.5), core_time(90), core_time(36000)
-    ('500 core-ms', '90 core-s', '10 core-h')
+    >>> core_time(0), core_time(0.5), core_time(90), core_time(36000)
+    ('0 core-s', '500 core-ms', '90 core-s', '10 core-h')
     """
-    if core_s < 1:
+    if 0 < core_s < 1:
         return f"{number(core_s * 1e3)} {unit}-ms"
     return f"{number(core_s)} {unit}-s" if core_s < 7200 else f"{number(core_s / 3600)} {unit}-h"
 

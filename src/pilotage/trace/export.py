@@ -1,4 +1,4 @@
-"""Writes a run for other tools: tables as CSV, a timeline for trace viewers, profiles as RADICAL-Pilot writes them."""
+"""Writes a run for other tools: tables as CSV, events as JSON lines, a timeline for trace viewers, RADICAL-Pilot's profiles."""
 
 from __future__ import annotations
 
@@ -48,6 +48,13 @@ def write_events_csv(folder: Path, path: Path) -> None:
         table.writerow(("time", "name", "entity", "attributes"))
         for event in read_events(folder):
             table.writerow((f"{event.time:.6f}", event.name, event.entity, _encode(event.attributes).decode()))
+
+
+def write_events_jsonl(folder: Path, path: Path) -> None:
+    """Write one JSON document a line for each event of the session in ``folder``: time, name, entity and attributes."""
+    with open(path, "wb") as file:
+        for event in read_events(folder):
+            file.write(_encode(event) + b"\n")
 
 
 def write_prof_csv(folder: Path, path: Path) -> None:

@@ -81,7 +81,7 @@ def usage_chart(usage: Usage, identity: str) -> Html:
         path = step_area(xs, [y(value) for value in top], [y(value) for value in base])
         areas.append(_path(path, part.name, "area", colours[part.name]))
         base = top
-    inner = "".join(areas) + value_axis(y, usage.capacity, usage.unit) + time_axis(x, height - BOTTOM)
+    inner = "".join(areas) + value_axis(y, usage.capacity, usage.unit, full=True) + time_axis(x, height - BOTTOM)
     series = [(part.name, colours[part.name], part.values) for part in reversed(usage.parts)]
     label = f"How many {usage.unit} were in which state over time; the table has the shares"
     return Html(frame(height, inner, label, identity) + _data(identity, usage.at, series, usage.unit))
@@ -154,7 +154,7 @@ def timeline_chart(found: Timeline, identity: str) -> Html:
     rows = [*found.cores, *found.gpus]
     row_height = max(6.0, min(18.0, 480 / max(1, len(rows))))
     gap = 14 if found.gpus else 0
-    left = 8 + round(6.4 * max((len(row.label) for row in rows), default=0))
+    left = 14 + round(6.6 * max((len(row.label) for row in rows), default=0))
     height = TOP + row_height * len(rows) + gap + BOTTOM
     x = Axis(0.0, found.at[-1], left, WIDTH - RIGHT)
     tops = [TOP + row_height * place + (gap if place >= len(found.cores) else 0) for place in range(len(rows))]

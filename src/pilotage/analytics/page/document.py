@@ -9,7 +9,7 @@ from importlib.resources import files
 from pilotage.analytics import words
 from pilotage.analytics.page import sections
 from pilotage.analytics.page.tables import Html
-from pilotage.analytics.report import Report
+from pilotage.analytics.report import Report, verdict
 from pilotage.version import __version__
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -45,21 +45,6 @@ def render_page(report: Report) -> str:
     )
 
 
-def verdict(report: Report) -> str:
-    """Return how the session went, in a sentence."""
-    found = report.figures
-    if not found.tasks:
-        return "No tasks yet"
-    ended = [
-        f"{words.number(found.done) if found.done < 1000 else f'{found.done:,}'} of {words.count(found.tasks, 'task')} done"
-    ]
-    ended += [f"{found.failed:,} failed"] if found.failed else []
-    ended += [f"{found.cancelled:,} cancelled"] if found.cancelled else []
-    ended += [f"{found.unfinished:,} {'to go' if report.state == 'open' else 'unfinished'}"] if found.unfinished else []
-    took = found.makespan_s or found.ttx_agent_s
-    return ", ".join(ended) + (f" in {words.time(took)}" if took else "")
-
-
 def _header(report: Report) -> Html:
     found = report.figures
     state = {"open": "running now", "crashed": "crashed", "closed": "closed"}.get(report.state, "")
@@ -77,18 +62,18 @@ def _header(report: Report) -> Html:
             "bad" if found.failed else "",
         ),
         (
-            "Time to completion",
+            "Completed in",
             words.time(found.makespan_s or found.ttx_agent_s),
-            f"at best {words.time(found.ideal_ttx_s)}",
+            f"{words.time(found.ideal_ttx_s)} at best",
             "",
         ),
         ("Utilisation", words.percent(found.utilisation), f"of {words.core_time(found.core_s)}", ""),
-        ("Overhead", words.percent(found.overhead), f"{words.time(found.overhead_s)} of all cores", ""),
+        ("Overhead", words.percent(found.overhead), f"{words.time(found.overhead_s)} of the machine", ""),
         ("At a time", f"{found.peak_concurrency:,}", f"{words.number(found.mean_concurrency)} on average", ""),
         (
             "Completion rate",
             f"{words.number(found.mean_completion_rate)}/s",
-            f"{found.peak_completion_rate:,} in the busiest second",
+            f"{found.peak_completion_rate:,}/s at the most",
             "",
         ),
     )

@@ -43,12 +43,22 @@ PART_MEANINGS = {
     "teardown": "free, and the pilot is ending",
     "idle": "free, and no task waits",
 }
-SCHEME_MEANINGS = {
-    "summary": "what was of use",
-    "origin": "whose doing it was",
-    "phases": "in the order in which a core passes them",
-    "tasks": "what the task on it was doing",
+SCHEME_TITLES = {
+    "summary": "What was of use",
+    "origin": "Whose doing it was",
+    "phases": "In which phase the core was",
+    "tasks": "What the task on the core was doing",
 }
+PART_COLOURS = {
+    **dict.fromkeys(("workload", "exec cmd", "running"), "run-0"),
+    **dict.fromkeys(("overhead", "launcher", "prepare exec", "launching"), "launching"),
+    **dict.fromkeys(("pilot system", "pilot startup"), "startup"),
+    **dict.fromkeys(("warmup", "scheduled"), "scheduling"),
+    "drain": "collecting",
+    "idle": "idle",
+}
+"""The colours of the parts of the other schemes."""
+
 _AT_WORK = ("running", "launching", "collecting", "staging in", "staging out")
 
 
@@ -80,13 +90,14 @@ def failures(report: Report) -> Html:
             if not cause.error_line or cause.error_line in cause.message
             else f"{cause.message}\n{cause.error_line}"
         )
-        where = f"all {cause.group}" if cause.groups == 1 else f"{cause.groups:,} groups, most often {cause.group}"
+        group = f"<code>{escape(cause.group or '(no name)')}</code>"
+        where = f"all of them {group}" if cause.groups == 1 else f"{cause.groups:,} groups, most often {group}"
         first = f", the first after {words.time(cause.first_s)}" if cause.first_s is not None else ""
         cards.append(
             f'<li><div class="tally"><b>{cause.count:,}</b><span>{escape(words.percent(cause.share))}</span></div><div>'
             f"<p><strong>{escape(MEANINGS.get(cause.ending, cause.ending))}</strong> <code>{escape(cause.ending)}</code></p>"
             f"<pre>{escape(said)}</pre>"
-            f'<p class="muted">{escape(where)}; on {words.count(cause.nodes, "node")}{escape(first)}; '
+            f'<p class="muted">{where}; on {words.count(cause.nodes, "node")}{escape(first)}; '
             f"took {escape(words.core_time(cause.core_s))}. First task: <code>{escape(cause.task)}</code></p></div></li>"
         )
     left = _left_out(report.causes_left_out, "cause")
@@ -164,14 +175,18 @@ def utilisation(report: Report) -> Html:
     if not report.cores.parts:
         return section("utilisation", "Utilisation", "No pilot has held any resources yet.")
     content = "".join(_usage(usage) for usage in used)
-    strips = "".join(_strip(scheme, report.schemes[scheme]) for scheme in report.schemes)
+    schemes = "".join(_scheme(scheme, report.schemes[scheme]) for scheme in report.schemes)
     lead = (
         f"Tasks ran on {words.percent(report.figures.utilisation)} of {words.core_time(report.cores.seconds)}; "
         f"Pilotage took {words.percent(report.figures.overhead)}, and {words.percent(report.figures.idle)} was idle with no "
         "task waiting."
     )
     return section(
-        "utilisation", "Utilisation over time", lead, content, f"<h3>The same core-time, divided otherwise</h3>{strips}"
+        "utilisation",
+        "Utilisation over time",
+        lead,
+        content,
+        f'<h3>The same core-time, divided otherwise</h3><div class="schemes">{schemes}</div>',
     )
 
 
@@ -203,23 +218,16 @@ def _usage(usage: Usage) -> str:
     return f"<figure>{drawn}{legend}{folded('Numbers of this plot', over_time)}</figure>"
 
 
-def _strip(scheme: str, parts: Sequence[Part]) -> str:
-    order = {"overhead": "launching", "pilot system": "startup", "pilot startup": "startup", "warmup": "scheduling"}
-    order |= {
-        "prepare exec": "launching",
-        "launcher": "launching",
-        "drain": "collecting",
-        "idle": "idle",
-        "scheduled": "scheduling",
-    }
+def _scheme(scheme: str, parts: Sequence[Part]) -> str:
     pieces, rows = [], []
-    for part in parts:
-        colour = order.get(part.name, part.name if part.name == "launching" else "run-0")
+    # In the order of the strip, the workload first and what nobody used last.
+    for part in sorted(parts, key=lambda one: (PART_COLOURS[one.name] == "idle", PART_COLOURS[one.name] != "run-0")):
+        colour = PART_COLOURS[part.name]
         if part.share > 0:
             pieces.append(f'<span style="--c:var(--{colour});--v:{100 * part.share:.3f}%" title="{escape(part.name)}"></span>')
         rows.append((swatch(colour, part.name), core_seconds(part.seconds), share(part.share)))
-    shares = table((name("Part"), Heading("Core-time"), Heading("Share")), rows, f"By {SCHEME_MEANINGS[scheme]}")
-    return f'<div class="scheme"><div class="strip">{"".join(pieces)}</div>{shares}</div>'
+    shares = table((name("Part"), Heading("Core-time"), Heading("Share")), rows, "")
+    return f'<div><h4>{escape(SCHEME_TITLES[scheme])}</h4><div class="strip">{"".join(pieces)}</div>{shares}</div>'
 
 
 def concurrency(report: Report) -> Html:

@@ -108,14 +108,18 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str = "grid") -> str:
     return f'<line class="{kind}" x1="{px(x1)}" y1="{px(y1)}" x2="{px(x2)}" y2="{px(y2)}"/>'
 
 
-def value_axis(y: Axis, high: float, label: str, most: int = 5) -> str:
-    """Return the grid and the ticks of a vertical axis, with what it counts above it."""
+def value_axis(y: Axis, high: float, label: str, *, full: bool = False) -> str:
+    """Return the grid and the ticks of a vertical axis, with what it counts above it. ``full``: ``high`` is told, too."""
     parts = []
-    for tick in ticks(high, most):
+    found = ticks(high)
+    if full and found[-1] < high:
+        # A tick that would touch that of the top makes way for it.
+        found = [*(tick for tick in found if y(tick) - y(high) > 14), high]
+    for tick in found:
         at = y(tick)
         parts.append(line(LEFT, at, WIDTH - RIGHT, at))
         parts.append(text(LEFT - 6, at + 4, short(tick), anchor="end"))
-    parts.append(text(0, y.last - 8 if y.last < y.first else y.first - 8, label, "unit", "start"))
+    parts.append(text(0, y.last - 8, label, "unit", "start"))
     return "".join(parts)
 
 

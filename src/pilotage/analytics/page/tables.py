@@ -33,9 +33,9 @@ def table(headings: Sequence[Heading], rows: Iterable[Sequence[Cell]], caption: 
     """Return a table; the first cell of each row is its head."""
     heads = "".join(_head(heading) for heading in headings)
     body = "".join(f"<tr>{_cells(headings, row)}</tr>" for row in rows)
+    called = f"<caption>{escape(caption)}</caption>" if caption else ""
     return Html(
-        f'<div class="scroll"><table class="{kind}"><caption>{escape(caption)}</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<div class="scroll"><table class="{kind}">{called}<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 

@@ -1,6 +1,7 @@
-"""Figures of a run as PNG files, drawn with matplotlib, which the extra ``analytics`` brings and which is imported here only.
+"""Plots of a session as PNG files, drawn with matplotlib, which the extra ``analytics`` brings and which is imported here only.
 
-Nothing touches ``pyplot``: there is no window, no state between figures, and any thread may draw.
+``plot_utilisation`` needs no polars, only the books of ``trace.usage``. Nothing touches ``pyplot``: there is no window, no
+state between figures, and any thread may draw.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from itertools import cycle, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilotage.trace.rates import Series, completion_rate, concurrency, start_rate
-from pilotage.trace.run import Run
 from pilotage.trace.usage import COLLECTING, IDLE, LAUNCHING, RUNNING, SCHEDULING, STARTUP, TEARDOWN, TICKS_PER_S, CoreTime
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from pilotage.analytics.session import Session
 
 _RUNNING_COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#D55E00")
 """For running tasks: the palette of Okabe and Ito, which the colour-blind can read too."""
@@ -29,7 +30,6 @@ _COLOURS = {
     IDLE: "#E8E8E8",
 }
 _DOTS_PER_INCH = 160
-_INTERVALS = 200
 
 
 def plot_utilisation(spent: CoreTime, path: Path | str, *, unit: str = "cores", scale: float = 1.0) -> None:
@@ -68,43 +68,39 @@ def plot_utilisation(spent: CoreTime, path: Path | str, *, unit: str = "cores", 
     _write(figure, path)
 
 
-def plot_rates(run: Run, path: Path | str, *, interval_s: float | None = None) -> None:
+def plot_rates(session: Session, path: Path | str, *, interval_s: float | None = None) -> None:
     """Write to ``path`` how many tasks ran at a time, and how many started and ended per second.
 
-    ``interval_s``: over which values are taken, in seconds; by default the run is divided into some 200 intervals.
+    ``interval_s``: over which values are taken, in seconds; by default the session is divided into some 200 intervals.
 
     Raises:
         ImportError: matplotlib is missing.
     """
-    if interval_s is None:
-        starts = [time for time in run.tasks.started if time]
-        last = max([*run.tasks.started, *run.tasks.ended], default=0.0)
-        interval_s = max((last - min(starts)) / _INTERVALS, 1e-3) if starts else 1.0
     figure = _new_figure(6.8, 4.6)
+    edges = session.intervals(interval_s)
+    at = [edge - session.begin for edge in edges]
     above, below = figure.subplots(2, 1, sharex=True)
-    _draw(above, concurrency(run, interval_s), "all tasks", "#333333")
-    kinds = sorted(set(run.tasks.kind))
+    _draw(above, at, session.concurrency("running", interval_s)["count"].to_list(), "all tasks", "#333333")
+    kinds = sorted(set(session.tasks["kind"]))
     if len(kinds) > 1:
         for kind, colour in zip(kinds, cycle(_RUNNING_COLOURS), strict=False):
-            _draw(above, concurrency(run, interval_s, kind), kind, colour)
+            ran = session.filter(kind=kind).concurrency("running", interval_s)["count"].to_list()
+            _draw(above, at, ran, kind, colour)
         above.legend(frameon=False, fontsize=8)
     above.set_ylabel("running tasks")
     # Where as many start as end the line would hide the other, so one of them is an area.
-    _draw(below, start_rate(run, interval_s), "started", _RUNNING_COLOURS[1], fill=True)
-    _draw(below, completion_rate(run, interval_s), "ended", _RUNNING_COLOURS[-1])
-    below.set_ylabel(f"tasks per second\n(over {interval_s:.3g} s)")
-    below.set_xlabel("time since the first task started (s)")
-    if below.patches:
-        below.legend(frameon=False, fontsize=8)
+    _draw(below, at, session.rate("started", interval_s)["rate"].to_list(), "started", _RUNNING_COLOURS[1], fill=True)
+    _draw(below, at, session.rate("ended", interval_s)["rate"].to_list(), "ended", _RUNNING_COLOURS[-1])
+    below.set_ylabel(f"tasks per second\n(over {at[1] - at[0]:.3g} s)")
+    below.set_xlabel("time since the session began (s)")
+    below.legend(frameon=False, fontsize=8)
     for axes in (above, below):
         axes.set_ylim(bottom=0)
     _write(figure, path)
 
 
-def _draw(axes: Axes, series: Series, label: str, colour: str, *, fill: bool = False) -> None:
-    edges = [place * series.interval_s for place in range(len(series.values) + 1)]
-    if series.values:
-        axes.stairs(series.values, edges, color=colour, linewidth=1.2, label=label, fill=fill)
+def _draw(axes: Axes, edges: list[float], values: list[float], label: str, colour: str, *, fill: bool = False) -> None:
+    axes.stairs(values, edges, color=colour, linewidth=1.2, label=label, fill=fill)
 
 
 def _new_figure(width_inches: float, height_inches: float) -> Figure:
