@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 from pilotage.bench import scheduler
 from pilotage.bench.durability import durability
+from pilotage.bench.environments import environments
 from pilotage.bench.executables import executables
 from pilotage.bench.functions import arguments, busy_client, functions, round_trip
 from pilotage.bench.hooks import hooks
 from pilotage.bench.lifecycle import idle, start_and_close
 from pilotage.bench.measure import Row
 from pilotage.bench.mpi import mpi
+from pilotage.bench.outputs import outputs
 from pilotage.bench.scale import million, sleepers
 
 CASES: dict[str, Callable[[bool], list[Row]]] = {
@@ -22,7 +24,9 @@ CASES: dict[str, Callable[[bool], list[Row]]] = {
     "busy-client": busy_client,
     "arguments": arguments,
     "executables": executables,
+    "outputs": outputs,
     "hooks": hooks,
+    "environments": environments,
     "mpi": mpi,
     "durability": durability,
     "scheduler": scheduler.run,

@@ -37,9 +37,12 @@ def bare_loops(count: int, command: list[str] | None = None) -> tuple[float, flo
     return count / spent, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def run_null(bench: Bench, count: int) -> tuple[float, float]:
-    """Run ``count`` null executables on a pilot; return tasks per second, and CPU seconds of all processes."""
-    descriptions = [rp.TaskDescription(executable=_TRUE) for _ in range(count)]
+def run_null(bench: Bench, count: int, **task: str) -> tuple[float, float]:
+    """Run ``count`` null executables on a pilot; return tasks per second, and CPU seconds of all processes.
+
+    ``task`` are attributes that they have besides.
+    """
+    descriptions = [rp.TaskDescription(executable=_TRUE, **task) for _ in range(count)]
     cpu = cpu_s(os.getpid())
     start = time.perf_counter()
     bench.run(descriptions)
