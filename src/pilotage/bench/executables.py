@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from typing import Any
 
 import pilotage as rp
 from pilotage.bench.measure import Row, cpu_s, medians, row
@@ -37,7 +38,7 @@ def bare_loops(count: int, command: list[str] | None = None) -> tuple[float, flo
     return count / spent, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def run_null(bench: Bench, count: int, **task: str) -> tuple[float, float]:
+def run_null(bench: Bench, count: int, **task: Any) -> tuple[float, float]:
     """Run ``count`` null executables on a pilot; return tasks per second, and CPU seconds of all processes.
 
     ``task`` are attributes that they have besides.
