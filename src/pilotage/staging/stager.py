@@ -56,7 +56,7 @@ class Stager:
             except (Unstageable, BadUrl) as problem:
                 if isinstance(problem, SourceMissing) and directive.flags & StagingFlag.NON_FATAL:
                     continue
-                failures.append(f"{_described(work.errand[1], directive)}: {problem}")
+                failures.append(f"{_described(directive)}: {problem}")
                 if not work.go_on:
                     break
                 if notes is not None:
@@ -66,5 +66,5 @@ class Stager:
             raise StagingFailed(failures[0] + more)
 
 
-def _described(phase: str, directive: Directive) -> str:
-    return f"{phase} staging {directive.source!r} > {directive.target!r} ({directive.action.name})"
+def _described(directive: Directive) -> str:
+    return f"{directive.source!r} > {directive.target!r} ({directive.action.name})"

@@ -239,9 +239,7 @@ def test_staging_into_and_out_of_a_pilot(here: Path, tmp_path: Path) -> None:
 
 
 def test_what_the_pilot_does_not_have_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        StagingFailed, match=r"^stage_out staging 'pilot:///a' > 'file://.*/a' \(TRANSFER\): source .* does not exist"
-    ):
+    with pytest.raises(StagingFailed, match=r"^'pilot:///a' > 'file://.*/a' \(TRANSFER\): source .* does not exist"):
         stage(parse_directives("a", "pilot", "stage_out"), "stage_out", "pilot.0000", str(tmp_path))
 
 

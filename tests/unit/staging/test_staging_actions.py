@@ -396,7 +396,7 @@ def test_a_missing_source_is_named(world: World, action: str) -> None:
     with pytest.raises(StagingFailed) as failed:
         world.stage(entry("sub/a.dat", "task:///b.dat", action))
     assert str(failed.value) == (
-        f"input staging 'file://{world.client}/sub/a.dat' > 'task:///b.dat' ({action.upper()}): source "
+        f"'file://{world.client}/sub/a.dat' > 'task:///b.dat' ({action.upper()}): source "
         f"'{world.client}/sub/a.dat' does not exist; check its name, or set the flag NON_FATAL if it may be missing"
     )
 

@@ -194,7 +194,7 @@ def test_failed_at_any_call_and_done_again(tmp_path: Path, name: str, code: int)
             except StagingFailed as error:
                 told = str(error)
         if told:
-            assert (os.strerror(code) in told) and told.startswith("input staging '"), f"{call}: {told}"
+            assert (os.strerror(code) in told) and told.startswith("'"), f"{call}: {told}"
             assert "no room" in told or code != errno.ENOSPC, f"{call}: {told}"
         else:
             # Tidying up after what did not work anyway, or a thing that can be done in another way.
