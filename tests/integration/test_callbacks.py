@@ -180,6 +180,17 @@ def test_who_registers_late_hears_the_final_state(tasks: rp.TaskManager) -> None
     eventually(lambda: told[-1:] == [rp.DONE], "the end is told")
 
 
+def test_the_metric_may_come_second_as_it_did_in_2018(fresh: Campaign) -> None:
+    states: list[str] = []
+    counts: list[int] = []
+    fresh.tasks.register_callback(lambda task, state: states.append(state), rp.TASK_STATE)
+    fresh.tasks.register_callback(lambda manager, count: counts.append(count), rp.WAIT_QUEUE_SIZE)
+    fresh.pilots.register_callback(lambda pilot, state: states.append(state), rp.PILOT_STATE)
+    fresh.tasks.submit_tasks(shell("true"))
+    fresh.start()
+    eventually(lambda: {rp.DONE, rp.PMGR_ACTIVE} <= set(states) and counts, "all three are told")
+
+
 def test_unregistered_callbacks_are_silent(tasks: rp.TaskManager) -> None:
     told: list[str] = []
     heard = threading.Event()

@@ -31,6 +31,7 @@ from pilotage.client.fields import shown
 from pilotage.client.task_hooks import texts_of
 from pilotage.errors import InvalidTask, nearest
 from pilotage.model.workload import Mode, Template
+from pilotage.system.callers import warn_caller
 from pilotage.workers import code as source
 
 SHELL = "/bin/sh"
@@ -118,6 +119,20 @@ def shared_mode(task: str, said: Mapping[str, Any]) -> tuple[Mode, str]:
         )
     _require_alone(task, mode, what, given, said)
     return kind, form
+
+
+def warn_of_variables(template: Template, values: Mapping[str, Any]) -> None:
+    """Warn who hopes for a shell to put variables into the arguments of a program, as RADICAL-Pilot's does."""
+    if template.mode != "executable" or template.form == TASK_SHELL:
+        return
+    names = ("RP_", "PILOTAGE_", *template.environment)
+    for argument in values.get("arguments") or ():
+        if isinstance(argument, str) and "$" in argument and any(f"${name}" in argument for name in names):
+            warn_caller(
+                f"the argument {argument!r:.60} goes to the program as it is, without a shell that puts variables in; "
+                "for that use command='...', or executable='/bin/sh' with arguments=['-c', '...']"
+            )
+            return
 
 
 def code_function(template: Template) -> Callable[..., Any] | None:

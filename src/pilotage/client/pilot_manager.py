@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from pilotage.client.callbacks import PilotNews
+from pilotage.client.constants import PILOT_STATE, PMGR_METRICS
 from pilotage.client.managers import Manager, chosen
 from pilotage.client.node_list import NodeList, node_list
 from pilotage.client.pilot import Pilot
@@ -225,7 +226,10 @@ class PilotManager(Manager):
 
     def register_callback(self, cb: Callable[..., Any], cb_data: Any = None, metric: str | None = None) -> None:
         """Have ``cb(pilot, state)``, or ``cb(pilot, state, cb_data)``, called for each state that a pilot comes to."""
-        del metric
+        if metric is None and isinstance(cb_data, str) and cb_data in PMGR_METRICS:
+            metric, cb_data = cb_data, None  # the order of 2018
+        if metric not in (None, *PMGR_METRICS):
+            raise InvalidRequest(f"there is no metric {metric!r}; known is {PILOT_STATE}")
         self._register(cb, cb_data, None)
 
     def unregister_callback(self, cb: Callable[..., Any] | None = None, metric: str | None = None) -> None:

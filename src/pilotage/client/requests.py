@@ -11,7 +11,7 @@ from pilotage.client.task_slots import NodeIndex, placed
 from pilotage.errors import InvalidTask, nearest
 from pilotage.model.resources import Request, blocks, gpu_shares
 
-_TAGS = {"colocate": (str, "a name (str)"), "exclusive": (bool, "True or False (bool)")}
+_TAGS = ("colocate", "exclusive")
 
 
 def request_of(task: str, said: Mapping[str, Any], named: Collection[str], node_index: NodeIndex) -> Request:
@@ -47,10 +47,14 @@ def request_of(task: str, said: Mapping[str, Any], named: Collection[str], node_
 
 
 def _tags(task: str, tags: Mapping[Any, Any]) -> tuple[str, bool]:
-    for name, value in tags.items():
+    for name in tags:
         if name not in _TAGS:
             raise InvalidTask(f"{task}: unknown tag {name!r}; known are {', '.join(_TAGS)}{nearest(str(name), _TAGS)}")
-        wanted, words = _TAGS[name]
-        if type(value) is not wanted:
-            raise InvalidTask(f"{task}: tag {name!r} takes {words}, not {shown(value)}")
-    return text_of(task, "tag 'colocate'", tags.get("colocate", "")), tags.get("exclusive", False)
+    group, exclusive = tags.get("colocate", ""), tags.get("exclusive", False)
+    if isinstance(group, Mapping) and "bag" in group:
+        group = group["bag"]  # as for RADICAL-Pilot's scheduler of bags; how many there are in one makes no difference here
+    if not isinstance(group, (str, int)) or isinstance(group, bool):
+        raise InvalidTask(f"{task}: tag 'colocate' takes a name (str or int), not {shown(group)}")
+    if type(exclusive) is not bool:
+        raise InvalidTask(f"{task}: tag 'exclusive' takes True or False (bool), not {shown(exclusive)}")
+    return text_of(task, "tag 'colocate'", group), exclusive

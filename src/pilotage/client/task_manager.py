@@ -237,6 +237,8 @@ class TaskManager(Manager):
             InvalidRequest: there is no such metric, or ``cb`` cannot be called.
         """
         self._require_callable(cb)
+        if metric is None and isinstance(cb_data, str) and cb_data in TMGR_METRICS:
+            metric, cb_data = cb_data, None  # the order of 2018
         if metric not in (None, *TMGR_METRICS):
             raise InvalidRequest(f"there is no metric {metric!r}; known are {TASK_STATE} and {WAIT_QUEUE_SIZE}")
         engine = self._session.engine

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from pilotage.client.checks import text_arguments
-from pilotage.client.modes import code_function, own_payload
+from pilotage.client.modes import code_function, own_payload, warn_of_variables
 from pilotage.client.surroundings import Surroundings, ThisMachine
 from pilotage.client.task_after import held_of
 from pilotage.client.task_description import TaskDescription
@@ -195,6 +195,7 @@ class TemplateTable:
         if number is None:
             number = numbers[digest] = TemplateId(self._last + len(new) + 1)
             new[number] = template
+            warn_of_variables(template, description._values)
         return number, template
 
     def _keep(self, templates: Mapping[TemplateId, Template]) -> None:

@@ -220,7 +220,9 @@ GOOD: dict[str, list[tuple[dict[str, Any], See, object]]] = {
     ],
     "restartable": [({"restartable": True}, of_template("restartable"), True)],
     "tags": [
-        ({"tags": {"colocate": "a", "exclusive": True}}, lambda t, r: (t.request.colocate, t.request.exclusive), ("a", True))
+        ({"tags": {"colocate": 7}}, of_request("colocate"), "7"),
+        ({"tags": {"colocate": {"bag": 1, "size": 3}}}, of_request("colocate"), "1"),
+        ({"tags": {"colocate": "a", "exclusive": True}}, lambda t, r: (t.request.colocate, t.request.exclusive), ("a", True)),
     ],
     "cleanup": [({"cleanup": True}, of_template("cleanup"), True)],
     "after": [({"after": "a"}, of_row("extra"), None), ({"after": ["a", "b", "a"]}, of_row("extra"), None)],
@@ -672,3 +674,18 @@ def test_each_older_name_warns_once(older: str) -> None:
     with pytest.warns(DeprecationWarning) as warned:
         TaskDescription({older: value})
     assert len(warned) == 1
+
+
+@pytest.mark.parametrize("argument", ["$RP_TASK_ID greets", "in $PILOTAGE_NODE", "$TEST"])
+def test_who_hopes_for_variables_in_arguments_is_told_once(argument: str) -> None:
+    described = TaskDescription(executable="/bin/echo", arguments=["a", argument], environment={"TEST": "1"})
+    with pytest.warns(UserWarning, match="goes to the program as it is, without a shell that puts variables in") as warned:
+        Submission().split(*[described] * 3)
+    assert len(warned) == 1
+    assert Path(warned[0].filename).parent == Path(__file__).parent
+
+
+@pytest.mark.parametrize("described", [{"executable": "awk", "arguments": ["{print $1}"]}, {"command": "echo $RP_TASK_ID"}])
+def test_other_signs_of_dollar_are_none_of_our_business(described: dict[str, Any], recwarn: pytest.WarningsRecorder) -> None:
+    Submission().split(TaskDescription(described))
+    assert not recwarn.list

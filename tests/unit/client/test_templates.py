@@ -278,7 +278,7 @@ LATER = "is not supported yet by this version; "
             "unknown tag 'colocated'; known are colocate, exclusive; did you mean 'colocate'?",
         ),
         ({"executable": "a", "tags": {"exclusive": 1}}, "tag 'exclusive' takes True or False (bool), not 1 (int)"),
-        ({"executable": "a", "tags": {"colocate": 1}}, "tag 'colocate' takes a name (str), not 1 (int)"),
+        ({"executable": "a", "tags": {"colocate": [1]}}, "tag 'colocate' takes a name (str or int), not [1] (list)"),
         (
             {"executable": "a", "environment": {"A": None}},
             "environment['A'] is None (NoneType); only text, numbers and paths can be handed over",
