@@ -15,7 +15,7 @@ from pilotage.environments import evaluation
 from pilotage.environments.own import COMMANDS_FOLDER, own_environment, write_commands
 from pilotage.errors import BackendError
 
-MODULES = Path("/usr/share/modules/init/bash")
+MODULES = (Path("/usr/share/modules/init/bash"), Path("/usr/share/lmod/lmod/init/bash"))
 
 
 def failure(place: Place, spec: dict[str, object]) -> str:
@@ -174,7 +174,9 @@ def test_without_modules_on_the_machine_it_says_so(place, monkeypatch):
     assert "neither environment-modules nor Lmod" in failure(place, {"type": "modules", "modules": "gcc"})
 
 
-@pytest.mark.skipif(not MODULES.exists(), reason="environment-modules is not installed on this machine")
+@pytest.mark.skipif(
+    not any(script.exists() for script in MODULES), reason="neither environment-modules nor Lmod is installed on this machine"
+)
 def test_modules_of_this_machine(place):
     modules = place.folder / "modulefiles"
     (modules / "tool").mkdir(parents=True)
@@ -184,7 +186,9 @@ def test_modules_of_this_machine(place):
     assert found.variables["PATH"] == f"/opt/tool/bin:{place.environment['PATH']}"
     assert found.variables["TOOL_HOME"] == "/opt/tool"
     assert found.variables["LOADEDMODULES"] == "tool/1.0"
-    assert "Unable to locate a modulefile for 'nope'" in failure(place, {"type": "modules", "modules": ["nope"]})
+    message = failure(place, {"type": "modules", "modules": ["nope"]})
+    assert "modules[0], 'module load nope', failed with exit code 1:" in message
+    assert "nope" in message.partition("exit code 1:")[2], "the program's own words"
 
 
 # ------------------------------------------------------------------------------------------------------------ spack, ours
