@@ -7,16 +7,21 @@ written; ``check_end`` compares them.
 
 The agent is a turn of events, then a commit: facts appended to the log, then actions performed. It may die before the
 append (the turn is lost), after it, and between any two actions; another agent then recovers from the log alone.
+
+There are tasks of all kinds: with files to stage, environments to wait for, slots of their own, services. What the agent has
+for these beside its runners is in ``agent_world_surroundings``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections import deque
 
 import msgspec
+from agent_world_client import ENVIRONMENTS, MENU, NODES, Client
 from agent_world_runners import ADOPT_S, Executor, Process
+from agent_world_surroundings import Surroundings
+from agent_world_witness import Witness
 
 from pilotage.core.agent import actions, events, facts
 from pilotage.core.agent.core import AgentCore, Step
@@ -24,109 +29,22 @@ from pilotage.core.agent.state import AgentState, apply
 from pilotage.core.scheduling.scheduler import Scheduler
 from pilotage.errors import unreachable
 from pilotage.model.execution import Execution
-from pilotage.model.ids import Binding, RunnerId, TaskUid, TemplateId
-from pilotage.model.outcome import Ending, Outcome
-from pilotage.model.resources import Node, NodeShape, Request
-from pilotage.model.workload import Batch, Row, Template
-
-NODES = [Node(index, f"node{index}", NodeShape(3, 1, 8, 8)) for index in range(2)]
-
-TEMPLATES = (
-    Template(executable="/bin/true"),
-    Template(executable="/bin/true", retries=2),
-    Template(executable="/bin/true", restartable=True),
-    Template(executable="/bin/true", request=Request(ranks=2, cores=2), retries=1),
-    Template(executable="/bin/true", request=Request(cores=3), priority=1),
-    Template(executable="/bin/true", timeout_s=0.5),
-    Template(executable="/bin/true", timeout_s=0.5, retries=1),
-    Template(executable="/bin/true", request=Request(cores=64)),
-    Template(mode="function", function=b"f"),
-    Template(mode="function", function=b"g", retries=1),
-    Template(mode="function", function=b"h", restartable=True, request=Request(gpu_shares=32)),
-    Template(mode="function", function=b"i", timeout_s=0.5),
-)
+from pilotage.model.ids import RunnerId, TaskUid
+from pilotage.model.outcome import Ending
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_record = msgspec.msgpack.Decoder(list[facts.Fact]).decode
-
-
-class Client:
-    """The client: what it asked for, in numbered messages, and the outcomes it has."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.messages: list[events.TasksSubmitted | events.CancelRequested | events.EndRequested] = []
-        self.told = 0
-        """Messages that the present agent has heard."""
-        self.tasks: dict[TaskUid, Template] = {}
-        self.cancelled: set[TaskUid] = set()
-        self.ended_pilot = False
-        self.templates: set[TemplateId] = set()
-        self.outcomes: dict[TaskUid, Outcome] = {}
-        self.received: dict[int, list[Outcome] | None] = {}
-        self.durable = 0
-        self.inbox: deque[tuple[int, list[Outcome] | None]] = deque()
-
-    def submit(self) -> None:
-        chance = self.world.random
-        rows, templates = [], {}
-        for _ in range(chance.choice((1, 2, 5, 20))):
-            number = TemplateId(chance.choice(self.world.menu))
-            for _ in range(chance.choice((1, 1, 3))):
-                uid = TaskUid(f"t{len(self.tasks):04d}")
-                self.tasks[uid] = TEMPLATES[number]
-                rows.append(Row(uid, number))
-            if number not in self.templates:
-                self.templates.add(number)
-                templates[number] = TEMPLATES[number]
-        self.messages.append(events.TasksSubmitted(0.0, len(self.messages) + 1, Binding(1), Batch(templates, rows)))
-
-    def cancel(self) -> None:
-        chance = self.world.random
-        known = [uid for uid in self.tasks if uid not in self.outcomes or chance.random() < 0.1]
-        chosen = chance.sample(known, min(len(known), chance.choice((1, 2, 10))))
-        chosen += chosen[:1]
-        self.cancelled.update(chosen)
-        tasks = [(uid, Binding(1)) for uid in chosen] + [(TaskUid("unknown"), Binding(1))]
-        self.messages.append(events.CancelRequested(0.0, len(self.messages) + 1, tasks))
-
-    def end_pilot(self, drain: bool) -> None:
-        self.ended_pilot = True
-        self.messages.append(events.EndRequested(0.0, len(self.messages) + 1, drain, "ended by the user"))
-
-    def take(self) -> None:
-        """Read what the agent sent: the next number is new, lower ones are doubles, a gap can't be (the channel is ordered)."""
-        while self.inbox:
-            number, outcomes = self.inbox.popleft()
-            if number <= len(self.received):
-                assert self.received[number] == outcomes, f"message {number} says something else the second time"
-                continue
-            assert number == len(self.received) + 1, f"message {number} came after {len(self.received)}"
-            self.received[number] = outcomes
-            for outcome in outcomes or ():
-                assert outcome.task in self.tasks, f"an outcome of {outcome.task}, which was never submitted"
-                assert outcome.task not in self.outcomes, f"{outcome.task} has two outcomes"
-                self.outcomes[outcome.task] = outcome
-
-    def forget_unsynced(self) -> None:
-        """The client died; another knows what was durable."""
-        for number in range(self.durable + 1, len(self.received) + 1):
-            for outcome in self.received.pop(number) or ():
-                del self.outcomes[outcome.task]
-        self.inbox.clear()
-
-    def undecided(self) -> list[TaskUid]:
-        return [uid for uid in self.tasks if uid not in self.outcomes]
 
 
 class AgentDied(Exception):
     """The agent's process is gone, in the middle of what it did."""
 
 
-class World:
+class World(Witness):
     """Everything, by one seed."""
 
     def __init__(self, seed: int, length: int = 150) -> None:
+        super().__init__()
         self.random = random.Random(seed)
         self.now = 1000.0
         self.length = length
@@ -136,7 +54,12 @@ class World:
         self.quickness = self.random.choice((0.1, 0.5))
         self.talkativeness = self.random.choice((0.4, 1.0))
         self.clock = self.random.choice((1.0, 4.0))
-        self.menu = sorted(self.random.sample(range(len(TEMPLATES)), self.random.choice((2, 4, len(TEMPLATES)))))
+        self.menu = sorted(self.random.sample(range(len(MENU)), self.random.choice((2, 5, 9, len(MENU)))))
+        self.luggage = self.random.choice((0.0, 0.2, 0.8))
+        """How many tasks have files to stage."""
+        self.full = False
+        """Whether there is no room on the disk."""
+        self.disk_troubles = self.random.choice((0.0, 0.5))
         self.impatience = self.random.choice((0.0, 0.1, 0.5))
         """How readily the client ends the pilot."""
         self.task_seconds = self.random.choice((1e-5, 0.01, 1.0))
@@ -147,16 +70,6 @@ class World:
         self.records: list[bytes] = []
         self.snapshot: tuple[int, bytes] = (0, _encode(AgentState()))
         self.shadow = AgentState()
-        self.launched: set[Execution] = set()
-        self.begun: dict[Execution, RunnerId] = {}
-        self.begun_at: dict[Execution, float] = {}
-        self.proven: set[Execution] = set()
-        """Executions of which a dead runner left proof that they never began."""
-        self.begins: dict[TaskUid, list[Execution]] = {}
-        self.alive: dict[TaskUid, Execution] = {}
-        self.endings: dict[Execution, Ending] = {}
-        self.final: dict[TaskUid, Outcome] = {}
-        self.cancel_logged: set[TaskUid] = set()
         self.deaths = 0
         self.client = Client(self)
         self.start_agent()
@@ -178,11 +91,20 @@ class World:
         self.facts: list[facts.Fact] = []
         self.actions: list[actions.Action] = []
         self.executor = Executor(self, self.handle, state)
+        self.surroundings = Surroundings(self)
         for process in self.processes.values():
             process.cut_off()
         self.client.told = state.received
         self.link_client()
+        if state.tasks and not self.calm and self.random.random() < self.agent_mishaps:
+            self.quarantine()
         self.note(self.core.start(self.now))
+
+    def quarantine(self) -> None:
+        """Agents died of something; some tasks are blamed."""
+        uids = self.random.sample(list(self.core.state.tasks), min(len(self.core.state.tasks), 2))
+        self.quarantined.update(uids)
+        self.core.quarantine(self.now, [*uids, TaskUid("unknown")], "two agents died of it")
 
     def link_client(self) -> None:
         """The client says hello: what it does not have on disk is sent again."""
@@ -205,6 +127,13 @@ class World:
         self.note(self.core.handle(event))
 
     def note(self, step: Step) -> None:
+        for fact in step.facts:
+            if isinstance(fact, facts.LaunchRequested):
+                assert not self.surroundings.told_full, f"{fact} though the disk is full"
+        for action in step.actions:
+            if isinstance(action, actions.StageTasks) and action.phase == "input":
+                for _, row in action.tasks:
+                    assert self.core.state.tasks[row.uid].ending is None, f"input of {row.uid} is staged, which is to end"
         self.facts += step.facts
         self.actions += step.actions
 
@@ -213,6 +142,7 @@ class World:
         try:
             self.hear()
             self.executor.turn()
+            self.surroundings.turn()
             due = self.core.next_deadline()
             if due is not None and self.now >= due:
                 self.handle(events.TimePassed(self.now))
@@ -246,7 +176,18 @@ class World:
                 self.perform(action)
                 self.die_of_chance()
             self.core.performed()
+            self.check_watch()
             self.open_link()
+
+    def check_watch(self) -> None:
+        """What runs, is a service and is not being ended is watched, and nothing else is."""
+        state = self.core.state
+        running = {
+            uid: task.attempt
+            for uid, task in state.tasks.items()
+            if task.lane and task.started and task.ending is None and self.client.tasks[uid].service is not None
+        }
+        assert running == {uid: attempt for uid, (attempt, _) in self.surroundings.watched.items()}
 
     def open_link(self) -> None:
         if self.core.has_news and len(self.client.inbox) < 2:
@@ -281,55 +222,32 @@ class World:
                 | actions.ReleaseRunner()
             ):
                 self.executor.perform(action)
+            case (
+                actions.StageTasks()
+                | actions.EndStaging()
+                | actions.PrepareEnvironment()
+                | actions.WatchService()
+                | actions.UnwatchService()
+                | actions.TellService()
+            ):
+                self.surroundings.perform(action)
             case _:
                 unreachable(action)
 
-    # The witness.
-
-    def read_fact(self, fact: facts.Fact) -> None:
-        """Judge a fact as it is written."""
-        if isinstance(fact, facts.LaunchRequested):
-            for launch in fact.lanes:
-                for uid, attempt in launch.tasks:
-                    assert uid not in self.final, f"{uid} is launched again after its outcome"
-                    assert uid not in self.cancel_logged, f"{uid} is launched again after it was cancelled"
-                    assert (uid, attempt) not in self.launched, f"attempt {attempt} of {uid} is launched twice"
-                    self.launched.add((uid, attempt))
-        elif isinstance(fact, facts.EndAsked) and fact.ending is Ending.CANCELLED:
-            self.cancel_logged.update(fact.tasks)
-        elif isinstance(fact, facts.EndAsked) and fact.ending is Ending.TIMED_OUT:
-            for uid in fact.tasks:
-                execution = (uid, self.shadow.tasks[uid].attempt)
-                lasted = self.now - self.begun_at[execution]
-                assert lasted > self.client.tasks[uid].timeout_s - 1e-6, f"{execution} is out of time after {lasted} s"
-        elif isinstance(fact, facts.Ended):
-            for outcome in fact.outcomes:
-                assert outcome.task not in self.final, f"{outcome.task} has two outcomes in the log"
-                self.final[outcome.task] = outcome
-
-    def note_begin(self, process: Process, execution: Execution) -> None:
-        uid, _ = execution
-        assert execution not in self.begun, f"{execution} begins twice, on {self.begun[execution]} and on {process.name}"
-        assert uid not in self.alive, f"{execution} begins on {process.name} while {self.alive[uid]} still runs"
-        assert uid not in self.final, f"{execution} begins on {process.name} after its outcome {self.final[uid]}"
-        template = self.client.tasks[uid]
-        earlier = self.begins.setdefault(uid, [])
-        failed = [self.endings[before] for before in earlier]
-        for before in earlier:
-            # A success that died untold with its runner is one that nobody knows of.
-            told = self.processes[self.begun[before]].alive
-            assert not (told and self.endings[before] is Ending.DONE), f"{execution} begins, but {before} was done"
-        assert template.restartable or len(earlier) <= template.retries, f"{uid} begins again: {earlier} ended {failed}"
-        self.begun[execution] = process.name
-        self.begun_at[execution] = self.now
-        earlier.append(execution)
-        self.alive[uid] = execution
-
-    def note_end(self, execution: Execution, ending: Ending) -> None:
-        del self.alive[execution[0]]
-        self.endings[execution] = ending
-
     # Chance.
+
+    def exit_code(self, execution: Execution, ending: Ending) -> int:
+        code = 0 if ending is Ending.DONE else self.random.choice((1, 75))
+        self.exit_codes[execution] = code
+        return code
+
+    def lasts(self, execution: Execution, ending: Ending | None) -> bool:
+        """Tell whether what runs goes on: services do, nearly always; for good when there is nothing but services."""
+        if self.client.tasks[execution[0]].service is None or ending is not None:
+            return False
+        if self.calm and self.client.only_services_left():
+            return True
+        return self.random.random() < (0.5 if self.calm else 0.95)
 
     def next_pid(self) -> int:
         self.pids += 1
@@ -371,6 +289,8 @@ class World:
             client.take()
             if chance.random() < 0.7:
                 client.durable = len(client.received)
+        elif draw < 0.91:
+            self.look_around()
         elif draw < 0.94:
             self.now += self.clock * chance.choice((0.001, 0.2, 1.0, 5.0, 70.0))
         elif draw < 0.95:
@@ -381,6 +301,16 @@ class World:
                 self.trouble_agent()
         elif chance.random() < 5 * self.runner_mishaps:
             self.trouble_runners()
+
+    def look_around(self) -> None:
+        """An environment is asked for, the disk fills or is cleared, somebody asks how things are."""
+        chance, client, core = self.random, self.client, self.core
+        client.ask_environment(chance.choice(ENVIRONMENTS))
+        self.full = chance.random() < self.disk_troubles
+        assert core.summary()["final"] == core.state.outcomes
+        for uid in chance.sample(list(client.tasks), min(3, len(client.tasks))):
+            assert core.why(uid)
+            assert (core.doing(uid) == "unknown") == (uid not in core.state.tasks)
 
     def trouble_agent(self) -> None:
         """The agent dies, or the client."""
@@ -413,7 +343,11 @@ class World:
             for lane in process.ready():
                 if everything or chance.random() < 0.7:
                     process.begin(lane)
-            over = [execution for execution in process.running if everything or chance.random() < self.quickness]
+            over = [
+                execution
+                for execution, (_, ending, _) in process.running.items()
+                if (everything or chance.random() < self.quickness) and not self.lasts(execution, ending)
+            ]
             if over:
                 process.end(over)
 
@@ -429,8 +363,13 @@ class World:
     def settle(self) -> None:
         """No more misfortune: everything that waits for something gets it."""
         self.calm, self.haste = True, 1.0
+        self.full = False
         client = self.client
+        for name in ENVIRONMENTS:
+            client.ask_environment(name)
         for turn in range(2000):
+            if not client.ended_pilot and client.only_services_left():
+                client.end_pilot(drain=self.random.random() < 0.7)
             self.turn()
             self.run_processes(everything=True)
             client.take()
@@ -464,24 +403,9 @@ class World:
         client, state = self.client, self.core.state
         assert client.outcomes == self.final
         for uid, outcome in client.outcomes.items():
-            template = client.tasks[uid]
-            execution = (uid, outcome.attempt)
-            if outcome.ending is Ending.DONE:
-                assert self.endings[execution] is Ending.DONE, f"{uid} is said to be done: {self.endings[execution]}"
-            elif outcome.ending is Ending.CANCELLED:
-                assert uid in client.cancelled or state.ending is not None, f"nobody cancelled {uid}"
-            elif outcome.ending is Ending.TIMED_OUT:
-                assert template.timeout_s and execution in self.begun, f"{uid} was not out of time"
-            elif outcome.ending is Ending.INFEASIBLE:
-                assert template.request.cores == 64
-            elif outcome.ending in (Ending.EXITED, Ending.RAISED, Ending.OUT_OF_MEMORY):
-                assert self.endings[execution] is outcome.ending
-                assert len(self.begins[uid]) <= 1 + template.retries or template.restartable
-            elif outcome.ending in (Ending.LOST, Ending.NODE_FAILED):
-                # A proof may have died with the agent that had it.
-                assert self.deaths or execution not in self.proven, f"{execution} is lost, but it never began"
-            if self.deaths == 0 and not any(not process.alive for process in self.processes.values()):
-                assert outcome.ending is not Ending.LOST, f"{uid} is lost, but nothing was"
+            self.check_outcome(uid, outcome)
+        assert not (state.inputs or state.outputs or state.services), "something is left of tasks that are over"
+        assert not self.surroundings.jobs and not self.surroundings.watched
         assert sorted(self.endings) == sorted(self.begun), "something still runs"
         self.policy.check([])
         free = self.policy.free()

@@ -137,9 +137,17 @@ class Process:
         return [lane for lane, queue in self.lanes.items() if queue and lane not in busy]
 
     def begin(self, lane: LaneId) -> None:
+        no_room = self.world.full and not self.is_worker
+        if no_room and not self.welcomed:
+            return
         execution = self.lanes[lane].popleft()
         if execution in self.barred:
             self.held.pop(execution)
+            self.tell("returned", [execution])
+            return
+        if no_room:
+            self.held.pop(execution)
+            self.tell("full")
             self.tell("returned", [execution])
             return
         self.world.note_begin(self, execution)
@@ -160,7 +168,7 @@ class Process:
                 AttemptEnd(
                     *execution,
                     ending,
-                    int(bool(ending)),
+                    self.world.exit_code(execution, ending),
                     message=message,
                     started=self.world.now - seconds,
                     ended=self.world.now,
@@ -376,6 +384,8 @@ class Executor:
                     for execution in executions:
                         known.holds.pop(execution, None)
                     self.tell_maybe_twice(events.TasksReturned(now, process.name, executions))
+                case "full", []:
+                    self.world.surroundings.look_at_disk()
                 case _:
                     raise AssertionError(f"{process.name} said {verb}")
 

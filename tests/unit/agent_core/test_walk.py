@@ -16,15 +16,21 @@ import msgspec
 import pytest
 from agent_world import walk
 
+from pilotage.core.agent import endings as endings_module
 from pilotage.core.agent import events, facts
 from pilotage.core.agent import journal as journal_module
+from pilotage.core.agent import staging as staging_module
 from pilotage.core.agent import state as state_module
 from pilotage.core.agent.core import AgentCore
 from pilotage.core.agent.dispatch import Dispatch
 from pilotage.core.agent.endings import Endings
+from pilotage.core.agent.environments import Environments
 from pilotage.core.agent.reports import Reports
 from pilotage.core.agent.retry import runs_again
+from pilotage.core.agent.services import Services
+from pilotage.core.agent.staging import Staging
 from pilotage.core.agent.state import AgentState, apply
+from pilotage.core.agent.waiting import Waiting
 from pilotage.core.scheduling.scheduler import Scheduler
 from pilotage.model.outcome import Ending
 
@@ -47,6 +53,20 @@ def test_every_task_lives_to_exactly_one_outcome_whatever_dies():
 def test_a_long_walk():
     world = walk(77_001, length=1500)
     assert len(world.client.outcomes) == len(world.client.tasks) > 500
+
+
+def test_the_walks_meet_what_they_are_for():
+    worlds = [walk(seed) for seed in range(60)]
+    assert sum(world.stagings for world in worlds) > 1000
+    assert sum(bool(world.failed) for world in worlds) > 20, "files that could not be staged"
+    assert sum(world.preparations for world in worlds) > 60
+    assert sum(bool(world.unprepared) for world in worlds) > 20, "environments that could not be had"
+    assert sum(world.pauses for world in worlds) > 20, "disks that were full"
+    assert sum(len(world.ready) for world in worlds) > 100, "services that were ready"
+    assert sum(len(world.unwell) for world in worlds) > 20, "services that were unwell"
+    assert sum(attempt > 1 for world in worlds for _, attempt in world.ready) > 10, "services that were started again"
+    assert sum(len(world.cleaned) for world in worlds) > 100, "sandboxes that were removed"
+    assert sum(len(world.quarantined) for world in worlds) > 10
 
 
 def test_one_seed_is_one_log_under_any_hash_seed():
@@ -235,6 +255,176 @@ def a_timeout_shields_from_the_cancel(patch):
     patch.setattr(Endings, "ask", ask)
 
 
+def input_is_not_waited_for(patch):
+    def accepted(state, fact):
+        apply(state, fact)
+        state.inputs.clear()
+
+    change_apply(patch, facts.TasksAccepted, accepted)
+
+
+def output_is_not_wanted_of_anything(patch):
+    for module in (endings_module, staging_module):
+        patch.setattr(module, "wants_output", lambda row, template, outcome: False)
+
+
+def a_task_is_done_though_it_was_cancelled_while_its_output_was_staged(patch):
+    patch.setattr(Endings, "_unless_ended", lambda self, task, outcome: outcome)
+
+
+def an_outcome_does_not_wait_for_the_output(patch):
+    patch.setattr(Endings, "sort", lambda self, task, outcome, final, staged: final.append(outcome))
+
+
+def staging_is_not_asked_for_again_after_a_restart(patch):
+    patch.setattr(Staging, "resume", lambda self, now: None)
+
+
+def what_is_staged_is_let_into_the_queue_by_recovery(patch):
+    original = AgentCore.recover
+
+    def recover(self, now):
+        inputs, self.state.inputs = self.state.inputs, {}
+        original(self, now)
+        self.state.inputs = inputs
+        self._staging.recover()
+
+    patch.setattr(AgentCore, "recover", recover)
+
+
+def what_is_to_end_is_staged_all_the_same_after_a_restart(patch):
+    def resume(self, now):
+        (inputs, outputs), self._left_over = self._left_over, ([], [])
+        self._endings.stage_outputs([self._state.outputs[uid] for uid in outputs if uid in self._state.outputs])
+        self.stage_inputs(uid for uid in inputs if uid in self._state.tasks)
+
+    patch.setattr(Staging, "resume", resume)
+
+
+def a_task_that_is_staged_ends_at_once(patch):
+    original = Endings.ask
+
+    def ask(self, now, number, uids, ending, message):
+        uids = list(uids)
+        staged = [uid for uid in uids if uid in self._state.inputs and self._state.tasks[uid].ending is None]
+        original(self, now, number, uids, ending, message)
+        self.finish(now, staged, ending, message)
+
+    patch.setattr(Endings, "ask", ask)
+
+
+def an_environment_is_not_waited_for(patch):
+    patch.setattr(Waiting, "_is_there", lambda self, name: True)
+
+
+def a_preparation_is_not_asked_for_again_after_a_restart(patch):
+    patch.setattr(Environments, "resume", lambda self: None)
+
+
+def what_waits_for_an_environment_stays_when_it_is_cancelled(patch):
+    patch.setattr(Waiting, "withdraw", lambda self, uid: self._policy.withdraw(uid))
+
+
+def an_environment_that_cannot_be_had_is_waited_for(patch):
+    original = Environments.settle
+
+    def settle(self, now):
+        broken = {name: self._waiting.held.pop(name) for name in list(self._waiting.held) if self._is_broken(name)}
+        original(self, now)
+        self._waiting.held.update(broken)
+
+    def is_broken(self, name):
+        return name in self._state.environments and bool(self._state.environments[name].error)
+
+    patch.setattr(Environments, "settle", settle)
+    patch.setattr(Environments, "_is_broken", is_broken, raising=False)
+
+
+def services_are_not_watched_after_a_restart(patch):
+    patch.setattr(Services, "recover", lambda self: None)
+
+
+def services_run_on_when_nothing_else_does(patch):
+    patch.setattr(Services, "stop", lambda self, now: None)
+
+
+def services_are_stopped_while_other_tasks_want_them(patch):
+    original = Services.stop
+
+    def stop(self, now):
+        tasks, self._state.tasks = self._state.tasks, {uid: self._state.tasks[uid] for uid in self._living()}
+        original(self, now)
+        self._state.tasks = {uid: task for uid, task in tasks.items() if uid in self._state.tasks or uid not in self._watched}
+
+    patch.setattr(Services, "stop", stop)
+
+
+def a_service_that_is_unwell_goes_on(patch):
+    patch.setattr(Services, "unwell", lambda self, event: None)
+
+
+def a_service_stays_ready_when_it_is_started_again(patch):
+    original = state_module._leave_lane
+
+    def leave(state, uid):
+        info = state.services.get(uid)
+        task = original(state, uid)
+        if info is not None:
+            state.services[uid] = info
+        return task
+
+    patch.setattr(state_module, "_leave_lane", leave)
+
+
+def a_service_is_ready_whichever_attempt_answered(patch):
+    def latest(state, event):
+        task = state.tasks.get(event.service)
+        return event if task is None else msgspec.structs.replace(event, attempt=task.attempt)
+
+    change_event(patch, events.ServiceReady, latest)
+
+
+def a_full_disk_is_no_reason_to_wait(patch):
+    patch.setattr(Dispatch, "paused", property(lambda self: "", lambda self, reason: None), raising=False)
+
+
+def lanes_are_refilled_while_the_disk_is_full(patch):
+    original = Dispatch._draw
+
+    def draw(self, pace, held):
+        paused, self.paused = self.paused, ""
+        drawn = original(self, pace, held)
+        self.paused = paused
+        return drawn
+
+    patch.setattr(Dispatch, "_draw", draw)
+
+
+def retries_are_for_any_failure(patch):
+    def any_failure(template, failures, ending, exit_code):
+        return runs_again(msgspec.structs.replace(template, retry_on=()), failures, ending, exit_code)
+
+    patch.setattr(endings_module, "runs_again", any_failure)
+
+
+def retries_are_not_for_exit_codes(patch):
+    def words_only(template, failures, ending, exit_code):
+        return runs_again(template, failures, ending, None)
+
+    patch.setattr(endings_module, "runs_again", words_only)
+
+
+def recovery_does_not_know_what_templates_want(patch):
+    original = AgentCore.recover
+
+    def recover(self, now):
+        self._endings.learn = lambda templates: None
+        original(self, now)
+        del self._endings.learn
+
+    patch.setattr(AgentCore, "recover", recover)
+
+
 FAULTS = [
     the_lane_is_not_left,
     closed_lanes_are_not_released,
@@ -256,6 +446,29 @@ FAULTS = [
     a_hello_is_not_noted,
     an_alarm_rings_for_a_later_attempt,
     a_timeout_shields_from_the_cancel,
+    input_is_not_waited_for,
+    output_is_not_wanted_of_anything,
+    a_task_is_done_though_it_was_cancelled_while_its_output_was_staged,
+    an_outcome_does_not_wait_for_the_output,
+    staging_is_not_asked_for_again_after_a_restart,
+    what_is_staged_is_let_into_the_queue_by_recovery,
+    what_is_to_end_is_staged_all_the_same_after_a_restart,
+    a_task_that_is_staged_ends_at_once,
+    an_environment_is_not_waited_for,
+    a_preparation_is_not_asked_for_again_after_a_restart,
+    what_waits_for_an_environment_stays_when_it_is_cancelled,
+    an_environment_that_cannot_be_had_is_waited_for,
+    services_are_not_watched_after_a_restart,
+    services_run_on_when_nothing_else_does,
+    services_are_stopped_while_other_tasks_want_them,
+    a_service_that_is_unwell_goes_on,
+    a_service_stays_ready_when_it_is_started_again,
+    a_service_is_ready_whichever_attempt_answered,
+    a_full_disk_is_no_reason_to_wait,
+    lanes_are_refilled_while_the_disk_is_full,
+    retries_are_for_any_failure,
+    retries_are_not_for_exit_codes,
+    recovery_does_not_know_what_templates_want,
 ]
 
 

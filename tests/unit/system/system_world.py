@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
-from agent_world import TEMPLATES
+from agent_world_client import TEMPLATES
 from agent_world_runners import ADOPT_S
 from virtual_client import TASKS, Client, Thread, VirtualLink, submit_pilot
 from virtual_parts import Clock, Died, Select, descriptors

@@ -47,17 +47,14 @@ class Acceptance:
             return
         run: list[TaskUid] = []
         current: TemplateId | None = None
-        with_input = False
         for row in rows:
             if row.template != current:
                 if current is not None:
-                    self._admit(run, current, with_input, event.time)
-                run, current, with_input = [], row.template, False
+                    self._admit(run, current, event.time)
+                run, current = [], row.template
             run.append(row.uid)
-            if row.extra is not None:
-                with_input = True
         if current is not None:
-            self._admit(run, current, with_input, event.time)
+            self._admit(run, current, event.time)
 
     def _new_rows(self, event: events.TasksSubmitted) -> list[Row]:
         """Leave out the tasks that are here, or whose outcome is under way: the client lost its node, and forgot them."""
@@ -69,16 +66,16 @@ class Acceptance:
         self._journal.stale += len(known)
         return [row for row in rows if row.uid not in known]
 
-    def _admit(self, uids: list[TaskUid], template: TemplateId, with_input: bool, now: float) -> None:
-        """Let tasks of one template go on; ``with_input``: some of them may have input to stage."""
+    def _admit(self, uids: list[TaskUid], template: TemplateId, now: float) -> None:
+        """Let tasks of one template go on."""
         if self._state.templates[template].service is not None:
             self._services.add(uids)
         refusal = self._waiting.refusal(template)
         if refusal is not None:
             self._endings.turn_away(now, uids, Ending.INFEASIBLE, refusal)
             return
-        if with_input:
-            inputs = self._state.inputs
+        inputs = self._state.inputs
+        if inputs:
             self._staging.stage_inputs([uid for uid in uids if uid in inputs])
             uids = [uid for uid in uids if uid not in inputs]
         self._waiting.enqueue(uids, template, now)

@@ -75,7 +75,9 @@ class StageTasks(msgspec.Struct, frozen=True):
     """Stage the input, or the output, of these executions; ``StagingEnded`` tells how it went. Doing it again does no harm.
 
     A row names what is to be done and no more: where output is not wanted it has no directives. After its output the own
-    sandbox of a task whose template says ``cleanup`` is removed, whether its directives were done, failed or given up.
+    sandbox of a task whose template says ``cleanup`` is removed, unless some of the output could not be staged: then the
+    sandbox has the only copy, and a task that runs again still wants its input there. So if output is asked for once more, and
+    such a sandbox is gone, all was done before.
     """
 
     phase: StagingPhase

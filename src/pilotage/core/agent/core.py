@@ -155,6 +155,7 @@ class AgentCore:
         self._endings.learn(state.templates)
         self._dispatch.recover(now)
         self._delivery.recover()
+        self._staging.recover()
         self._services.recover()
         waiting = []
         for uid, task in state.tasks.items():

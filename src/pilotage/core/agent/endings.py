@@ -153,7 +153,8 @@ class Endings:
                 if outcome.ending is Ending.DONE:
                     outcome = msgspec.structs.replace(outcome, ending=Ending.STAGING_FAILED, message=message, result=None)
                 else:
-                    outcome = msgspec.structs.replace(outcome, message=f"{outcome.message}; {message}")
+                    both = f"{outcome.message}; {message}" if outcome.message else message
+                    outcome = msgspec.structs.replace(outcome, message=both)
             outcomes.append(outcome)
         self._close(now, outcomes)
 

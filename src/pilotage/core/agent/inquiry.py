@@ -68,7 +68,12 @@ class Inquiry:
                 return f"waits for the environment {name!r}, which is being prepared"
             return f"waits for the environment {name!r}, which nobody has asked for yet: Pilot.prepare_env prepares one"
         reason = self._policy.why(uid)
-        return f"waits as nothing is started for now: {self._dispatch.paused}; {reason}" if self._dispatch.paused else reason
+        if self._dispatch.paused:
+            return f"waits as nothing is started for now: {self._dispatch.paused}; {reason}"
+        lanes, templates = self._state.lanes.values(), self._state.templates
+        if lanes and all(templates[lane.template].service is not None for lane in lanes):
+            reason += "; nothing but services runs, and they keep what they have until they end or are cancelled"
+        return reason
 
     def _awaited(self, task: TaskRecord) -> str | None:
         """Return the environment that the task is held for, if it is."""

@@ -27,14 +27,22 @@ class Staging:
         self._state = journal.state
         self._waiting = waiting
         self._endings = endings
+        self._left_over: tuple[list[TaskUid], list[TaskUid]] = ([], [])
+        """Tasks whose input, and whose output, an agent before this one had asked for."""
+
+    def recover(self) -> None:
+        """Take over what the state says."""
+        self._left_over = (list(self._state.inputs), list(self._state.outputs))
 
     def resume(self, now: float) -> None:
         """Ask again for what an agent before this one had asked for; what was to be ended meanwhile is."""
-        tasks, inputs, outputs = self._state.tasks, self._state.inputs, self._state.outputs
-        self._endings.stage_outputs([outcome for uid, outcome in outputs.items() if tasks[uid].ending is None])
-        self._endings.output_failed(now, [(uid, tasks[uid].ending_message) for uid in outputs if tasks[uid].ending is not None])
+        tasks, outputs = self._state.tasks, self._state.outputs
+        (inputs, left), self._left_over = self._left_over, ([], [])
+        given_up = [uid for uid in left if tasks[uid].ending is not None and self._wants_output(uid)]
+        self._endings.output_failed(now, [(uid, tasks[uid].ending_message) for uid in given_up])
+        self._endings.stage_outputs([outputs[uid] for uid in left if uid in outputs])
         self.stage_inputs([uid for uid in inputs if tasks[uid].ending is None])
-        self._end_inputs(now, [uid for uid in inputs if tasks[uid].ending is not None])
+        self._end_inputs(now, [uid for uid in inputs if uid in tasks and tasks[uid].ending is not None])
 
     def stage_inputs(self, uids: Iterable[TaskUid]) -> None:
         """Have the input of these staged."""
@@ -97,6 +105,9 @@ class Staging:
 
     def _fails_for_that(self, uid: TaskUid) -> bool:
         """Tell whether a failure to stage its output is the failure of an attempt that is followed by another."""
-        task, outcome = self._state.tasks[uid], self._state.outputs[uid]
-        wanted = wants_output(task.row, self._state.templates[task.row.template], outcome)
-        return wanted and outcome.ending is Ending.DONE and self._endings.repeats(task, Ending.STAGING_FAILED, None)
+        done = self._state.outputs[uid].ending is Ending.DONE
+        return done and self._wants_output(uid) and self._endings.repeats(self._state.tasks[uid], Ending.STAGING_FAILED, None)
+
+    def _wants_output(self, uid: TaskUid) -> bool:
+        row = self._state.tasks[uid].row
+        return wants_output(row, self._state.templates[row.template], self._state.outputs[uid])
