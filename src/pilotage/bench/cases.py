@@ -15,6 +15,7 @@ from pilotage.bench.measure import Row
 from pilotage.bench.mpi import mpi
 from pilotage.bench.outputs import outputs
 from pilotage.bench.scale import million, sleepers
+from pilotage.bench.staging import staging
 
 CASES: dict[str, Callable[[bool], list[Row]]] = {
     "start": start_and_close,
@@ -28,6 +29,7 @@ CASES: dict[str, Callable[[bool], list[Row]]] = {
     "hooks": hooks,
     "environments": environments,
     "mpi": mpi,
+    "staging": staging,
     "durability": durability,
     "scheduler": scheduler.run,
     "million": million,

@@ -131,6 +131,8 @@ def _web(text: str, schema: str, host: str) -> Url:
 
 def _normal(path: str) -> str:
     """Return the path without detours; a slash at its end is kept, as it says that a folder is meant."""
+    if path and "//" not in path and "/." not in path and path[0] != ".":
+        return path  # nearly all are
     normal = posixpath.normpath(path) if path else "."
     if normal == ".":
         return ""
