@@ -61,7 +61,7 @@ def mpi(quick: bool = False) -> list[Row]:
     launcher = find_mpiexec(os.environ.get("PATH", os.defpath))
     null_program = [sys.executable, "-I", "-S", "-c", _NULL_PROGRAM, own_library(launcher)]
     rows: list[Row] = []
-    for name, program, count in (("null MPI program", null_program, 32), ("true", ["/bin/true"], 256)):
+    for name, program, count in (("null MPI program", null_program, 20), ("true", ["/bin/true"], 200)):
         for where, resource, loops in (
             ("2 cores, bound", "local.localhost", 1),
             ("emulated, 2 in flight", "local.emulated", 2),
