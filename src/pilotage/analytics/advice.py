@@ -270,17 +270,17 @@ class _Rules:
 
     def _tail(self) -> Advice | None:
         ran = self._session.ranges("running")
-        waits = self._session.ranges("waiting")
         if not ran.height or self._live:
             return None
-        since = max(_last(waits["end"]), float(ran["begin"].max() or 0.0))  # type: ignore[arg-type]
-        until = _last(ran["end"])
-        tail_s = until - since
-        late = ran.filter(pl.col("end") > since)
-        used = float(
-            (late.select((pl.col("end") - pl.max_horizontal("begin", pl.lit(since))) * pl.col("cores")).to_series()).sum()
-        )
-        lost = max(0.0, self._books.capacity * tail_s - used)
+        # The tail begins with the first core that is given back when nothing is left to be put on it.
+        settled = max(_last(self._session.ranges("waiting")["end"]), _last(ran["begin"]))
+        late = ran.filter(pl.col("end") > settled)
+        if late.is_empty():
+            return None
+        since = min(late["end"].to_list())
+        tail_s = _last(ran["end"]) - since
+        spent = (pl.col("end") - pl.max_horizontal("begin", pl.lit(since))).clip(lower_bound=0.0) * pl.col("cores")
+        lost = max(0.0, self._books.capacity * tail_s - float(late.select(spent).to_series().sum()))
         if lost < TELLING * self._held_s:
             return None
         last = ran.sort("end").row(-1, named=True)

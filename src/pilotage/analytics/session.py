@@ -277,7 +277,7 @@ class Session:
 
         found = self.ranges(stage)
         if per is not None and per not in PER:
-            raise InvalidRequest(f"concurrency is not known per {per!r}{nearest(per, PER)}; give one of {', '.join(PER)}")
+            raise InvalidRequest(f"concurrency is not known per {per!r}; give one of {', '.join(PER)}")
         return _over_time(found, at, per, "count", count)
 
     def rate(self, station: str = "ended", interval_s: float | None = None, *, per: str | None = None) -> pl.DataFrame:

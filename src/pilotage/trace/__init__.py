@@ -1,4 +1,4 @@
-"""What happened in a run, read from its logs: events, columns of tasks, core-time, rates, exports and plots.
+"""What happened in a run, read from its logs: events, columns of tasks, core-time, exports.
 
 The log is the trace. Client and agents write each transition with its time because they must remember it; what is here reads
 that, from any process, without locks, while the session runs or after it crashed. A pilot that keeps its history (tracing)
