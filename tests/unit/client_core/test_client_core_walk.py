@@ -14,9 +14,11 @@ import pytest
 from client_builders import MANAGER, PLAIN, RESTARTABLE, RETRIED, Session
 
 from pilotage.core.client import events, facts, holding
-from pilotage.core.client.core import ClientCore, Decision
+from pilotage.core.client.core import Decision
 from pilotage.core.client.holding import Holding
+from pilotage.core.client.pilots import Pilots
 from pilotage.core.client.state import ClientState, PilotRecord, Queued, QueuedCancel, QueuedTasks
+from pilotage.core.client.tasks import Tasks
 from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid
 from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.states import CANCELED, FINAL
@@ -278,11 +280,11 @@ def test_whatever_happens_each_task_ends_once(number: int) -> None:
 
 
 def _runs_again_without_leave(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ClientCore, "_may_run_again", lambda self, record: True)
+    patch.setattr(Pilots, "_may_run_again", lambda self, record: True)
 
 
 def _forgets_the_orphans(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ClientCore, "_rehome", lambda *arguments: None)
+    patch.setattr(Pilots, "_rehome", lambda *arguments: None)
 
 
 def _acts_before_it_logs(patch: pytest.MonkeyPatch) -> None:
@@ -298,18 +300,18 @@ def _acts_before_it_logs(patch: pytest.MonkeyPatch) -> None:
 
 
 def _keeps_the_binding(patch: pytest.MonkeyPatch) -> None:
-    def bind(self: ClientCore, now: float, pilot: PilotRecord, tasks: list[TaskUid]) -> None:
-        self._emit(facts.TasksBound(now, pilot.uid, Binding(1), tasks))
+    def bind(self: Tasks, now: float, pilot: PilotRecord, tasks: list[TaskUid]) -> None:
+        self._journal.emit(facts.TasksBound(now, pilot.uid, Binding(1), tasks))
 
-    patch.setattr(ClientCore, "_bind", bind)
+    patch.setattr(Tasks, "_bind", bind)
 
 
 def _forgets_too_much(patch: pytest.MonkeyPatch) -> None:
-    def delivered(self: ClientCore, pilot: PilotRecord, durable: int) -> None:
+    def delivered(self: Pilots, pilot: PilotRecord, durable: int) -> None:
         if pilot.numbered > pilot.delivered:
-            self._emit(facts.MessagesDelivered(pilot.uid, pilot.numbered))
+            self._journal.emit(facts.MessagesDelivered(pilot.uid, pilot.numbered))
 
-    patch.setattr(ClientCore, "_delivered", delivered)
+    patch.setattr(Pilots, "delivered", delivered)
 
 
 def _never_frees(patch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,9 @@ from pilotage.agent.client_link import ClientLink
 from pilotage.client.engine import Engine
 from pilotage.client.pilot_link import PilotLink
 from pilotage.core.client import facts
-from pilotage.core.client.core import ClientCore
+from pilotage.core.client.pilots import Pilots
 from pilotage.core.client.state import PilotRecord
+from pilotage.core.client.tasks import Tasks
 from pilotage.wire.link import IncomingLink, OutgoingLink
 
 FIRST = int(os.environ.get("PILOTAGE_SEED", "0"))
@@ -85,23 +86,23 @@ def instead(owner: Any, name: str) -> Callable[[Callable[..., Any]], Patch]:
     return planted
 
 
-@instead(ClientCore, "_cancel")
-def a_cancel_of_a_waiting_task_is_forgotten(original: Any, core: ClientCore, now: float, tasks: Any) -> None:
-    original(core, now, [uid for uid in tasks if core.state.tasks[uid].pilot])
+@instead(Tasks, "cancel")
+def a_cancel_of_a_waiting_task_is_forgotten(original: Any, part: Tasks, now: float, tasks: Any) -> None:
+    original(part, now, [uid for uid in tasks if part._state.tasks[uid].pilot])
 
 
-@instead(ClientCore, "_may_run_again")
-def what_may_have_run_runs_again(original: Any, core: ClientCore, record: Any) -> bool:
+@instead(Pilots, "_may_run_again")
+def what_may_have_run_runs_again(original: Any, part: Pilots, record: Any) -> bool:
     return True
 
 
-@instead(ClientCore, "_unfinished")
-def the_tasks_of_a_lost_pilot_are_forgotten(original: Any, core: ClientCore, pilot: PilotRecord) -> list[Any]:
-    return list(original(core, pilot))[1:]
+@instead(Pilots, "_unfinished")
+def the_tasks_of_a_lost_pilot_are_forgotten(original: Any, part: Pilots, pilot: PilotRecord) -> list[Any]:
+    return list(original(part, pilot))[1:]
 
 
-@instead(ClientCore, "_delivered")
-def acknowledged_messages_are_kept(original: Any, core: ClientCore, pilot: PilotRecord, durable: int) -> None:
+@instead(Pilots, "delivered")
+def acknowledged_messages_are_kept(original: Any, part: Pilots, pilot: PilotRecord, durable: int) -> None:
     pass
 
 

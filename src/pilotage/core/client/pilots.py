@@ -1,0 +1,153 @@
+"""Pilots as they come and go, and what becomes of the tasks that one leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pilotage.core.client import actions, events, facts
+from pilotage.core.client.binding import usable_pilots
+from pilotage.core.client.holding import Holding
+from pilotage.core.client.journal import Journal
+from pilotage.core.client.state import PilotRecord, TaskRecord, queued_rows
+from pilotage.core.client.tasks import Tasks
+from pilotage.model.ids import Binding, PilotUid, TaskUid
+from pilotage.model.outcome import Ending
+from pilotage.model.states import CANCELED, FAILED, FINAL, PMGR_ACTIVE
+
+
+class Pilots:
+    """Decides what becomes of pilots, and of tasks whose pilot is over."""
+
+    def __init__(self, journal: Journal, holding: Holding, tasks: Tasks) -> None:
+        self._journal = journal
+        self._state = journal.state
+        self._holding = holding
+        self._tasks = tasks
+
+    def greeted(self, event: events.AgentGreeted) -> None:
+        """The agent answered: it is active, and takes what waits."""
+        pilot = self._state.pilots[event.pilot]
+        if pilot.state in FINAL:
+            return
+        self.delivered(pilot, event.durable)
+        if (pilot.state, pilot.incarnation, pilot.nodes) != (PMGR_ACTIVE, event.incarnation, event.nodes):
+            self._journal.emit(facts.PilotActivated(event.time, event.pilot, event.incarnation, event.nodes))
+            self._journal.tell_pilot(event.pilot)
+        self._journal.act(actions.OfferMessages(event.pilot))
+        for name, manager in self._state.managers.items():
+            if event.pilot in manager.pilots:
+                self._tasks.bind_waiting(event.time, name)
+
+    def delivered(self, pilot: PilotRecord, durable: int) -> None:
+        """The agent has all messages up to this one on disk."""
+        if durable > pilot.delivered and pilot.state not in FINAL:
+            self._journal.emit(facts.MessagesDelivered(pilot.uid, durable))
+
+    def end(self, now: float, pilots: Iterable[PilotUid], drain: bool) -> None:
+        """Tell these pilots to end: after their tasks (``drain``), or at once."""
+        for uid in dict.fromkeys(pilots):
+            pilot = self._state.pilots[uid]
+            # One that drains may still be told to end at once.
+            if pilot.state in FINAL or (pilot.ending and drain):
+                continue
+            self._journal.emit(facts.PilotEndAsked(now, uid, drain))
+            self._journal.act(actions.OfferMessages(uid))
+
+    def said_goodbye(self, event: events.PilotEndArrived) -> None:
+        """The pilot has ended in good order, and holds nothing."""
+        pilot = self._state.pilots[event.pilot]
+        if event.number != pilot.received + 1 or pilot.state in FINAL:
+            return
+        orphans = self._unfinished(pilot)
+        self._finish_pilot(event.time, pilot, event.number, event.state, event.reason)
+        self._rehome(event.time, pilot, orphans, [])
+
+    def lost(self, event: events.PilotLost) -> None:
+        """The pilot is gone for certain, without having said so."""
+        pilot = self._state.pilots[event.pilot]
+        if pilot.state in FINAL:
+            return
+        if event.outcomes:
+            # They belong to messages that never came, and none will.
+            self._tasks.take_outcomes(event.time, pilot, pilot.received, event.outcomes, event.encoded)
+        received = event.received if event.received is not None else None if pilot.incarnation else 0
+        unsent = {row.uid for row in queued_rows(pilot.outbox)}
+        if received is not None:
+            never_arrived = [message for number, message in pilot.unacknowledged.items() if number > received]
+            unsent |= {row.uid for row in queued_rows(never_arrived)}
+        unsent |= {uid for uid, binding in event.not_begun if uid in self._state.tasks and self._is_bound(uid, binding)}
+        unfinished = self._unfinished(pilot)
+        state = CANCELED if pilot.ending else FAILED
+        self._finish_pilot(event.time, pilot, 0, state, event.reason)
+        never_began = [uid for uid in unfinished if uid in unsent]
+        self._rehome(event.time, pilot, never_began, [uid for uid in unfinished if uid not in unsent])
+
+    def _is_bound(self, uid: TaskUid, binding: Binding) -> bool:
+        return self._state.tasks[uid].binding == binding
+
+    def _unfinished(self, pilot: PilotRecord) -> list[TaskUid]:
+        if not pilot.load:
+            return []
+        return [uid for uid, record in self._state.tasks.items() if record.pilot == pilot.uid and record.outcome is None]
+
+    def _finish_pilot(self, now: float, pilot: PilotRecord, number: int, state: str, reason: str) -> None:
+        self._journal.emit(facts.PilotEnded(now, pilot.uid, number, state, reason))
+        self._journal.tell_pilot(pilot.uid)
+        self._journal.act(actions.DisconnectPilot(pilot.uid))
+
+    def _rehome(self, now: float, pilot: PilotRecord, never_began: list[TaskUid], may_have_run: list[TaskUid]) -> None:
+        """Decide what becomes of the unfinished tasks of a pilot that is over, and of those that waited for it."""
+        tasks = self._state.tasks
+        how = f"pilot {pilot.uid!r} ended ({pilot.state}{': ' if pilot.reason else ''}{pilot.reason})"
+        cancelled = [uid for uid in (*never_began, *may_have_run) if tasks[uid].cancelling]
+        self._tasks.settle(now, Ending.CANCELLED, f"cancelled; {how}", cancelled)
+        again = [uid for uid in never_began if not tasks[uid].cancelling]
+        lost: list[TaskUid] = []
+        for uid in may_have_run:
+            if not tasks[uid].cancelling:
+                (again if self._may_run_again(tasks[uid]) else lost).append(uid)
+        self._tasks.settle(now, Ending.LOST, f"{how} while it had the task, which may have run", lost)
+        by_manager: dict[str, list[TaskUid]] = {}
+        for uid in again:
+            by_manager.setdefault(tasks[uid].manager, []).append(uid)
+        for name, manager in self._state.managers.items():
+            if pilot.uid in manager.pilots:
+                by_manager.setdefault(name, [])
+        ending = Ending.CANCELLED if pilot.state == CANCELED else Ending.LAUNCH_FAILED
+        for name, group in by_manager.items():
+            others = usable_pilots(self._state, self._state.managers[name]) and not self._state.ending
+            if not others:
+                waiting = [*self._state.managers[name].waiting, *self._held_of(name)]
+                remedy = "" if pilot.state == CANCELED else "; submit the task again, with a pilot that lives longer"
+                self._tasks.settle(now, ending, f"{how} before the task began{remedy}", [*group, *waiting])
+                if waiting:
+                    self._journal.tell_waiting(name)
+                continue
+            pinned = [uid for uid in group if tasks[uid].pinned]
+            self._tasks.settle(now, ending, f"{how} before the task, which asked for it by name, began", pinned)
+            free = [uid for uid in group if not tasks[uid].pinned]
+            if free:
+                for uid in free:
+                    if uid in self._state.service_info:
+                        self._holding.service_gone(uid)
+                self._journal.emit(facts.TasksUnbound(now, free))
+                self._journal.tell_tasks(free)
+            self._tasks.bind_waiting(now, name)
+
+    def _held_of(self, manager: str) -> list[TaskUid]:
+        return [uid for uid in self._state.held if self._state.tasks[uid].manager == manager]
+
+    def _may_run_again(self, record: TaskRecord) -> bool:
+        template = self._state.templates[record.row.template]
+        return template.restartable or record.binding <= template.retries
+
+    def session_closing(self, now: float) -> None:
+        """The session ends for good: unbound tasks are cancelled, pilots end."""
+        if self._state.ending:
+            return
+        self._journal.emit(facts.SessionEnding(now))
+        closed = "the session was closed"
+        for manager in self._state.managers.values():
+            self._tasks.settle(now, Ending.CANCELLED, f"{closed} before a pilot had the task", list(manager.waiting))
+        self._tasks.settle(now, Ending.CANCELLED, f"{closed} while the task waited for others", list(self._state.held))
+        self.end(now, list(self._state.pilots), drain=False)
