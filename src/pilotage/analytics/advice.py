@@ -186,7 +186,7 @@ class _Rules:
 
     def _startup(self) -> Advice | None:
         share = self._books.share(STARTUP)
-        if share < TELLING:
+        if self._live or share < TELLING:
             return None
         took = self._session.pilots.select(pl.coalesce("active", "ready", "end") - pl.col("begin")).to_series().max()
         return Advice(

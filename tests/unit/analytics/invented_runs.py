@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotage.analytics import Session
+from pilotage.analytics.report import Report, build_report
 from pilotage.model.ids import LaneId, PilotUid, RunnerId, TaskUid
 from pilotage.model.outcome import Ending
 from pilotage.model.resources import GPU_SHARES, Node, NodeShape, NodeShare, core_mask
@@ -116,3 +117,19 @@ def session_of(*spans: tuple[float, float], **pilot: Any) -> Session:
     for core, (started, ended) in enumerate(spans):
         made.add(started, ended, core=core)
     return made.session()
+
+
+def report_of(session: Session, state: str = "closed") -> Report:
+    """The report of a session that was read at 1000."""
+    return build_report(session, state=state, read_at=1000.0)
+
+
+def varied_run() -> InventedRun:
+    """Executables and a function, done, failed, cancelled and running, with GPUs, on two nodes."""
+    made = InventedRun(nodes=2, cores=2, gpus=1, ready=101.0)
+    made.add(102.0, 112.0, name="md 1", cores=2, gpus=1, accepted=101.0)
+    made.add(104.0, 108.0, name="md 2", node=1, ending=Ending.EXITED, message="exited with code 1", exit_code=1)
+    made.add(108.0, 109.0, node=1, kind="function", runner="worker.1")
+    made.add(110.0, 0.0, node=1, name="analysis")
+    made.add(110.0, 111.0, node=1, core=1, ending=Ending.CANCELLED)
+    return made

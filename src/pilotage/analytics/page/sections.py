@@ -192,7 +192,7 @@ def utilisation(report: Report) -> Html:
 
 def _usage(usage: Usage) -> str:
     noun = "core" if usage.unit == "cores" else "GPU"
-    identity = f"usage-{usage.unit}"
+    identity = f"plot-{usage.unit}"
     colours = part_colours(usage)
     phase = SCHEMES["phases"]
     rows = [
@@ -240,7 +240,7 @@ def concurrency(report: Report) -> Html:
         f"{words.number(report.figures.mean_concurrency)} on average from the first start to the last end."
     )
     figures = [
-        _lines(chart, some, STAGE_COLOURS, "tasks", f"concurrency-{label}", f"Tasks {label} over time", filled)
+        _lines(chart, some, STAGE_COLOURS, "tasks", f"plot-{label}", f"Tasks {label} over time", filled)
         for some, label, filled in ((working, "working", "running"), (waiting, "waiting", "waiting"))
         if any(any(series.values) for series in some)
     ]
@@ -258,7 +258,7 @@ def rates(report: Report) -> Html:
     headings = (name("Tasks per second"), Heading("Mean"), Heading("In the busiest second"), name("The mean is over the time"))
     interval = report.rates.at[1] - report.rates.at[0]
     lead = f"Each value of the plot is over {words.time(interval)}."
-    drawn = _lines(report.rates, report.rates.series, STATION_COLOURS, "tasks/s", "rates", "Tasks per second", "started")
+    drawn = _lines(report.rates, report.rates.series, STATION_COLOURS, "tasks/s", "plot-rates", "Tasks per second", "started")
     if not any(any(series.values) for series in report.rates.series):
         drawn = ""
     return section("rates", "Start and completion rates", lead, drawn, table(headings, rows, "Rates"))
@@ -293,7 +293,7 @@ def stages(report: Report) -> Html:
         )
         for one in report.stages
     ]
-    drawn = distributions_chart(report.distributions, report.stages, "distributions")
+    drawn = distributions_chart(report.distributions, report.stages, "plot-stages")
     overheads = table(
         (
             name("Overhead"),
@@ -340,7 +340,7 @@ def machine(report: Report) -> Html:
         Heading("Busy", meaning="while its pilot held it"),
     )
     beside = folded("Numbers of this plot", table(headings, rows, "How busy each row was"))
-    drawn = timeline_chart(found, "timeline")
+    drawn = timeline_chart(found, "plot-machine")
     return section("machine", "The machine over time", lead, f"<figure>{drawn}{legend}{beside}</figure>", _components(report))
 
 
