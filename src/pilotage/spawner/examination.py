@@ -25,7 +25,7 @@ class Examiner:
         launched = template.launcher is not None
         rank = tree.rank_of(pid)
         verdict = Verdict(exit_code, rank=rank)
-        if tree.note:
+        if tree.note and not (tree.recipe.quiet and exit_code == 0):
             verdict = self._noted(tree, LAUNCH if launched or tree.stage is not Stage.RANKS else rank or 0, exit_code)
             verdict = verdict._replace(rank=rank)
         if launched and tree.stage is Stage.RANKS and verdict.ending is None and tree.ending is None:

@@ -17,7 +17,7 @@ from pilotage.model.workload import MpiLauncher
 from pilotage.spawner.calls import prepare
 from pilotage.spawner.environment import ENCODING, Environment, encoded, rank_variables, task_variables
 from pilotage.spawner.failures import LaunchFailed, failed_spawn, missing_executable, unusable_output, unwritten_call
-from pilotage.spawner.hooks import Script
+from pilotage.spawner.hook_scripts import Script
 from pilotage.spawner.lanes import TaskTree
 from pilotage.spawner.outputs import Action, Outputs
 from pilotage.spawner.places import Place

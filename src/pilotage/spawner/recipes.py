@@ -11,7 +11,8 @@ from typing import NamedTuple
 from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.workload import Hooks, Template
 from pilotage.spawner.environment import encoded, template_environment
-from pilotage.spawner.hooks import Script, Step, is_plain, render, steps
+from pilotage.spawner.hook_scripts import Script, render
+from pilotage.spawner.hooks import Step, steps
 from pilotage.spawner.outputs import OutputPlan
 from pilotage.wire.runner_settings import RunnerSettings
 
@@ -50,12 +51,15 @@ class Recipe:
         "checked",
         "environment",
         "executable",
+        "has_hooks",
         "launch_script",
         "output",
         "own_environment",
         "path",
+        "quiet",
         "rank_script",
         "shells",
+        "simple",
         "template",
     )
 
@@ -79,17 +83,12 @@ class Recipe:
         self.after_script: Script | None = None
         if template.hooks is not None:
             self._render(template.hooks)
-
-    @property
-    def simple(self) -> bool:
+        scripts = [self.rank_script, self.launch_script, self.before_script, self.after_script]
+        self.has_hooks = any(scripts)
+        self.quiet = all(script is None or script.plain for script in scripts) and not self.barrier
+        """Whether its shells leave notes only when something has failed."""
+        self.simple = template.launcher is None and not self.has_hooks
         """Whether the exit code of each process says how it ended."""
-        return self.template.launcher is None and self.template.hooks is None
-
-    @property
-    def has_hooks(self) -> bool:
-        """Whether a shell is to run any."""
-        scripts = (self.rank_script, self.launch_script, self.before_script, self.after_script)
-        return any(script is not None for script in scripts)
 
     @property
     def barrier(self) -> bool:
@@ -133,12 +132,11 @@ class Recipe:
         barrier: int = 0,
         alarm: int = 0,
     ) -> Script:
-        plain = all(is_plain(step.text) for step in (*before, *after)) and _keeps_all(self.environment)
         return render(
             before,
             after,
-            bash=bool(self.shells.bash) and not (plain and self.shells.quick),
-            plain=plain,
+            bash=bool(self.shells.bash),
+            quick=self.shells.quick and _keeps_all(self.environment),
             once=once,
             program=program,
             barrier=barrier,

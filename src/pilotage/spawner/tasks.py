@@ -400,7 +400,7 @@ class Tasks:
         return detail + self._outputs.end(output, _DETAIL_BYTES if tree.exit_code or tree.hook_failed else 0)
 
     def _clear_notes(self, tree: TaskTree) -> None:
-        if tree.note:
+        if tree.note and not (tree.recipe.quiet and tree.exit_code == 0):
             self._notes.clear(tree.note, tree.recipe.template.request.ranks, tree.recipe.barrier)
 
     def _refuse(self, tree: TaskTree, message: str) -> None:

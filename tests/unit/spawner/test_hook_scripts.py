@@ -8,7 +8,8 @@ import pytest
 
 from pilotage.model.outcome import Ending
 from pilotage.model.workload import ALL_RANKS, Hooks
-from pilotage.spawner.hooks import Note, is_plain, parse_note, render, steps
+from pilotage.spawner.hook_scripts import render
+from pilotage.spawner.hooks import Note, is_plain, parse_note, steps
 from pilotage.spawner.verdicts import Verdict, verdict_on_script
 
 PLAIN = [
@@ -99,17 +100,26 @@ def test_all_else_is_left_to_bash(text: str) -> None:
     assert not is_plain(text)
 
 
-def test_a_plain_script_writes_nothing_that_is_not_a_failure() -> None:
-    script = render(steps(Hooks(pre_exec=((ALL_RANKS, "export A=1"),)), "pre_exec"), bash=False, plain=True)
+def test_a_plain_script_writes_nothing_but_failures() -> None:
+    script = render(steps(Hooks(pre_exec=((ALL_RANKS, "export A=1"),)), "pre_exec"), quick=True)
 
     assert (script.bash, script.plain) == (False, True)
     assert script.text == (
         "_pilotage_barrier=$1 _pilotage_note=$1.$PILOTAGE_RANK; shift\n"
-        '_pilotage_check() { [ "$3" = 0 ] || { printf "%s\\n" "$1 $2 $3 ${4-}" >>"$_pilotage_note"; exit "$3"; }; }\n'
-        "eval 'export A=1'\n"
-        "_pilotage_check pre_exec 0 $?\n"
-        'trap \'_pilotage_check exec 0 $? "$PATH"\' EXIT; exec "$@"\n'
+        'trap \'printf "%s\\n" "$_pilotage_at $? ${RP_RET-$PATH}" >>"$_pilotage_note"\' EXIT\n'
+        "_pilotage_at='pre_exec 0'; eval 'export A=1' || exit\n"
+        "_pilotage_at='exec 0'; exec \"$@\"\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "quick", "bash", "plain"),
+    [("export A=1", True, False, True), ("export A=1", False, True, False), ("module load gcc", True, True, False)],
+)
+def test_bash_is_for_what_is_not_plain_and_where_it_costs_no_more(text: str, quick: bool, bash: bool, plain: bool) -> None:
+    script = render(steps(Hooks(pre_exec=((ALL_RANKS, text),)), "pre_exec"), quick=quick)
+
+    assert (script.bash, script.plain) == (bash, plain)
 
 
 def test_hooks_are_numbered_by_their_name() -> None:
