@@ -6,7 +6,6 @@ import msgspec
 from agent_builders import (
     EXECUTABLE,
     FUNCTION,
-    Request,
     cancelled,
     connected,
     end,
@@ -18,6 +17,7 @@ from agent_builders import (
     outcomes_of,
     ready_core,
     submitted,
+    with_,
 )
 
 from pilotage.core.agent import actions, events, facts
@@ -26,11 +26,7 @@ from pilotage.core.agent.state import AgentState, apply
 from pilotage.core.scheduling.scheduler import Scheduler
 from pilotage.model.ids import RunnerId
 from pilotage.model.outcome import Ending
-from pilotage.model.resources import Node, NodeShape
-
-
-def with_(template, **changes):
-    return msgspec.structs.replace(template, **changes)
+from pilotage.model.resources import Node, NodeShape, Request
 
 
 def test_a_fresh_pilot_starts_its_spawners():
