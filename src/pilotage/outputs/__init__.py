@@ -5,6 +5,6 @@ files that all runners of the node append to, ``<pilot>/output/<node>.data`` wit
 for each attempt (see ``aggregate``). So a million tasks that print a line each need two files, not two million.
 
 Whose output is to be aggregated writes to a *spare* pair of files in the same folder meanwhile. A runner has as many pairs as
-it has such tasks at a time; at a task's end what is in them is appended, and the next task gets them, empty. What is too large
-to be copied, and what finds no room, stays where it is: then the record names the pair, and the runner makes itself another.
+it has such tasks at a time; at a task's end what is in them is appended, and the next task gets the pair, empty. What is too
+large to be copied, and what finds no room, stays where it is: then the record names the pair, and the next task gets another.
 """

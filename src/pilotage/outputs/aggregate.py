@@ -3,6 +3,9 @@
 No lock is needed. What one system call appends is in one piece, and the position of the file afterwards tells where it ends;
 so an attempt's output is one ``writev`` to the data file and then one ``write`` to the index. Whoever reads the index finds
 nothing there that is not in the data file yet. An attempt that printed nothing has no record, unless an earlier one has.
+
+A file that was written to is removed, and made again by the next task that opens it. To empty it instead would cost a hundred
+times as much: file systems take care that a file is not lost that is emptied and written anew, and write it to disk.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ class Aggregate:
     # pairs of files
 
     def take_pair(self) -> str:
-        """Return the name of a pair of empty files for a task to write to.
+        """Return the name of a pair of files for a task to write to: empty, or to be made.
 
         Raises:
             OSError: they cannot be made.
@@ -93,7 +96,7 @@ class Aggregate:
         else:
             for path, size in zip(paths, sizes, strict=True):
                 if size:
-                    _empty(path)
+                    _remove(path)
             self._take_back(pair, shared)
         self._record(record)
         if trouble is not None:
@@ -135,7 +138,8 @@ class Aggregate:
         except OSError as error:
             sys.stderr.write(f"{len(self._unwritten)} tasks have output in {self._folder}, but not in its index: {error}\n")
         for pair in self._free:
-            self._remove(pair)
+            for path in self.paths(pair):
+                _remove(path)
         self._free.clear()
         for descriptor in (self._data, self._index):
             if descriptor >= 0:
@@ -145,17 +149,11 @@ class Aggregate:
     # inside
 
     def _take_back(self, pair: str, shared: bool) -> None:
-        if shared:
-            self._remove(pair)
-        else:
+        if not shared:
             self._free.append(pair)
-
-    def _remove(self, pair: str) -> None:
-        for path in self.paths(pair):
-            try:
-                os.unlink(path)
-            except OSError:
-                continue
+        else:
+            for path in self.paths(pair):
+                _remove(path)
 
     def _put(self, uid: TaskUid, attempt: Attempt, stdout: Kept, stderr: Kept) -> Record:
         """Append to the data file and return the record of it."""
@@ -183,14 +181,13 @@ class Aggregate:
             shard = self._pairs // PAIRS_IN_FOLDER
             name = f"{self._runner}.{self._pairs}"
             pair = f"{shard:04d}/{name}" if shard else name
-            stdout, stderr = self.paths(pair)
             try:
-                os.makedirs(os.path.dirname(stdout), exist_ok=True)
-                os.close(os.open(stdout, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE))
+                for path in self.paths(pair):
+                    os.makedirs(os.path.dirname(path), exist_ok=True)
+                    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE))
             except FileExistsError:
                 # From another life of this runner: it holds output, of tasks that were lost or that was too large to copy.
                 continue
-            os.close(os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, _MODE))
             return pair
 
     def _open(self) -> None:
@@ -209,11 +206,11 @@ def _size(path: str) -> int:
         return 0
 
 
-def _empty(path: str) -> None:
+def _remove(path: str) -> None:
     try:
-        os.truncate(path, 0)
+        os.unlink(path)
     except OSError:
-        # The task has removed it between; the next one makes it again.
+        # It is not there: the task has removed it, or nothing was written to it since.
         return
 
 

@@ -66,14 +66,16 @@ class Output:
     def actions(self, *, first: bool) -> list[Action]:
         """Return what ``posix_spawn`` has to do for a process; the first one of a task begins with empty files."""
         stdout, stderr = self.names
-        flags = os.O_WRONLY
-        if self.plan.mode != "discard":
-            flags = _WRITE
-            if first:
-                flags |= os.O_TRUNC
-            if self.plan.several or self.pair:
-                # Or they would write over each other; and where they write must not depend on whose the file was before.
+        if self.pair:
+            # They are empty. To say so once more would have the file system write them to disk when they are closed.
+            flags = _WRITE | os.O_APPEND
+        elif self.plan.mode == "files":
+            flags = _WRITE | os.O_TRUNC if first else _WRITE
+            if self.plan.several:
+                # Or its processes would write over each other.
                 flags |= os.O_APPEND
+        else:
+            flags = os.O_WRONLY
         return [
             (os.POSIX_SPAWN_OPEN, 1, stdout, flags, _MODE),
             (os.POSIX_SPAWN_DUP2, 1, 2) if stderr == stdout else (os.POSIX_SPAWN_OPEN, 2, stderr, flags, _MODE),

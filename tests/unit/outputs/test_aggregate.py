@@ -97,13 +97,12 @@ def test_nothing_is_made_before_something_is_printed(tmp_path: Path, aggregate: 
     assert outputs.read(A) == (b"", b"")
 
 
-def test_files_are_used_again_and_removed_at_the_end(tmp_path: Path, aggregate: Aggregate) -> None:
+def test_there_are_no_more_files_than_tasks_at_a_time_and_none_at_the_end(tmp_path: Path, aggregate: Aggregate) -> None:
     for number in range(50):
         pairs = [written(aggregate, b"x" * number), written(aggregate, b"", b"y")]
         for pair in pairs:
-            assert all(Path(path).exists() for path in aggregate.paths(pair))
             aggregate.end(TaskUid(f"{pair} {number}"), FIRST, pair, None, announced=False)
-    assert len(files(tmp_path)) == 2 + 2 * 2
+    assert len(files(tmp_path)) <= 2 + 2 * 2
     aggregate.close()
     assert len(files(tmp_path)) == 2
 
