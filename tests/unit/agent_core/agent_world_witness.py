@@ -170,7 +170,8 @@ class Witness:
                 assert self.endings[execution] is Ending.DONE, f"{uid} is said to be done: {self.endings[execution]}"
             else:
                 assert execution in self.begun and (over or self.endings[execution] is Ending.DONE)
-                if template.service.restart == "always" and not over and uid not in client.cancelled | self.failed:
+                blamed = client.cancelled | self.quarantined | self.failed
+                if template.service.restart == "always" and not over and uid not in blamed:
                     assert outcome.attempt > retries_of(template), f"{uid} is always to be started again, and was not"
             if extra is not None and extra.output_staging:
                 assert execution in self.staged_out, f"{uid} is said to be done, but its output is not there"
