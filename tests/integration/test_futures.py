@@ -166,7 +166,7 @@ def test_wrong_executors() -> None:
         rp.Executor(cores=0)
     with pytest.raises(rp.UnknownPlatform, match="did you mean"):
         rp.Executor(cores=1, resource="local.localhos")
-    with pytest.raises(rp.UnknownAttribute, match="did you mean 'retries'"):
+    with pytest.raises(rp.UnknownAttribute, match="did you mean 'retry_on'"):
         rp.Executor(cores=1, task={"retry": 1})
 
 

@@ -9,6 +9,7 @@ What is shared by many tasks (executable, function) is checked with the template
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ from pilotage.system.callers import warn_caller
 from pilotage.workers import code as source
 
 SHELL = "/bin/sh"
+_SHELLS = frozenset({"sh", "bash", "dash", "ksh", "zsh", "csh", "tcsh", "fish", "ssh"})
 SERVICES = (TASK_SERVICE, AGENT_SERVICE)
 CODES = (TASK_EVAL, TASK_EXEC)
 
@@ -125,9 +127,14 @@ def warn_of_variables(template: Template, values: Mapping[str, Any]) -> None:
     """Warn who hopes for a shell to put variables into the arguments of a program, as RADICAL-Pilot's does."""
     if template.mode != "executable" or template.form == TASK_SHELL:
         return
+    arguments = [argument for argument in values.get("arguments") or () if isinstance(argument, str)]
+    if not any("$" in argument for argument in arguments):
+        return
+    if any(posixpath.basename(word) in _SHELLS for word in (template.executable, *arguments)):
+        return
     names = ("RP_", "PILOTAGE_", *template.environment)
-    for argument in values.get("arguments") or ():
-        if isinstance(argument, str) and "$" in argument and any(f"${name}" in argument for name in names):
+    for argument in arguments:
+        if any(f"${name}" in argument for name in names):
             warn_caller(
                 f"the argument {argument!r:.60} goes to the program as it is, without a shell that puts variables in; "
                 "for that use command='...', or executable='/bin/sh' with arguments=['-c', '...']"

@@ -685,7 +685,15 @@ def test_who_hopes_for_variables_in_arguments_is_told_once(argument: str) -> Non
     assert Path(warned[0].filename).parent == Path(__file__).parent
 
 
-@pytest.mark.parametrize("described", [{"executable": "awk", "arguments": ["{print $1}"]}, {"command": "echo $RP_TASK_ID"}])
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"executable": "awk", "arguments": ["{print $1}"]},
+        {"executable": "/bin/bash", "arguments": ["-lc", "echo $RP_TASK_ID"]},
+        {"executable": "timeout", "arguments": [5, "sh", "-c", "echo $RP_TASK_ID"]},
+        {"command": "echo $RP_TASK_ID"},
+    ],
+)
 def test_other_signs_of_dollar_are_none_of_our_business(described: dict[str, Any], recwarn: pytest.WarningsRecorder) -> None:
     Submission().split(TaskDescription(described))
     assert not recwarn.list
