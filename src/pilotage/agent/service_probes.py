@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import socket
@@ -39,9 +40,9 @@ def ask(probe: Probe, host: str) -> Answer:
 def _ask_port(target: str, node: str) -> Answer:
     named, _, port = target.rpartition(":")
     # A service may listen on the inside only, or on the outside only; its node's name, if that answers, is good for all nodes.
-    hosts = [named.strip("[]")] if named else ["localhost", node]
+    hosts = [named.strip("[]")] if named else ["localhost", node] if _is_known(node) else ["localhost"]
     answer = Answer(False, "there is no host to ask")
-    for host in dict.fromkeys(filter(None, hosts)):
+    for host in dict.fromkeys(hosts):
         try:
             socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
         except OSError as error:
@@ -50,6 +51,15 @@ def _ask_port(target: str, node: str) -> Answer:
         else:
             answer = Answer(True, f"{host}:{port} accepts", f"{host}:{port}")
     return answer
+
+
+@functools.cache
+def _is_known(node: str) -> bool:
+    """Tell whether the name of a node has an address; those of emulated nodes have none, which may take long to find out."""
+    try:
+        return bool(node and socket.getaddrinfo(node, None))
+    except (OSError, UnicodeError):
+        return False
 
 
 def _ask_url(url: str) -> Answer:

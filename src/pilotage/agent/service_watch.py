@@ -18,6 +18,9 @@ from pilotage.model.workload import Row, Template
 STRIKES = 3
 """Bad answers in a row after which a service is unwell."""
 
+INFO_CHARACTERS = 4096
+"""Tasks have it among their variables, so it is cut after so many."""
+
 FIRST_LOOK_S = 0.02
 LONGEST_PAUSE_S = 0.5
 """A service that starts is looked at in pauses of a tenth of its age, but not shorter or longer than these."""
@@ -212,9 +215,8 @@ class Watch:
         return "; ".join(parts)
 
     def _info(self) -> str:
-        if self._found is not None:
-            return self._found
-        return self._said if self._said is not None else self._address
+        info = self._found if self._found is not None else self._said
+        return (self._address if info is None else info)[:INFO_CHARACTERS]
 
     # ---------------------------------------------------------------------------------------------------------------- health
 

@@ -1,7 +1,8 @@
 """What an agent has to know, written by the client into the pilot's folder before the pilot starts.
 
 The pilot's folder (mode 0700) holds ``pilot.json`` (this), ``connection.json`` (where the agent listens, written by the agent
-when it is ready), ``log/``, ``tasks/`` with the default sandboxes, and what each process printed: ``bootstrap.err``,
+when it is ready), ``log/``, ``tasks/`` with the default sandboxes, ``env/`` with named environments that were built here and
+what all of them amount to, ``bin/`` with commands for tasks, and what each process printed: ``bootstrap.err``,
 ``agent.err``, ``spawner.0.err``, ``worker.0.out`` and so on.
 """
 

@@ -89,7 +89,7 @@ def claimed(kind: str, path: Path, deadline_s: float, is_stopped: Callable[[], b
                 raise
     finally:
         if not os.fstat(lock).st_size or _is_whole(kind, path) or not os.path.lexists(path):
-            mark.unlink()
+            mark.unlink(missing_ok=True)
         # Processes that the build left behind may hold it still.
         fcntl.flock(lock, fcntl.LOCK_UN)
         os.close(lock)
