@@ -54,7 +54,8 @@ class PilotManager(Manager):
         Raises:
             InvalidPilot: a description cannot be accepted, or its sandbox cannot be written.
             UnknownPlatform: there is no such platform; names the nearest one.
-            SessionClosed, SessionForked
+            SessionClosed: the session is over.
+            SessionForked: called in a forked child.
         """
         self._require_open()
         if isinstance(descriptions, (PilotDescription, Mapping)):
@@ -179,7 +180,8 @@ class PilotManager(Manager):
         Return their states then: one for a uid, else a list.
 
         Raises:
-            WaitInCallback, SessionClosed
+            WaitInCallback: called in a callback.
+            SessionClosed: the session was closed meanwhile.
         """
         records = self._records(uids)
         self.wait_for(records, state, timeout)

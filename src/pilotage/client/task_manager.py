@@ -116,7 +116,8 @@ class TaskManager(Manager):
         Raises:
             InvalidTask: a description cannot be accepted; names the task, the value, the limit and the remedy.
             SerializationError: a function or an argument cannot be pickled.
-            SessionClosed, SessionForked
+            SessionClosed: the session is over.
+            SessionForked: called in a forked child.
         """
         self._require_open()
         return self._session.submissions.submit(self, descriptions)
@@ -142,7 +143,8 @@ class TaskManager(Manager):
         which run until their pilot ends.
 
         Raises:
-            WaitInCallback, SessionClosed
+            WaitInCallback: called in a callback.
+            SessionClosed: the session was closed meanwhile.
         """
         records = self._records(uids) if uids is not None else self._all_but_services()
         self.wait_for(records, state, timeout)
