@@ -9,7 +9,7 @@ from typing import Any
 
 import integration_payloads as payloads
 import pytest
-from integration_support import PATIENCE_S, Campaign, eventually, outcome_of, shell
+from integration_support import PATIENCE_S, Campaign, Programs, eventually, outcome_of, shell
 
 import pilotage as rp
 from mpi_installations import MpiInstallation
@@ -520,6 +520,32 @@ def test_a_pilots_service_that_never_gets_ready_ends_the_pilot(open_campaign: An
     assert pilot.wait(timeout=PATIENCE_S) in rp.FINAL
     assert task.wait(timeout=PATIENCE_S) in rp.FINAL
     assert task.state != rp.DONE
+
+
+HALFWAY = """
+import os, sys
+import pilotage as rp
+from pilotage.client.pilot_manager import PilotManager
+
+PilotManager.complete = lambda manager, record: os._exit(9)
+session = rp.Session(uid="halfway", base=sys.argv[1])
+service = {"uid": "late", "executable": "sleep", "arguments": ["600"]}
+environments = {"mine": {"type": "shell", "pre_exec": ["export MINE=1"]}}
+pilot = {"resource": "local.localhost", "cores": 2, "runtime": 5, "services": [service], "prepare_env": environments}
+rp.PilotManager(session).submit_pilots(pilot)
+"""
+
+
+def test_a_pilot_whose_program_died_halfway_gets_the_rest_after_a_resume(programs: Programs, base: Path) -> None:
+    assert programs.run(HALFWAY, base).returncode == 9
+    with rp.Session.resume("halfway", base=base) as session:
+        (pilot,) = session.get_pilot_managers()[0].get_pilots()
+        manager = rp.TaskManager(session)
+        manager.add_pilots(pilot)
+        task = manager.submit_tasks(shell("echo $MINE", named_env="mine", services="late"))
+        assert task.wait(timeout=PATIENCE_S) == rp.DONE
+        assert task.stdout == "1\n"
+        assert [service.uid for service in pilot.services] == ["late"]
 
 
 def test_a_pilot_whose_files_are_missing_is_refused(fresh: Campaign) -> None:

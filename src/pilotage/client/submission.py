@@ -141,7 +141,8 @@ class Submissions:
                 positions = {rows[position].uid: position for position in order}
                 order = [positions[uid] for uid in in_order(list(positions), held)]
             for chunk in _chunks(order, pins):
-                self._send(manager, [rows[position] for position in chunk], PilotUid(pins[chunk[0]]), chunk, metadata, held)
+                mine = rows[chunk.start : chunk.stop] if isinstance(chunk, range) else [rows[position] for position in chunk]
+                self._send(manager, mine, PilotUid(pins[chunk[0]]), chunk, metadata, held)
             records = state.tasks
             return [Task(manager, records[row.uid], description) for row, description in zip(rows, descriptions, strict=True)]
 
@@ -247,6 +248,9 @@ class Submissions:
 
 def _chunks(order: Sequence[int], pins: Sequence[str]) -> Iterator[Sequence[int]]:
     """Cut positions into messages: of tasks that ask for the same pilot, and not too many."""
+    if not any(pins):
+        yield from (order[start : start + CHUNK_TASKS] for start in range(0, len(order), CHUNK_TASKS))
+        return
     start = 0
     while start < len(order):
         end = start + 1
