@@ -19,6 +19,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python demo/campaign.py
 
 test: $(VENV)/.test
+	@scripts/get-browser
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.check
@@ -31,7 +32,7 @@ bench: $(VENV)/.test
 	$(BIN)/pilotage bench
 
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "open site/index.html"
 
 faults: $(VENV)/.test
