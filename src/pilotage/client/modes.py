@@ -33,7 +33,6 @@ from pilotage.client.task_hooks import texts_of
 from pilotage.errors import InvalidTask, nearest
 from pilotage.model.workload import Mode, Template
 from pilotage.system.callers import warn_caller
-from pilotage.workers import code as source
 
 SHELL = "/bin/sh"
 _SHELLS = frozenset({"sh", "bash", "dash", "ksh", "zsh", "csh", "tcsh", "fish", "ssh"})
@@ -144,11 +143,13 @@ def warn_of_variables(template: Template, values: Mapping[str, Any]) -> None:
 
 def code_function(template: Template) -> Callable[..., Any] | None:
     """Return the function that takes a task's source; None for a task that has none."""
+    if template.form not in CODES:
+        return None
+    from pilotage.workers import code as source
+
     if template.form == TASK_EVAL:
         return source.evaluate if template.launcher is None else source.evaluate_with
-    if template.form == TASK_EXEC:
-        return source.execute if template.launcher is None else source.execute_with
-    return None
+    return source.execute if template.launcher is None else source.execute_with
 
 
 def own_payload(task: str, template: Template, values: Mapping[str, Any]) -> tuple[tuple[str, ...], Call | None]:
@@ -181,6 +182,8 @@ def own_payload(task: str, template: Template, values: Mapping[str, Any]) -> tup
 
 def _source(task: str, mode: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the source of a task, compiled once to see that it can be."""
+    from pilotage.workers import code as source
+
     code = values.get("code") or _require(task, mode, "code")
     is_expression = mode == TASK_EVAL
     before = texts_of(task, "pre_exec", values.get("pre_exec") or (), "with Python code it holds statements that run before")

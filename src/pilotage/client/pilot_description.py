@@ -12,7 +12,6 @@ import msgspec
 from pilotage.client.constants import AGENT_SERVICE, TASK_EXECUTABLE, TASK_SERVICE
 from pilotage.client.descriptions import Description, Older
 from pilotage.client.fields import Field, Kind, shown
-from pilotage.client.staging import parse_directives
 from pilotage.client.task_description import TaskDescription
 from pilotage.client.task_validation import validate
 from pilotage.environments.spec import parse_spec
@@ -170,7 +169,8 @@ class PilotDescription(Description):
                 parse_spec(name, spec)
             except InvalidRequest as error:
                 raise InvalidPilot(f"{pilot}: prepare_env: {error}") from error
-        staging_of(pilot, self)
+        if "input_staging" in self or "output_staging" in self:
+            staging_of(pilot, self)
 
 
 def staging_of(pilot: str, description: PilotDescription) -> tuple[tuple[Directive, ...], tuple[Directive, ...]]:
@@ -179,6 +179,8 @@ def staging_of(pilot: str, description: PilotDescription) -> tuple[tuple[Directi
     Raises:
         InvalidPilot: names the directive, the value and the remedy.
     """
+    from pilotage.client.staging import parse_directives
+
     return (
         parse_directives(description.get("input_staging", []), f"{pilot}: input_staging", "stage_in", InvalidPilot),
         parse_directives(description.get("output_staging", []), f"{pilot}: output_staging", "stage_out", InvalidPilot),

@@ -12,10 +12,8 @@ import msgspec
 from pilotage.client.callbacks import PilotNews
 from pilotage.client.constants import PILOT_STATE, PMGR_METRICS
 from pilotage.client.managers import Manager, chosen
-from pilotage.client.node_list import NodeList, node_list
 from pilotage.client.pilot import Pilot
 from pilotage.client.pilot_description import PilotDescription, decoded, encoded, pilot_services, require_new, staging_of
-from pilotage.client.staging import directive_dict, parse_directives, stage
 from pilotage.client.task_description import TaskDescription
 from pilotage.core.client import events
 from pilotage.core.client.facts import ManagerKind
@@ -29,6 +27,7 @@ from pilotage.model.states import FINAL, NEW
 from pilotage.platforms import nodes_of, platform
 
 if TYPE_CHECKING:
+    from pilotage.client.node_list import NodeList
     from pilotage.client.session import Session
     from pilotage.client.submission import Descriptions
     from pilotage.client.task import Task
@@ -84,8 +83,11 @@ class PilotManager(Manager):
             taken.add(uid)
             services = pilot_services(PilotUid(uid), description)
             require_new(uid, services, {*session.state.tasks, *(service.uid for *_, others in described for service in others)})
-            # Relative to the folder of now, not to that when they are fetched.
-            description.output_staging = [directive_dict(one) for one in staging_of(f"pilot {uid!r}", description)[1]]
+            if "output_staging" in description:
+                from pilotage.client.staging import directive_dict
+
+                # Relative to the folder of now, not to that when they are fetched.
+                description.output_staging = [directive_dict(one) for one in staging_of(f"pilot {uid!r}", description)[1]]
             described.append((PilotUid(uid), description, nodes, services))
         for uid, description, nodes, services in described:
             self._start(uid, description, nodes, [TaskUid(service.uid) for service in services])
@@ -101,9 +103,10 @@ class PilotManager(Manager):
             raise InvalidPilot(
                 f"pilot {uid!r}: its folder {folder} cannot be made: {error.strerror}; choose another sandbox"
             ) from error
-        into_pilot, _ = staging_of(f"pilot {uid!r}", description)
-        if into_pilot:
-            stage(into_pilot, "stage_in", uid, os.fspath(folder))
+        if "input_staging" in description:
+            from pilotage.client.staging import stage
+
+            stage(staging_of(f"pilot {uid!r}", description)[0], "stage_in", uid, os.fspath(folder))
         session.step(events.PilotSubmitted(time.time(), self._uid, uid, description_bytes, nodes, tuple(services)))
         try:
             self.complete(session.state.pilots[uid])
@@ -139,6 +142,8 @@ class PilotManager(Manager):
 
     def stage(self, record: PilotRecord, entries: object, phase: Literal["stage_in", "stage_out"]) -> list[str]:
         """Stage into, or out of, a pilot's folder, and return the targets."""
+        from pilotage.client.staging import parse_directives, stage
+
         if not entries and phase == "stage_out":
             entries = decoded(record.description).get("output_staging", [])
         directives = parse_directives(entries, f"pilot {record.uid!r}", phase, InvalidRequest)
@@ -151,6 +156,8 @@ class PilotManager(Manager):
 
     def node_list(self, record: PilotRecord) -> NodeList:
         """Return the user's book of a pilot's nodes."""
+        from pilotage.client.node_list import node_list
+
         nodes, known = self._node_lists.get(record.uid, (None, None))
         if known is None or nodes != record.nodes:
             known = node_list(record.nodes)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pilotage.client.checks import COUNT_LIMIT, count_of, size_of, text_of
 from pilotage.client.fields import shown
-from pilotage.client.task_slots import NodeIndex, placed
 from pilotage.errors import InvalidTask, nearest
 from pilotage.model.resources import Request, blocks, gpu_shares
+
+if TYPE_CHECKING:
+    from pilotage.client.task_slots import NodeIndex
 
 _TAGS = ("colocate", "exclusive")
 
@@ -43,7 +45,11 @@ def request_of(task: str, said: Mapping[str, Any], named: Collection[str], node_
         colocate=colocate,
         exclusive=exclusive,
     )
-    return placed(task, request, said["slots"], named, node_index) if said["slots"] else request
+    if not said["slots"]:
+        return request
+    from pilotage.client.task_slots import placed  # few tasks have slots
+
+    return placed(task, request, said["slots"], named, node_index)
 
 
 def _tags(task: str, tags: Mapping[Any, Any]) -> tuple[str, bool]:

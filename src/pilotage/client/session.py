@@ -29,8 +29,6 @@ from pilotage.client.engine import Engine, recover_state
 from pilotage.client.interrupts import Uninterrupted
 from pilotage.client.launcher import StartedPilot, start_local_pilot, user_python_path
 from pilotage.client.pilot_description import PilotDescription
-from pilotage.client.placements import Placements
-from pilotage.client.staging import parse_directives, stage
 from pilotage.client.submission import Submissions
 from pilotage.client.task_output import PilotOutputs
 from pilotage.core.client import events
@@ -50,6 +48,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from pilotage.client.managers import Manager
+    from pilotage.client.placements import Placements
 
 log = logging.getLogger("pilotage")
 
@@ -305,6 +304,8 @@ class Session:
             entries = description.get("output_staging", [])
             if record.state not in FINAL or not entries:
                 continue
+            from pilotage.client.staging import parse_directives, stage
+
             try:
                 stage(
                     parse_directives(entries, record.uid, "stage_out"), "stage_out", record.uid, str(self.pilot_folder(record))
@@ -353,6 +354,8 @@ class Session:
 
     def placements(self, record: PilotRecord) -> Placements:
         """Return the placements that a pilot's log tells of."""
+        from pilotage.client.placements import Placements
+
         found = self._placements.get(record.uid)
         if found is None:
             found = self._placements[record.uid] = Placements(self.pilot_folder(record))

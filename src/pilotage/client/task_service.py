@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any, get_args
-from urllib.parse import urlsplit
 
 from pilotage.client.checks import one_of, seconds_of, text_of
 from pilotage.errors import InvalidTask
@@ -89,6 +88,8 @@ def _require_port(task: str, name: str, said: str, target: str) -> None:
 
 
 def _require_url(task: str, name: str, said: str, url: str) -> None:
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(url)
         complete = bool(parts.hostname) and (parts.port is None or parts.port > 0)

@@ -16,7 +16,6 @@ from pilotage.client.constants import TASK_SHELL
 from pilotage.client.fields import shown
 from pilotage.client.modes import CODES, SERVICES, SHELL, mode_of, own_payload, shared_mode
 from pilotage.client.requests import request_of
-from pilotage.client.staging import parse_directives
 from pilotage.client.surroundings import Surroundings, ThisMachine, launcher_of
 from pilotage.client.task_after import held_of
 from pilotage.client.task_fields import TASK_FIELDS
@@ -85,6 +84,8 @@ def extra_of(task: str, values: Mapping[str, Any]) -> Extra | None:
     entries = values.get("input_staging"), values.get("output_staging")
     if not any(entries):
         return None
+    from pilotage.client.staging import parse_directives  # few tasks have files to stage
+
     extra = Extra(
         input_staging=parse_directives(entries[0], task, "input") if entries[0] else (),
         output_staging=parse_directives(entries[1], task, "output") if entries[1] else (),
