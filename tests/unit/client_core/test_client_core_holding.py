@@ -73,6 +73,19 @@ def test_a_failure_ends_the_whole_chain_at_once_and_says_of_whom() -> None:
     session.check()
 
 
+def test_all_of_a_chain_are_told_of_the_task_with_which_it_began() -> None:
+    session = Session("pilot.0000")
+    session.submit("a")
+    session.submit_after("b", "a")
+    session.submit_after("c", "b")
+    session.submit_after("d", "c")
+    session.outcomes("pilot.0000", outcome("a", ending=Ending.EXITED))
+    ended = [session.state.tasks[TaskUid(uid)].outcome for uid in "bcd"]
+    assert {told.message for told in ended if told is not None} == {
+        "cancelled: it was to run after 'a' is done, which ended: exited"
+    }
+
+
 def test_tasks_of_one_submission_may_wait_for_each_other() -> None:
     session = Session("pilot.0000")
     held = {"b": Held((TaskUid("a"),)), "c": Held((TaskUid("b"),))}

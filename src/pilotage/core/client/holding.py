@@ -15,6 +15,9 @@ from pilotage.core.client.state import ClientState, TaskRecord
 from pilotage.model.ids import TaskUid
 from pilotage.model.outcome import Ending
 
+_NEVER_RUN = "cancelled: "
+"""Begins what is said of a held task that can never run, and of no other."""
+
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_]")
 
 
@@ -86,15 +89,15 @@ def verdict(held: Held, tasks: Mapping[TaskUid, TaskRecord], *, is_open: bool) -
     """Return why a held task can never run, or '' if it may run now; None if it waits on."""
     for uid in held.services:
         if tasks[uid].outcome is not None:
-            return f"cancelled: service {uid!r}, which it needs, ended: {_how(tasks[uid])}"
+            return _never(f"service {uid!r}, which it needs, ended", tasks[uid])
     if held.policy == "ok":
         for uid in held.after:
             if tasks[uid].outcome is not None and not _succeeded(tasks[uid]):
-                return f"cancelled: it was to run after {uid!r} is done, which ended: {_how(tasks[uid])}"
+                return _never(f"it was to run after {uid!r} is done, which ended", tasks[uid])
     if is_open:
         return None
     if held.policy == "notok" and all(_succeeded(tasks[uid]) for uid in held.after):
-        return "cancelled: it was to run if one of those before it failed, and none did"
+        return f"{_NEVER_RUN}it was to run if one of those before it failed, and none did"
     return ""
 
 
@@ -124,8 +127,12 @@ def _succeeded(record: TaskRecord) -> bool:
     return record.outcome is not None and record.outcome.ending is Ending.DONE
 
 
-def _how(record: TaskRecord) -> str:
+def _never(clause: str, record: TaskRecord) -> str:
+    # Who was to follow a task that could never run itself is told what that one was told, the task with which it began: a
+    # message that grew at each link would fill the log with a chain of ten thousand.
     outcome = record.outcome
     if outcome is None:
-        return record.state
-    return outcome.message or outcome.ending.name.lower().replace("_", " ")
+        return f"{_NEVER_RUN}{clause}: {record.state}"
+    if outcome.message.startswith(_NEVER_RUN):
+        return outcome.message
+    return f"{_NEVER_RUN}{clause}: {outcome.message or outcome.ending.name.lower().replace('_', ' ')}"
