@@ -25,7 +25,6 @@ from pilotage.trace.usage import TICKS_PER_S, Resource
 SCHEMA = 1
 """Version of the JSON document; raised if a key changes its meaning or goes away."""
 
-BINS = 240
 GROUPS_SHOWN = 25
 CAUSES_SHOWN = 25
 NODES_SHOWN = 64
@@ -334,8 +333,8 @@ def _nodes(session: Session) -> list[NodeFacts]:
 
 def _usage(session: Session, of: Resource) -> Usage:
     by = "kind" if session.tasks["kind"].n_unique() > 1 else None
-    spent = session.core_time(of, by=by, bins=BINS)
-    table = session.utilization_over_time(of, by=by, bins=BINS)
+    spent = session.core_time(of, by=by)
+    table = session.utilization_over_time(of, by=by)
     held = spent.held_ticks or 1
     # The last interval may reach beyond the end; what is drawn ends with it, and its means are those of what there was.
     length = (spent.end - spent.begin) * TICKS_PER_S

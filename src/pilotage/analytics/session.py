@@ -45,6 +45,9 @@ CHOSEN = "chosen"
 OTHERS = "others"
 """How running time is labelled where a filter divides the tasks."""
 
+BINS = 240
+"""Equal intervals into which core-time is divided, unless told otherwise."""
+
 PER = ("pilot", "runner", "node", "kind", "group")
 """By what figures over time can be told apart."""
 
@@ -326,13 +329,13 @@ class Session:
         return pl.concat(each, how="vertical")
 
     def utilization_over_time(
-        self, of: Resource = "cores", *, scheme: str = parts.STATES_SCHEME, by: str | None = None, bins: int = 400
+        self, of: Resource = "cores", *, scheme: str = parts.STATES_SCHEME, by: str | None = None, bins: int = BINS
     ) -> pl.DataFrame:
         """Return how many cores (GPUs) were in which part in each of ``bins`` equal intervals: ``time`` and a column a part."""
         return parts.over_time(self.core_time(of, by=by, bins=bins), of, parts.scheme_named(scheme))
 
     def core_time(
-        self, of: Resource = "cores", *, by: str | None = None, pilot: str | None = None, bins: int = 400
+        self, of: Resource = "cores", *, by: str | None = None, pilot: str | None = None, bins: int = BINS
     ) -> CoreTime:
         """Return the books of core-time (GPU-time in 64ths), which are exact to the microsecond; they are kept for later."""
         key = (of, by, pilot, bins)
@@ -353,7 +356,9 @@ class Session:
 
     def figures(self) -> Figures:
         """Return the figures that papers report."""
-        gpus = _used(self.core_time("gpus")) if self.has_gpus else None
+        # GPUs that nobody asked for are unused without looking.
+        asked = float(self.tasks["gpus"].sum()) > 0
+        gpus = None if not self.has_gpus else _used(self.core_time("gpus")) if asked else 0.0
         cores = self.core_time()
         return figures(self.tasks, self.attempts, cores, _used(cores), gpus, self.end)
 

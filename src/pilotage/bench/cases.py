@@ -14,6 +14,7 @@ from pilotage.bench.lifecycle import idle, start_and_close
 from pilotage.bench.measure import Row
 from pilotage.bench.mpi import mpi
 from pilotage.bench.outputs import outputs
+from pilotage.bench.report import report
 from pilotage.bench.scale import million, sleepers
 from pilotage.bench.staging import staging
 
@@ -31,6 +32,7 @@ CASES: dict[str, Callable[[bool], list[Row]]] = {
     "mpi": mpi,
     "staging": staging,
     "durability": durability,
+    "report": report,
     "scheduler": scheduler.run,
     "million": million,
     "sleepers": sleepers,
