@@ -3,8 +3,9 @@
 They are started when there is something to stage, and end when there has been nothing for a while. Each takes one task at a
 time. Small files on a disk of the node are staged fastest by one, as several would wait for each other in the kernel; so
 another one takes part when none has taken a task for ``PATIENCE_S``: a large file, or a slow file system, holds up one stager
-and not what waits behind it. What is done is handed over in bulk: the agent's loop is woken by a descriptor and takes all
-that has come together.
+and not what waits behind it. Tasks that want what is just being brought for another one are put aside meanwhile.
+
+What is done is handed over in bulk: the agent's loop is woken by a descriptor and takes all that has come together.
 
 The agent may ask for the same twice, and for an end of what it does not want any more: staging done again has the same end,
 and the core does not look at what it no longer waits for.
@@ -21,6 +22,7 @@ import traceback
 from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -34,6 +36,7 @@ from pilotage.model.workload import OWN_SANDBOX, Row, Template
 from pilotage.staging.actions import Work
 from pilotage.staging.failures import Stopped
 from pilotage.staging.notes import Errand, Notes
+from pilotage.staging.shared import Busy, Delivery
 from pilotage.staging.stager import Stager
 from pilotage.staging.urls import Places
 
@@ -60,6 +63,8 @@ class _Job(msgspec.Struct, frozen=True, gc=False):
     row: Row
     template: Template
     arrived: float
+    begin_with: int = 0
+    """Directives that were done when it was put aside."""
 
     @property
     def errand(self) -> Errand:
@@ -87,12 +92,17 @@ class Stagers:
         self._notes = Notes(os.path.join(pilot_folder, NOTES_FILE))
         family = hashlib.sha256(os.fsencode(pilot_folder)).hexdigest()[:12] + "-"
         self._stager = Stager(
-            f"{family}{incarnation}", lambda: self._stopping, self._notes, heir_of=family if incarnation > 1 else ""
+            f"{family}{incarnation}",
+            lambda: self._stopping,
+            self._notes,
+            heir_of=family if incarnation > 1 else "",
+            over=self._take_up,
         )
         self._limit = stagers
         self._changed = threading.Condition()
         """Guards all that follows."""
         self._jobs: deque[_Job] = deque()
+        self._aside: dict[Delivery[Any], list[_Job]] = {}
         self._in_hand: set[Errand] = set()
         self._unwanted: set[TaskUid] = set()
         self._threads: set[threading.Thread] = set()
@@ -163,6 +173,7 @@ class Stagers:
         with self._changed:
             self._stopping = True
             self._jobs.clear()
+            self._aside.clear()
             self._changed.notify_all()
             threads = list(self._threads)
         until = time.monotonic() + patience_s
@@ -175,18 +186,35 @@ class Stagers:
     # ------------------------------------------------------------------------------------------------------- in the threads
 
     def _work(self) -> None:
-        ended: tuple[_Job, str] | None = None
+        job: _Job | None = None
+        result: str | Busy = ""
         while True:
             with self._changed:
-                if ended is not None:
-                    self._note_end(*ended)
+                if job is not None:
+                    self._staging -= 1
+                    if isinstance(result, Busy):
+                        self._put_aside(job, result)
+                    else:
+                        self._note_end(job, result)
                 job = self._next()
             if job is None:
                 return
-            ended = job, self._stage(job)
+            result = self._stage(job)
+
+    def _put_aside(self, job: _Job, busy: Busy) -> None:
+        job = msgspec.structs.replace(job, begin_with=busy.index)
+        if busy.delivery.lock.locked():
+            self._aside.setdefault(busy.delivery, []).append(job)
+        else:
+            self._jobs.append(job)  # it was over before this could be put aside
+
+    def _take_up(self, delivery: Delivery[Any]) -> None:
+        """What these tasks were put aside for is over."""
+        with self._changed:
+            self._jobs.extend(self._aside.pop(delivery, ()))
+            self._call_another()
 
     def _note_end(self, job: _Job, error: str) -> None:
-        self._staging -= 1
         self._in_hand.discard(job.errand)
         self._unwanted.discard(job.row.uid)
         if not self._ended:
@@ -236,12 +264,14 @@ class Stagers:
         else:
             self._changed.notify()
 
-    def _stage(self, job: _Job) -> str:
+    def _stage(self, job: _Job) -> str | Busy:
         """Stage for one task, and return why it cannot be done, if so."""
         try:
             self._stage_task(job)
         except StagingFailed as error:
             return str(error)
+        except Busy as busy:
+            return busy
         except Stopped:
             return "it was not wanted any more"
         except Exception as error:  # the task must not wait for ever because of a mistake here
@@ -266,7 +296,7 @@ class Stagers:
             return  # it was all done by an agent before this one, which could not tell any more
         places = msgspec.structs.replace(self._places, task=sandbox)
         work = Work(job.errand, job.directives, places, own, before, job.arrived, printed, go_on=not before)
-        self._stager.stage(work, lambda: row.uid in self._unwanted)
+        self._stager.stage(work, lambda: row.uid in self._unwanted, job.begin_with)
         if removed_last:
             with suppress(OSError):  # what another process still holds there is no failure of the task
                 self._stager.files.discard(own)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -22,7 +23,7 @@ from pilotage.model.staging import Directive, StagingAction, StagingFlag
 from pilotage.staging.failures import explained, missing, no_folder, no_match, special_file
 from pilotage.staging.files import Files, Identity, identity, real_name, remove
 from pilotage.staging.notes import Errand, Move, Notes
-from pilotage.staging.shared import Appearance, Shared, Validators, appearance, copy_appearance
+from pilotage.staging.shared import Appearance, Delivery, Shared, Validators, appearance, copy_appearance
 from pilotage.staging.urls import ARCHIVES, HTTP, BadUrl, Places, Url, literal, locate, matches, parse_url, plain
 
 _EMPTY = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -58,11 +59,13 @@ class Receipt(msgspec.Struct, frozen=True):
 class Tools:
     """What all directives of a pilot are carried out with, by any number of threads."""
 
-    def __init__(self, files: Files, stopped: Callable[[], bool], notes: Notes | None) -> None:
+    def __init__(
+        self, files: Files, stopped: Callable[[], bool], notes: Notes | None, over: Callable[[Delivery[Any]], None]
+    ) -> None:
         self.files = files
         self.stopped = stopped
         self.notes = notes
-        self.shared: Shared[Receipt] = Shared()
+        self.shared: Shared[Receipt] = Shared(over)
 
 
 class Step:
@@ -91,6 +94,7 @@ class Step:
         Raises:
             SourceMissing, Unstageable: why it cannot be done.
             Stopped
+            Busy: another task is having the same done.
         """
         source = self._source
         if source.schema in HTTP:

@@ -1,8 +1,9 @@
 """Input that many tasks bring to the same place, brought there once.
 
-The first task that wants it has it done, the others wait for it. For a task that asks later it is looked at whether the source
-is still what it was: a copy that was begun after the task had arrived needs no such look, as it is what the task would get
-from one of its own. So ten thousand tasks that are submitted together cost one copy and no look at the source.
+The first task that wants it has it done; the others are put aside until that is over, so that they do not hold up those that
+want something else. For a task that asks later it is looked at whether the source is still what it was: a copy that was begun
+after the task had arrived needs no such look, as it is what the task would get from one of its own. So ten thousand tasks that
+are submitted together cost one copy and no look at the source.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -23,21 +24,37 @@ KEPT = 10_000
 Receipt = TypeVar("Receipt")
 
 
-class _Delivery(Generic[Receipt]):
+class Delivery(Generic[Receipt]):
+    """What was, or is being, brought to one place."""
+
     __slots__ = ("began", "lock", "receipt")
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        """Held while it is brought."""
         self.began = 0.0
         self.receipt: Receipt | None = None
 
 
-class Shared(Generic[Receipt]):
-    """What was brought where; for any number of threads. A receipt says what a source and its copy looked like."""
+class Busy(Exception):
+    """Somebody is bringing it; the task is to be gone on with, at its directive ``index``, when that is over."""
 
-    def __init__(self) -> None:
+    def __init__(self, delivery: Delivery[Any]) -> None:
+        super().__init__()
+        self.delivery = delivery
+        self.index = 0
+
+
+class Shared(Generic[Receipt]):
+    """What was brought where; for any number of threads. A receipt says what a source and its copy looked like.
+
+    ``over`` is told when something was brought, or could not be.
+    """
+
+    def __init__(self, over: Callable[[Delivery[Any]], None]) -> None:
+        self._over = over
         self._lock = threading.Lock()
-        self._deliveries: dict[tuple[object, ...], _Delivery[Receipt]] = {}
+        self._deliveries: dict[tuple[object, ...], Delivery[Receipt]] = {}
 
     def once(
         self,
@@ -51,14 +68,14 @@ class Shared(Generic[Receipt]):
 
         ``holds``: the copy is still there. ``unchanged``: the source is still the one that was copied. What ``bring`` raises
         is raised, and the next who asks tries again.
+
+        Raises:
+            Busy: another thread is at it.
         """
-        with self._lock:
-            delivery = self._deliveries.get(key)
-            if delivery is None:
-                delivery = self._deliveries[key] = _Delivery()
-                if len(self._deliveries) > KEPT:
-                    del self._deliveries[next(iter(self._deliveries))]
-        with delivery.lock:
+        delivery = self._delivery(key)
+        if not delivery.lock.acquire(blocking=False):
+            raise Busy(delivery)
+        try:
             receipt = delivery.receipt
             if receipt is not None and holds(receipt) and (delivery.began >= arrived or unchanged(receipt)):
                 return
@@ -66,6 +83,18 @@ class Shared(Generic[Receipt]):
             began = time.monotonic()
             delivery.receipt = bring()
             delivery.began = began
+        finally:
+            delivery.lock.release()
+            self._over(delivery)
+
+    def _delivery(self, key: tuple[object, ...]) -> Delivery[Receipt]:
+        with self._lock:
+            delivery = self._deliveries.get(key)
+            if delivery is None:
+                delivery = self._deliveries[key] = Delivery()
+                if len(self._deliveries) > KEPT:
+                    del self._deliveries[next(iter(self._deliveries))]
+            return delivery
 
 
 Appearance = tuple[int, ...]

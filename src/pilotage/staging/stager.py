@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from pilotage.errors import StagingFailed
 from pilotage.model.staging import Directive, StagingAction, StagingFlag
@@ -10,6 +11,7 @@ from pilotage.staging.actions import Step, Tools, Work
 from pilotage.staging.failures import SourceMissing, Stopped, Unstageable
 from pilotage.staging.files import Files
 from pilotage.staging.notes import Failure, Move, Notes
+from pilotage.staging.shared import Busy, Delivery
 from pilotage.staging.urls import BadUrl
 
 
@@ -17,7 +19,8 @@ class Stager:
     """Stages for one pilot; any number of threads may share one.
 
     ``owner`` and ``heir_of`` mark temporary names, see ``files``. ``stopped`` is asked between pieces of work. Without
-    ``notes`` a move that was interrupted by the death of its process is not known to have been made.
+    ``notes`` a move that was interrupted by the death of its process is not known to have been made. ``over`` is told what
+    those wait for who were ``Busy``.
     """
 
     def __init__(
@@ -26,18 +29,20 @@ class Stager:
         stopped: Callable[[], bool] = lambda: False,
         notes: Notes | None = None,
         heir_of: str = "",
+        over: Callable[[Delivery[Any]], None] = lambda delivery: None,
     ) -> None:
         self.files = Files(owner, stopped, heir_of)
-        self._tools = Tools(self.files, stopped, notes)
+        self._tools = Tools(self.files, stopped, notes, over)
 
-    def stage(self, work: Work, unwanted: Callable[[], bool] = lambda: False) -> None:
+    def stage(self, work: Work, unwanted: Callable[[], bool] = lambda: False, begin_with: int = 0) -> None:
         """Carry out all directives of ``work``, those of higher priority first; doing it again gives the same end.
 
-        ``unwanted`` is asked before each of them.
+        ``unwanted`` is asked before each of them. ``begin_with``: how many were done when it was ``Busy``.
 
         Raises:
             StagingFailed: names the directive, the value and the remedy.
             Stopped: it was told to stop, or what it did is not wanted any more; what was begun is to be done again.
+            Busy: something that tasks share is being brought for another one.
         """
         notes = self._tools.notes
         # Only of a task that moves something anything is noted.
@@ -45,7 +50,7 @@ class Stager:
             notes = None
         noted = notes.of(work.errand) if notes is not None else ()
         moves = [note for note in noted if isinstance(note, Move)]
-        first = max((move.index for move in moves), default=0)
+        first = max((move.index for move in moves), default=begin_with)
         failures = [note.message for note in noted if isinstance(note, Failure) and note.index < first]
         ordered = sorted(work.directives, key=lambda directive: -directive.priority)
         for index, directive in enumerate(ordered[first:], first):
@@ -53,6 +58,9 @@ class Stager:
                 raise Stopped
             try:
                 Step(self._tools, work, index, directive, [move for move in moves if move.index == index]).run()
+            except Busy as busy:
+                busy.index = index
+                raise
             except (Unstageable, BadUrl) as problem:
                 if isinstance(problem, SourceMissing) and directive.flags & StagingFlag.NON_FATAL:
                     continue

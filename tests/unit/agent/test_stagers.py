@@ -6,6 +6,7 @@ import os
 import select
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -127,8 +128,10 @@ class Gate:
     def __init__(self) -> None:
         self.opened = threading.Event()
         self.waiting = threading.Semaphore(0)
+        self.copied: Counter[str] = Counter()
 
     def pass_through(self, name: str) -> None:
+        self.copied[name] += 1
         if name.startswith("slow"):
             self.waiting.release()
             assert self.opened.wait(PATIENCE_S)
@@ -254,16 +257,33 @@ def test_what_is_asked_for_twice_is_told_once_while_it_is_under_way(pilot: Pilot
     assert len(pilot.done) == 2
 
 
-def test_input_that_many_tasks_share_is_copied_once(pilot: Pilot, gate: Gate) -> None:
-    (pilot.user / "slow").write_text("shared")
-    shared = Directive(f"file://{pilot.user}/slow", "pilot:///shared", StagingAction.TRANSFER, priority=1)
+def test_input_that_many_tasks_share_is_copied_once_and_holds_nobody_else_up(pilot: Pilot, gate: Gate) -> None:
+    for name in ("slow", "own", "quick"):
+        (pilot.user / name).write_text(name)
+    own = Directive(f"file://{pilot.user}/own", "task:///own", priority=2)
+    shared = Directive(f"file://{pilot.user}/slow", "pilot:///shared", priority=1)
     link = Directive("pilot:///shared", "task:///in", StagingAction.LINK)
-    pilot.submit("input", *(row(f"task.{number}", shared, link) for number in range(100)))
+    quick = [row(f"quick.{number}", (f"file://{pilot.user}/quick", "task:///a")) for number in range(20)]
+    pilot.submit("input", *(row(f"task.{number}", link, shared, own) for number in range(100)), *quick)
+    gate.wait_for(1)
+    pilot.wait(len(quick))
+    gate.opened.set()
+    pilot.wait(100 + len(quick))
+    assert not gate.waiting.acquire(blocking=False)
+    assert gate.copied == {"slow": 1, "own": 100, "quick": 20}
+    assert os.path.samefile(pilot.folder / "shared", pilot.sandbox("task.99") / "in")
+    assert not pilot.failed
+
+
+def test_if_it_cannot_be_had_each_of_them_is_told(pilot: Pilot, gate: Gate) -> None:
+    (pilot.user / "slow").write_text("slow")
+    (pilot.folder / "shared").mkdir()
+    (pilot.folder / "shared" / "slow").mkdir()
+    pilot.submit("input", *(row(f"task.{number}", (f"file://{pilot.user}/slow", "pilot:///shared")) for number in range(20)))
     gate.wait_for(1)
     gate.opened.set()
-    pilot.wait(100)
-    assert not gate.waiting.acquire(blocking=False)
-    assert os.path.samefile(pilot.folder / "shared", pilot.sandbox("task.99") / "in")
+    pilot.wait(20)
+    assert len(pilot.failed) == 20 and all("is a folder" in why for why in pilot.failed.values())
 
 
 def test_of_what_is_not_wanted_no_further_directive_is_begun(pilot: Pilot, gate: Gate) -> None:

@@ -115,9 +115,7 @@ def test_what_is_cut_short_is_no_file(world: World, server: Server) -> None:
 
 
 def test_what_the_server_refuses_is_told(world: World, server: Server) -> None:
-    with pytest.raises(
-        StagingFailed, match=r"^'.*/none' > 'task:///none' \(TRANSFER\).*answers 404 Not Found; check the URL"
-    ):
+    with pytest.raises(StagingFailed, match=r"^'.*/none' > 'task:///none' \(TRANSFER\).*answers 404 Not Found; check the URL"):
         world.stage(server.url("/none"))
     with pytest.raises(StagingFailed, match=r"answers 403 Forbidden; check the URL, and whether it needs a login"):
         world.stage(server.url("/secret"))
