@@ -28,7 +28,7 @@ class Examiner:
         if tree.note and not (tree.recipe.quiet and exit_code == 0):
             verdict = self._noted(tree, LAUNCH if launched or tree.stage is not Stage.RANKS else rank or 0, exit_code)
             verdict = verdict._replace(rank=rank)
-        if launched and tree.stage is Stage.RANKS and verdict.ending is None and tree.ending is None:
+        if launched and verdict.ending is None:
             return self._of_launcher(tree, verdict)
         return verdict
 
@@ -55,6 +55,9 @@ class Examiner:
             if mismatch := check_output(said, launcher):
                 return Verdict(verdict.exit_code, Ending.LAUNCH_FAILED, mismatch)
         ended = rank_ending(launcher, verdict.exit_code, said)
+        if ended.failure:
+            message = f"mpiexec itself failed, as it may when a rank is ended by a signal: {ended.failure}"
+            return Verdict(ended.exit_code, Ending.EXITED, message)
         return Verdict(ended.exit_code, rank=ended.rank)
 
     def _noted(self, tree: TaskTree, who: int | str, exit_code: int) -> Verdict:

@@ -71,7 +71,7 @@ def undefined_environment(name: str) -> LaunchFailed:
 def failed_exec(executable: str, code: int, path: str) -> str:
     """Return why the shell of a task's hooks, with this PATH, could not become ``executable``; ``code`` is its exit code."""
     if os.path.isabs(executable):
-        fault = _executable_fault(executable, "")
+        fault = executable_fault(executable, "")
     elif "/" in executable:
         fault = (
             f"executable {executable!r} (relative to the folder in which the hooks leave the shell) cannot be started; "
@@ -115,12 +115,13 @@ def failed_spawn(
             f"arguments and environment of {executable!r} take {argument_bytes} bytes, more than this system passes to a "
             "process; pass them in a file"
         )
-    if fault := _executable_fault(executable, sandbox):
+    if fault := executable_fault(executable, sandbox):
         return LaunchFailed(fault)
     return _output_fault(outputs) or LaunchFailed(_format_fault(executable, error))
 
 
-def _executable_fault(executable: str, sandbox: str) -> str:
+def executable_fault(executable: str, sandbox: str) -> str:
+    """Return why nothing can be executed at this path, as seen from the sandbox, where we are; empty if it can."""
     try:
         mode = os.stat(executable).st_mode
     except OSError as error:

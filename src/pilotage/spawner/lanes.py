@@ -72,8 +72,7 @@ class TaskTree(Tree):
         self.attempt = attempt
         self.row = row
         self.recipe = recipe
-        if recipe.template.launcher is not None:
-            self.term_depth = 0 if recipe.launch_script is None else 1
+        self.term_depth = recipe.term_depth
         self.stage = Stage.BEFORE if recipe.before_script is not None else Stage.RANKS
         self.ranks: list[int] = []
         """Process ids of the ranks that were begun here; of the one mpiexec that begins them all."""

@@ -16,7 +16,14 @@ from pilotage.model.ranks import RankSlot
 from pilotage.model.workload import MpiLauncher
 from pilotage.spawner.calls import prepare
 from pilotage.spawner.environment import ENCODING, Environment, encoded, rank_variables, task_variables
-from pilotage.spawner.failures import LaunchFailed, failed_spawn, missing_executable, unusable_output, unwritten_call
+from pilotage.spawner.failures import (
+    LaunchFailed,
+    executable_fault,
+    failed_spawn,
+    missing_executable,
+    unusable_output,
+    unwritten_call,
+)
 from pilotage.spawner.hook_scripts import Script
 from pilotage.spawner.lanes import TaskTree
 from pilotage.spawner.outputs import Action, Outputs
@@ -87,7 +94,10 @@ class Launcher:
         command = self._command(tree, environment)
         if recipe.launch_script is None and recipe.rank_script is None and tree.call is None:
             # A launcher says less clearly what is missing; only hooks could change where it is.
-            _check_fits(recipe, mpiexec, recipe.path or _find(recipe, environment), environment, len(slots))
+            path = recipe.path or _find(recipe, environment)
+            if fault := executable_fault(path, os.fsdecode(sandbox)):
+                raise LaunchFailed(fault)
+            _check_fits(recipe, mpiexec, path, environment, len(slots))
         try:
             line = render(mpiexec, slots, recipe.scripted(recipe.rank_script, tree.note, command), variables, bind)
         except BackendError as error:

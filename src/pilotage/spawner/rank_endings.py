@@ -27,11 +27,20 @@ _CODES: dict[MpiKind, re.Pattern[str]] = {
 }
 
 
+_OWN_FAILURE = re.compile(r"^\[mpiexec@\S+\] (.+)$", re.MULTILINE)
+_OWN_FAILURE_CODE = 255
+"""How Hydra ends when it has lost its way, as happens when a rank is ended by a signal."""
+
+
 class RankEnding(NamedTuple):
-    """The exit code, negative for a signal, of one rank, or of all together where ``rank`` is None."""
+    """The exit code, negative for a signal, of one rank, or of all together where ``rank`` is None.
+
+    ``failure``: what the launcher says of itself, if it was that which failed.
+    """
 
     exit_code: int
     rank: int | None = None
+    failure: str = ""
 
 
 def rank_ending(launcher: MpiLauncher, exit_code: int, said: str) -> RankEnding:
@@ -47,4 +56,6 @@ def rank_ending(launcher: MpiLauncher, exit_code: int, said: str) -> RankEnding:
         if pattern is not None and (found := pattern.search(said)):
             parts = found.groupdict()
             return RankEnding(sign * int(parts[name]), int(parts["rank"]) if "rank" in parts else None)
+    if exit_code == _OWN_FAILURE_CODE and launcher.kind in ("mpich", "intelmpi") and (failed := _OWN_FAILURE.search(said)):
+        return RankEnding(exit_code, failure=failed[1])
     return RankEnding(exit_code_of(exit_code) if launcher.kind == "openmpi" else exit_code)

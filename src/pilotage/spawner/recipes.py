@@ -61,6 +61,7 @@ class Recipe:
         "shells",
         "simple",
         "template",
+        "term_depth",
     )
 
     def __init__(
@@ -89,6 +90,10 @@ class Recipe:
         """Whether its shells leave notes only when something has failed."""
         self.simple = template.launcher is None and not self.has_hooks
         """Whether the exit code of each process says how it ended."""
+        self.term_depth: int | None = None
+        """See ``forest.Tree``: an mpiexec tells its ranks. Where hooks follow it, it is the child of their shell."""
+        if template.launcher is not None:
+            self.term_depth = 1 if template.hooks is not None and template.hooks.post_launch else 0
 
     @property
     def barrier(self) -> bool:

@@ -76,30 +76,40 @@ def test_each_rank_is_bound_to_its_own_cores(start_driver: StartDriver, mpich: M
     assert told == [("0", str(cores[0])), ("1", str(cores[1]))]
 
 
-@pytest.mark.parametrize(
-    ("script", "ending", "code", "message"),
-    [
-        ("exit 3", Ending.EXITED, 3, "exited with code 3"),
-        (f"{RANK_1} && exit 200; exit 0", Ending.EXITED, 200, "exited with code 200"),
-        (f"ulimit -c 0; {RANK_1} && kill -SEGV $$; exit 0", Ending.SIGNALLED, -11, "ended by signal 11 (SIGSEGV)"),
-        (f"{RANK_1} && kill -KILL $$; exec sleep 1000", Ending.SIGNALLED, -9, "ended by signal 9 (SIGKILL)"),
-    ],
-)
-def test_ranks_that_fail_fail_the_task(
-    driver: SpawnerDriver, mpich: MpiInstallation, script: str, ending: Ending, code: int, message: str
-) -> None:
+@pytest.mark.parametrize(("script", "code"), [("exit 3", 3), (f"{RANK_1} && exit 200; exit 0", 200)])
+def test_ranks_that_fail_fail_the_task(driver: SpawnerDriver, mpich: MpiInstallation, script: str, code: int) -> None:
     launch(driver, mpich, script)
 
     end = driver.wait_for_end("task.1")
-    assert (end.ending, end.exit_code, end.message) == (ending, code, message)
+    assert (end.ending, end.exit_code, end.message) == (Ending.EXITED, code, f"exited with code {code}")
 
 
-def test_a_missing_executable_is_named_before_there_is_an_mpiexec(driver: SpawnerDriver, mpich: MpiInstallation) -> None:
-    launch_program(driver, mpich, "nosuchtool", ())
+def test_a_rank_that_is_ended_by_a_signal_is_named(driver: SpawnerDriver, openmpi: MpiInstallation) -> None:
+    script = f"ulimit -c 0; {RANK_1} && kill -SEGV $$; exec sleep 1000"
+    launch(driver, openmpi, script, launcher=MpiLauncher("openmpi", openmpi.mpiexec, "5"))
 
     end = driver.wait_for_end("task.1")
-    assert end.ending is Ending.LAUNCH_FAILED
-    assert end.message.startswith("executable 'nosuchtool' is in no folder of the task's PATH")
+    assert (end.ending, end.exit_code, end.message) == (Ending.SIGNALLED, -11, "rank 1 ended by signal 11 (SIGSEGV)")
+
+
+@pytest.mark.parametrize(
+    ("executable", "words"),
+    [
+        ("nosuchtool", "is in no folder of the task's PATH"),
+        ("/no/such/tool", "cannot be found: No such file or directory"),
+        ("./tool", "cannot be found: No such file or directory"),
+        ("/etc/passwd", "is not executable"),
+    ],
+)
+def test_an_executable_that_is_none_is_named_before_there_is_an_mpiexec(
+    driver: SpawnerDriver, mpich: MpiInstallation, executable: str, words: str
+) -> None:
+    launch_program(driver, mpich, executable, ())
+
+    end = driver.wait_for_end("task.1")
+    assert (end.ending, end.exit_code) == (Ending.LAUNCH_FAILED, None)
+    assert end.message.startswith(f"executable '{executable}'")
+    assert words in end.message
 
 
 def test_an_mpiexec_that_is_gone_fails_the_launch(driver: SpawnerDriver) -> None:
@@ -256,6 +266,10 @@ thus causing the job to be terminated. The first process to do so was:
    Process name: [prterun-vm-8783@1,1]
    Exit code:    200
 """
+HYDRA_FAILURE = """
+[mpiexec@vm] control_cb (pmiserv_cb.c:280): assert (!closed) failed
+[mpiexec@vm] main (/mpich/src/pm/hydra/mpiexec/mpiexec.c:270): process manager error waiting for completion
+"""
 INTEL_SIGNAL = """
 ===================================================================================
 =   BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES
@@ -274,6 +288,7 @@ INTEL_SIGNAL = """
         ("intelmpi", 255, INTEL_SIGNAL, RankEnding(-11, 1)),
         ("mpich", 7, "", RankEnding(7)),
         ("mpich", 11, "YOUR APPLICATION TERMINATED WITH THE EXIT STRING: Segmentation fault (signal 11)\n", RankEnding(-11)),
+        ("mpich", 255, HYDRA_FAILURE, RankEnding(255, None, "control_cb (pmiserv_cb.c:280): assert (!closed) failed")),
         ("pals", 1, "n1.hsn: rank 0 exited with code 1\n", RankEnding(1, 0)),
         ("mpich", -15, "", RankEnding(-15)),
     ],
