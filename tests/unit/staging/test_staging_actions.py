@@ -12,7 +12,8 @@ from staging_support import OLD_TIME_NS, World, other_file_system, picture, temp
 
 import pilotage as rp
 from pilotage.errors import StagingFailed
-from pilotage.staging.files import PIECE_BYTES
+from pilotage.staging import files
+from pilotage.staging.files import SMALL_BYTES
 
 
 def entry(source: str, target: str, action: str = rp.COPY, **more: object) -> dict[str, object]:
@@ -92,8 +93,9 @@ def test_a_link_given_as_the_source_is_followed(world: World) -> None:
     assert (world.task / "in").read_text() == "hello"
 
 
-@pytest.mark.parametrize("size", [0, 1, 1 << 16, (1 << 16) + 1, PIECE_BYTES + 4097])
-def test_files_of_all_sizes(world: World, size: int) -> None:
+@pytest.mark.parametrize("size", [0, 1, SMALL_BYTES, SMALL_BYTES + 1, 3 * SMALL_BYTES, 3 * SMALL_BYTES + 4097])
+def test_files_of_all_sizes(world: World, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PIECE_BYTES", SMALL_BYTES)
     content = os.urandom(1 << 16) * (size // (1 << 16)) + os.urandom(size % (1 << 16))
     write(world.client / "a", content)
     world.stage(entry("a", "task:///a"))
