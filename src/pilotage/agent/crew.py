@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilotage.agent.notify import NotifySocket
-from pilotage.agent.settings import TASKS_FOLDER, PilotSettings
+from pilotage.agent.settings import PilotSettings
 from pilotage.core.agent import actions, events
 from pilotage.environments.own import ENVIRONMENTS_FOLDER, OWN_NAMES, own_environment, write_commands
 from pilotage.errors import unreachable
 from pilotage.executors.base import Executor
 from pilotage.model.ids import TemplateId
+from pilotage.model.sandboxes import TASKS_FOLDER
 from pilotage.model.workload import Template
 from pilotage.wire.runner_settings import NOTIFY_SOCKET
 

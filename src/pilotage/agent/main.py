@@ -19,7 +19,7 @@ from pilotage.agent.crew import Crew
 from pilotage.agent.private_folder import private_folder, remove_private_folder
 from pilotage.agent.recovery import recover_state, tasks_of_last_record
 from pilotage.agent.result_blobs import ResultBlobs
-from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, SETTINGS_FILE, TASKS_FOLDER, PilotSettings, read_settings
+from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, SETTINGS_FILE, PilotSettings, read_settings
 from pilotage.core.agent.core import AgentCore
 from pilotage.core.agent.state import AgentState
 from pilotage.core.scheduling.scheduler import Scheduler
@@ -30,6 +30,7 @@ from pilotage.executors.simulated import SimulatedExecutor
 from pilotage.log.crashes import crashes_at, note_crash, note_progress, note_start
 from pilotage.log.reader import recover
 from pilotage.log.writer import LogWriter
+from pilotage.model.sandboxes import TASKS_FOLDER
 from pilotage.system.processes import boot_id, started_ticks
 from pilotage.wire.channel import AgentChannel, Role
 from pilotage.wire.keys import Connection, generate_key_pair, write_connection

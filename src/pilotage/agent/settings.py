@@ -19,7 +19,6 @@ from pilotage.model.resources import Node
 SETTINGS_FILE = "pilot.json"
 CONNECTION_FILE = "connection.json"
 LOG_FOLDER = "log"
-TASKS_FOLDER = "tasks"
 
 
 class PilotSettings(msgspec.Struct, frozen=True, kw_only=True):

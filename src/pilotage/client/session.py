@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pilotage.agent.settings import LOG_FOLDER, TASKS_FOLDER, PilotSettings
+from pilotage.agent.settings import LOG_FOLDER, PilotSettings
 from pilotage.client.engine import Engine, recover_state
 from pilotage.client.interrupts import Uninterrupted
 from pilotage.client.launcher import StartedPilot, start_local_pilot, user_python_path
@@ -39,6 +39,7 @@ from pilotage.log.files import make_folder, replace_file
 from pilotage.log.lease import Lease, holder_of
 from pilotage.log.writer import LogWriter
 from pilotage.model.ids import PilotUid, SessionUid
+from pilotage.model.sandboxes import TASKS_FOLDER
 from pilotage.model.states import FINAL
 from pilotage.outputs.files import OUTPUT_FOLDER
 from pilotage.platforms import nodes_of, platform
