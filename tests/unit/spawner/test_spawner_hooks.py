@@ -295,6 +295,23 @@ def test_a_hook_is_ended_with_its_task(driver: SpawnerDriver) -> None:
     assert not list(driver.folder.glob("hooks/*"))
 
 
+def test_ranks_of_a_task_that_is_cancelled_before_them_are_never_begun(driver: SpawnerDriver) -> None:
+    hooks = Hooks(pre_launch=(f"echo $$ > pid; {FOREVER}",), post_launch=("echo never > never",))
+    driver.launch(
+        "task.1",
+        template=driver.template(executable="touch", hooks=hooks, request=Request(ranks=3), grace_s=1000.0),
+        arguments=("never",),
+        placement=THREE_RANKS,
+    )
+    driver.wait_for_text(driver.sandbox("task.1") / "pid")
+
+    driver.send(EndTasks([(TaskUid("task.1"), Attempt(1))], Ending.CANCELLED, "cancelled by the user"))
+
+    assert driver.wait_for_end("task.1").ending is Ending.CANCELLED
+    assert not (driver.sandbox("task.1") / "never").exists()
+    assert not list(driver.folder.glob("hooks/*"))
+
+
 def test_functions_that_a_user_has_exported_are_there_for_hooks_and_program(start_driver: StartDriver) -> None:
     module = "() {  export LOADED=$2\n}"
     driver = start_driver(environment={"PATH": os.environ["PATH"], "BASH_FUNC_module%%": module, "A.B": "kept"})
