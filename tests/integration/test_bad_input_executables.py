@@ -188,7 +188,7 @@ def test_a_task_that_stops_itself_can_be_cancelled(campaign: Campaign, tmp_path:
 
 def test_a_sandbox_that_the_task_removes(campaign: Campaign) -> None:
     task = campaign.shell('cd /; rm -r "$PILOTAGE_TASK_SANDBOX"; exit 4')
-    assert (task.exit_code, task.stdout, task.stderr) == (4, None, None)
+    assert (task.exit_code, task.stdout, task.stderr) == (4, "", "")
 
 
 def test_a_sandbox_without_permissions(campaign: Campaign, tmp_path: Path) -> None:

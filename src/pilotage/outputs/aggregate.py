@@ -183,7 +183,7 @@ class Aggregate:
             pair = f"{shard:04d}/{name}" if shard else name
             try:
                 for path in self.paths(pair):
-                    os.makedirs(os.path.dirname(path), exist_ok=True)
+                    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
                     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE))
             except FileExistsError:
                 # From another life of this runner: it holds output, of tasks that were lost or that was too large to copy.
@@ -192,7 +192,7 @@ class Aggregate:
 
     def _open(self) -> None:
         if self._index < 0:
-            os.makedirs(self._folder, exist_ok=True)
+            os.makedirs(self._folder, 0o700, exist_ok=True)
             base = os.path.join(self._folder, os.uname().nodename)
             self._data = os.open(base + DATA, _APPEND, _MODE)
             self._index = os.open(base + INDEX, _APPEND, _MODE)
