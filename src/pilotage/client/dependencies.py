@@ -6,7 +6,6 @@ through others, for itself can only be made within one list, as what is known al
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from pilotage.client.task import Task
 from pilotage.client.task_description import TaskDescription
 from pilotage.client.templates import located
 from pilotage.core.client.facts import Held
+from pilotage.core.client.holding import service_names
 from pilotage.errors import InvalidRequest, InvalidTask, nearest
 from pilotage.model.ids import TaskUid, TemplateId
 from pilotage.model.workload import Extra, Row, Template
@@ -28,7 +28,6 @@ _NAMES_COMPARED = 5000
 """Names among which the nearest one to a wrong one is sought."""
 
 _SHOWN_OF_A_CYCLE = 8
-_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_]")
 
 
 def in_order(uids: Sequence[TaskUid], held: Mapping[TaskUid, Held]) -> list[TaskUid]:
@@ -133,16 +132,6 @@ class Dependencies:
                     raise InvalidTask(
                         f"task: {name} names {entry!r} of session {entry.tmgr.session.uid}; it has to be a task of this session"
                     )
-
-
-def service_names(name: str) -> tuple[str, str]:
-    """Return the environment variables that tell a task of a service, under our name and RADICAL-Pilot's.
-
-    >>> service_names("my.service")
-    ('PILOTAGE_SERVICE_MY_SERVICE', 'RP_INFO_MY_SERVICE')
-    """
-    word = _NOT_IN_NAMES.sub("_", name).upper()
-    return f"PILOTAGE_SERVICE_{word}", f"RP_INFO_{word}"
 
 
 def _before(held: Held | None) -> tuple[TaskUid, ...]:

@@ -113,14 +113,24 @@ def waiting_for(held: Held, state: ClientState) -> str:
     return "waits for " + " and for ".join(parts)
 
 
+def service_names(name: str) -> tuple[str, str]:
+    """Return the environment variables that tell a task of a service, under our name and RADICAL-Pilot's.
+
+    >>> service_names("my.service")
+    ('PILOTAGE_SERVICE_MY_SERVICE', 'RP_INFO_MY_SERVICE')
+    """
+    word = _NOT_IN_NAMES.sub("_", name).upper()
+    return f"PILOTAGE_SERVICE_{word}", f"RP_INFO_{word}"
+
+
 def service_variables(state: ClientState, services: tuple[TaskUid, ...]) -> dict[str, str]:
-    """Return the environment variables that tell a task of its services, under our names and RADICAL-Pilot's."""
-    variables = {}
-    for uid in services:
-        name = _NOT_IN_NAMES.sub("_", state.tasks[uid].row.name or uid).upper()
-        for prefix in ("PILOTAGE_SERVICE", "RP_INFO"):
-            variables[f"{prefix}_{name}"] = state.service_info[uid]
-    return variables
+    """Return the environment variables that tell a task of its services, each by its uid and, if it has one, its name."""
+    return {
+        variable: state.service_info[uid]
+        for uid in services
+        for name in dict.fromkeys((uid, state.tasks[uid].row.name or uid))
+        for variable in service_names(name)
+    }
 
 
 def _succeeded(record: TaskRecord) -> bool:

@@ -289,7 +289,8 @@ def _apply_freed(state: ClientState, fact: facts.TasksFreed) -> None:
         state.managers[record.manager].waiting[uid] = None
         variables = fact.variables.get(uid)
         if variables:
-            extra = msgspec.structs.replace(record.row.extra or Extra(), variables=variables)
+            extra = record.row.extra or Extra()
+            extra = msgspec.structs.replace(extra, variables={**extra.variables, **variables})
             record.row = msgspec.structs.replace(record.row, extra=extra)
 
 
