@@ -93,7 +93,7 @@ class Stagers:
         family = hashlib.sha256(os.fsencode(pilot_folder)).hexdigest()[:12] + "-"
         self._stager = Stager(
             f"{family}{incarnation}",
-            lambda: self._stopping,
+            self._is_stopped,
             self._notes,
             heir_of=family if incarnation > 1 else "",
             over=self._take_up,
@@ -105,6 +105,8 @@ class Stagers:
         self._aside: dict[Delivery[Any], list[_Job]] = {}
         self._in_hand: set[Errand] = set()
         self._unwanted: set[TaskUid] = set()
+        self._hand = threading.local()
+        """``uid``: the task that this stager is staging for."""
         self._threads: set[threading.Thread] = set()
         self._staging = 0
         """Threads that are staging; of the others one may be watching, for a task that takes long."""
@@ -135,7 +137,7 @@ class Stagers:
             self._call_another()
 
     def end(self, tasks: Iterable[TaskUid]) -> None:
-        """Begin no more directives of these tasks; those that are not done with then are told as failed."""
+        """Stop at these tasks, in the middle of a large file too; those that are not done with then are told as failed."""
         with self._changed:
             uids = {uid for uid, *_ in self._in_hand}
             self._unwanted.update(uid for uid in tasks if uid in uids)
@@ -264,8 +266,12 @@ class Stagers:
         else:
             self._changed.notify()
 
+    def _is_stopped(self) -> bool:
+        return self._stopping or self._hand.uid in self._unwanted
+
     def _stage(self, job: _Job) -> str | Busy:
         """Stage for one task, and return why it cannot be done, if so."""
+        self._hand.uid = job.row.uid
         try:
             self._stage_task(job)
         except StagingFailed as error:
@@ -296,7 +302,7 @@ class Stagers:
             return  # it was all done by an agent before this one, which could not tell any more
         places = msgspec.structs.replace(self._places, task=sandbox)
         work = Work(job.errand, job.directives, places, own, before, job.arrived, printed, go_on=not before)
-        self._stager.stage(work, lambda: row.uid in self._unwanted, job.begin_with)
+        self._stager.stage(work, job.begin_with)
         if removed_last:
             with suppress(OSError):  # what another process still holds there is no failure of the task
                 self._stager.files.discard(own)

@@ -18,9 +18,9 @@ from pilotage.staging.urls import BadUrl
 class Stager:
     """Stages for one pilot; any number of threads may share one.
 
-    ``owner`` and ``heir_of`` mark temporary names, see ``files``. ``stopped`` is asked between pieces of work. Without
-    ``notes`` a move that was interrupted by the death of its process is not known to have been made. ``over`` is told what
-    those wait for who were ``Busy``.
+    ``owner`` and ``heir_of`` mark temporary names, see ``files``. ``stopped`` is asked between pieces of work, in the thread
+    that does it. Without ``notes`` a move that was interrupted by the death of its process is not known to have been made.
+    ``over`` is told what those wait for who were ``Busy``.
     """
 
     def __init__(
@@ -31,17 +31,18 @@ class Stager:
         heir_of: str = "",
         over: Callable[[Delivery[Any]], None] = lambda delivery: None,
     ) -> None:
+        self._stopped = stopped
         self.files = Files(owner, stopped, heir_of)
         self._tools = Tools(self.files, stopped, notes, over)
 
-    def stage(self, work: Work, unwanted: Callable[[], bool] = lambda: False, begin_with: int = 0) -> None:
+    def stage(self, work: Work, begin_with: int = 0) -> None:
         """Carry out all directives of ``work``, those of higher priority first; doing it again gives the same end.
 
-        ``unwanted`` is asked before each of them. ``begin_with``: how many were done when it was ``Busy``.
+        ``begin_with``: how many were done when it was ``Busy``.
 
         Raises:
             StagingFailed: names the directive, the value and the remedy.
-            Stopped: it was told to stop, or what it did is not wanted any more; what was begun is to be done again.
+            Stopped: it was told to stop; what was begun is to be done again.
             Busy: something that tasks share is being brought for another one.
         """
         notes = self._tools.notes
@@ -54,7 +55,7 @@ class Stager:
         failures = [note.message for note in noted if isinstance(note, Failure) and note.index < first]
         ordered = sorted(work.directives, key=lambda directive: -directive.priority)
         for index, directive in enumerate(ordered[first:], first):
-            if unwanted():
+            if self._stopped():
                 raise Stopped
             try:
                 Step(self._tools, work, index, directive, [move for move in moves if move.index == index]).run()

@@ -19,6 +19,7 @@ from pilotage.model.execution import Execution
 from pilotage.model.ids import Attempt, TaskUid, TemplateId
 from pilotage.model.staging import Directive, StagingAction
 from pilotage.model.workload import Extra, Row, Template
+from pilotage.staging import files
 from pilotage.staging.files import Files
 
 PATIENCE_S = 30.0
@@ -286,7 +287,7 @@ def test_if_it_cannot_be_had_each_of_them_is_told(pilot: Pilot, gate: Gate) -> N
     assert len(pilot.failed) == 20 and all("is a folder" in why for why in pilot.failed.values())
 
 
-def test_of_what_is_not_wanted_no_further_directive_is_begun(pilot: Pilot, gate: Gate) -> None:
+def test_what_is_not_wanted_is_stopped_and_no_further_directive_begun(pilot: Pilot, gate: Gate) -> None:
     (pilot.user / "slow").write_text("slow")
     source = f"file://{pilot.user}/slow"
     first = row("task.1", (source, "task:///a"), (source, "task:///b"))
@@ -297,10 +298,29 @@ def test_of_what_is_not_wanted_no_further_directive_is_begun(pilot: Pilot, gate:
     gate.opened.set()
     pilot.wait(39)
     assert {uid for _, (uid, _) in pilot.failed} == {"task.1", *(f"task.{number}" for number in range(20, 40))}
-    assert os.listdir(pilot.sandbox("task.1")) == ["a"]
+    assert os.listdir(pilot.sandbox("task.1")) == []
     assert not any((pilot.sandbox(f"task.{number}") / "a").exists() for number in range(20, 40))
     pilot.stage("input", first)
     assert sorted(os.listdir(pilot.sandbox("task.1"))) == ["a", "b"]
+
+
+def test_a_large_file_of_a_task_that_is_not_wanted_is_left_in_the_middle(pilot: Pilot, monkeypatch: pytest.MonkeyPatch) -> None:
+    (pilot.user / "large").write_bytes(bytes(100_000))
+    monkeypatch.setattr(files, "PIECE_BYTES", 1000)
+    copy_piece = files._copy_piece
+    copied: list[int] = []
+
+    def slow(reader: int, writer: int, begin: int, size: int) -> int:
+        assert pilot.stagers is not None
+        copied.append(copy_piece(reader, writer, begin, size))
+        if len(copied) == 3:
+            pilot.stagers.end([TaskUid("task.1")])
+        return copied[-1]
+
+    monkeypatch.setattr(files, "_copy_piece", slow)
+    pilot.stage("input", row("task.1", (f"file://{pilot.user}/large", "task:///large")))
+    assert copied == [1000] * 3
+    assert os.listdir(pilot.sandbox("task.1")) == []
 
 
 def test_closing_stops_what_is_under_way_and_leaves_no_part_of_it(pilot: Pilot, monkeypatch: pytest.MonkeyPatch) -> None:
