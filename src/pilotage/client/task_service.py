@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pilotage.client.checks import one_of, seconds_of, text_of
 from pilotage.errors import InvalidTask
 from pilotage.model.services import Probe, Restart, Service
+from pilotage.model.workload import NO_SANDBOX
 
 SERVICE_ATTRIBUTES = ("ready", "info_pattern", "startup_timeout", "health", "health_interval", "restart")
 """Attributes that only services have."""
@@ -26,6 +27,7 @@ def service_of(task: str, said: Mapping[str, Any]) -> Service:
     restart = one_of(task, "restart", said["restart"], get_args(Restart))
     if said["retries"] and restart == "never":
         restart = "on_failure"
+    _require_readable(task, said)
     return Service(
         ready=_probe(task, "ready", said["ready"]),
         info_pattern=_pattern(task, "info_pattern", said["info_pattern"], group=True) if said["info_pattern"] else "",
@@ -34,6 +36,19 @@ def service_of(task: str, said: Mapping[str, Any]) -> Service:
         health_interval_s=seconds_of(task, "health_interval", said["health_interval"], least=0.1),
         restart=restart,  # type: ignore[arg-type]
     )
+
+
+def _require_readable(task: str, said: Mapping[str, Any]) -> None:
+    """Refuse what could never be found, as the output in which it would stand is kept in no file of the service's own."""
+    output = said["output"] or ("aggregate" if said["sandbox"] == NO_SANDBOX else "files")
+    if output == "files":
+        return
+    for name in ("ready", "health", "info_pattern"):
+        text = str(said[name] or "").removeprefix("pattern:")
+        if text.partition(":")[0] in ("stdout", "stderr"):
+            raise InvalidTask(
+                f"{task}: {name}={said[name]!r} reads what the service prints, and output={output!r}; set output='files'"
+            )
 
 
 def require_no_service(task: str, given: Mapping[str, Any]) -> None:
