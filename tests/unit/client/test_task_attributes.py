@@ -272,7 +272,7 @@ BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"mode": rp.TASK_SERVICE, "executable": ""}, "mode='task.service' needs an executable; set executable"),
         (
             {**SERVICE, "info_pattern": "stdout:at (.*)", "output": "aggregate"},
-            r"info_pattern='stdout:at \(\.\*\)' reads what the service prints, and output='aggregate'; set output='files'",
+            "info_pattern='stdout:at (.*)' reads what the service prints, and output='aggregate'; set output='files'",
         ),
         ({**SERVICE, "ready": "pattern:stderr:up", "sandbox": "none"}, "and output='aggregate'; set output='files'"),
         ({"executable": "a", "command": "b"}, "both command='b' and executable='a' are given; a task runs one of them"),
