@@ -14,24 +14,24 @@ import polars as pl
 from pilotage.analytics.spans import most_in_a_second, peak_concurrency
 
 COMPONENTS = (
-    ("binder", ("binding",), None, "the client, until a pilot is chosen"),
-    ("scheduler", ("waiting",), "pilot", "the agent of a pilot, until resources are found"),
-    ("runner", ("launching", "running"), "runner", "a spawner or worker, from the launch to the end"),
-    ("collector", ("collecting",), "pilot", "the agent of a pilot, until an end is in its log"),
-    ("delivery", ("delivery",), "pilot", "the way from the agent to the client's log"),
+    ("binder", ("binding",), None),
+    ("scheduler", ("waiting",), "pilot"),
+    ("runner", ("launching", "running"), "runner"),
+    ("collector", ("collecting",), "pilot"),
+    ("delivery", ("delivery",), "pilot"),
 )
-"""A component, the stages in which it has tasks in hand, what its instances are told by, and who that is."""
+"""A component, the stages in which it has tasks in hand, and what its instances are told by (None: there is one, the client)."""
 
 
 def components(spans_of: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
     """Return one row an instance.
 
-    ``handled``: how many tasks (attempts, of a runner) it was done with; ``rate`` those over the time from its first to its
+    ``handled``: how many tasks (attempts, of a runner) it has had in hand; ``rate`` those over the time from its first to its
     last, per second; ``peak_rate`` those in its busiest second; ``concurrency`` and ``peak_concurrency`` what it had in hand
     meanwhile, as the mean and at the most; ``task_s`` how long tasks were in its hands altogether.
     """
     rows: list[tuple[str, str, int, float, int, float, int, float]] = []
-    for name, stages, per, _ in COMPONENTS:
+    for name, stages, per in COMPONENTS:
         found = _in_hand([spans_of(stage) for stage in stages])
         instance = pl.lit("client") if per is None else pl.col("pilot")
         if per == "runner":
@@ -54,7 +54,7 @@ def components(spans_of: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
 
 
 def _in_hand(stages: list[pl.DataFrame]) -> pl.DataFrame:
-    """Return when tasks were in hand: with several stages that follow one another, from the begin of one to the end of next."""
+    """Return when tasks were in hand: in stages that follow one another, from the begin of the first on."""
     columns = ("row", "pilot", "runner", "begin", "end")
     first, *others = (stage.select(columns) for stage in stages)
     for other in others:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from pilotage.errors import InvalidRequest, nearest
+from pilotage.model.resources import GPU_SHARES
 from pilotage.trace.usage import (
     COLLECTING,
     IDLE,
@@ -116,7 +117,7 @@ def part_of_states(spent: CoreTime, scheme: Mapping[str, str]) -> dict[str, str]
 
 def scale(of: Resource) -> int:
     """Return by what the counts of the books are divided to be cores, or whole GPUs."""
-    return 1 if of == "cores" else 64
+    return 1 if of == "cores" else GPU_SHARES
 
 
 def unit_seconds(of: Resource) -> str:

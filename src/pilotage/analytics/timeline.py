@@ -77,10 +77,10 @@ def timeline(session: Session) -> Timeline:
     unit = _unit(sum(pilot.cores for pilot in pilots), sum(len(pilot.nodes) for pilot in pilots))
     as_bars = unit == "core" and begun.height <= MOST_BARS
     cores = _rows(session, pilots, begun, at, "cores", unit, told=not as_bars)
-    gpus: list[TimelineRow] = []
-    if float(session.lanes["gpus"].sum()) > 0:
-        gpu_unit = _unit(sum(pilot.gpus for pilot in pilots), sum(len(pilot.nodes) for pilot in pilots))
-        gpus = _rows(session, pilots, begun, at, "gpus", gpu_unit, told=True)
+    # A pilot of which no task took a GPU needs no rows to say so.
+    with_gpus = [pilot for pilot in pilots if any(pilot.lanes.gpu_shares)]
+    gpu_unit = _unit(sum(pilot.gpus for pilot in with_gpus), sum(len(pilot.nodes) for pilot in with_gpus))
+    gpus = _rows(session, with_gpus, begun, at, "gpus", gpu_unit, told=True)
     bars = _bars(pilots, begun, groups) if as_bars else []
     return Timeline(unit, at, groups, cores, gpus, bars)
 
@@ -107,7 +107,7 @@ def _rows(
             spent = float(((found["end"] - found["begin"]) * found["weight"]).sum())
             each = mean_concurrency(found["begin"], found["end"], at, found["weight"]) if told else []
             busy = [round(min(share / size, 1.0), 4) for share in each]
-            name = label if len(pilots) == 1 else f"{pilot.uid} {label}"
+            name = label if session.pilots.height == 1 else f"{pilot.uid} {label}"
             made.append(TimelineRow(name, pilot.uid, size, min(spent / held, 1.0) if held else 0.0, found.height, busy))
     return made
 

@@ -131,12 +131,13 @@ def _export(session: Session, path: Path) -> None:
 
 def _plot(session: Session, folder: Path) -> None:
     from pilotage.analytics.plots import plot_rates, plot_utilisation
+    from pilotage.model.resources import GPU_SHARES
 
     try:
         folder.mkdir(exist_ok=True)
         plot_utilisation(session.core_time(), folder / "utilisation.png")
         if session.has_gpus:
-            plot_utilisation(session.core_time("gpus"), folder / "utilisation-gpus.png", unit="GPUs", scale=64)
+            plot_utilisation(session.core_time("gpus"), folder / "utilisation-gpus.png", unit="GPUs", scale=GPU_SHARES)
         plot_rates(session, folder / "rates.png")
     except ImportError as error:
         raise BackendError(str(error)) from error

@@ -70,6 +70,7 @@ def run_colour(place: int) -> str:
 def usage_chart(usage: Usage, identity: str) -> Html:
     """Return how many cores (GPUs) were in which state over time: running at the bottom, idle on top."""
     height = 300
+    unit = "cores" if usage.unit == "cores" else "GPUs"
     x = Axis(0.0, usage.at[-1], LEFT, WIDTH - RIGHT)
     y = Axis(0.0, usage.capacity, height - BOTTOM, TOP + 10)
     xs = [x(at) for at in usage.at]
@@ -81,10 +82,10 @@ def usage_chart(usage: Usage, identity: str) -> Html:
         path = step_area(xs, [y(value) for value in top], [y(value) for value in base])
         areas.append(_path(path, part.name, "area", colours[part.name]))
         base = top
-    inner = "".join(areas) + value_axis(y, usage.capacity, usage.unit, full=True) + time_axis(x, height - BOTTOM)
+    inner = "".join(areas) + value_axis(y, usage.capacity, unit, full=True) + time_axis(x, height - BOTTOM)
     series = [(part.name, colours[part.name], part.values) for part in reversed(usage.parts)]
-    label = f"How many {usage.unit} were in which state over time; the table has the shares"
-    return Html(frame(height, inner, label, identity) + _data(identity, usage.at, series, usage.unit))
+    label = f"How many {unit} were in which state over time; the table has the shares"
+    return Html(frame(height, inner, label, identity) + _data(identity, usage.at, series, unit))
 
 
 def lines_chart(

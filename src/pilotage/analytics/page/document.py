@@ -69,7 +69,7 @@ def _header(report: Report) -> Html:
         ),
         ("Utilisation", words.percent(found.utilisation), f"of {words.core_time(found.core_s)}", ""),
         ("Overhead", words.percent(found.overhead), f"{words.time(found.overhead_s)} of the machine", ""),
-        ("At a time", f"{found.peak_concurrency:,}", f"{words.number(found.mean_concurrency)} on average", ""),
+        ("Running at once", f"{found.peak_concurrency:,}", f"{words.number(found.mean_concurrency)} on average", ""),
         (
             "Completion rate",
             f"{words.number(found.mean_completion_rate)}/s",

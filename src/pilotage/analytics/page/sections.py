@@ -205,14 +205,15 @@ def _usage(usage: Usage) -> str:
         )
         for part in reversed(usage.parts)
     ]
-    headings = (name("State"), name("Meaning"), name("Phase"), Heading(f"{noun.capitalize()}-time"), Heading("Share"))
+    time = "Core-time" if noun == "core" else "GPU-time"
+    headings = (name("State"), name("Meaning"), name("Phase"), Heading(time), Heading("Share"))
     caption = f"{words.core_time(usage.seconds, noun)} by state, as stacked from top to bottom"
     legend = _keyed(table(headings, rows, caption, "legend"), [part.name for part in reversed(usage.parts)])
     numbers = [
         [at, *values] for at, values in zip(usage.at, zip(*(part.values for part in usage.parts), strict=True), strict=False)
     ]
     over_time = table(
-        (Heading("From (s)"), *(Heading(part.name) for part in usage.parts)), numbers, f"{usage.unit} in each state, as means"
+        (Heading("From (s)"), *(Heading(part.name) for part in usage.parts)), numbers, f"{noun}s in each state, as means"
     )
     drawn = usage_chart(usage, identity)
     return f"<figure>{drawn}{legend}{folded('Numbers of this plot', over_time)}</figure>"
