@@ -20,7 +20,7 @@ COMPONENTS = (
     ("collector", ("collecting",), "pilot"),
     ("delivery", ("delivery",), "pilot"),
 )
-"""A component, the stages in which it has tasks in hand, and what its instances are told by (None: there is one, the client)."""
+"""A component, the stages in which it has tasks in hand, and what its instances are told by (None: there is only one)."""
 
 
 def components(spans_of: Callable[[str], pl.DataFrame]) -> pl.DataFrame:

@@ -12,10 +12,12 @@ keeps together, and their times stay as they are in the logs.
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable
 
 import msgspec
 
+from pilotage.model.ids import PilotUid
 from pilotage.trace.run import PilotTrace, Run
 
 TOLERANCE_S = 0.005
@@ -43,16 +45,24 @@ class ClockOffset(msgspec.Struct, frozen=True):
 def synchronise(run: Run) -> list[ClockOffset]:
     """Move the times of clocks that contradict the client's, and return the offsets of all clocks of the run."""
     found = []
+    rows_of: dict[PilotUid, list[int]] = {uid: [] for uid in run.pilots}
+    for row, uid in enumerate(run.tasks.pilot):
+        if uid in rows_of:
+            rows_of[uid].append(row)
     for pilot in run.pilots.values():
-        rows = [row for row, uid in enumerate(run.tasks.pilot) if uid == pilot.uid]
+        rows = rows_of[pilot.uid]
         found.append(_of_agent(run, pilot, rows))
         if found[-1].seconds:
             _move_agent(run, pilot, rows, found[-1].seconds)
-        for node in sorted({pilot.lanes.node[lane] for lane in pilot.attempts.lane}):
-            offset = _of_node(run, pilot, rows, node)
+        by_node: defaultdict[int, list[int]] = defaultdict(list)
+        for row in rows:
+            if run.tasks.started[row] and run.tasks.node[row] >= 0:
+                by_node[run.tasks.node[row]].append(row)
+        for node, here in sorted(by_node.items()):
+            offset = _of_node(run, pilot, here, node)
             found.append(offset)
             if offset.seconds:
-                _move_node(run, pilot, rows, node, offset.seconds)
+                _move_node(run, pilot, here, node, offset.seconds)
     for offset in found:
         if offset.seconds:
             whose = f"node {offset.node}'s clock" if offset.node is not None else "the agent's clock"
@@ -84,9 +94,8 @@ def _of_agent(run: Run, pilot: PilotTrace, rows: list[int]) -> ClockOffset:
 
 def _of_node(run: Run, pilot: PilotTrace, rows: list[int], node: int) -> ClockOffset:
     tasks = run.tasks
-    here = [row for row in rows if tasks.node[row] == node]
-    before = [(tasks.launched[row], tasks.started[row]) for row in here]
-    after = [(tasks.ended[row], tasks.collected[row]) for row in here if tasks.started[row]]
+    before = [(tasks.launched[row], tasks.started[row]) for row in rows]
+    after = [(tasks.ended[row], tasks.collected[row]) for row in rows]
     return _offset(pilot.uid, node, before, after)
 
 
@@ -112,7 +121,8 @@ def _move_agent(run: Run, pilot: PilotTrace, rows: list[int], seconds: float) ->
 
 def _move_node(run: Run, pilot: PilotTrace, rows: list[int], node: int, seconds: float) -> None:
     tasks, attempts = run.tasks, pilot.attempts
-    here = [row for row in rows if tasks.node[row] == node and tasks.collected[row]]
+    # An end that no agent logged was written by the client.
+    here = [row for row in rows if tasks.collected[row] or not tasks.final[row]]
     made = [place for place, lane in enumerate(attempts.lane) if pilot.lanes.node[lane] == node]
     for station in _BY_NODE:
         _move(getattr(tasks, station), here, seconds)
