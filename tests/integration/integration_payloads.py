@@ -130,6 +130,11 @@ def read_text(path: str) -> str:
     return Path(path).read_text()
 
 
+def copy_text(source: str, target: str) -> None:
+    """Write what one file holds to another."""
+    Path(target).write_text(Path(source).read_text())
+
+
 def sum_of_ranks(comm: Any, offset: int) -> int:
     """Return the sum over the ranks of their number and an offset."""
     return int(comm.allreduce(comm.rank + offset))

@@ -9,11 +9,12 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import integration_payloads as payloads
 import pytest
 from integration_support import PATIENCE_S, Campaign, eventually, outcome_of, shell
 
 import pilotage as rp
-from pilotage.agent.settings import CONNECTION_FILE
+from pilotage.agent.settings import CONNECTION_FILE, read_settings
 from pilotage.model.outcome import Ending
 from pilotage.wire.keys import read_connection
 
@@ -128,6 +129,18 @@ def test_a_pipeline_through_the_pilots_folder(campaign: Campaign, tmp_path: Path
     assert (tmp_path / "least").read_text() == "1\n"
     assert (tmp_path / "folder" / "more" / "first").read_text() == "1\n2\n3\n"
     assert sorted(os.listdir(tmp_path / "all")) == ["more", "result"]
+
+
+@pytest.mark.parametrize("hooks", [{}, {"pre_exec": ["true"]}], ids=["in a worker", "in a process"])
+def test_a_function_finds_its_files_where_it_is(campaign: Campaign, tmp_path: Path, hooks: dict[str, list[str]]) -> None:
+    (tmp_path / "in").write_text("water")
+    described = {"function": payloads.copy_text, "args": ["in", "out"], "input_staging": "in", "output_staging": "out > result"}
+    task = campaign.run(rp.TaskDescription(**described, **hooks))
+    assert (task.state, task.output_files) == (rp.DONE, ["out"]), task.exception
+    assert (tmp_path / "result").read_text() == "water"
+    here = campaign.run(rp.TaskDescription(function=os.getcwd, **hooks))
+    (pilot,) = campaign.pilots.get_pilots()
+    assert here.return_value == read_settings(Path(pilot.sandbox)).working_folder
 
 
 def test_output_that_cannot_be_staged_fails_the_task_and_the_rest_is_staged(campaign: Campaign, tmp_path: Path) -> None:

@@ -36,3 +36,11 @@ def sandbox_of(template: Template, row: Row) -> str | None:
     if sandbox == SHARED_SANDBOX:
         return SHARED_FOLDER
     return None if sandbox == NO_SANDBOX else sandbox
+
+
+def folder_of_call(template: Template, row: Row) -> str | None:
+    """Return the folder that a function begins in: its sandbox if files are staged for it, else None, that of the program."""
+    extra = row.extra
+    if extra is None or not (extra.input_staging or extra.output_staging):
+        return None
+    return sandbox_of(template, row)

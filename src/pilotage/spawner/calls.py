@@ -15,6 +15,7 @@ from typing import NamedTuple
 from pilotage.model.ids import Attempt
 from pilotage.model.outcome import Ending
 from pilotage.model.payload import INLINE_LIMIT_BYTES, Blob, Payload
+from pilotage.model.sandboxes import folder_of_call
 from pilotage.model.workload import MpiLauncher, Row, Template
 from pilotage.spawner.environment import ENCODING, Environment
 from pilotage.system.python import installation_path
@@ -54,7 +55,7 @@ def prepare(row: Row, template: Template, attempt: Attempt, settings: RunnerSett
         "task": row.uid,
         "function": _written(template.function, settings),
         "payload": None if row.payload is None else _written(row.payload, settings),
-        "folder": settings.working_folder if os.path.isdir(settings.working_folder) else settings.pilot_folder,
+        "folder": _folder(row, template, settings),
         "ranks": template.request.ranks,
         "mpi": template.launcher is not None,
         "packs": os.path.join(settings.blob_folder, "packs"),
@@ -68,6 +69,13 @@ def prepare(row: Row, template: Template, attempt: Attempt, settings: RunnerSett
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     write_call(path, call)
     return [python, _PROGRAM, path]
+
+
+def _folder(row: Row, template: Template, settings: RunnerSettings) -> str:
+    sandbox = folder_of_call(template, row)
+    if sandbox is not None:
+        return os.path.join(settings.pilot_folder, sandbox)
+    return settings.working_folder if os.path.isdir(settings.working_folder) else settings.pilot_folder
 
 
 def collect(row: Row, template: Template, attempt: Attempt, settings: RunnerSettings, exit_code: int) -> CallEnd | None:

@@ -17,6 +17,7 @@ from pilotage.model.execution import AttemptEnd
 from pilotage.model.ids import Attempt
 from pilotage.model.outcome import Ending
 from pilotage.model.payload import Payload
+from pilotage.model.sandboxes import folder_of_call
 from pilotage.model.workload import Row, Template
 from pilotage.wire.pickles import PROTOCOL, open_value, pickle_by_value
 from pilotage.workers.calling import SHORTEST_REFERENCE, cannot_open, pickled_otherwise, raised, synchronous
@@ -29,11 +30,23 @@ _NONE = pickle.dumps(None, PROTOCOL)
 
 
 class Home:
-    """The folder in which every call begins, held open so that going back costs little and works if it was renamed."""
+    """The folder in which calls begin, held open so that going back costs little and works if it was renamed.
 
-    def __init__(self) -> None:
+    Those that files are staged for begin in their sandbox, in ``pilot_folder``.
+    """
+
+    def __init__(self, pilot_folder: str) -> None:
+        self._pilot_folder = pilot_folder
         self._path = os.getcwd()
         self._descriptor = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def leave_for(self, template: Template, row: Row) -> None:
+        """Go to where the files of this task are, if it has any."""
+        folder = folder_of_call(template, row)
+        if folder is not None:
+            sandbox = os.path.join(self._pilot_folder, folder)
+            os.makedirs(sandbox, exist_ok=True)
+            os.chdir(sandbox)
 
     def go_back(self) -> None:
         """Make it the current folder again."""
@@ -48,11 +61,12 @@ class Home:
 class Function:
     """The callable of one template. ``load`` brings the bytes of a payload; ``failure`` tells why it cannot be called."""
 
-    __slots__ = ("_call", "_environment", "_home", "_load", "failure")
+    __slots__ = ("_call", "_environment", "_home", "_load", "_template", "failure")
 
     def __init__(self, template: Template, load: Callable[[Payload], bytes], home: Home) -> None:
         self._load = load
         self._home = home
+        self._template = template
         self._environment = template.environment
         self.failure: SerializationError | None = None
         try:
@@ -75,8 +89,11 @@ class Function:
                 args, kwargs = _loads(payload) if payload.__class__ is bytes and payload[0] == 0x80 else self._opened(payload)
         except BaseException as error:  # opening arguments runs the user's code, which may raise anything
             return _raised(row, attempt, cannot_open("the arguments", error), started)
-        variables = self._environment if row.extra is None else {**self._environment, **row.extra.variables}
+        variables = self._environment
         try:
+            if row.extra is not None:
+                variables = {**variables, **row.extra.variables}
+                self._home.leave_for(self._template, row)
             result = self._call(*args, **kwargs) if not variables else self._call_in_environment(variables, args, kwargs)
         except BaseException as error:  # whatever a user's function raises, SystemExit included, is its own failure
             self._home.go_back()

@@ -80,7 +80,7 @@ class Worker:
         self._keep: Callable[[AttemptEnd], bool] = outbox.add if outbox is not None else lambda end: True
         self._link = AgentLink(folder, worker, self._begin_connection, outbox)
         self._attendant = Attendant(self)
-        self._home = Home()
+        self._home = Home(settings.pilot_folder)
         self._blobs: BlobStore | None = None
         self._templates: dict[TemplateId, Template] = {}
         self._functions: dict[TemplateId, Function] = {}
