@@ -27,7 +27,7 @@ _FILE_BYTES = 1000
 
 def staging(quick: bool = False) -> list[Row]:
     """Modes and times are kept, and each file, or folder, gets its name when it is whole; ``cp -r`` does neither."""
-    files, rounds = (2_000, 3) if quick else (10_000, 5)
+    files, rounds = (2_000, 3) if quick else (10_000, 3)
     rows = []
     for place, folder in (("on this disk", None), ("in memory", MEMORY_FOLDER)):
         base = Path(tempfile.mkdtemp(prefix="pilotage-bench-", dir=folder))
