@@ -1,9 +1,12 @@
 """The spawner: starts and reaps executables on its node. Small, single-threaded, few imports.
 
 ``main`` is the process and ``spawner`` its loop. ``conversation``, ``outbox`` and ``link`` are its side of the talk with the
-agent. ``tasks`` runs what it was given, ``function_workers`` the workers beside it. What a template's tasks share is prepared
-in ``recipes``, with ``environment`` and ``hooks`` as its pure parts; ``launching`` starts processes from ``places``, and
-``failures`` explains why one could not be. ``forest`` knows which processes belong to which task and tells when all are gone,
-``termination`` ends them; ``verdicts`` says what became of them, with what hooks have left in ``notes``, and ``memory`` knows
-whether the kernel killed one for memory.
+agent. ``tasks`` runs what it was given, in ``lanes``; ``function_workers`` the workers beside it.
+
+What a template's tasks share is prepared in ``recipes``, with ``environment``, ``hooks`` and ``hook_scripts`` as its pure parts;
+``launching`` starts processes from ``places``, those of functions by ``calls``, and ``failures`` explains why one could not be;
+``outputs`` is where they write. ``forest`` knows which processes belong to which task and tells when all are gone,
+``termination`` ends them, ``rank_watch`` looks whether ranks of MPI see each other. ``examination`` finds out what became of
+processes, from the ``notes`` of hooks and from what launchers say; ``verdicts`` and ``rank_endings`` are its pure parts, and
+``memory`` knows whether the kernel killed one for memory.
 """

@@ -64,6 +64,7 @@ class TaskTree(Tree):
         "stage",
         "started",
         "tries",
+        "wanted",
     )
 
     def __init__(self, lane: Lane, attempt: Attempt, row: Row, recipe: Recipe) -> None:
@@ -91,6 +92,8 @@ class TaskTree(Tree):
         """How it is to be reported if not by its exit code."""
         self.message = ""
         self.hook_failed = False
+        self.wanted = True
+        """Whether nobody has asked for its end."""
         self.left = False
         """Whether it left processes behind."""
 
@@ -103,6 +106,19 @@ class TaskTree(Tree):
         """Return which of several ranks this process is; None if it is no rank, or the only one."""
         # After the ranks a process may have got the number that one of them had.
         return self.ranks.index(pid) if len(self.ranks) > 1 and self.stage is Stage.RANKS else None
+
+    @property
+    def wants_after(self) -> bool:
+        """Whether hooks are to run once that have not, though its ranks are gone: one of them failed and took all with it."""
+        return self.recipe.after_script is not None and self.stage is Stage.RANKS and bool(self.ranks) and self.wanted
+
+    def follower(self) -> TaskTree:
+        """Return a tree for the hooks after this one, whose processes were ended: its own are not."""
+        tree = TaskTree(self.lane, self.attempt, self.row, self.recipe)
+        for name in ("call", "ending", "exit_code", "failed_rank", "hook_failed", "left", "message", "note", "output", "ranks"):
+            setattr(tree, name, getattr(self, name))
+        tree.started, tree.stage, tree.growing = self.started, Stage.AFTER, True
+        return tree
 
     def note_exit(self, verdict: Verdict) -> None:
         """A process that was begun here has ended so."""

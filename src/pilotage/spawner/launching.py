@@ -161,7 +161,7 @@ class Launcher:
                 )
             except OSError as error:
                 raise unusable_output("stdout", error.filename or "", error) from error
-        actions = [(os.POSIX_SPAWN_DUP2, self._null, 0), *output.actions(first=not tree.sessions)]
+        actions = [(os.POSIX_SPAWN_DUP2, self._null, 0), *output.actions(first=not tree.started)]
         try:
             return _spawn(path, arguments, environment, actions)
         except (OSError, ValueError) as error:

@@ -254,7 +254,7 @@ class Tasks:
             self._grow(tree, time.monotonic())
 
     def _launch_failed(self, tree: TaskTree, failure: LaunchFailed, now: float) -> None:
-        if isinstance(failure, StorageExhausted) and not tree.sessions and failure.path.startswith(self._ground):
+        if isinstance(failure, StorageExhausted) and not tree.started and failure.path.startswith(self._ground):
             # It could not begin, and neither can what waits behind it. (Where a user's own folder is full, others may.)
             self._outbox.add_warning(StorageFull(str(failure)), now)
             waiting = [execution for execution, held in self._executions.items() if isinstance(held, Lane)]
@@ -264,7 +264,8 @@ class Tasks:
         if failure.transient and tree.tries < _LAUNCH_TRIES:
             self._timers.at(now + _FIRST_PAUSE_S * 2**tree.tries, partial(self._grow_again, tree))
             return
-        tree.ending, tree.message = Ending.LAUNCH_FAILED, str(failure)
+        if tree.ending is None and not tree.exit_code:
+            tree.ending, tree.message = Ending.LAUNCH_FAILED, str(failure)
         if tree.sessions:
             self._end_tree(tree, now)
         self._forest.settle(tree)
@@ -305,7 +306,11 @@ class Tasks:
             self._end_tree(tree, now)
 
     def gone(self, tree: TaskTree, now: float) -> None:
-        """Nothing of a task is left."""
+        """Nothing of a task is left, or nothing but hooks that are to run after it."""
+        if tree.wants_after:
+            after = self._begun[tree.execution] = self._executions[tree.execution] = tree.lane.running = tree.follower()
+            self._grow(after, now)
+            return
         code = tree.exit_code
         out_of_memory = code == -signal.SIGKILL and not tree.killed and self._memory_kills.credit()
         called = self._collect(tree)
@@ -331,14 +336,16 @@ class Tasks:
         for name in executions:
             execution = (name[0], name[1])
             tree = self._executions.get(execution)
-            if isinstance(tree, Lane) or (isinstance(tree, TaskTree) and not tree.sessions and tree.growing):
+            if isinstance(tree, Lane) or (isinstance(tree, TaskTree) and not tree.started and tree.growing):
                 waiting.append(execution)
-            elif isinstance(tree, TaskTree) and (tree.roots or tree.growing) and tree.ending is None:
-                # A task whose processes are being ended for another reason keeps its exit code, not its ending.
-                tree.ending, tree.message = ending, message
-                if not tree.terminated:
-                    self._end_tree(tree, now)
-                self._forest.settle(tree)
+            elif isinstance(tree, TaskTree):
+                tree.wanted = False
+                if (tree.roots or tree.growing) and tree.ending is None:
+                    # A task whose processes are being ended for another reason keeps its exit code, not its ending.
+                    tree.ending, tree.message = ending, message
+                    if not tree.terminated:
+                        self._end_tree(tree, now)
+                    self._forest.settle(tree)
         self.give_back(waiting, now)
 
     def give_back(self, executions: Iterable[Execution], now: float) -> None:
@@ -351,7 +358,7 @@ class Tasks:
             if isinstance(held, Lane):
                 lanes[held.number] = held
                 returned.add(execution)
-            elif isinstance(held, TaskTree) and held.growing and not held.sessions:
+            elif isinstance(held, TaskTree) and held.growing and not held.started:
                 # Its start failed for the time being and was to be tried again.
                 held.growing = False
                 held.lane.running = None
@@ -378,6 +385,7 @@ class Tasks:
         self._stopping = True
         self.give_back(self.held(), now)
         for tree in self._begun.values():
+            tree.wanted = False
             if tree.ending is None and (tree.roots or tree.growing):
                 tree.ending, tree.message = Ending.CANCELLED, "ended with its pilot"
             self._termination.end(tree, grace_s, now)

@@ -235,6 +235,25 @@ def test_what_is_to_run_once_and_fails_is_named(driver: SpawnerDriver, hook: str
     assert not list(driver.folder.glob("hooks/*"))
 
 
+@pytest.mark.parametrize("after", ["echo last", "echo last; false"])
+def test_what_is_to_run_after_all_ranks_runs_when_one_has_failed_too(driver: SpawnerDriver, after: str) -> None:
+    script = f"echo rank; if [ $RP_RANK = 1 ]; then exit 3; else {FOREVER}; fi"
+    driver.launch(
+        "task.1",
+        template=driver.template(
+            executable="/bin/sh", hooks=Hooks(post_launch=(after,)), request=Request(ranks=3), grace_s=1000.0
+        ),
+        arguments=("-c", script),
+        placement=THREE_RANKS,
+    )
+
+    end = driver.wait_for_end("task.1")
+    assert (end.ending, end.exit_code, end.message) == (Ending.EXITED, 3, "rank 1 exited with code 3")
+    assert driver.output("task.1").splitlines()[-1] == "last"
+    assert driver.output("task.1").startswith("rank\n")
+    assert not list(driver.folder.glob("hooks/*"))
+
+
 def test_no_rank_begins_before_all_have_done_their_hooks(driver: SpawnerDriver) -> None:
     gate = Path(driver.settings.pilot_folder, "gate")
     os.mkfifo(gate)
