@@ -1,6 +1,6 @@
 """Reading what a pilot's tasks have printed into aggregates, while it is written and afterwards, from anywhere.
 
-The indexes are read once and then only on; what is remembered of a task is where its last record is. That takes about a second
+The indexes are read once and then only on; what is remembered of a task is where its last record is. That takes a second or two
 and 200 bytes per task for a million of them, and looking one up some microseconds. Nothing is held open.
 """
 
