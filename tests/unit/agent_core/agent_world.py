@@ -243,9 +243,12 @@ class World(Witness):
         self.exit_codes[execution] = code
         return code
 
+    def is_service(self, uid: TaskUid) -> bool:
+        return self.client.tasks[uid].service is not None
+
     def lasts(self, execution: Execution, ending: Ending | None) -> bool:
         """Tell whether what runs goes on: services do, nearly always; for good when there is nothing but services."""
-        if self.client.tasks[execution[0]].service is None or ending is not None:
+        if not self.is_service(execution[0]) or ending is not None:
             return False
         if self.calm and self.client.only_services_left():
             return True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from pilotage.core.agent import events
+from pilotage.core.agent.retry import SERVICE_RETRIES
 from pilotage.model.ids import Binding, TaskUid, TemplateId
 from pilotage.model.outcome import Outcome
 from pilotage.model.resources import Node, NodeShape, NodeShare, Request
@@ -64,6 +66,20 @@ INPUT = (Directive("task:///a", "task:///b"),)
 OUTPUT = (Directive("task:///c", "pilot:///d"),)
 
 
+def retries_of(template: Template) -> int:
+    """How many attempts may follow the first."""
+    if template.service is None:
+        return template.retries
+    return 0 if template.service.restart == "never" else template.retries or SERVICE_RETRIES
+
+
+def luggage(chance: random.Random, share: float) -> Extra | None:
+    """What a task has to stage, if it is one of those, the ``share`` of all, that have something of their own."""
+    if chance.random() >= share:
+        return None
+    return Extra(INPUT if chance.random() < 0.6 else (), OUTPUT if chance.random() < 0.6 else (), {"A": "1"})
+
+
 class Client:
     """The client: what it asked for, in numbered messages, and the outcomes it has."""
 
@@ -90,18 +106,12 @@ class Client:
             for _ in range(chance.choice((1, 1, 3))):
                 uid = TaskUid(f"t{len(self.tasks):04d}")
                 self.tasks[uid] = MENU[number]
-                self.rows[uid] = Row(uid, number, extra=self.extra())
+                self.rows[uid] = Row(uid, number, extra=luggage(chance, self.world.luggage))
                 rows.append(self.rows[uid])
             if number not in self.templates:
                 self.templates.add(number)
                 templates[number] = MENU[number]
         self.messages.append(events.TasksSubmitted(0.0, len(self.messages) + 1, Binding(1), Batch(templates, rows)))
-
-    def extra(self) -> Extra | None:
-        chance = self.world.random
-        if chance.random() >= self.world.luggage:
-            return None
-        return Extra(INPUT if chance.random() < 0.6 else (), OUTPUT if chance.random() < 0.6 else (), {"A": "1"})
 
     def ask_environment(self, name: str) -> None:
         self.messages.append(events.EnvironmentAsked(0.0, len(self.messages) + 1, name, SPEC))

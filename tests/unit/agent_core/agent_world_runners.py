@@ -152,7 +152,8 @@ class Process:
             return
         self.world.note_begin(self, execution)
         self.running[execution] = (lane, None, "")
-        if self.world.random.random() < self.world.talkativeness:
+        # That something began is left out of what ends at once.
+        if self.world.random.random() < self.world.talkativeness or self.world.is_service(execution[0]):
             self.tell("started", [(*execution, self.world.now)])
 
     def end(self, executions: list[Execution]) -> None:

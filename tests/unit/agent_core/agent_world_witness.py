@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from agent_world_client import ENVIRONMENTS, Client
+from agent_world_client import ENVIRONMENTS, Client, retries_of
 from agent_world_runners import Process
 from agent_world_surroundings import Surroundings
 
 from pilotage.core.agent import facts
 from pilotage.core.agent.core import AgentCore
-from pilotage.core.agent.retry import ENDINGS, SERVICE_RETRIES
+from pilotage.core.agent.retry import ENDINGS
 from pilotage.core.agent.state import AgentState
 from pilotage.model.execution import Execution
 from pilotage.model.ids import Attempt, RunnerId, TaskUid
 from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.workload import SHARED_SANDBOX, Template
-
-
-def retries_of(template: Template) -> int:
-    """How many attempts may follow the first."""
-    if template.service is None:
-        return template.retries
-    return 0 if template.service.restart == "never" else template.retries or SERVICE_RETRIES
 
 
 class Witness:

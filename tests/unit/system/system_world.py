@@ -19,18 +19,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
-from agent_world_client import TEMPLATES
+from agent_world_client import ENVIRONMENTS, MENU, SPEC, luggage, retries_of
 from agent_world_runners import ADOPT_S
 from virtual_client import TASKS, Client, Thread, VirtualLink, submit_pilot
+from virtual_crew import is_done
 from virtual_parts import Clock, Died, Select, descriptors
 from virtual_pilot import Pilot
 
 from pilotage.agent import agent as agent_module
 from pilotage.agent import fencing as fencing_module
+from pilotage.agent import progress as progress_module
 from pilotage.client import engine as engine_module
 from pilotage.client import pilot_link as pilot_link_module
 from pilotage.core.agent.aftermath import Aftermath
 from pilotage.core.client import events
+from pilotage.core.client.facts import Held
 from pilotage.core.client.state import ClientState, TaskRecord
 from pilotage.model.ids import Attempt, PilotUid, TaskUid, TemplateId
 from pilotage.model.outcome import Ending, Outcome
@@ -62,7 +65,15 @@ class World:
         self.pilots: dict[PilotUid, Pilot] = {}
         self.pilots_asked = 0
         self.serial = 1 << 30
+        self.luggage = self.random.choice((0.0, 0.3, 0.9))
+        """How many tasks have files to stage."""
         self.submitted: dict[TaskUid, Template] = {}
+        self.rows: dict[TaskUid, Row] = {}
+        self.wanted: dict[TaskUid, tuple[TaskUid, ...]] = {}
+        """Tasks, and the services that they want."""
+        self.ever_ready: set[TaskUid] = set()
+        self.unstaged: set[TaskUid] = set()
+        """Tasks of which some file could not be staged."""
         self.forgotten: set[TaskUid] = set()
         """Submitted, and lost with the client's node before the log was synced."""
         self.cancelled: set[TaskUid] = set()
@@ -97,9 +108,10 @@ class World:
         assert template is not None, f"{uid} begins on {pilot.uid}, and was never submitted"
         assert uid not in self.running, f"{uid} begins on {pilot.uid} while it runs on {self.running[uid]}"
         assert uid not in self.told, f"{uid} begins on {pilot.uid} after the user was told {self.told[uid]}"
+        assert self.ever_ready.issuperset(self.wanted.get(uid, ())), f"{uid} begins before its services were ready"
         where.append(pilot.uid)
         if not template.restartable:
-            assert where.count(pilot.uid) <= 1 + template.retries, f"{uid} begins too often on {pilot.uid}: {where}"
+            assert where.count(pilot.uid) <= 1 + retries_of(template), f"{uid} begins too often on {pilot.uid}: {where}"
             assert len(set(where)) <= 1 + template.retries, f"{uid} begins on too many pilots: {where}"
         self.running[uid] = pilot.uid
 
@@ -120,6 +132,10 @@ class World:
     def note_client_loss(self, recovered: ClientState) -> None:
         """What the client's node took with it was promised to nobody durably: it may come out otherwise."""
         self.client_losses += 1
+        for uid, pilot in self.pilots.items():
+            if uid not in recovered.pilots:
+                # Nobody knows of it any more; its time will be over one day.
+                pilot.end()
         lost = [uid for uid in self.submitted if uid not in recovered.tasks]
         self.forgotten.update(lost)
         for uid in list(self.told):
@@ -127,6 +143,12 @@ class World:
             if record is None or record.outcome is None:
                 del self.told[uid]
                 self.called.pop(uid, None)
+
+    def is_awaited(self, service: TaskUid) -> bool:
+        """Tell whether tasks wait for this service, of which their client does not know yet that it is ready."""
+        if self.client.engine is None or service in self.client.state.service_info:
+            return False
+        return any(service in held.services for held in self.client.state.held.values())
 
     # What happens.
 
@@ -142,6 +164,9 @@ class World:
         elif draw < 0.74:
             for pilot in self.some_pilot():
                 pilot.run()
+        elif draw < 0.75:
+            for pilot in self.some_pilot():
+                pilot.full = chance.random() < 0.4
         elif draw < 0.77:
             chance.choice([client.disk, *(pilot.disk for pilot in self.pilots.values())]).sync()
         elif draw < 0.80:
@@ -164,6 +189,8 @@ class World:
             self.submit()
         elif draw < 0.60:
             self.cancel()
+        elif draw < 0.66:
+            self.ask_environment(chance.choice(ENVIRONMENTS))
         elif draw < 0.85:
             client.call_back(chance.choice((1, 5, 100)))
         elif draw < 0.96 or self.pilots_asked == 0:
@@ -181,17 +208,32 @@ class World:
         chance, client = self.random, self.client
         state = client.state
         uids = [TaskUid(f"t{len(self.submitted) + number:04d}") for number in range(chance.choice((1, 2, 5, 12)))]
-        number = TemplateId(chance.randrange(len(TEMPLATES)))
-        template = TEMPLATES[number]
-        batch = Batch({} if number in state.templates else {number: template}, [Row(uid, number) for uid in uids])
+        number = TemplateId(chance.randrange(len(MENU)))
+        template = MENU[number]
+        rows = [Row(uid, number, extra=luggage(chance, self.luggage)) for uid in uids]
+        batch = Batch({} if number in state.templates else {number: template}, rows)
         pinned = chance.choice(list(state.pilots)) if state.pilots and chance.random() < 0.1 else PilotUid("")
+        services = [uid for uid, earlier in self.submitted.items() if earlier.service is not None and uid in state.tasks]
+        held = {}
+        if services and chance.random() < 0.4:
+            wanted = tuple(chance.sample(services, min(len(services), chance.choice((1, 1, 2)))))
+            held = {uid: Held(services=wanted) for uid in uids}
+            self.wanted.update(dict.fromkeys(uids, wanted))
         self.submitted.update(dict.fromkeys(uids, template))
-        if not client.do(events.TasksSubmitted(self.now, TASKS, pinned, batch, msgspec.Raw(_encode(batch)))):
+        self.rows.update((row.uid, row) for row in rows)
+        encoded = msgspec.Raw(_encode(batch))
+        if not client.do(events.TasksSubmitted(self.now, TASKS, pinned, batch, encoded, held=held)):
             recovered = client.recover().tasks
             # The user's call did not return: the tasks are the session's, or they are not.
             for uid in uids:
                 if uid not in recovered:
                     del self.submitted[uid]
+                    self.wanted.pop(uid, None)
+
+    def ask_environment(self, name: str) -> None:
+        for uid, record in list(self.client.state.pilots.items()):
+            if record.state not in FINAL and not self.client.do(events.EnvironmentAsked(self.now, uid, name, SPEC)):
+                return
 
     def cancel(self) -> None:
         chance, tasks = self.random, self.client.state.tasks
@@ -269,6 +311,7 @@ class World:
         threads = SimpleNamespace(Lock=threading.Lock, Condition=threading.Condition, Event=threading.Event, Thread=thread)
         changes = [
             (agent_module, "time", self.clock),
+            (progress_module, "time", self.clock),
             (agent_module, "select", Select),
             (engine_module, "time", self.clock),
             (engine_module, "select", Select),
@@ -322,7 +365,7 @@ class World:
         """No more misfortunes: every task comes to its end, and everything that was to be acknowledged is."""
         self.calm, self.haste = True, 1.0
         for pilot in self.pilots.values():
-            pilot.haste = 1.0
+            pilot.haste, pilot.full = 1.0, False
         if self.client.engine is None:
             self.client.open()
         # The program may have died before it added a pilot that it had submitted; run again, it does so.
@@ -333,6 +376,7 @@ class World:
 
     def is_settled(self) -> bool:
         state = self.client.state
+        self.help_on()
         if any(record.outcome is None or not record.marked for record in state.tasks.values()):
             return False
         for uid, record in state.pilots.items():
@@ -347,6 +391,15 @@ class World:
                 if there.tasks or there.unsent or there.undelivered or agent._link._outgoing.unacknowledged:
                     return False
         return True
+
+    def help_on(self) -> None:
+        """The user sees what is missing: environments that were never asked for."""
+        for uid, pilot in self.pilots.items():
+            record = self.client.state.pilots.get(uid)
+            if record is not None and record.state not in FINAL and pilot.agent is not None:
+                for name in pilot.agent._core._waiting.held:
+                    if name not in pilot.agent._core.state.environments and not record.outbox:
+                        self.client.do(events.EnvironmentAsked(self.now, uid, name, SPEC))
 
     def close(self) -> None:
         """The session ends, and all pilots with it."""
@@ -380,11 +433,17 @@ class World:
             assert outcome is not None and record.marked
             endings = self.endings.get(uid, [])
             if outcome.ending is Ending.DONE:
-                assert endings[-1] is Ending.DONE, f"{uid} is said to be done, and its attempts ended {endings}"
+                if template.service is None:
+                    assert endings[-1] is Ending.DONE, f"{uid} is said to be done, and its attempts ended {endings}"
+                there = any(is_done(pilot, uid, outcome.attempt, outcome.ending) for pilot in self.pilots.values())
+                assert there, f"{uid} is said to be done, and its output is nowhere"
             elif outcome.ending is Ending.CANCELLED:
-                assert uid in self.cancelled or self.pilot_ends_asked or self.may_end_by_itself(), f"nobody cancelled {uid}"
+                may_be = uid in self.cancelled or uid in self.wanted or self.pilot_ends_asked or self.may_end_by_itself()
+                assert may_be, f"nobody cancelled {uid}"
             elif outcome.ending is Ending.INFEASIBLE:
-                assert template.request.cores == 64
+                assert template.request.cores == 64 or template.request.slots
+            elif outcome.ending is Ending.STAGING_FAILED:
+                assert uid in self.unstaged or self.misfortunes or self.may_end_by_itself(), f"{uid}: {outcome}"
             elif outcome.ending in (Ending.EXITED, Ending.RAISED):
                 assert endings[-1] in (outcome.ending, Ending.LOST), f"{uid}: {outcome}, and its attempts ended {endings}"
             elif outcome.ending is Ending.LOST:

@@ -14,6 +14,7 @@ from system_world import walk
 
 from pilotage.agent.agent import Agent
 from pilotage.agent.client_link import ClientLink
+from pilotage.agent.progress import Progress
 from pilotage.client.engine import Engine
 from pilotage.client.pilot_link import PilotLink
 from pilotage.core.client import facts
@@ -48,6 +49,13 @@ def test_the_walks_meet_what_they_are_for() -> None:
     assert sum(world.client_losses for world in worlds) > 10, "nodes of clients that were lost"
     assert sum(len(world.pilots) > 1 for world in worlds) > 20, "several pilots"
     assert sum(outcome.binding > 1 for world in worlds for outcome in world.told.values()) > 10, "tasks bound again"
+    assert sum(bool(world.ever_ready) for world in worlds) > 50, "services that were ready"
+    assert sum(len(world.wanted) for world in worlds) > 300, "tasks that want services"
+    dones = [pilot.done for world in worlds for pilot in world.pilots.values()]
+    assert sum(len(done.staged_in) + len(done.staged_out) for done in dones) > 1000, "files that were staged"
+    assert sum(len(world.unstaged) for world in worlds) > 50, "files that could not be"
+    assert sum(len(done.cleaned) for done in dones) > 50, "sandboxes that were removed"
+    assert sum(len(done.prepared) for done in dones) > 50, "environments that were prepared"
     assert sum(outcome.attempt > 1 for world in worlds for outcome in world.told.values()) > 20, "tasks run again"
 
 
@@ -145,7 +153,19 @@ def the_agent_forgets_to_write_every_fifth_record(original: Any, agent: Agent, r
     return agent._log._disk.synced if agent._skipped % 5 == 0 else int(original(agent, record))  # type: ignore[attr-defined]
 
 
+@instead(Progress, "service_ready")
+def clients_are_not_told_when_services_become_ready(original: Any, progress: Progress, service: Any) -> None:
+    pass
+
+
+@instead(Agent, "storage_full")
+def the_agent_does_not_hear_that_the_disk_is_full(original: Any, agent: Agent, runner: Any, reason: str) -> None:
+    agent._core._dispatch.paused = reason
+
+
 FAULTS = [
+    clients_are_not_told_when_services_become_ready,
+    the_agent_does_not_hear_that_the_disk_is_full,
     a_cancel_of_a_waiting_task_is_forgotten,
     what_may_have_run_runs_again,
     the_tasks_of_a_lost_pilot_are_forgotten,

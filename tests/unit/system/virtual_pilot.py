@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
+from agent_world_client import ENVIRONMENTS
 from agent_world_runners import Executor, Process
+from virtual_crew import Done, Surroundings, VirtualCrew
 from virtual_parts import Died, Disk, Log, VirtualAgentChannel
 
 from pilotage.agent.agent import Agent
@@ -18,7 +20,7 @@ from pilotage.core.agent.core import AgentCore
 from pilotage.core.agent.state import AgentState, apply
 from pilotage.core.scheduling.scheduler import Scheduler
 from pilotage.model.execution import Execution, LaneTasks
-from pilotage.model.ids import PilotUid, RunnerId, SessionUid, TemplateId
+from pilotage.model.ids import PilotUid, RunnerId, SessionUid, TaskUid, TemplateId
 from pilotage.model.outcome import Ending
 from pilotage.model.payload import Blob
 from pilotage.model.resources import Node, NodeShape
@@ -37,14 +39,6 @@ _decode_record = msgspec.msgpack.Decoder(list[facts.Fact]).decode
 class NoBlobs:
     def cover(self, blob: Blob) -> None:
         raise AssertionError(f"nobody wrote {blob}")
-
-
-class NoCrew:
-    def fileno(self) -> int:
-        return 4
-
-    def perform(self, errand: actions.Action, templates: Mapping[TemplateId, Template]) -> None:
-        raise AssertionError(f"nobody wanted {errand}")
 
 
 class Runners:
@@ -129,6 +123,8 @@ class Pilot:
         self.proven: set[Execution] = set()
         self.full = False
         """Whether there is no room on the disk."""
+        self.done = Done()
+        self.surroundings = Surroundings(self)
         self.agent: Agent | None = None
         self.channel: VirtualAgentChannel | None = None
 
@@ -172,7 +168,7 @@ class Pilot:
             link,
             0,
             NoBlobs(),  # type: ignore[arg-type]
-            NoCrew(),  # type: ignore[arg-type]
+            VirtualCrew(self),  # type: ignore[arg-type]
         )
         try:
             self.agent._note(core.start(now))
@@ -196,6 +192,7 @@ class Pilot:
             agent._link.synced(agent._log.take_synced())
             agent._hear(now, self.channel)
             agent._executor.turn(now)
+            agent._hear_crew()
             agent._pass_time(now)
             agent._commit()
             agent._link.acknowledge()
@@ -212,6 +209,10 @@ class Pilot:
     def finish(self) -> None:
         """The agent's own end: runners stopped, all closed, the log synced."""
         self.disk.sync()
+        self.end()
+
+    def end(self) -> None:
+        """All processes of the pilot are gone."""
         self.end_agent()
         self.kill_runners()
         self.alive = False
@@ -271,7 +272,27 @@ class Pilot:
         assert not self.fenced, f"{execution} begins on {self.uid}, which is fenced"
         assert execution not in self.begun, f"{execution} begins twice on {self.uid}"
         self.begun[execution] = process.name
+        self.check_surroundings(execution)
         self.world.note_begin(self, *execution)
+
+    def check_surroundings(self, execution: Execution) -> None:
+        """What is about to begin has its input, its sandbox and its environment."""
+        uid = execution[0]
+        extra, name = self.world.rows[uid].extra, self.world.submitted[uid].named_env
+        if extra is not None and extra.input_staging:
+            assert uid in self.done.staged_in, f"{execution} begins on {self.uid} without its input"
+        assert uid not in {each for each, _ in self.done.cleaned}, f"{execution} begins after its sandbox was removed"
+        if name in ENVIRONMENTS:
+            assert name in self.done.prepared, f"{execution} begins on {self.uid} without its environment"
+
+    def is_service(self, uid: TaskUid) -> bool:
+        return self.world.submitted[uid].service is not None
+
+    def lasts(self, execution: Execution, ending: Ending | None) -> bool:
+        """Tell whether what runs goes on: services do, nearly always."""
+        if not self.is_service(execution[0]) or ending is not None:
+            return False
+        return self.world.is_awaited(execution[0]) or self.random.random() < (0.5 if self.world.calm else 0.95)
 
     def note_end(self, execution: Execution, ending: Ending) -> None:
         self.world.note_end(self, execution[0], ending)
@@ -288,6 +309,10 @@ class Pilot:
             for lane in process.ready():
                 if everything or chance.random() < 0.7:
                     process.begin(lane)
-            over = [execution for execution in process.running if everything or chance.random() < 0.5]
+            over = [
+                execution
+                for execution, (_, ending, _) in process.running.items()
+                if (everything or chance.random() < 0.5) and not self.lasts(execution, ending)
+            ]
             if over:
                 process.end(over)
