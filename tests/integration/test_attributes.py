@@ -150,7 +150,7 @@ def test_a_thousand_sandboxes_to_a_folder(fresh: Campaign) -> None:
     fresh.start(cores=4)
     tasks = fresh.run([rp.TaskDescription(executable="/bin/pwd") for _ in range(1005)])
     assert {task.state for task in tasks} == {rp.DONE}
-    assert [Path(task.sandbox).parent.name for task in tasks] == ["tasks"] * 1000 + ["0001"] * 5
+    assert [Path(task.sandbox).parent.name for task in tasks] == ["tasks"] * 1000 + ["shard.0001"] * 5
     assert tasks[-1].stdout == f"{tasks[-1].sandbox}\n"
 
 

@@ -156,7 +156,7 @@ def _indices(task: str, place: str, given: Any) -> list[tuple[int, float]]:
     found = []
     for one in given:
         index, occupation = one, BUSY
-        if not isinstance(one, int):
+        if not isinstance(one, (int, Sequence)):
             get = one.get if isinstance(one, Mapping) else lambda name, default, one=one: getattr(one, name, default)
             index, occupation = get("index", None), get("occupation", BUSY)
         if type(index) is not int or not 0 <= index < INDEX_LIMIT:

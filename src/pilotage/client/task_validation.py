@@ -25,6 +25,7 @@ from pilotage.core.agent.retry import ENDINGS
 from pilotage.environments.own import OWN_NAMES
 from pilotage.environments.spec import check_name
 from pilotage.errors import InvalidRequest, InvalidTask
+from pilotage.model.sandboxes import is_folder_of_others
 from pilotage.model.workload import NO_SANDBOX, OWN_SANDBOX, Extra, Output, Template
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ def checked_uid(uid: str) -> str:
         raise InvalidTask(
             f"uid={shown(uid)} cannot name a task: use 1 to 200 characters, not beginning with '.', "
             "without '/', control characters, and blanks at either end"
+        )
+    if is_folder_of_others(uid):
+        raise InvalidTask(
+            f"uid={shown(uid)} cannot name a task: beside the sandboxes of tasks, a folder of this name holds those of others; "
+            "choose another that is not 'shared' and does not begin with 'shard.'"
         )
     return uid
 

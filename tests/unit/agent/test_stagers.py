@@ -155,7 +155,7 @@ def test_input_comes_to_a_sandbox_that_is_made_for_it(pilot: Pilot) -> None:
     source = f"file://{pilot.user}/a"
     pilot.stage("input", row("task.1", (source, "task:///in")), row("task.2", (source, "task:///in"), shard=1))
     assert pilot.sandbox("task.1").joinpath("in").read_text() == "a"
-    assert pilot.sandbox("task.2", "0001").joinpath("in").read_text() == "a"
+    assert pilot.sandbox("task.2", "shard.0001").joinpath("in").read_text() == "a"
     assert sorted(pilot.done) == [("input", ("task.1", 0)), ("input", ("task.2", 0))]
 
 

@@ -252,6 +252,8 @@ AT_MOST = "and 1000000000 at most"
 BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
     "uid": [
         ({"uid": "a/b"}, "uid='a/b' (str) cannot name a task: use 1 to 200 characters"),
+        ({"uid": "shared"}, "uid='shared' (str) cannot name a task: beside the sandboxes of tasks, a folder of this name"),
+        ({"uid": "shard.0001"}, "choose another that is not 'shared' and does not begin with 'shard.'"),
         ({"uid": 3}, "uid takes text (str), not 3 (int)"),
     ],
     "name": [
@@ -373,6 +375,7 @@ BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
             {"slots": [{"node_index": 0, "cores": [-1]}]},
             "slots[0]: cores has the index -1 (int); indices are whole numbers from 0",
         ),
+        ({"slots": [{"node_index": 0, "cores": ["0"]}]}, "slots[0]: cores has the index '0' (str); indices are whole numbers"),
         ({"slots": [{"node_index": 0, "cores": [1, 1]}]}, "slots[0]: cores names an index twice"),
         (
             {"slots": [{"node_index": 0, "cores": [{"index": 0, "occupation": 0.5}]}]},

@@ -36,7 +36,7 @@ def fill(folder: Path) -> list[Path]:
     ("sandbox", "shard", "place"),
     [
         ("", 0, "tasks/task.1"),
-        ("", 12, "tasks/0012/task.1"),
+        ("", 12, "tasks/shard.0012/task.1"),
         ("shared", 3, "tasks/shared"),
         ("own/place", 0, "own/place"),
         ("./shared", 0, "shared"),
