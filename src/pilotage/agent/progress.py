@@ -1,7 +1,7 @@
 """What the client is told when there is time: tasks that run, services that are ready, and what its user should know.
 
-Messages of progress are plain ones, which may be lost with a connection. So what holds on (services, a lack of room) is told
-again after each hello.
+Messages of progress are plain ones, which may be lost with a connection. So what holds on (tasks that run, services, a lack of
+room) is told again after each hello.
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ class Progress:
 
     def greeted(self) -> None:
         """A client said hello: it may have missed what was told."""
+        for lane in self._state.lanes.values():
+            self._started.update(lane.tasks)
         self._ready.update(dict.fromkeys(self._state.services))
         self._notice = self._notice or self._lasting
-        if self._ready or self._notice:
+        if self._started or self._ready or self._notice:
             self._want()
 
     def tell(self) -> None:

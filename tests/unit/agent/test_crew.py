@@ -20,10 +20,10 @@ from pilotage.agent.progress import Progress
 from pilotage.agent.settings import PilotSettings
 from pilotage.agent.storage import has_room
 from pilotage.core.agent import actions, events
-from pilotage.core.agent.state import AgentState, TaskRecord
+from pilotage.core.agent.state import AgentState, LaneRecord, TaskRecord
 from pilotage.executors.simulated import SimulatedExecutor
 from pilotage.model.environments import EnvironmentDifference, EnvironmentSpec
-from pilotage.model.ids import Attempt, Binding, PilotUid, SessionUid, TaskUid, TemplateId
+from pilotage.model.ids import Attempt, Binding, LaneId, PilotUid, RunnerId, SessionUid, TaskUid, TemplateId
 from pilotage.model.resources import Node, NodeShape
 from pilotage.model.services import Service
 from pilotage.model.workload import Row, Template
@@ -167,6 +167,8 @@ def test_what_holds_on_is_told_to_each_client_that_comes():
     state = AgentState()
     state.tasks[TaskUid("web")] = TaskRecord(Row(TaskUid("web"), TemplateId(1)), Binding(2), 0.0, Attempt(1), started=5.0)
     state.services[TaskUid("web")] = "http://here"
+    state.tasks[TaskUid("next")] = TaskRecord(Row(TaskUid("next"), TemplateId(1)), Binding(2), 0.0, Attempt(1))
+    state.lanes[LaneId(1)] = LaneRecord(RunnerId("spawner.0"), (), TemplateId(1), {TaskUid("web"): None, TaskUid("next"): None})
     link = Link()
     progress = Progress(state, link)  # type: ignore[arg-type]
     progress.greeted()
@@ -183,14 +185,14 @@ def test_what_holds_on_is_told_to_each_client_that_comes():
     progress.tell()
     progress.greeted()
     progress.tell()
-    service = ("web", 2, 1, "http://here")
+    service, runs = ("web", 2, 1, "http://here"), ("web", 2, 1, 5.0)
     told = [(message.started, message.services, message.notice) for message in link.sent]
     assert told == [
-        ([], [service], ""),
-        ([("web", 2, 1, 5.0)], [service], "the disk is full"),
-        ([], [service], "the disk is full"),
+        ([runs], [service], ""),
+        ([runs], [service], "the disk is full"),
+        ([runs], [service], "the disk is full"),
         ([], [], "there is room"),
-        ([], [service], ""),
+        ([runs], [service], ""),
     ]
 
 
