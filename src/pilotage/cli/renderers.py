@@ -33,6 +33,10 @@ _STYLES = {
 }
 
 
+_BLANKS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), " ")
+"""Control characters, which a task's name may hold: in a table they would move the rest of it, or colour it."""
+
+
 class Format(str, Enum):
     """How to print: ``table``, ``json``, or ``quiet`` (uids alone, one a line)."""
 
@@ -92,7 +96,7 @@ def print_json(document: Mapping[str, Any]) -> None:
 def plain_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> str:
     """Return a table as text: titles, and a line for each row, each column as wide as it must be."""
     cells = [[column.title for column in columns]]
-    cells += [[show(row.get(column.key), column.kind).replace("\n", " ") for column in columns] for row in rows]
+    cells += [[_cell(row, column) for column in columns] for row in rows]
     widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
     lines = []
     for line in cells:
@@ -114,9 +118,13 @@ def _print_rich(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) ->
         # The first column is what one copies from a table.
         table.add_column(column.title, justify="right" if column.right else "left", overflow="fold", no_wrap=place == 0)
     for row in rows:
-        cells = [show(row.get(column.key), column.kind) for column in columns]
+        cells = [_cell(row, column) for column in columns]
         table.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in cells))
     Console(highlight=False).print(table)
+
+
+def _cell(row: Mapping[str, Any], column: Column) -> str:
+    return show(row.get(column.key), column.kind).translate(_BLANKS)
 
 
 def show(value: Any, kind: str = "") -> str:

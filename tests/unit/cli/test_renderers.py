@@ -75,6 +75,7 @@ def test_a_pipe_gets_no_colours(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_line_break_does_not_break_a_row() -> None:
     assert plain_table([{"uid": "a\nb"}], (Column("uid", "TASK"),)) == "TASK\na b\n"
+    assert plain_table([{"uid": "a\x1b[31m\tb"}], (Column("uid", "TASK"),)) == "TASK\na [31m b\n"
 
 
 def test_json_is_one_document_with_all_fields(capsys: pytest.CaptureFixture[str]) -> None:
