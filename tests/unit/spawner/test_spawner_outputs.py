@@ -203,7 +203,7 @@ def test_a_killed_spawner_leaves_what_its_tasks_had_written(driver: SpawnerDrive
     template = driver.template(executable="/bin/sh", output="aggregate")
     driver.launch("over", template=template, arguments=("-c", "echo over"))
     driver.wait_for_end("over")
-    driver.shell("running", "echo so far; sleep 1000", output="aggregate")
+    driver.shell("running", "echo so far; exec sleep 1000", output="aggregate")
     driver.wait_for(lambda: read(driver, "running")[0] == b"so far\n", what="output of a running task")
     with driver.processes.pop(RunnerId("spawner.0")) as killed:
         killed.kill()
