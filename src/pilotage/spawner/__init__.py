@@ -3,7 +3,7 @@
 ``main`` is the process and ``spawner`` its loop. ``conversation``, ``outbox`` and ``link`` are its side of the talk with the
 agent. ``tasks`` runs what it was given, in ``lanes``; ``function_workers`` the workers beside it.
 
-What a template's tasks share is prepared in ``recipes``, with ``environment``, ``hooks`` and ``hook_scripts`` as its pure parts;
+What a template's tasks share is prepared in ``recipes``, whose pure parts are ``environment``, ``hooks`` and ``hook_scripts``;
 ``launching`` starts processes from ``places``, those of functions by ``calls``, and ``failures`` explains why one could not be;
 ``outputs`` is where they write. ``forest`` knows which processes belong to which task and tells when all are gone,
 ``termination`` ends them, ``rank_watch`` looks whether ranks of MPI see each other. ``examination`` finds out what became of
