@@ -47,7 +47,7 @@ def rank_ending(launcher: MpiLauncher, exit_code: int, said: str) -> RankEnding:
     """Return how the ranks ended whose mpiexec ended with this exit code, and ``said`` this.
 
     >>> rank_ending(MpiLauncher("pals", "mpiexec"), 143, "node1: rank 3 died from signal 11")
-    RankEnding(exit_code=-11, rank=3)
+    RankEnding(exit_code=-11, rank=3, failure='')
     """
     if exit_code <= 0:
         return RankEnding(exit_code)
