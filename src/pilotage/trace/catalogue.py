@@ -112,6 +112,7 @@ CATALOGUE = (
 )
 
 SILENT_FACTS = {
+    "agent.Rebound": "says under which binding a client that had forgotten them knows tasks",
     "client.ManagerAdded": "says how the client is organised",
     "client.PilotsAdded": "says which pilots a manager may use",
     "client.PilotsRemoved": "says which pilots a manager may no longer use",

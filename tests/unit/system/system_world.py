@@ -81,7 +81,9 @@ class World:
         self.client_losses = 0
         self.misfortunes = 0
         self.begins: dict[TaskUid, list[PilotUid]] = {}
-        self.running: dict[TaskUid, PilotUid] = {}
+        self.running: dict[tuple[TaskUid, PilotUid], None] = {}
+        self.adrift: set[TaskUid] = set()
+        """Tasks that are with a pilot of which the client does not know that it has them."""
         self.endings: dict[TaskUid, list[Ending]] = {}
         self.told: dict[TaskUid, Outcome] = {}
         self.called: dict[TaskUid, str] = {}
@@ -106,17 +108,21 @@ class World:
         where = self.begins.setdefault(uid, [])
         template = self.submitted.get(uid)
         assert template is not None, f"{uid} begins on {pilot.uid}, and was never submitted"
-        assert uid not in self.running, f"{uid} begins on {pilot.uid} while it runs on {self.running[uid]}"
+        assert (uid, pilot.uid) not in self.running, f"{uid} begins twice at a time on {pilot.uid}"
+        self.running[uid, pilot.uid] = None
+        if uid in self.adrift:
+            return
+        elsewhere = [other for task, other in self.running if task == uid and other != pilot.uid]
+        assert not elsewhere, f"{uid} begins on {pilot.uid} while it runs on {elsewhere}"
         assert uid not in self.told, f"{uid} begins on {pilot.uid} after the user was told {self.told[uid]}"
         assert self.ever_ready.issuperset(self.wanted.get(uid, ())), f"{uid} begins before its services were ready"
         where.append(pilot.uid)
         if not template.restartable:
             assert where.count(pilot.uid) <= 1 + retries_of(template), f"{uid} begins too often on {pilot.uid}: {where}"
-            assert len(set(where)) <= 1 + template.retries, f"{uid} begins on too many pilots: {where}"
-        self.running[uid] = pilot.uid
+            assert len(set(where)) <= 1 + retries_of(template), f"{uid} begins on too many pilots: {where}"
 
     def note_end(self, pilot: Pilot, uid: TaskUid, ending: Ending) -> None:
-        assert self.running.pop(uid) == pilot.uid
+        del self.running[uid, pilot.uid]
         self.endings.setdefault(uid, []).append(ending)
 
     def note_outcome(self, record: TaskRecord) -> None:
@@ -129,9 +135,13 @@ class World:
         before = self.called.setdefault(uid, state)
         assert before == state, f"callbacks heard that {uid} is {before}, and now that it is {state}"
 
-    def note_client_loss(self, recovered: ClientState) -> None:
+    def note_client_loss(self, before: ClientState, recovered: ClientState) -> None:
         """What the client's node took with it was promised to nobody durably: it may come out otherwise."""
         self.client_losses += 1
+        for task, was in before.tasks.items():
+            now = recovered.tasks.get(task)
+            if was.pilot and (now is None or now.pilot != was.pilot):
+                self.adrift.add(task)
         for uid, pilot in self.pilots.items():
             if uid not in recovered.pilots:
                 # Nobody knows of it any more; its time will be over one day.
@@ -449,7 +459,9 @@ class World:
             elif outcome.ending is Ending.LOST:
                 assert self.misfortunes or self.may_end_by_itself(), f"{uid} is lost, but nothing was"
         for uid, pilot in state.pilots.items():
-            assert not pilot.outbox and not pilot.unacknowledged and pilot.load == 0, f"{uid} has something left: {pilot}"
+            assert not pilot.outbox and not pilot.unacknowledged, f"{uid} has something left: {pilot}"
+            # Of a task that is adrift the outcome may come from the pilot that is not known to have it.
+            assert pilot.load == 0 or self.adrift, f"{uid} has a load of {pilot.load}, and no tasks"
 
     def may_end_by_itself(self) -> bool:
         """Whether a pilot may have ended that nobody ended: its time was over, or it missed its client."""

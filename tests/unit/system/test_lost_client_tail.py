@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from agent_builders import end, ended, launched_by, outcomes_of, ready_core, submitted
+import msgspec
+from agent_builders import WITH_OUTPUT, end, ended, launched_by, outcomes_of, ready_core, staged, submitted
 
 from pilotage.core.agent import events
+from pilotage.model.ids import Binding
 from pilotage.model.outcome import Ending
 
 
@@ -14,6 +16,19 @@ def test_a_running_task_that_is_submitted_again_goes_on_and_ends_once() -> None:
     assert launched_by(core.handle(submitted(2, ["a"]))) == []
     assert outcomes_of(core.handle(ended("spawner.0", 1, end("a")))) == [("a", Ending.DONE)]
     assert core.state.received == 2 and not core.state.tasks
+
+
+def test_a_task_that_is_submitted_again_goes_by_its_new_binding() -> None:
+    core = ready_core(cores=3)
+    core.handle(submitted(1, ["runs"]))
+    core.handle(submitted(2, ["staged"], extra=WITH_OUTPUT))
+    core.handle(ended("spawner.0", 1, end("staged")))
+    again = submitted(3, ["runs", "staged"])
+    step = core.handle(msgspec.structs.replace(again, binding=Binding(2)))
+    assert launched_by(step) == []
+    core.handle(ended("spawner.0", 2, end("runs")))
+    core.handle(staged("output", "staged", attempt=1))
+    assert [(outcome.task, outcome.binding) for outcome in core.state.unsent] == [("runs", 2), ("staged", 2)]
 
 
 def test_a_waiting_task_that_is_submitted_again_waits_once() -> None:

@@ -182,8 +182,9 @@ class Client:
             for number, record in enumerate(self.disk.records[self.disk.synced :], self.disk.synced + 1):
                 if any(isinstance(fact, OF_OTHERS_CONCERN) for fact in _decode_record(record)):
                     self.disk.synced = number
+        before = self.recover()
         self.disk.lose_tail(self.world.random)
-        self.world.note_client_loss(self.recover())
+        self.world.note_client_loss(before, self.recover())
 
     def call_back(self, count: int) -> None:
         """Some callbacks return, and what they heard of is marked."""

@@ -54,7 +54,7 @@ class VirtualCrew:
                 for attempt, row in errand.tasks:
                     assert row.template in templates
                     assert (errand.phase, row.uid) not in self._jobs, f"{errand.phase} of {row.uid} is staged twice at a time"
-                    assert world.running.get(row.uid) != pilot.uid, f"{errand.phase} of {row.uid} is staged while it runs"
+                    assert (row.uid, pilot.uid) not in world.running, f"{errand.phase} of {row.uid} is staged while it runs"
                     self._jobs[errand.phase, row.uid] = (attempt, row, False)
             case actions.EndStaging():
                 for key in [key for key in self._jobs if key[1] in errand.tasks]:

@@ -39,6 +39,8 @@ class Acceptance:
         rows = self._new_rows(event)
         batch = event.batch if len(rows) == len(event.batch.rows) else Batch(event.batch.templates, rows)
         self._journal.emit(facts.TasksAccepted(event.time, event.number, event.binding, batch))
+        if len(rows) < len(event.batch.rows):
+            self._bind_again(event)
         self._endings.learn(batch.templates)
         if self._state.ending is not None:
             uids = [row.uid for row in rows]
@@ -65,6 +67,13 @@ class Acceptance:
             return rows
         self._journal.stale += len(known)
         return [row for row in rows if row.uid not in known]
+
+    def _bind_again(self, event: events.TasksSubmitted) -> None:
+        """Let tasks that are here go by the binding that the client gives them now: it would not know the older one."""
+        tasks, binding = self._state.tasks, event.binding
+        older = [row.uid for row in event.batch.rows if row.uid in tasks and tasks[row.uid].binding < binding]
+        if older:
+            self._journal.emit(facts.Rebound(event.time, binding, older))
 
     def _admit(self, uids: list[TaskUid], template: TemplateId, now: float) -> None:
         """Let tasks of one template go on."""

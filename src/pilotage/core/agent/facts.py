@@ -195,6 +195,14 @@ class ServiceReady(msgspec.Struct, frozen=True, array_like=True, tag=20):
     info: str
 
 
+class Rebound(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """The client, which had forgotten that these are here, submitted them again: it knows them under this binding."""
+
+    time: float
+    binding: Binding
+    tasks: list[TaskUid]
+
+
 def tasks_named(fact: Fact) -> list[TaskUid]:
     """Return the tasks that the fact is about, in its order."""
     match fact:
@@ -206,7 +214,7 @@ def tasks_named(fact: Fact) -> list[TaskUid]:
             return [uid for uid, _, _ in fact.started]
         case Ended() | OutputsBegun():
             return [outcome.task for outcome in fact.outcomes]
-        case EndAsked() | Returned() | Repeated() | InputsStaged():
+        case EndAsked() | Returned() | Repeated() | InputsStaged() | Rebound():
             return list(fact.tasks)
         case ServiceReady():
             return [fact.service]
@@ -235,4 +243,5 @@ Fact = (
     | EnvironmentAsked
     | EnvironmentPrepared
     | ServiceReady
+    | Rebound
 )

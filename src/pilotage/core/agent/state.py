@@ -23,6 +23,7 @@ from pilotage.core.agent.facts import (
     OutputsBegun,
     PilotEnded,
     PilotEnding,
+    Rebound,
     Repeated,
     Returned,
     RunnerAdded,
@@ -215,6 +216,11 @@ def apply(state: AgentState, fact: Fact) -> None:
         case EnvironmentPrepared():
             environment = state.environments[fact.name]
             environment.prepared, environment.error = not fact.error, fact.error
+        case Rebound():
+            for uid in fact.tasks:
+                state.tasks[uid].binding = fact.binding
+                if uid in state.outputs:
+                    state.outputs[uid] = msgspec.structs.replace(state.outputs[uid], binding=fact.binding)
         case ServiceReady():
             state.services[fact.service] = fact.info
         case _:
