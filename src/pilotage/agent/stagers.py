@@ -43,8 +43,8 @@ from pilotage.staging.urls import Places
 STAGERS = 8
 """Threads at the most."""
 
-PATIENCE_S = 0.002
-"""What takes longer is long."""
+PATIENCE_S = 0.005
+"""What takes longer is long; on a busy node a stager may be out of the processor for nearly as long."""
 
 NOTES_FILE = "staging.notes"
 """In the pilot's folder: the moves that were about to be made, see ``staging.notes``."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -256,6 +257,7 @@ class Step:
         return False
 
 
+@lru_cache(maxsize=1024)  # tasks differ in their sources, and seldom in the names that these get
 def _resolved(text: str) -> Url:
     url = parse_url(text)
     if url is None:
