@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import sys
 import time
 from collections.abc import Iterator
@@ -50,12 +51,21 @@ class Notebook:
 
     def message(self, cell: str) -> dict[str, Any]:
         """Return the next message of this cell."""
-        until = time.monotonic() + PATIENCE_S
-        while time.monotonic() < until:
-            message = self._client.get_iopub_msg(timeout=PATIENCE_S)
+        message = self.message_within(cell, PATIENCE_S)
+        assert message is not None, "the cell said nothing in time"
+        return message
+
+    def message_within(self, cell: str, patience_s: float) -> dict[str, Any] | None:
+        """Return the next message of this cell; None if there is none in time."""
+        until = time.monotonic() + patience_s
+        while (left_s := until - time.monotonic()) > 0:
+            try:
+                message = self._client.get_iopub_msg(timeout=left_s)
+            except queue.Empty:
+                return None
             if message["parent_header"].get("msg_id") == cell:
-                return message
-        raise AssertionError("the cell said nothing in time")
+                return dict(message)
+        return None
 
     def finish(self, cell: str) -> list[dict[str, Any]]:
         """Wait for the cell's end, and return what it said."""
@@ -106,8 +116,13 @@ def test_an_interrupt_ends_the_wait_and_nothing_else(notebook: Notebook, tmp_pat
     cell = notebook.begin("print('waiting', flush=True); manager.wait_tasks()")
     while notebook.message(cell)["msg_type"] != "stream":
         pass
-    notebook.interrupt()
-    errors = [message["content"]["ename"] for message in notebook.finish(cell) if message["msg_type"] == "error"]
+    # The kernel's own code, on its way from printing to the wait, may swallow the first.
+    errors: list[str] = []
+    while not errors:
+        notebook.interrupt()
+        message = notebook.message_within(cell, 1.0)
+        errors += [message["content"]["ename"]] if message is not None and message["msg_type"] == "error" else []
+    notebook.finish(cell)
     assert errors == ["KeyboardInterrupt"]
     assert notebook.run("print(task.state, pilot.state)") == "AGENT_EXECUTING PMGR_ACTIVE\n"
     go.touch()

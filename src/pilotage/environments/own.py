@@ -44,7 +44,7 @@ def own_environment(environment: Mapping[str, str], pilot_folder: Path) -> Envir
 def write_commands(pilot_folder: Path) -> None:
     """Write the commands, if they are not there."""
     folder = pilot_folder / COMMANDS_FOLDER
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     for name, module in _COMMANDS.items():
         script = folder / name
         if not script.exists():

@@ -1,7 +1,8 @@
 """What a spawner or a function worker has to know, written by the agent to a file in the pilot's private folder.
 
 The private folder (mode 0700, on the node's own file system) holds ``agent.sock``, where the agent listens for runners,
-``notify.sock``, where services say that they are ready, this file (``runner.settings``, mode 0600) and one ``<worker>.progress`` per function worker.
+``notify.sock``, where services say that they are ready, this file (``runner.settings``, mode 0600) and one
+``<worker>.progress`` per function worker.
 """
 
 from __future__ import annotations
