@@ -44,9 +44,7 @@ def orphans(
     return found
 
 
-def _decided(
-    pid: int, marks: set[bytes], prefixes: tuple[bytes, ...], runners: Collection[int], found: dict[int, int]
-) -> bool:
+def _decided(pid: int, marks: set[bytes], prefixes: tuple[bytes, ...], runners: Collection[int], found: dict[int, int]) -> bool:
     """Add a process to ``found`` if it is an orphan; return False if nothing can be said of it now."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
