@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from client_support import made
+from description_support import made
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_support import MPICH, Here, Submission, made
+from description_support import MPICH, Here, Submission, made
 
 from pilotage.client import constants as rp
 from pilotage.client.node_list import RO, Slot

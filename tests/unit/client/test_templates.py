@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_support import Submission, made
+from description_support import Submission, made
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -45,3 +45,20 @@ def test_a_task_whose_outcome_is_under_way_is_not_run_again() -> None:
     core.handle(ended("spawner.0", 1, end("a")))
     core.handle(events.LinkOpened(3.0))
     assert launched_by(core.handle(submitted(2, ["a"]))) == []
+
+
+def test_a_task_that_is_over_is_told_of_again_under_its_new_binding() -> None:
+    core = ready_core(cores=2)
+    core.handle(submitted(1, ["told", "untold"]))
+    core.handle(ended("spawner.0", 1, end("told")))
+    core.handle(events.LinkOpened(3.0))
+    core.handle(ended("spawner.0", 2, end("untold", ending=Ending.EXITED)))
+    step = core.handle(msgspec.structs.replace(submitted(2, ["told", "untold"]), binding=Binding(2)))
+    assert launched_by(step) == []
+    assert [(outcome.task, outcome.binding, outcome.ending) for outcome in core.state.unsent] == [
+        ("untold", 1, Ending.EXITED),
+        ("told", 2, Ending.DONE),
+        ("untold", 2, Ending.EXITED),
+    ]
+    core.handle(msgspec.structs.replace(submitted(3, ["told"]), binding=Binding(2)))
+    assert len(core.state.unsent) == 3

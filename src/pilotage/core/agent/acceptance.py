@@ -36,11 +36,15 @@ class Acceptance:
 
     def submitted(self, event: events.TasksSubmitted) -> None:
         """Take in the tasks of a message that is new."""
-        rows = self._new_rows(event)
-        batch = event.batch if len(rows) == len(event.batch.rows) else Batch(event.batch.templates, rows)
+        rows, batch = event.batch.rows, event.batch
+        known = self._known(rows)
+        if known:
+            rows = [row for row in rows if row.uid not in known]
+            batch = Batch(batch.templates, rows)
         self._journal.emit(facts.TasksAccepted(event.time, event.number, event.binding, batch))
-        if len(rows) < len(event.batch.rows):
-            self._bind_again(event)
+        if known:
+            self._journal.stale += len(known)
+            self._bind_again(event, known)
         self._endings.learn(batch.templates)
         if self._state.ending is not None:
             uids = [row.uid for row in rows]
@@ -58,22 +62,18 @@ class Acceptance:
         if current is not None:
             self._admit(run, current, event.time)
 
-    def _new_rows(self, event: events.TasksSubmitted) -> list[Row]:
-        """Leave out the tasks that are here, or whose outcome is under way: the client lost its node, and forgot them."""
-        tasks, under_way, binding = self._state.tasks, self._delivery.under_way, event.binding
-        rows = event.batch.rows
-        known = [row.uid for row in rows if row.uid in tasks or (under_way and under_way.get(row.uid) == binding)]
-        if not known:
-            return rows
-        self._journal.stale += len(known)
-        return [row for row in rows if row.uid not in known]
+    def _known(self, rows: list[Row]) -> dict[TaskUid, None]:
+        """Return the tasks that are here, or whose outcome is under way: the client lost its node, and forgot them."""
+        tasks, under_way = self._state.tasks, self._delivery.under_way
+        return {row.uid: None for row in rows if row.uid in tasks or (under_way and row.uid in under_way)}
 
-    def _bind_again(self, event: events.TasksSubmitted) -> None:
-        """Let tasks that are here go by the binding that the client gives them now: it would not know the older one."""
-        tasks, binding = self._state.tasks, event.binding
-        older = [row.uid for row in event.batch.rows if row.uid in tasks and tasks[row.uid].binding < binding]
+    def _bind_again(self, event: events.TasksSubmitted, known: dict[TaskUid, None]) -> None:
+        """Let tasks that are here go by the binding that the client gives them now: it does not know the older one."""
+        tasks, under_way, binding = self._state.tasks, self._delivery.under_way, event.binding
+        older = [uid for uid in known if (tasks[uid].binding if uid in tasks else under_way[uid]) < binding]
         if older:
             self._journal.emit(facts.Rebound(event.time, binding, older))
+            under_way.update((uid, binding) for uid in older if uid not in tasks)
 
     def _admit(self, uids: list[TaskUid], template: TemplateId, now: float) -> None:
         """Let tasks of one template go on."""

@@ -22,7 +22,7 @@ class Delivery:
     def recover(self) -> None:
         """Take over what the state says."""
         state = self._journal.state
-        for outcomes in (state.unsent, *state.undelivered.values()):
+        for outcomes in (*state.undelivered.values(), state.unsent):
             self.note(outcomes)
 
     @property

@@ -196,7 +196,10 @@ class ServiceReady(msgspec.Struct, frozen=True, array_like=True, tag=20):
 
 
 class Rebound(msgspec.Struct, frozen=True, array_like=True, tag=21):
-    """The client, which had forgotten that these are here, submitted them again: it knows them under this binding."""
+    """The client, which had forgotten that these are here, submitted them again: it knows them under this binding.
+
+    Of those that are over it is told the outcome once more.
+    """
 
     time: float
     binding: Binding

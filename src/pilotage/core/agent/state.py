@@ -217,10 +217,7 @@ def apply(state: AgentState, fact: Fact) -> None:
             environment = state.environments[fact.name]
             environment.prepared, environment.error = not fact.error, fact.error
         case Rebound():
-            for uid in fact.tasks:
-                state.tasks[uid].binding = fact.binding
-                if uid in state.outputs:
-                    state.outputs[uid] = msgspec.structs.replace(state.outputs[uid], binding=fact.binding)
+            _apply_rebound(state, fact)
         case ServiceReady():
             state.services[fact.service] = fact.info
         case _:
@@ -270,6 +267,23 @@ def _apply_outputs(state: AgentState, fact: OutputsBegun) -> None:
         task.ending, task.ending_message = None, ""
         state.inputs.pop(outcome.task, None)
         state.outputs[outcome.task] = outcome
+
+
+def _apply_rebound(state: AgentState, fact: Rebound) -> None:
+    over: list[TaskUid] = []
+    for uid in fact.tasks:
+        task = state.tasks.get(uid)
+        if task is None:
+            over.append(uid)
+            continue
+        task.binding = fact.binding
+        if uid in state.outputs:
+            state.outputs[uid] = msgspec.structs.replace(state.outputs[uid], binding=fact.binding)
+    if over:
+        # What was numbered stays as it was: the client has no use for it, but for its number.
+        told = (*state.undelivered.values(), state.unsent)
+        known = {outcome.task: outcome for outcomes in told for outcome in outcomes}
+        state.unsent.extend(msgspec.structs.replace(known[uid], binding=fact.binding) for uid in over)
 
 
 def _leave_lane(state: AgentState, uid: TaskUid) -> TaskRecord:
