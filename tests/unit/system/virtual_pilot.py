@@ -270,7 +270,7 @@ class Pilot:
 
     def note_begin(self, process: Process, execution: Execution) -> None:
         assert not self.fenced, f"{execution} begins on {self.uid}, which is fenced"
-        assert execution not in self.begun, f"{execution} begins twice on {self.uid}"
+        assert execution not in self.begun or execution[0] in self.world.adrift, f"{execution} begins twice on {self.uid}"
         self.begun[execution] = process.name
         self.check_surroundings(execution)
         self.world.note_begin(self, *execution)

@@ -241,6 +241,8 @@ def test_a_task_that_came_back_to_its_first_pilot_is_that_pilots_again(session: 
         agent.start(100.0, 100.5)
     first.submit(101.5, batch([uid]))
     first.ended(101.75, (uid, 101.5, 101.75))
+    first.tell(events.LinkOpened(101.75))
+    first.tell(events.OutcomesReceived(102.0, 1))
     second.submit(102.5, batch([uid]), binding=2)
     first.submit(103.5, batch([uid]), binding=3)
     first.started(104.5, uid, 104.0)
