@@ -34,7 +34,7 @@ from pilotage.client import pilot_link as pilot_link_module
 from pilotage.core.agent.aftermath import Aftermath
 from pilotage.core.client import events
 from pilotage.core.client.facts import Held
-from pilotage.core.client.state import ClientState, TaskRecord
+from pilotage.core.client.state import ClientState, QueuedTasks, TaskRecord
 from pilotage.model.ids import Attempt, PilotUid, TaskUid, TemplateId
 from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.states import FINAL
@@ -142,6 +142,8 @@ class World:
             now = recovered.tasks.get(task)
             if was.pilot and (now is None or now.pilot != was.pilot):
                 self.adrift.add(task)
+        # What it forgot to have sent it sends again, also what is over by then.
+        self.adrift.update(tasks_on_their_way(recovered) - tasks_on_their_way(before))
         for uid, pilot in self.pilots.items():
             if uid not in recovered.pilots:
                 # Nobody knows of it any more; its time will be over one day.
@@ -442,6 +444,8 @@ class World:
             outcome, template = record.outcome, self.submitted[uid]
             assert outcome is not None and record.marked
             endings = self.endings.get(uid, [])
+            if uid in self.adrift:
+                continue
             if outcome.ending is Ending.DONE:
                 if template.service is None:
                     assert endings[-1] is Ending.DONE, f"{uid} is said to be done, and its attempts ended {endings}"
@@ -491,9 +495,10 @@ class World:
         return digest.hexdigest()
 
 
-def address(path: Path) -> Connection:
-    """What an agent writes into its pilot's folder, for links that find it in the world anyway."""
-    return Connection(PilotUid(path.parent.name), 1, "there", "boot", 1, 1)
+def tasks_on_their_way(state: ClientState) -> set[TaskUid]:
+    """The tasks in messages that have no number yet."""
+    queued = [each for pilot in state.pilots.values() for each in pilot.outbox if isinstance(each, QueuedTasks)]
+    return {row.uid for each in queued for row in msgspec.msgpack.decode(each.batch, type=Batch).rows}
 
 
 def walk(seed: int, steps: int = STEPS, forgets_what_it_sent: bool = False) -> World:

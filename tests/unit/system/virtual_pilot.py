@@ -272,7 +272,8 @@ class Pilot:
         assert not self.fenced, f"{execution} begins on {self.uid}, which is fenced"
         assert execution not in self.begun or execution[0] in self.world.adrift, f"{execution} begins twice on {self.uid}"
         self.begun[execution] = process.name
-        self.check_surroundings(execution)
+        if execution[0] not in self.world.adrift:
+            self.check_surroundings(execution)
         self.world.note_begin(self, *execution)
 
     def check_surroundings(self, execution: Execution) -> None:
