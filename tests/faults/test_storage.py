@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pilotage.client.engine import recover_state
+
 from .jobs import Job, Plan
 from .stage import Stage
 from .witness import Harm
@@ -194,6 +196,12 @@ def test_a_lost_node_takes_the_ends_of_logs_that_were_not_synced(number: int) ->
         connection.write_text(text.replace(boot, "0" * 8 + boot[8:]))
         known = (stage.folder / "submitted").read_text().split()
         (stage.folder / "submitted").write_text("")
+        # What a callback heard of within the last second may be forgotten with the node, and end in another way.
+        kept = {
+            uid for uid, task in recover_state(stage.pilot_folder().parent / "client").tasks.items() if task.outcome is not None
+        }
+        heard = (stage.folder / "callbacks").read_text().splitlines(keepends=True)
+        (stage.folder / "callbacks").write_text("".join(line for line in heard if line.split()[0] in kept))
         stage.open_gate()
         stage.environment["FAULTS_PLANTED"] = ""
         stage.start_client()
