@@ -20,6 +20,7 @@ from pilotage.agent.private_folder import private_folder, remove_private_folder
 from pilotage.agent.recovery import recover_state, tasks_of_last_record
 from pilotage.agent.result_blobs import ResultBlobs
 from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, SETTINGS_FILE, PilotSettings, read_settings
+from pilotage.agent.simulated_crew import SimulatedCrew
 from pilotage.core.agent.core import AgentCore
 from pilotage.core.agent.state import AgentState
 from pilotage.core.scheduling.scheduler import Scheduler
@@ -79,7 +80,7 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: in
     channels, connection = _listen(settings, folder, incarnation)
     link = ClientLink(settings, core.state, incarnation, began, log.sync)
     wakeup, agent = _signals()
-    crew = Crew(settings, folder, incarnation, executor)
+    crew = (SimulatedCrew if settings.executor == "simulated" else Crew)(settings, folder, incarnation, executor)
     loop = Agent(settings, core, log, executor, channels, link, wakeup, blobs, crew)
     agent.append(loop)
     crew.start()

@@ -1,6 +1,7 @@
 """Tasks that take time and nothing else: for benchmarks of all that is not the tasks, and to try a workload's shape.
 
-Each runner is a stand-in within the agent's process. A task ends ``duration_s`` after its lane comes to it, with success.
+Each runner is a stand-in within the agent's process. A task ends ``duration_s`` after its lane comes to it, with success; a
+service runs until it is ended.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class SimulatedExecutor:
         self._free_at: dict[tuple[RunnerId, LaneId], float] = {}
         self._due: list[tuple[float, int, RunnerId, LaneId, Execution]] = []
         self._cancelled: dict[Execution, tuple[Ending, str]] = {}
+        self._serving: dict[Execution, tuple[RunnerId, LaneId, float]] = {}
+        """Services that run, and since when."""
+        self._started: list[tuple[RunnerId, Execution, float]] = []
+        """Services of which is to be told that they began."""
         self._serial = 0
         # Always readable: what is due is a matter of time, which ``next_deadline`` tells.
         self._reader, self._writer = os.pipe()
@@ -57,6 +62,9 @@ class SimulatedExecutor:
             listener.runner_connected(runner, os.getpid(), 0, "simulated")
             listener.runner_reconciled(runner, [])
         self._connecting = []
+        started, self._started = self._started, []
+        for runner, (uid, attempt), at in started:
+            listener.tasks_started(runner, [(uid, attempt, at)])
         ended: dict[RunnerId, list[AttemptEnd]] = {}
         for _ in range(_TURN_TASKS):
             if not self._due or self._due[0][0] > now:
@@ -67,7 +75,9 @@ class SimulatedExecutor:
             ending, message = Ending.DONE, ""
             if execution in self._cancelled:
                 ending, message = self._cancelled.pop(execution)
-            end = AttemptEnd(*execution, ending, 0, None, message, "", at - self._duration_s, at)
+            served = self._serving.pop(execution, None)
+            began = at - self._duration_s if served is None else served[2]
+            end = AttemptEnd(*execution, ending, 0, None, message, "", began, at)
             ended.setdefault(runner, []).append(end)
         for runner, ends in ended.items():
             self._numbers[runner] += 1
@@ -78,7 +88,7 @@ class SimulatedExecutor:
 
     def next_deadline(self) -> float | None:
         """Return when the next task ends."""
-        if self._connecting or self._lost:
+        if self._connecting or self._lost or self._started:
             return 0.0
         return self._due[0][0] if self._due else None
 
@@ -99,6 +109,9 @@ class SimulatedExecutor:
             return
         now = time.time()
         for lane in lanes:
+            if templates[lane.tasks[0][1].template].service is not None:
+                self._serve(runner, lane, now)
+                continue
             key = (runner, lane.lane)
             at = max(now, self._free_at.get(key, now))
             for attempt, row in lane.tasks:
@@ -108,6 +121,11 @@ class SimulatedExecutor:
             if self._duration_s:
                 self._free_at[key] = at
 
+    def _serve(self, runner: RunnerId, lane: LaneTasks, now: float) -> None:
+        for attempt, row in lane.tasks:
+            self._serving[row.uid, attempt] = (runner, lane.lane, now)
+            self._started.append((runner, (row.uid, attempt), now))
+
     def recall(self, runner: RunnerId, executions: Sequence[Execution]) -> None:
         """Keep what was lined up: it will end soon enough."""
 
@@ -115,6 +133,11 @@ class SimulatedExecutor:
         """End these now."""
         asked = set(executions)
         now = time.time()
+        for execution in executions:
+            if execution in self._serving:
+                self._serial += 1
+                of_runner, lane, _ = self._serving[execution]
+                heapq.heappush(self._due, (now, self._serial, of_runner, lane, execution))
         wanted = {item[4] for item in self._due if item[4] in asked}
         self._cancelled.update(dict.fromkeys(wanted, (ending, message)))
         self._due = [(now if item[4] in wanted else item[0], *item[1:]) for item in self._due]

@@ -7,6 +7,8 @@ nodes and a campaign of a hundred thousand tasks pass in seconds, with every dec
     pilot.submit(batch)
     report = pilot.run()
 
+Files are staged and environments prepared at once; a service is ready at once and runs until it is ended.
+
 The same tasks on the same nodes give the same history. Ends are told to the core in steps of ``tick_s``, all together, as a
 real agent under load takes them in.
 """
@@ -83,6 +85,8 @@ class VirtualPilot:
         self._duration_s = duration_s
         self._tick_s = tick_s
         self._history = hashlib.sha256() if note_history else None
+        self._serving: dict[Execution, tuple[RunnerId, LaneId, float]] = {}
+        """Services that run, where, and since when."""
         self._due: list[tuple[float, int, RunnerId, LaneId, Execution, float]] = []
         self._serial = 0
         self._lanes: dict[tuple[RunnerId, LaneId], _Lane] = {}
@@ -105,6 +109,16 @@ class VirtualPilot:
         """Let the user cancel tasks, now."""
         self._messages += 1
         self._handle(events.CancelRequested(self.now, self._messages, [(uid, Binding(1)) for uid in uids]))
+
+    def prepare(self, name: str) -> None:
+        """Let the user ask for an environment, now."""
+        self._messages += 1
+        self._handle(events.EnvironmentAsked(self.now, self._messages, name, msgspec.Raw(_encode({}))))
+
+    def end(self, *, drain: bool) -> None:
+        """Let the user end the pilot, now."""
+        self._messages += 1
+        self._handle(events.EndRequested(self.now, self._messages, drain, "ended by the user"))
 
     def run(self, until: float = float("inf")) -> Report:
         """Let time pass until nothing is left to happen, or until then."""
@@ -169,8 +183,14 @@ class VirtualPilot:
                 self._coming.append(events.RunnerReconciled(self.now, action.runner, []))
             case actions.EndExecutions():
                 back = self._give_back(action.runner, action.executions)
-                for execution in set(action.executions) - set(back):
+                for execution in dict.fromkeys(action.executions):
+                    if execution in back:
+                        continue
                     self._cancelled[execution] = (action.ending, action.message)
+                    if execution in self._serving:
+                        runner, lane, began = self._serving.pop(execution)
+                        self._serial += 1
+                        self._due.append((self.now, self._serial, runner, lane, execution, began))
                 self._due = [(self.now, *item[1:]) if item[4] in self._cancelled else item for item in self._due]
                 heapq.heapify(self._due)
             case actions.RecallTasks():
@@ -208,6 +228,10 @@ class VirtualPilot:
 
     def _begin(self, key: tuple[RunnerId, LaneId], lane: _Lane, at: float) -> None:
         execution = lane.running = lane.waiting.popleft()
+        if self._is_service(execution[0]):
+            self._serving[execution] = (*key, at)
+            self._coming.append(events.TasksStarted(at, key[0], [(*execution, at)]))
+            return
         seconds = self._duration_s(execution[0])
         # Ends that fall into one tick are told together, so that a long campaign of short tasks is no long campaign of calls.
         told_at = -(-(at + seconds) // self._tick_s) * self._tick_s
@@ -221,7 +245,7 @@ class VirtualPilot:
         lane = self._lanes[key]
         if lane.running != execution:
             raise InvariantViolated(f"{execution} ends in lane {lane_id}, where {lane.running} runs")
-        at = min(self.now, began + self._duration_s(execution[0]))
+        at = self.now if self._is_service(execution[0]) else min(self.now, began + self._duration_s(execution[0]))
         ending, message = self._cancelled.pop(execution, (Ending.DONE, ""))
         self._busy_core_s += lane.cores * (at - began)
         self._last_end = max(self._last_end, at)
@@ -229,6 +253,10 @@ class VirtualPilot:
         lane.running = None
         if lane.waiting:
             self._begin(key, lane, at)
+
+    def _is_service(self, uid: TaskUid) -> bool:
+        state = self.core.state
+        return state.templates[state.tasks[uid].row.template].service is not None
 
     def _give_back(self, runner: RunnerId, executions: Sequence[Execution]) -> list[Execution]:
         wanted = set(executions)

@@ -14,7 +14,9 @@ from pilotage.core.scheduling import Scheduler
 from pilotage.model.ids import TaskUid, TemplateId
 from pilotage.model.outcome import Ending
 from pilotage.model.resources import GPU_SHARES, Node, NodeShape, Request
-from pilotage.model.workload import Batch, Row, Template
+from pilotage.model.services import Service
+from pilotage.model.staging import Directive
+from pilotage.model.workload import Batch, Extra, Row, Template
 from pilotage.testing.virtual_pilot import Report, VirtualPilot
 
 
@@ -93,3 +95,46 @@ def test_what_is_cancelled_ends_now_and_what_waits_never_begins() -> None:
     report = pilot.run()
     assert {outcome.ending for outcome in report.outcomes.values()} == {Ending.CANCELLED}
     assert report.makespan_s < 20.0
+
+
+def all_kinds() -> VirtualPilot:
+    """A service, a task in an environment, and one with files to stage and a sandbox to remove."""
+    nodes = [Node(0, "here", NodeShape(2))]
+    pilot = VirtualPilot(Scheduler(nodes), nodes, lambda uid: 10.0, spawners=1, tick_s=0.5)
+    templates = {
+        TemplateId(1): Template(executable="/bin/server", service=Service()),
+        TemplateId(2): Template(executable="/bin/true", named_env="conda"),
+        TemplateId(3): Template(executable="/bin/true", cleanup=True),
+    }
+    files = Extra((Directive("pilot:///a", "task:///a"),), (Directive("task:///b", "pilot:///b"),))
+    rows = [Row(TaskUid("s"), TemplateId(1)), Row(TaskUid("e"), TemplateId(2)), Row(TaskUid("f"), TemplateId(3), extra=files)]
+    pilot.submit(Batch(templates, rows))
+    return pilot
+
+
+def test_files_are_staged_and_environments_prepared_at_once() -> None:
+    pilot = all_kinds()
+    assert list(pilot.run(until=15.0).outcomes) == ["f"], "nobody has asked for the environment"
+    pilot.prepare("conda")
+    report = pilot.run(until=30.0)
+    assert list(report.outcomes) == ["f", "e"]
+    assert report.outcomes[TaskUid("e")].times.ended == 25.0
+
+
+def test_a_service_is_ready_at_once_and_runs_until_its_pilot_drains() -> None:
+    pilot = all_kinds()
+    pilot.prepare("conda")
+    pilot.run(until=100.0)
+    assert pilot.core.state.services == {"s": "virtual"}
+    pilot.end(drain=True)
+    report = pilot.run()
+    assert {outcome.ending for outcome in report.outcomes.values()} == {Ending.DONE}
+    assert report.outcomes[TaskUid("s")].times.ended == 100.0
+    assert pilot.core.finished
+
+
+def test_a_service_that_is_cancelled_ends() -> None:
+    pilot = all_kinds()
+    pilot.run(until=5.0)
+    pilot.cancel([TaskUid("s")])
+    assert pilot.run(until=6.0).outcomes[TaskUid("s")].ending is Ending.CANCELLED
