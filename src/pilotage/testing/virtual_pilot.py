@@ -32,6 +32,8 @@ from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.resources import Node
 from pilotage.model.workload import Batch
 
+_MOMENT_S = 1e-6
+
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -188,9 +190,9 @@ class VirtualPilot:
                         continue
                     self._cancelled[execution] = (action.ending, action.message)
                     if execution in self._serving:
-                        runner, lane, began = self._serving.pop(execution)
+                        runner, lane_id, began = self._serving.pop(execution)
                         self._serial += 1
-                        self._due.append((self.now, self._serial, runner, lane, execution, began))
+                        self._due.append((self.now, self._serial, runner, lane_id, execution, began))
                 self._due = [(self.now, *item[1:]) if item[4] in self._cancelled else item for item in self._due]
                 heapq.heapify(self._due)
             case actions.RecallTasks():
@@ -230,7 +232,8 @@ class VirtualPilot:
         execution = lane.running = lane.waiting.popleft()
         if self._is_service(execution[0]):
             self._serving[execution] = (*key, at)
-            self._coming.append(events.TasksStarted(at, key[0], [(*execution, at)]))
+            # At the beginning of time it would seem not to have begun.
+            self._coming.append(events.TasksStarted(at, key[0], [(*execution, max(at, _MOMENT_S))]))
             return
         seconds = self._duration_s(execution[0])
         # Ends that fall into one tick are told together, so that a long campaign of short tasks is no long campaign of calls.
