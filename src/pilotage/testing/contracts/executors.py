@@ -36,12 +36,13 @@ from pilotage.model.execution import AttemptEnd, Execution, LaneTasks
 from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid, TemplateId
 from pilotage.model.outcome import Ending
 from pilotage.model.resources import NodeShare
+from pilotage.model.services import Service
 from pilotage.model.workload import Row, Template
 from pilotage.system.processes import boot_id
 from pilotage.testing.runner_driver import descendants
 
 DEADLINE_S = 30.0
-SHORT, LONG = TemplateId(1), TemplateId(2)
+SHORT, LONG, SERVICE = TemplateId(1), TemplateId(2), TemplateId(3)
 RUNNER = RunnerId("spawner.0")
 PLACEMENT = (NodeShare(0, 1, b"\x01"),)
 
@@ -149,7 +150,7 @@ class Agent:
     def launch(self, *names: str, template: TemplateId = SHORT, runner: RunnerId = RUNNER) -> list[Execution]:
         """Launch tasks in a new lane; return their executions."""
         self._lanes += 1
-        arguments = self._arguments if template == LONG else ()
+        arguments = () if template == SHORT else self._arguments
         tasks = [(Attempt(1), Row(TaskUid(name), template, arguments)) for name in names]
         self.executor.launch(runner, [LaneTasks(LaneId(self._lanes), PLACEMENT, tasks)], self._templates)
         return [(TaskUid(name), Attempt(1)) for name in names]
@@ -214,7 +215,9 @@ class ExecutorContract(ABC):
         """An agent around a fresh executor; in the end no process is left."""
         before = set(descendants(os.getpid()))
         folder = Path(tempfile.mkdtemp(prefix="pilotage-"))
-        agent = Agent(self.make_executor(folder), {SHORT: self.short, LONG: self.long}, self.long_arguments)
+        service = msgspec.structs.replace(self.long, service=Service())
+        templates = {SHORT: self.short, LONG: self.long, SERVICE: service}
+        agent = Agent(self.make_executor(folder), templates, self.long_arguments)
         agent.folder = folder
         try:
             yield agent
@@ -285,6 +288,20 @@ class ExecutorContract(ABC):
         if execution in agent.told.ended:
             end = agent.told.ended[execution]
             assert (end.ending, end.message) == (Ending.CANCELLED, "nobody needs it")
+
+    def test_a_service_is_told_as_begun_and_runs_until_it_is_ended(self, agent: Agent) -> None:
+        agent.start()
+        agent.start_runner()
+        (execution,) = agent.launch("service", template=SERVICE)
+        agent.until(lambda: execution in agent.told.started)
+        (other,) = agent.launch("other")
+        agent.until(lambda: other in agent.told.ended)
+        assert execution not in agent.told.over()
+        agent.executor.end(RUNNER, [execution], Ending.DONE, "stopped")
+        agent.until(lambda: execution in agent.told.ended)
+        end = agent.told.ended[execution]
+        assert (end.ending, end.message) == (Ending.DONE, "stopped")
+        assert 0.0 < end.started <= end.ended
 
     def test_what_waits_behind_a_long_task_is_over_too_when_it_is_ended(self, agent: Agent) -> None:
         agent.start()
