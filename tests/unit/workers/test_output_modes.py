@@ -193,4 +193,4 @@ def test_sandboxes_are_in_folders_of_a_thousand(bench: Bench) -> None:
     row = Row(TaskUid("a"), template, (), pack_arguments((b"x",), {}), shard=3)
     bench.driver.send(Launch([LaneTasks(LaneId(1), None, [(Attempt(1), row)])]))
     bench.driver.wait_for_end("a")
-    assert (pilot(bench) / "tasks" / "0003" / "a" / "a.out").read_bytes() == b"x"
+    assert (pilot(bench) / "tasks" / "shard.0003" / "a" / "a.out").read_bytes() == b"x"
