@@ -42,15 +42,11 @@ class LiveState:
         self._begin()
 
     def _begin(self) -> None:
-        from pilotage.log.reader import Cursor, recover
+        from pilotage.client.engine import recover_state_and_last
+        from pilotage.log.reader import Cursor
 
-        recovered = recover(self._folder)
-        self.state = ClientState()
-        if recovered.snapshot is not None:
-            self.state = msgspec.msgpack.decode(recovered.snapshot, type=ClientState)
-        for _, record in recovered.records:
-            self._take(record)
-        self._cursor = Cursor(self._folder, after=recovered.last)
+        self.state, last = recover_state_and_last(self._folder)
+        self._cursor = Cursor(self._folder, after=last)
 
     def refresh(self) -> bool:
         """Take in what was written since the last call; tell whether there was anything."""
@@ -179,17 +175,15 @@ def watch(
     return 0
 
 
-def _is_over(folder: Path, live: LiveState, view: View) -> bool:
-    """Tell whether there is nothing left to see: all has ended, or nobody writes the log any more."""
+def _look_again(folder: Path, live: LiveState, view: View) -> bool:
+    """Bring the view up to date; return True if there is nothing more to see: all has ended, or nobody writes the log."""
     from pilotage.cli.lookup import session_state
 
-    if view.total and view.final == view.total:
-        return True
-    # Asked before the last look, so that what was written last is seen.
+    # Asked before the look, so that what was written last is seen.
     closed = session_state(folder) != "open"
-    if live.refresh():
-        view.look(live.state)
-    return closed
+    live.refresh()
+    view.look(live.state)
+    return closed or (view.total > 0 and view.final == view.total)
 
 
 def _watch_on_terminal(folder: Path, live: LiveState, view: View, interrupts: Interrupts) -> None:
@@ -197,9 +191,7 @@ def _watch_on_terminal(folder: Path, live: LiveState, view: View, interrupts: In
 
     with Live(view.render(folder.name), auto_refresh=False) as display:
         while not interrupts.count:
-            over = _is_over(folder, live, view)
-            live.refresh()
-            view.look(live.state)
+            over = _look_again(folder, live, view)
             display.update(view.render(folder.name), refresh=True)
             if over:
                 return
@@ -209,9 +201,7 @@ def _watch_on_terminal(folder: Path, live: LiveState, view: View, interrupts: In
 def _watch_in_lines(folder: Path, live: LiveState, view: View, interrupts: Interrupts) -> None:
     said = ""
     while not interrupts.count:
-        over = _is_over(folder, live, view)
-        live.refresh()
-        view.look(live.state)
+        over = _look_again(folder, live, view)
         if (line := view.line()) != said:
             print(line, flush=True)
             said = line

@@ -92,6 +92,11 @@ def recover_state(folder: Path) -> ClientState:
     Raises:
         LogCorrupted: history cannot be trusted.
     """
+    return recover_state_and_last(folder)[0]
+
+
+def recover_state_and_last(folder: Path) -> tuple[ClientState, int]:
+    """Return the same, and the number of the log's last record, for who follows it from there on."""
     recovered = recover(folder)
     state = ClientState()
     if recovered.snapshot is not None:
@@ -100,7 +105,7 @@ def recover_state(folder: Path) -> ClientState:
     for _, record in recovered.records:
         for fact in decoder.decode(record):
             apply(state, fact)
-    return state
+    return state, recovered.last
 
 
 class Engine:
