@@ -103,6 +103,9 @@ def test_an_environment_outlives_the_agent_that_prepared_it(fresh: Campaign, bas
     spawners = _spawners_of(fresh, pilot)
     for spawner in spawners:
         os.kill(spawner, signal.SIGKILL)
+    # A task that one of them had been sent would be lost with it.
+    eventually(lambda: set(_spawners_of(fresh, pilot)).isdisjoint(spawners), "they are gone")
+    eventually(lambda: _spawners_of(fresh, pilot), "others have come")
     assert fresh.shell("echo $KEPT", named_env="kept").stdout == "yes\n", "spawners that come later know it, too"
     assert times.read_text() == "once\n"
 

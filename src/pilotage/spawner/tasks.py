@@ -301,8 +301,9 @@ class Tasks:
 
     def leftovers(self, tree: TaskTree, now: float) -> None:
         """All roots of a task are gone, and it has left processes behind."""
-        tree.left = True
+        # What is ended already needs no word: its processes go one after another.
         if not tree.terminated:
+            tree.left = True
             self._end_tree(tree, now)
 
     def gone(self, tree: TaskTree, now: float) -> None:
