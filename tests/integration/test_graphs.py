@@ -167,6 +167,10 @@ def test_tasks_go_on_waiting_after_a_resume(base: Path, tmp_path: Path) -> None:
             lambda: [shell("true", uid="x"), shell("true", services="x")],
             "services names 'x', which is no service; name it in after",
         ),
+        (
+            lambda: [shell("sleep 1000", uid="db", mode=rp.TASK_SERVICE), shell("true", after="db")],
+            "task 2 of 2: after names 'db', which is a service: it runs until its pilot ends.*name it in services",
+        ),
         (lambda: shell("true", after=[3]), r"after\[0\] is 3 \(int\); give a task, or its uid"),
     ],
 )
@@ -176,6 +180,15 @@ def test_an_order_that_cannot_be_is_refused(campaign: Campaign, described: Calla
     with pytest.raises(InvalidTask, match=told):
         campaign.tasks.submit_tasks(described())
     assert campaign.tasks.list_tasks() == before
+
+
+def test_a_task_cannot_run_after_a_service_that_is_known(campaign: Campaign) -> None:
+    server = campaign.tasks.submit_tasks(shell("sleep 1000", mode=rp.TASK_SERVICE))
+    campaign.pilots.get_pilots()[0].register_service("elsewhere.db", "host:1")
+    for named in (server, server.uid, "elsewhere.db"):
+        with pytest.raises(InvalidTask, match="which is a service: .* name it in services, and the task runs once it is ready"):
+            campaign.tasks.submit_tasks(shell("true", after=[named]))
+    server.cancel()
 
 
 def test_a_task_of_another_session_is_refused(campaign: Campaign, open_campaign: Callable[..., Campaign]) -> None:

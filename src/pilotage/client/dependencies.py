@@ -117,6 +117,11 @@ class Dependencies:
     ) -> None:
         if other == uid:
             raise InvalidTask(f"task: {name} names the task itself ({uid!r}); leave it out")
+        if name == "after" and (other in self._elsewhere or (template is not None and template.service is not None)):
+            raise InvalidTask(
+                f"task: after names {other!r}, which is a service: it runs until its pilot ends, and so long the task would wait; "
+                "name it in services, and the task runs once it is ready"
+            )
         if template is None:
             known = [*islice(mine, _NAMES_COMPARED), *islice(self._session.state.tasks, _NAMES_COMPARED), *self._elsewhere]
             raise InvalidTask(f"task: {name} names {other!r}, which is no task of this session or list{nearest(other, known)}")
