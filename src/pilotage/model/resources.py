@@ -74,6 +74,8 @@ class Request(msgspec.Struct, frozen=True, gc=False, array_like=True):
     one GPU), ``memory`` and ``disk`` in blocks of 64 MiB. ``ranks_per_node`` of 0 leaves the spread to the scheduler.
     ``colocate`` names a group whose members all run on the node of the first; ``exclusive`` takes whole nodes. ``slots``: the
     user has chosen the placement, which is taken as it is; a share for each rank, in rank order, that names its cores.
+    ``pinned`` names nodes and groups of nodes: all ranks run on these. ``beside`` names an earlier task, on whose first node
+    all ranks run.
     """
 
     ranks: int = 1
@@ -85,6 +87,8 @@ class Request(msgspec.Struct, frozen=True, gc=False, array_like=True):
     colocate: str = ""
     exclusive: bool = False
     slots: tuple[NodeShare, ...] = ()
+    pinned: tuple[str, ...] = ()
+    beside: str = ""
 
 
 Placement = tuple[NodeShare, ...]

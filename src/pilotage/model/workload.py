@@ -84,6 +84,10 @@ class Template(msgspec.Struct, frozen=True, omit_defaults=True):
     stage_on_error: bool = False
     service: Service | None = None
     timeout_s: float = 0.0
+    duration_s: float = 0.0
+    """How long the user says that a task takes; 0.0: not known. Schedulers plan with it, nobody ends a task for it."""
+    partition: str = ""
+    """The partition that it goes to, by name; empty: the metascheduler chooses."""
     grace_s: float = 5.0
     """Time between TERM and KILL when the task is ended."""
     retries: int = 0
@@ -102,11 +106,13 @@ class Template(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Extra(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What few tasks have of their own: files to stage, and environment variables (addresses of services)."""
+    """What few tasks have of their own: files to stage, environment variables (addresses of services), a past."""
 
     input_staging: tuple[Directive, ...] = ()
     output_staging: tuple[Directive, ...] = ()
     variables: dict[str, str] = {}
+    attempts: int = 0
+    """Attempts that were made in another partition, before it was lost."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):

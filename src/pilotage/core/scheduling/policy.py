@@ -19,11 +19,16 @@ OVERTAKE = 1024
 
 
 class GroupKey(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Tasks of one group are interchangeable for matching: same ``lane_kind``, ``request`` and ``priority`` (higher first)."""
+    """Tasks of one group are interchangeable for matching.
+
+    They have the same ``lane_kind``, ``request``, ``priority`` (higher first) and declared ``duration_s`` (0.0: none; see
+    ``rounded_duration``).
+    """
 
     lane_kind: str
     request: Request
     priority: int = 0
+    duration_s: float = 0.0
 
 
 class Assignment(msgspec.Struct, gc=False):

@@ -1,0 +1,56 @@
+"""How the nodes of a pilot are divided, and by which rule tasks are placed on them.
+
+A pilot without a plan is one partition: it has all nodes, and takes every task. With a plan each partition has an executor, a
+policy and a life of its own, and a metascheduler routes each task to one of those that can run it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+PolicyName = Literal["continuous", "torus", "tagged", "homogeneous", "packed", "spread"]
+Order = Literal["first_come", "backfill", "priority"]
+Kind = Literal["executable", "function", "service"]
+
+
+class PolicySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A scheduling policy by name, with what it has to know.
+
+    ``order``: ``first_come`` lets nobody overtake; ``backfill`` lets later tasks start in gaps, and none starve;
+    ``priority`` does the same, higher priorities first (priorities of tasks count in this order only).
+    """
+
+    policy: PolicyName = "continuous"
+    order: Order = "priority"
+    torus: tuple[int, ...] = ()
+    """Nodes along each dimension, the last one varying fastest; the product is the number of nodes."""
+    groups: dict[str, tuple[str, ...]] = {}
+    """Names for sets of nodes, which tags may name like nodes: ``{"fat": ("node7", "node8")}``."""
+    margin_s: float = 0.0
+    """A task with a declared duration is not started if it would end later than this long before the pilot's end."""
+
+
+class PartitionSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One partition of a plan, and which tasks it takes: those that fit all that is said here.
+
+    ``nodes``: how many it begins with; 0: an equal share of what others leave. ``least_nodes`` and ``most_nodes`` bound what
+    it may shrink to and grow to while the pilot runs (``most_nodes`` 0: it keeps its size).
+    """
+
+    name: str
+    nodes: int = 0
+    least_nodes: int = 0
+    most_nodes: int = 0
+    executor: Literal["local", "simulated"] | None = None
+    """None: that of the pilot."""
+    scheduler: PolicySpec = PolicySpec()
+    kinds: tuple[Kind, ...] = ()
+    """Kinds of tasks; empty: all."""
+    tags: tuple[str, ...] = ()
+    """Tasks that name one of these partition tags come here; a partition with tags takes no others."""
+    most_task_nodes: int = 0
+    """Tasks that need more nodes than this go elsewhere; 0: no limit."""
+    longest_s: float = 0.0
+    """Tasks whose declared duration is longer go elsewhere, as do those that declare none; 0.0: no limit."""
