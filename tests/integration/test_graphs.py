@@ -186,7 +186,9 @@ def test_a_task_cannot_run_after_a_service_that_is_known(campaign: Campaign) -> 
     server = campaign.tasks.submit_tasks(shell("sleep 1000", mode=rp.TASK_SERVICE))
     campaign.pilots.get_pilots()[0].register_service("elsewhere.db", "host:1")
     for named in (server, server.uid, "elsewhere.db"):
-        with pytest.raises(InvalidTask, match="which is a service: .* name it in services, and the task runs once it is ready"):
+        with pytest.raises(
+            InvalidTask, match=r"which is a service: .* name it in services, and the task runs once it is ready"
+        ):
             campaign.tasks.submit_tasks(shell("true", after=[named]))
     server.cancel()
 

@@ -169,6 +169,17 @@ def test_a_service_that_ends_by_itself_is_over(campaign):
     assert server.wait(timeout=PATIENCE_S) in rp.FINAL
 
 
+def test_a_pilot_whose_service_cannot_start_fails_and_so_do_the_tasks_that_wait_for_it(fresh):
+    broken = service("echo no licence >&2; exit 7", uid="licences", ready="pattern:stdout:never")
+    pilot = fresh.start(resource="local.emulated", cores=4, services=[broken])
+    task = fresh.tasks.submit_tasks(shell("true"))
+    assert pilot.wait(timeout=PATIENCE_S) == rp.FAILED
+    assert pilot.reason.startswith("service 'licences' of the pilot ended before it was ready: ")
+    assert task.wait(timeout=PATIENCE_S) == rp.FAILED
+    assert pilot.reason in outcome_of(task).message
+    assert pilot.as_dict()["reason"] == pilot.reason
+
+
 # ------------------------------------------------------------------------------------------------------------ their ends
 
 

@@ -273,7 +273,8 @@ class Agent:
                     self._handle(events.CancelRequested(now, message.number, message.tasks))
             case wire.EndPilot():
                 if self._link.accept(message):
-                    self._handle(events.EndRequested(now, message.number, message.drain, "the pilot was ended by the user"))
+                    reason = message.failure or "the pilot was ended by the user"
+                    self._handle(events.EndRequested(now, message.number, message.drain, reason, bool(message.failure)))
             case wire.PrepareEnvironment():
                 if self._link.accept(message):
                     self._handle(events.EnvironmentAsked(now, message.number, message.name, message.spec))

@@ -119,7 +119,7 @@ class Dependencies:
             raise InvalidTask(f"task: {name} names the task itself ({uid!r}); leave it out")
         if name == "after" and (other in self._elsewhere or (template is not None and template.service is not None)):
             raise InvalidTask(
-                f"task: after names {other!r}, which is a service: it runs until its pilot ends, and so long the task would wait; "
+                f"task: after names {other!r}, which is a service: it runs until its pilot ends, and so long it would wait; "
                 "name it in services, and the task runs once it is ready"
             )
         if template is None:

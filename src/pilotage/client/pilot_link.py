@@ -59,7 +59,7 @@ def message_of(number: int, queued: Queued) -> Submit | Cancel | EndPilot | Prep
         case QueuedCancel():
             return Cancel(number, queued.tasks)
         case QueuedEnd():
-            return EndPilot(number, queued.drain)
+            return EndPilot(number, queued.drain, queued.failure)
         case QueuedEnvironment():
             return PrepareEnvironment(number, queued.name, queued.spec)
         case _:

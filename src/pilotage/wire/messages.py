@@ -86,10 +86,14 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=7):
 
 
 class EndPilot(msgspec.Struct, frozen=True, array_like=True, tag=8):
-    """End the pilot: after its tasks (``drain``), or now, cancelling them."""
+    """End the pilot: after its tasks (``drain``), or now, cancelling them.
+
+    ``failure``: why the pilot is of no use, so that it ends as FAILED; empty: the user wants it to end.
+    """
 
     number: int
     drain: bool = False
+    failure: str = ""
 
 
 class Outcomes(msgspec.Struct, frozen=True, array_like=True, tag=9):

@@ -27,6 +27,7 @@ from pilotage.core.agent.lanes import SERVICE, Pace, group_of
 from pilotage.core.agent.services import STOPPED
 from pilotage.model.ids import Attempt, RunnerId, TaskUid
 from pilotage.model.outcome import Ending
+from pilotage.model.states import FAILED
 
 SPAWNER = RunnerId("spawner.0")
 
@@ -181,6 +182,17 @@ def test_a_pilot_that_ends_at_once_stops_ready_services_and_cancels_others(is_re
     core.handle(submitted(2, ["a"]))
     step = core.handle(events.EndRequested(3.0, 3, False, "the pilot's runtime is over"))
     assert sorted(ending_asked(step)) == sorted([(executions(("s", 1)), ending), (executions(("a", 1)), Ending.CANCELLED)])
+
+
+def test_a_pilot_whose_service_cannot_be_had_fails_and_says_why():
+    core = ready_core()
+    core.handle(submitted(1, ["a"]))
+    core.handle(events.EndRequested(3.0, 2, False, "service 's' could not start", failed=True))
+    core, _ = again(core)
+    core.handle(ended("spawner.0", 1, end("a", ending=Ending.CANCELLED)))
+    core.handle(events.LinkOpened(4.0))
+    (farewell,) = told_by(core.handle(events.LinkOpened(4.0)), actions.SendPilotEnded)
+    assert (farewell.state, farewell.reason) == (FAILED, "service 's' could not start")
 
 
 def test_a_drain_that_becomes_an_end_at_once_leaves_stopped_services_done():

@@ -38,6 +38,7 @@ FROM_CLIENT: list[FromClient] = [
     Acknowledge(5, 4),
     Cancel(3, [(TASK, Binding(1))]),
     EndPilot(4, drain=True),
+    EndPilot(5, failure="service 'db' of the pilot ended before it was ready"),
     Inspect(1, TASK),
 ]
 FROM_AGENT: list[FromAgent] = [

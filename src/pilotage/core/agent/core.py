@@ -238,7 +238,7 @@ class AgentCore:
 
     def _end_requested(self, event: events.EndRequested) -> None:
         # Only a client that ends the pilot early cancels it; a pilot whose time is over has done its work.
-        state = CANCELED if event.number and not event.drain else DONE
+        state = FAILED if event.failed else CANCELED if event.number and not event.drain else DONE
         self._end(event.time, event.number, event.drain, state, event.reason)
 
     def _end(self, now: float, number: int, drain: bool, state: str, reason: str) -> None:

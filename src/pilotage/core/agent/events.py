@@ -31,12 +31,16 @@ class CancelRequested(msgspec.Struct, frozen=True):
 
 
 class EndRequested(msgspec.Struct, frozen=True):
-    """The pilot is to end: after its tasks (``drain``) or at once. ``number`` is 0 when it wasn't the client who asked."""
+    """The pilot is to end: after its tasks (``drain``) or at once. ``number`` is 0 when it wasn't the client who asked.
+
+    ``failed``: the reason makes it a pilot that failed, not one that somebody ended.
+    """
 
     time: float
     number: int
     drain: bool
     reason: str
+    failed: bool = False
 
 
 class OutcomesReceived(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ How it decides:
   lost, unless they may run twice (``restartable``, or ``retries`` left) and there is another pilot.
 - When the last pilot of a manager ends, all its tasks end: nothing waits for what will not come.
 - A task that was submitted to run after others, or needs services, is bound when it may run (see ``holding``).
-- A pilot with services takes other tasks once they are ready; it ends if one of them cannot be.
+- A pilot with services takes other tasks once they are ready; it ends as FAILED if one of them cannot be.
 """
 
 from __future__ import annotations
@@ -119,9 +119,9 @@ class ClientCore:
         """What became final concerns tasks that wait for it, and pilots whose service it was."""
         while self._journal.ended:
             for pilot, service in self._dependents.follow_up(now):
+                failure = f"service {service!r} of the pilot ended before it was ready"
                 outcome = self.state.tasks[service].outcome
-                how = outcome.message if outcome is not None else ""
-                self._journal.act(
-                    actions.Warn(f"pilot {pilot!r} ends: its service {service!r} ended before it was ready: {how}")
-                )
-                self._pilots.end(now, [pilot], drain=False)
+                if outcome is not None:
+                    failure += f": {outcome.message or outcome.ending.name.lower().replace('_', ' ')}"
+                self._journal.act(actions.Warn(f"pilot {pilot!r} ends: {failure}"))
+                self._pilots.end(now, [pilot], drain=False, failure=failure)

@@ -70,11 +70,12 @@ class PilotActivated(msgspec.Struct, frozen=True, array_like=True, tag=6):
 
 
 class PilotEndAsked(msgspec.Struct, frozen=True, array_like=True, tag=7):
-    """The pilot is to be told to end."""
+    """The pilot is to be told to end. ``failure``: why it is of no use; empty: somebody wants it to end."""
 
     time: float
     pilot: PilotUid
     drain: bool
+    failure: str = ""
 
 
 class PilotEnded(msgspec.Struct, frozen=True, array_like=True, tag=8):

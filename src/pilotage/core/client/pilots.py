@@ -43,14 +43,14 @@ class Pilots:
         if durable > pilot.delivered and pilot.state not in FINAL:
             self._journal.emit(facts.MessagesDelivered(pilot.uid, durable))
 
-    def end(self, now: float, pilots: Iterable[PilotUid], drain: bool) -> None:
-        """Tell these pilots to end: after their tasks (``drain``), or at once."""
+    def end(self, now: float, pilots: Iterable[PilotUid], drain: bool, failure: str = "") -> None:
+        """Tell these pilots to end: after their tasks (``drain``), or at once; as FAILED if there is a ``failure`` to tell."""
         for uid in dict.fromkeys(pilots):
             pilot = self._state.pilots[uid]
             # One that drains may still be told to end at once.
             if pilot.state in FINAL or (pilot.ending and drain):
                 continue
-            self._journal.emit(facts.PilotEndAsked(now, uid, drain))
+            self._journal.emit(facts.PilotEndAsked(now, uid, drain, failure))
             self._journal.act(actions.OfferMessages(uid))
 
     def said_goodbye(self, event: events.PilotEndArrived) -> None:
@@ -91,6 +91,10 @@ class Pilots:
         return [uid for uid, record in self._state.tasks.items() if record.pilot == pilot.uid and record.outcome is None]
 
     def _finish_pilot(self, now: float, pilot: PilotRecord, number: int, state: str, reason: str) -> None:
+        if pilot.failure:
+            # Its agent may have ended for a reason of its own before it heard of this one, or without hearing of it.
+            more = "" if not reason or pilot.failure in reason else f"; {reason}"
+            state, reason = FAILED, f"{pilot.failure}{more}"
         self._journal.emit(facts.PilotEnded(now, pilot.uid, number, state, reason))
         self._journal.tell_pilot(pilot.uid)
         self._journal.act(actions.DisconnectPilot(pilot.uid))
@@ -118,7 +122,7 @@ class Pilots:
             others = usable_pilots(self._state, self._state.managers[name]) and not self._state.ending
             if not others:
                 waiting = [*self._state.managers[name].waiting, *self._held_of(name)]
-                remedy = "" if pilot.state == CANCELED else "; submit the task again, with a pilot that lives longer"
+                remedy = "" if pilot.state == CANCELED else f"; submit the task again, with a pilot {_better(pilot)}"
                 self._tasks.settle(now, ending, f"{how} before the task began{remedy}", [*group, *waiting])
                 if waiting:
                     self._journal.tell_waiting(name)
@@ -151,3 +155,7 @@ class Pilots:
             self._tasks.settle(now, Ending.CANCELLED, f"{closed} before a pilot had the task", list(manager.waiting))
         self._tasks.settle(now, Ending.CANCELLED, f"{closed} while the task waited for others", list(self._state.held))
         self.end(now, list(self._state.pilots), drain=False)
+
+
+def _better(pilot: PilotRecord) -> str:
+    return "whose services can start" if pilot.failure else "that lives longer"

@@ -66,9 +66,10 @@ class QueuedCancel(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class QueuedEnd(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """A request to end the pilot."""
+    """A request to end the pilot; ``failure``: why it is of no use, if that is the reason."""
 
     drain: bool
+    failure: str = ""
 
 
 class QueuedEnvironment(msgspec.Struct, frozen=True, array_like=True, tag=4):
@@ -113,6 +114,8 @@ class PilotRecord(msgspec.Struct):
     """Its services that are not ready yet; until they are, it takes no other tasks."""
     environments: dict[str, msgspec.Raw] = {}
     """The environments that it was asked to prepare."""
+    failure: str = ""
+    """Why it was told to end as one that failed, whatever its agent lives to say of it."""
 
     @property
     def cores(self) -> int:
@@ -251,7 +254,8 @@ def _apply_pilot(
         pilot.state = PMGR_ACTIVE
     elif isinstance(fact, facts.PilotEndAsked):
         pilot.ending = True
-        pilot.outbox.append(QueuedEnd(fact.drain))
+        pilot.failure = pilot.failure or fact.failure
+        pilot.outbox.append(QueuedEnd(fact.drain, fact.failure))
     else:
         pilot.received = max(pilot.received, fact.number)
         pilot.state, pilot.reason, pilot.ended = fact.state, fact.reason, fact.time
