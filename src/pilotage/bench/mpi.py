@@ -22,7 +22,7 @@ from pilotage.launchers.probe import own_library
 
 RANKS = 2
 PLACES = (("2 cores, bound", "local.localhost", 1), ("emulated, 2 at a time", "local.emulated", 2))
-"""Name, platform, and how many tasks are in flight."""
+"""Name, platform, and how many tasks are in flight, of which the numbers of launches are multiples."""
 
 # Through ctypes, as not every machine that has an MPI has its compilers.
 _NULL_PROGRAM = """
@@ -34,7 +34,7 @@ mpi.MPI_Finalize()
 
 
 def bare_loops(mpiexec: str, program: Sequence[str], count: int, loops: int) -> float:
-    """Run ``count`` launches in so many processes that do nothing else, and return launches per second."""
+    """Run ``count`` launches in so many processes that do nothing else, equal parts in each; return launches per second."""
     command = [mpiexec, "-n", str(RANKS), *program]
     environment = {**os.environb, **AS_ROOT}
     # Tasks have no input either; an mpiexec that has some sends it on to ranks that are gone.
@@ -62,11 +62,8 @@ def mpi(quick: bool = False) -> list[Row]:
     null_program = [sys.executable, "-I", "-S", "-c", _NULL_PROGRAM, own_library(launcher)]
     rows: list[Row] = []
     for name, program, count in (("null MPI program", null_program, 20), ("true", ["/bin/true"], 200)):
-        for where, resource, loops in (
-            ("2 cores, bound", "local.localhost", 1),
-            ("emulated, 2 in flight", "local.emulated", 2),
-        ):
-            rounds, launches = (2, count // 4) if quick else (5, count)
+        for where, resource, loops in PLACES:
+            rounds, launches = (3, count // 5) if quick else (5, count)
             described = {"executable": program[0], "arguments": program[1:], "ranks": RANKS, "launch_method": launcher.path}
             with bench_pilot(resource=resource, cores=RANKS * loops) as bench:
                 bench.run([rp.TaskDescription(described)])
