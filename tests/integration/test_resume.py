@@ -98,6 +98,30 @@ def test_metadata_counts_in_what_is_the_same_task(base: Path) -> None:
                 tasks.submit_tasks(shell("true", uid="noted", metadata=other))
 
 
+def test_what_a_task_was_to_run_after_survives_and_counts_in_what_is_the_same_task(base: Path) -> None:
+    first = Campaign(base)
+    pilot = first.start(cores=1)
+    pilot.register_service("database", "tcp://far:1")
+    described = {"uid": "second", "after": ["first"], "after_policy": "any", "services": ["database"]}
+    first.run(shell("true", uid="first"), shell("echo $PILOTAGE_SERVICE_DATABASE", **described))
+    first.tasks.submit_tasks(shell("true", uid="only", services=["database"]))
+    first.session.close()
+    with rp.Session.resume(first.session.uid, base=base) as session:
+        tasks = session.get_task_managers("tmgr.0000")
+        second = tasks.get_tasks("second")
+        assert (second.state, second.stdout, second.after) == (rp.DONE, "tcp://far:1\n", ["first"])
+        assert {name: second.description[name] for name in described} == described
+        assert tasks.get_tasks("only").description.services == ["database"]
+        assert tasks.get_tasks("first").after == []
+        assert tasks.submit_tasks(shell("echo $PILOTAGE_SERVICE_DATABASE", **described)) == second
+        for other in ({"after": []}, {"after_policy": "notok"}, {"services": []}, {"after": ["first", "only"]}):
+            changed = {name: value for name, value in {**described, **other}.items() if value}
+            if "after" not in changed:
+                changed.pop("after_policy")
+            with pytest.raises(rp.InvalidTask, match=r"task 'second'.*another description"):
+                tasks.submit_tasks(shell("echo $PILOTAGE_SERVICE_DATABASE", **changed))
+
+
 def test_metadata_that_cannot_be_kept_is_refused(base: Path) -> None:
     campaign = Campaign(base)
     with campaign.session, pytest.raises(rp.SerializationError, match="metadata cannot be pickled"):

@@ -21,7 +21,7 @@ from pilotage.model.workload import NO_SANDBOX, Row, Template
 
 
 def description_of(
-    template: Template, record: TaskRecord, load: Callable[[Payload], bytes], metadata: Any, held: Held | None = None
+    template: Template, record: TaskRecord, load: Callable[[Payload], bytes], metadata: Any, asked: Held | None = None
 ) -> TaskDescription:
     """Return a description that says what the task's template and row say; what is the default is left out.
 
@@ -58,8 +58,8 @@ def description_of(
     if row.extra is not None:
         values["input_staging"] = [directive_dict(one) for one in row.extra.input_staging]
         values["output_staging"] = [directive_dict(one) for one in row.extra.output_staging]
-    if held is not None:
-        values |= {"after": list(held.after), "after_policy": held.policy, "services": list(held.services)}
+    if asked is not None:
+        values |= {"after": list(asked.after), "after_policy": asked.policy, "services": list(asked.services)}
     # Only of what is one of these types: metadata may be an array, which compares item by item.
     given = {name: value for name, value in values.items() if not is_empty(value)}
     description = TaskDescription(given)

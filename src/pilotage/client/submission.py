@@ -127,7 +127,7 @@ class Submissions:
             )
             self._unsent.update(split.templates)
             rows = large.named(split.rows)
-            doubles = self._doubles(rows, metadata, known) if known else set()
+            doubles = self._doubles(rows, metadata, split.held, known) if known else set()
             order: Sequence[int] = range(len(rows))
             if doubles:
                 order = [position for position in order if position not in doubles]
@@ -135,14 +135,16 @@ class Submissions:
                     rows[position] = msgspec.structs.replace(rows[position], shard=count // SHARD_ENTRIES)
             self._feasibility.require(manager.uid, descriptions, rows, pins, doubles, self._template)
             held: dict[TaskUid, Held] = {}
+            asked: dict[TaskUid, Held] = {}
             if split.held:
                 said = {position: one for position, one in split.held.items() if position not in doubles}
                 held = self.dependencies.held(descriptions, rows, said, self._template)
+                asked = {uid: one for at, one in said.items() if held.get(uid := rows[at].uid, Held()) != one}
                 positions = {rows[position].uid: position for position in order}
                 order = [positions[uid] for uid in in_order(list(positions), held)]
             for chunk in _chunks(order, pins):
                 mine = rows[chunk.start : chunk.stop] if isinstance(chunk, range) else [rows[position] for position in chunk]
-                self._send(manager, mine, PilotUid(pins[chunk[0]]), chunk, metadata, held)
+                self._send(manager, mine, PilotUid(pins[chunk[0]]), chunk, metadata, held, asked)
             records = state.tasks
             return [Task(manager, records[row.uid], description) for row, description in zip(rows, descriptions, strict=True)]
 
@@ -154,15 +156,18 @@ class Submissions:
         positions: Sequence[int],
         metadata: Mapping[int, bytes],
         held: Mapping[TaskUid, Held],
+        asked: Mapping[TaskUid, Held],
     ) -> None:
         batch = Batch(self._unsent, rows)
-        noted, waiting = {}, {}
+        noted, waiting, more = {}, {}, {}
         if metadata:
             noted = {row.uid: metadata[at] for row, at in zip(rows, positions, strict=True) if at in metadata}
         if held:
             waiting = {row.uid: held[row.uid] for row in rows if row.uid in held}
+        if asked:
+            more = {row.uid: asked[row.uid] for row in rows if row.uid in asked}
         encoded = msgspec.Raw(_encode(batch))
-        event = events.TasksSubmitted(time.time(), manager.uid, pinned, batch, encoded, noted, waiting)
+        event = events.TasksSubmitted(time.time(), manager.uid, pinned, batch, encoded, noted, waiting, more)
         engine = self._session.engine
         with Uninterrupted(), engine.lock:
             engine.handle(event)
@@ -179,7 +184,9 @@ class Submissions:
             if uid not in tasks and uid not in given:
                 return uid
 
-    def _doubles(self, rows: list[Row], metadata: dict[int, bytes], known: list[tuple[TaskUid, int]]) -> set[int]:
+    def _doubles(
+        self, rows: list[Row], metadata: dict[int, bytes], held: dict[int, Held], known: list[tuple[TaskUid, int]]
+    ) -> set[int]:
         """Return the positions of tasks that the session, or an earlier part of this list, has already.
 
         Raises:
@@ -191,11 +198,11 @@ class Submissions:
         for uid, position in known:
             record = state.tasks.get(uid)
             if record is not None:
-                before, noted = record.row, state.metadata.get(uid)
+                before, noted, asked = record.row, state.metadata.get(uid), state.asked.get(uid)
             else:
-                before, noted = rows[earlier[uid]], metadata.get(earlier[uid])
-            mine = rows[position]
-            if self._fingerprint(before) != self._fingerprint(mine) or not _same(noted, metadata.get(position)):
+                before, noted, asked = rows[earlier[uid]], metadata.get(earlier[uid]), held.get(earlier[uid])
+            mine = self._fingerprint(rows[position], held.get(position))
+            if self._fingerprint(before, asked) != mine or not _same(noted, metadata.get(position)):
                 raise InvalidTask(
                     f"task {uid!r}: there is a task of this uid with another description; "
                     "give each task a uid of its own, or leave uid out"
@@ -203,11 +210,11 @@ class Submissions:
             doubles.add(position)
         return doubles
 
-    def _fingerprint(self, row: Row) -> bytes:
+    def _fingerprint(self, row: Row, asked: Held | None) -> bytes:
         if isinstance(row.payload, Blob):
             # Its name tells where it lies, not only what it is.
             row = msgspec.structs.replace(row, payload=self.load(row.payload))
-        return fingerprint(self._template(row.template), row)
+        return fingerprint(self._template(row.template), row, asked=asked)
 
     def _require_pilot(self, uid: str) -> None:
         pilots = self._session.state.pilots

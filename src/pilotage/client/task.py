@@ -143,6 +143,12 @@ class Task(msgspec.Struct, eq=False, gc=False):
             return None
         return slots_of(placement, self._template.request, self._manager.nodes(self._record.pilot))
 
+    @property
+    def after(self) -> list[str]:
+        """The uids of the tasks that it was to run after, as its description says; empty for most."""
+        asked = self.session.state.asked.get(self._record.row.uid)
+        return [] if asked is None else list(asked.after)
+
     # services
 
     @property
@@ -174,8 +180,8 @@ class Task(msgspec.Struct, eq=False, gc=False):
         if self._description is None:
             from pilotage.client.reconstruction import description_of
 
-            held = self.session.state.held.get(self._record.row.uid)
-            self._description = description_of(self._template, self._record, self._manager.load, self.metadata, held)
+            asked = self.session.state.asked.get(self._record.row.uid)
+            self._description = description_of(self._template, self._record, self._manager.load, self.metadata, asked)
         return self._description
 
     @property

@@ -204,12 +204,12 @@ class TemplateTable:
             self._last = max(self._last, number)
 
 
-def fingerprint(template: Template, row: Row, metadata: object = None) -> bytes:
-    """Return 20 bytes that are the same for tasks that differ at most in their uid.
+def fingerprint(template: Template, row: Row, metadata: object = None, asked: Held | None = None) -> bytes:
+    """Return 20 bytes that are the same for tasks that differ at most in their uid. ``asked``: what it is to wait for.
 
     A submission of a known uid with the same fingerprint means the known task. Payloads count by their bytes, whether they
     travel inline or as blobs; a launcher by its kind, as path and version are the machine's; staging by what is staged, and
-    not by the services that a task is told of.
+    not by the services that a task is told of; what it waits for, in whatever order.
     """
     launcher = template.launcher
     said = msgspec.structs.replace(
@@ -225,6 +225,7 @@ def fingerprint(template: Template, row: Row, metadata: object = None) -> bytes:
         row.name,
         staging if any(staging) else (),
         None if is_empty(metadata) else _said(metadata),
+        None if asked is None or asked == Held() else (sorted(asked.after), asked.policy, sorted(asked.services)),
     )
     return hashlib.blake2b(_encode(parts), digest_size=20).digest()
 
@@ -243,7 +244,7 @@ def fingerprint_of(description: TaskDescription, *, pack_function: PackFunction,
         uid_of=lambda _: TaskUid(""),
     )
     (row,) = split.rows
-    return fingerprint(split.templates[row.template], row, description.get("metadata", {}))
+    return fingerprint(split.templates[row.template], row, description.get("metadata", {}), split.held.get(0))
 
 
 def _identity(function: Callable[..., Any]) -> Any:

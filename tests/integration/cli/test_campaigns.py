@@ -10,6 +10,8 @@ from subprocess import Popen
 
 from test_commands import PATIENCE_S, asked, eventually, pilotage, running, start
 
+import pilotage as rp
+
 __all__ = ["start"]
 
 NOTE_HOW_MANY = 'mkdir "here/$0" && ls here | wc -l >> seen && sleep 0.05; rmdir "here/$0"'
@@ -64,6 +66,34 @@ def test_failed_tasks_run_once_more_as_new_tasks_of_their_session(tmp_path: Path
     assert uids("again", "--name", "*.retry2") == [f"{uid}.retry2" for uid in failed]
     nothing = pilotage("task", "retry", "--name", "no-such-*", "-s", "again")
     assert nothing.returncode == 2 and "has no such task that has ended" in nothing.stderr
+
+
+def test_the_services_of_a_task_run_once_more_with_it(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    script = f"test -e {go} && echo $PILOTAGE_SERVICE_DATABASE, $PILOTAGE_SERVICE_ELSEWHERE"
+    with rp.Session("served") as session:
+        server = {
+            "uid": "database",
+            "mode": rp.TASK_SERVICE,
+            "executable": "/bin/sh",
+            "arguments": ["-c", "echo at port 7; sleep 1000"],
+            "info_pattern": "stdout:at (.*)",
+        }
+        pilot = rp.PilotManager(session).submit_pilots({"resource": "local.localhost", "cores": 2, "runtime": 10})
+        pilot.register_service("elsewhere", "tcp://far:1")
+        manager = rp.TaskManager(session)
+        manager.add_pilots(pilot)
+        task = {"uid": "user", "executable": "/bin/sh", "arguments": ["-c", script], "services": ["database", "elsewhere"]}
+        before = {"uid": "before", "executable": "true"}
+        *_, user = manager.submit_tasks([server, before, {**task, "after": ["before"], "after_policy": "any"}])
+        assert user.wait(timeout=PATIENCE_S) == rp.FAILED
+    go.touch()
+    for number in (1, 2):
+        done = pilotage("task", "retry", "user", "database", "-s", "served", "--show-output")
+        assert (done.returncode, done.stdout) == (0, "port 7, tcp://far:1\n"), done.stderr
+        assert asked("task", "show", f"database.retry{number}", "-s", "served")["task"]["state"] == rp.DONE
+    refused = pilotage("task", "retry", "database.retry2", "-s", "served")
+    assert refused.returncode == 2 and "are services of its pilot" in refused.stderr
 
 
 def test_a_run_begins_when_another_has_ended_well(tmp_path: Path, start: Callable[..., Popen[str]]) -> None:

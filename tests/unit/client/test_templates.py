@@ -380,7 +380,13 @@ def test_the_uid_does_not_count_and_all_else_does() -> None:
         {"metadata": None},
         {"ranks": 2},
         {"environment": {}},
+        {"after": ["u"]},
+        {"after": ["u"], "after_policy": "any"},
+        {"after": ["u", "v"]},
+        {"services": ["u"]},
     ]
+    assert mark(**base, after=["u", "v"]) == mark(**base, after=["v", "u"], after_policy="ok", services=[])
+    assert mark(**base) == mark(**base, after=[], after_policy="ok")
     assert len({mark(**base), *(mark(**{**base, **other}) for other in others)}) == len(others) + 1
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from client_builders import MANAGER, Session, kinds, nodes, outcome, raw, told
 
 from pilotage.core.client import actions, events
+from pilotage.core.client.core import ClientCore
 from pilotage.core.client.facts import AfterPolicy, Held
 from pilotage.core.client.holding import waiting_for
-from pilotage.core.client.state import QueuedEnvironment
+from pilotage.core.client.state import ClientState, QueuedEnvironment
 from pilotage.model.ids import PilotUid, TaskUid
 from pilotage.model.outcome import Ending
 
@@ -56,6 +58,32 @@ def test_policies(policy: AfterPolicy, first: Ending, second: Ending, runs: bool
     if not runs:
         assert session.ending_of("c") is Ending.CANCELLED
     session.check()
+
+
+def test_what_was_asked_stays_when_the_task_waits_no_more_and_costs_nothing_for_others() -> None:
+    session = Session("pilot.0000")
+    session.submit("a", "s")
+    session.submit_after("b", "a", policy="any", services=("s",))
+    said = {"b": Held((TaskUid("a"),), "any", (TaskUid("s"),))}
+    assert session.state.held == session.state.asked == said
+    session.ready("pilot.0000", s="here:1")
+    session.outcomes("pilot.0000", outcome("a"))
+    assert bound(session, "b") and not session.state.held
+    assert session.state.asked == session.recovered().asked == said
+    session.check()
+
+
+def test_a_snapshot_of_before_tells_of_those_that_still_wait() -> None:
+    session = Session("pilot.0000")
+    session.submit("a", "b")
+    session.submit_after("c", "a", policy="any")
+    snapshot = msgspec.msgpack.decode(msgspec.msgpack.encode(session.state))
+    del snapshot["asked"]
+    state = msgspec.msgpack.decode(msgspec.msgpack.encode(snapshot), type=ClientState)
+    assert state.asked == {"c": Held((TaskUid("a"),), "any")}
+    core = ClientCore(state)
+    core.handle(events.CancelRequested(99.0, [TaskUid("c")]))
+    assert (state.held, [*state.asked]) == ({}, ["c"])
 
 
 def test_a_failure_ends_the_whole_chain_at_once_and_says_of_whom() -> None:

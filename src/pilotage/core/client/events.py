@@ -115,7 +115,7 @@ class TasksSubmitted(msgspec.Struct, frozen=True):
     """The user submitted new tasks. ``encoded`` is ``batch``; ``pinned`` names the pilot that they ask for, if any.
 
     ``metadata`` is pickled, of the tasks that have some. ``held`` has those that wait for others, all of which are known or
-    in this batch, and for none that waits for it.
+    in this batch, and for none that waits for it. ``asked``: what the descriptions say, where that is more.
     """
 
     time: float
@@ -125,6 +125,7 @@ class TasksSubmitted(msgspec.Struct, frozen=True):
     encoded: msgspec.Raw
     metadata: dict[TaskUid, bytes] = {}
     held: dict[TaskUid, Held] = {}
+    asked: dict[TaskUid, Held] = {}
 
 
 class TasksSeenRunning(msgspec.Struct, frozen=True):

@@ -241,6 +241,12 @@ class PilotServicesAwaited(msgspec.Struct, frozen=True, array_like=True, tag=26)
     services: list[TaskUid]
 
 
+class DependenciesKept(msgspec.Struct, frozen=True, array_like=True, tag=27):
+    """What tasks asked to wait for, where it is more than they are held for: services that run elsewhere."""
+
+    asked: dict[TaskUid, Held]
+
+
 Fact = (
     EpochBegun
     | SessionEnding
@@ -268,6 +274,7 @@ Fact = (
     | ServicesReady
     | EnvironmentAsked
     | PilotServicesAwaited
+    | DependenciesKept
 )
 
 LATE_FACTS = (MessagesDelivered,)

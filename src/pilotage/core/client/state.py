@@ -149,10 +149,17 @@ class ClientState(msgspec.Struct):
     metadata: dict[TaskUid, bytes] = {}
     held: dict[TaskUid, Held] = {}
     """Tasks that wait for others; neither bound nor waiting for a pilot."""
+    asked: dict[TaskUid, Held] = {}
+    """What the descriptions of tasks say that they wait for, for good; of those alone that say something."""
     service_info: dict[TaskUid, str] = {}
     """What the services that are ready are known by."""
     stale_outcomes: int = 0
     """Outcomes of executions that no longer counted, or of unknown tasks."""
+
+    def __post_init__(self) -> None:
+        # Snapshots of before this was kept tell it of the tasks that still wait.
+        for uid, held in self.held.items():
+            self.asked.setdefault(uid, held)
 
 
 def apply(state: ClientState, fact: Fact, *, batch: Batch | None = None, outcomes: list[Outcome] | None = None) -> None:
@@ -181,11 +188,14 @@ def apply(state: ClientState, fact: Fact, *, batch: Batch | None = None, outcome
                 state.tasks[uid].state = AGENT_EXECUTING
         case facts.MetadataKept():
             state.metadata.update(fact.metadata)
+        case facts.DependenciesKept():
+            state.asked.update(fact.asked)
         case facts.TasksBound():
             _apply_bound(state, fact)
         case facts.TasksHeld():
             for uid, held in fact.tasks.items():
                 state.held[uid] = held
+                state.asked.setdefault(uid, held)
                 state.managers[state.tasks[uid].manager].waiting.pop(uid, None)
         case facts.TasksFreed():
             _apply_freed(state, fact)

@@ -39,6 +39,8 @@ class Tasks:
         self._journal.emit(facts.TasksAccepted(now, event.manager, event.pinned, chosen, event.encoded), batch=event.batch)
         if event.metadata:
             self._journal.emit(facts.MetadataKept(event.metadata))
+        if event.asked:
+            self._journal.emit(facts.DependenciesKept(event.asked))
         self._journal.tell_tasks(row.uid for row in event.batch.rows)
         if event.held:
             return
