@@ -14,12 +14,14 @@ from pilotage.model.resources import Node, NodeShape, Request
 from pilotage.model.workload import Batch, Row, Template
 
 MANAGER = "tmgr.0000"
-PLAIN, RESTARTABLE, RETRIED, WIDE = (TemplateId(number) for number in (1, 2, 3, 4))
+PLAIN, RESTARTABLE, RETRIED, WIDE, RETRIED_IF_LOST, RETRIED_IF_75 = map(TemplateId, range(1, 7))
 TEMPLATES = {
     PLAIN: Template(executable="/bin/true"),
     RESTARTABLE: Template(executable="/bin/true", restartable=True),
     RETRIED: Template(executable="/bin/true", retries=1),
     WIDE: Template(executable="/bin/true", request=Request(cores=8)),
+    RETRIED_IF_LOST: Template(executable="/bin/true", retries=1, retry_on=("memory", "lost")),
+    RETRIED_IF_75: Template(executable="/bin/true", retries=1, retry_on=(75, "node")),
 }
 
 

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from client_builders import MANAGER, PLAIN, RESTARTABLE, RETRIED, WIDE, Session, kinds, outcome, raw, told
+from client_builders import (
+    MANAGER,
+    PLAIN,
+    RESTARTABLE,
+    RETRIED,
+    RETRIED_IF_75,
+    RETRIED_IF_LOST,
+    WIDE,
+    Session,
+    kinds,
+    outcome,
+    raw,
+    told,
+)
 
 from pilotage.core.client import actions, events, facts
 from pilotage.core.client.binding import fits, infeasible
@@ -262,7 +275,7 @@ def test_the_log_of_a_lost_pilot_tells_what_ended_what_did_not_begin_and_what_ne
     assert session.ending_of("ran") is Ending.LOST
 
 
-@pytest.mark.parametrize("template", [RESTARTABLE, RETRIED])
+@pytest.mark.parametrize("template", [RESTARTABLE, RETRIED, RETRIED_IF_LOST])
 def test_tasks_that_may_run_twice_follow_to_another_pilot(template: int) -> None:
     session = Session("p")
     session.submit("a", template=template)  # type: ignore[arg-type]
@@ -271,6 +284,26 @@ def test_tasks_that_may_run_twice_follow_to_another_pilot(template: int) -> None
     session.greet("q")
     session.lose("p")
     assert session.pilot_of("a") == "q"
+
+
+def test_a_task_whose_retries_are_for_other_failures_does_not_run_twice() -> None:
+    session = Session("p", "q")
+    session.submit("a", template=RETRIED_IF_75, pinned="p")
+    session.submit("unsent", template=RETRIED_IF_75)
+    session.number_all("p")
+    session.lose("p")
+    assert session.ending_of("a") is Ending.LOST
+    assert session.pilot_of("unsent") == "q"
+
+
+def test_a_task_that_may_run_twice_is_lost_where_no_pilot_is_left_for_it() -> None:
+    session = Session("p")
+    session.submit("sent", template=RETRIED)
+    session.number_all("p")
+    session.submit("unsent", template=RETRIED)
+    session.lose("p")
+    assert session.ending_of("sent") is Ending.LOST
+    assert session.ending_of("unsent") is Ending.LAUNCH_FAILED
 
 
 def test_retries_over_lost_pilots_are_bounded() -> None:

@@ -6,7 +6,8 @@ How it decides:
 - A cancelled task that no pilot has is final at once; for one that a pilot has the pilot is asked, and its answer counts.
 - A pilot that said goodbye holds nothing. What it did not answer for never began, so other pilots may have it.
 - A pilot that is gone without a goodbye may have begun whatever was sent to it, unless its log says more. Such tasks are
-  lost, unless they may run twice (``restartable``, or ``retries`` left) and there is another pilot.
+  lost, unless they may run twice (``restartable``, or ``retries`` left and ``retry_on`` has it) and
+  there is another pilot.
 - When the last pilot of a manager ends, all its tasks end: nothing waits for what will not come.
 - A task that was submitted to run after others, or needs services, is bound when it may run (see ``holding``).
 - A pilot with services takes other tasks once they are ready; it ends as FAILED if one of them cannot be.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pilotage.core.agent.retry import runs_again
 from pilotage.core.client import actions, events, facts
 from pilotage.core.client.binding import usable_pilots
 from pilotage.core.client.holding import Holding
@@ -107,10 +108,12 @@ class Pilots:
         self._tasks.settle(now, Ending.CANCELLED, f"cancelled; {how}", cancelled)
         again = [uid for uid in never_began if not tasks[uid].cancelling]
         lost: list[TaskUid] = []
+        begun = set(may_have_run)
         for uid in may_have_run:
             if not tasks[uid].cancelling:
                 (again if self._may_run_again(tasks[uid]) else lost).append(uid)
-        self._tasks.settle(now, Ending.LOST, f"{how} while it had the task, which may have run", lost)
+        may_have = f"{how} while it had the task, which may have run"
+        self._tasks.settle(now, Ending.LOST, may_have, lost)
         by_manager: dict[str, list[TaskUid]] = {}
         for uid in again:
             by_manager.setdefault(tasks[uid].manager, []).append(uid)
@@ -121,6 +124,8 @@ class Pilots:
         for name, group in by_manager.items():
             others = usable_pilots(self._state, self._state.managers[name]) and not self._state.ending
             if not others:
+                self._tasks.settle(now, Ending.LOST, may_have, [uid for uid in group if uid in begun])
+                group = [uid for uid in group if uid not in begun]
                 waiting = [*self._state.managers[name].waiting, *self._held_of(name)]
                 remedy = "" if pilot.state == CANCELED else f"; submit the task again, with a pilot {_better(pilot)}"
                 self._tasks.settle(now, ending, f"{how} before the task began{remedy}", [*group, *waiting])
@@ -128,6 +133,8 @@ class Pilots:
                     self._journal.tell_waiting(name)
                 continue
             pinned = [uid for uid in group if tasks[uid].pinned]
+            self._tasks.settle(now, Ending.LOST, may_have, [uid for uid in pinned if uid in begun])
+            pinned = [uid for uid in pinned if uid not in begun]
             self._tasks.settle(now, ending, f"{how} before the task, which asked for it by name, began", pinned)
             free = [uid for uid in group if not tasks[uid].pinned]
             if free:
@@ -142,8 +149,7 @@ class Pilots:
         return [uid for uid in self._state.held if self._state.tasks[uid].manager == manager]
 
     def _may_run_again(self, record: TaskRecord) -> bool:
-        template = self._state.templates[record.row.template]
-        return template.restartable or record.binding <= template.retries
+        return runs_again(self._state.templates[record.row.template], record.binding - 1, Ending.LOST, None)
 
     def session_closing(self, now: float) -> None:
         """The session ends for good: unbound tasks are cancelled, pilots end."""
