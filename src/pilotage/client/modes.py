@@ -9,8 +9,10 @@ What is shared by many tasks (executable, function) is checked with the template
 
 from __future__ import annotations
 
+import os
 import posixpath
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pilotage.client.checks import text_arguments, text_of
@@ -31,11 +33,14 @@ from pilotage.client.constants import (
 from pilotage.client.fields import shown
 from pilotage.client.task_hooks import texts_of
 from pilotage.errors import InvalidTask, nearest
+from pilotage.model.own_variables import OwnVariables, references
 from pilotage.model.workload import Mode, Template
 from pilotage.system.callers import warn_caller
 
 SHELL = "/bin/sh"
-_SHELLS = frozenset({"sh", "bash", "dash", "ksh", "zsh", "csh", "tcsh", "fish", "ssh"})
+_SHELLS = frozenset({"sh", "bash", "dash", "ksh", "zsh", "csh", "tcsh", "fish"})
+_SHELL_OPTIONS_WITH_VALUE = frozenset({"-o", "+o", "-O", "+O", "--rcfile", "--init-file"})
+_SCRIPT_OPTION = re.compile(r"-[A-Za-z]*c[A-Za-z]*\Z")
 SERVICES = (TASK_SERVICE, AGENT_SERVICE)
 CODES = (TASK_EVAL, TASK_EXEC)
 
@@ -122,23 +127,51 @@ def shared_mode(task: str, said: Mapping[str, Any]) -> tuple[Mode, str]:
     return kind, form
 
 
-def warn_of_variables(template: Template, values: Mapping[str, Any]) -> None:
-    """Warn who hopes for a shell to put variables into the arguments of a program, as RADICAL-Pilot's does."""
-    if template.mode != "executable" or template.form == TASK_SHELL:
-        return
-    arguments = [argument for argument in values.get("arguments") or () if isinstance(argument, str)]
-    if not any("$" in argument for argument in arguments):
-        return
-    if any(posixpath.basename(word) in _SHELLS for word in (template.executable, *arguments)):
-        return
-    names = ("RP_", "PILOTAGE_", *template.environment)
+def expands(executable: Any, arguments: Iterable[Any]) -> bool:
+    """Tell whether arguments refer to variables, of which a task's own are to be put in.
+
+    Those of a shell's script, ``sh -c SCRIPT``, are left to that shell: it has them, and knows what is quoted.
+    """
     for argument in arguments:
-        if any(f"${name}" in argument for name in names):
-            warn_caller(
-                f"the argument {argument!r:.60} goes to the program as it is, without a shell that puts variables in; "
-                "for that use command='...', or executable='/bin/sh' with arguments=['-c', '...']"
-            )
-            return
+        if "$" in (argument if type(argument) is str else str(argument)):
+            break
+    else:
+        return False
+    texts = [str(argument) for argument in arguments]
+    return any(any(references(text)) for text in texts) and not _is_shell_script([str(executable), *texts])
+
+
+def _is_shell_script(words: Sequence[str]) -> bool:
+    for index, word in enumerate(words):
+        if posixpath.basename(word) in _SHELLS:
+            following = iter(words[index + 1 :])
+            for option in following:
+                if _SCRIPT_OPTION.match(option):
+                    return True
+                if option in _SHELL_OPTIONS_WITH_VALUE:
+                    next(following, None)
+                elif not option.startswith(("-", "+")):
+                    break
+    return False
+
+
+def warn_of_variables(template: Template, values: Mapping[str, Any]) -> None:
+    """Warn who hopes for variables in the arguments of a program that are not the task's own.
+
+    They are told by being set here. What a named environment sets is not known here.
+    """
+    if not template.expands or template.named_env or posixpath.basename(template.executable) == "ssh":
+        return
+    own = OwnVariables(template)
+    for argument in values.get("arguments") or ():
+        for name in references(str(argument)):
+            if name != "_" and name not in own and name in os.environ:
+                warn_caller(
+                    f"${name} in the argument {str(argument)!r:.60} goes to the program as it is: it starts without a shell, "
+                    "and only the task's own variables are put in (RP_..., PILOTAGE_..., those in environment or named_env, "
+                    "what its hooks export); for others use command='...', or executable='/bin/sh' with arguments=['-c', '...']"
+                )
+                return
 
 
 def code_function(template: Template) -> Callable[..., Any] | None:

@@ -5,6 +5,7 @@ gives the template: checks, unit conversions and the pickling of the function ar
 
 * The key holds the attributes as they were set. Descriptions that say the same in another way (another order, a default
   spelt out) have different keys but the same template, since templates are told apart by their encoded bytes.
+* Arguments are no part of the key; but whether they refer to variables is, so that nobody looks for any in all others.
 * Functions enter the key by identity (a bound method by object and function), and only within one call: between calls a
   function may have changed its closure or its globals, so it is pickled again; equal bytes then give the same template.
 """
@@ -19,7 +20,7 @@ from typing import Any
 import msgspec
 
 from pilotage.client.checks import text_arguments
-from pilotage.client.modes import code_function, own_payload, warn_of_variables
+from pilotage.client.modes import code_function, expands, own_payload, warn_of_variables
 from pilotage.client.surroundings import Surroundings, ThisMachine
 from pilotage.client.task_after import held_of
 from pilotage.client.task_description import TaskDescription
@@ -40,6 +41,7 @@ PackPayload = Callable[[bytes], Payload]
 _APART = COMMON_OWN_ATTRIBUTES | {"function"}
 _RARE = RARE_OWN_ATTRIBUTES
 _ALL_APART = _APART | _RARE
+_EXPANDS = (("expands", True),)
 _KEYS_KEPT = 4096
 """How many keys are remembered between calls; beyond that all are forgotten, and each costs its checks once more."""
 
@@ -110,6 +112,9 @@ class TemplateTable:
             values = description._values
             # The loop is written out, and looks into the description's own dict, for speed: it sees every task.
             shared: Any = tuple([item for item in values.items() if item[0] not in _APART])
+            given = values.get("arguments")
+            mark = _EXPANDS if given and expands(values.get("executable"), given) else ()
+            shared += mark
             function = values.get("function")
             identity = None if function is None else _identity(function)
             try:
@@ -123,12 +128,13 @@ class TemplateTable:
                 rare = not _RARE.isdisjoint(values)
                 if rare:
                     shared = tuple([(name, _hashable(value)) for name, value in values.items() if name not in _ALL_APART])
+                    shared += mark
                     found = (
                         known_keys.get(shared) or keys.get(shared) if identity is None else functions.get((identity, shared))
                     )
                 if found is None:
                     try:
-                        found = self._found(description, function, pack_function, pack_payload, numbers, new)
+                        found = self._found(description, bool(mark), function, pack_function, pack_payload, numbers, new)
                     except (InvalidTask, SerializationError) as error:
                         raise located(error, description, index, len(descriptions)) from error
                     if identity is None:
@@ -176,6 +182,7 @@ class TemplateTable:
     def _found(
         self,
         description: TaskDescription,
+        expands: bool,
         function: Callable[..., Any] | None,
         pack_function: PackFunction,
         pack_payload: PackPayload,
@@ -184,6 +191,8 @@ class TemplateTable:
     ) -> Known:
         """Return the template of a description whose key was not seen before; add it to ``new`` if it is."""
         template = template_of(description, self._surroundings)
+        if expands and template.mode == "executable":
+            template = msgspec.structs.replace(template, expands=True)
         called = function if function is not None else code_function(template)
         if called is not None:
             packed = pack_function(called)
@@ -208,14 +217,15 @@ def fingerprint(template: Template, row: Row, metadata: object = None, asked: He
     """Return 20 bytes that are the same for tasks that differ at most in their uid. ``asked``: what it is to wait for.
 
     A submission of a known uid with the same fingerprint means the known task. Payloads count by their bytes, whether they
-    travel inline or as blobs; a launcher by its kind, as path and version are the machine's; staging by what is staged, and
-    not by the services that a task is told of; what it waits for, in whatever order.
+    travel inline or as blobs; arguments as they were given; a launcher by its kind, as path and version are the machine's;
+    staging by what is staged, and not by the services that a task is told of; what it waits for, in whatever order.
     """
     launcher = template.launcher
     said = msgspec.structs.replace(
         template,
         function=_content(template.function),
         launcher=None if launcher is None else MpiLauncher(launcher.kind, ""),
+        expands=False,
     )
     staging = () if row.extra is None else (row.extra.input_staging, row.extra.output_staging)
     parts = (

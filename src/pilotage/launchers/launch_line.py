@@ -16,7 +16,8 @@ coupled programs go by.)
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 from pilotage.errors import BackendError, unreachable
@@ -48,6 +49,10 @@ _NO_TASKSET = "pilotage: there is no taskset (package util-linux) in PATH: rank 
 _BATCH_SYSTEMS = b"^slurm,tm,pbs,lsf,gridengine,loadleveler,alps,cobalt"
 
 
+Words = Sequence[str | None]
+"""Words of a POSIX shell for the parts of a command, its program first; None: the part as it is. Empty: all as they are."""
+
+
 class LaunchLine(NamedTuple):
     """A command line, and what is set in the environment of its process, beneath what the user sets for the task."""
 
@@ -61,26 +66,41 @@ def render(
     command: Sequence[str],
     rank_variables: Sequence[Variables],
     bind: Sequence[frozenset[int]] | None = None,
+    words: Words = (),
 ) -> LaunchLine:
     """Return the line that starts ``command`` in one rank for each of the slots, all on this host.
 
     ``rank_variables``: of each rank. ``bind``: the machine's numbers of the cores that each rank is bound to; None: ranks stay
-    on the cores of the process that starts them (and share them, where nodes are emulated).
+    on the cores of the process that starts them (and share them, where nodes are emulated). ``words``: how the shell of a rank
+    is to read the command, where that differs.
 
     Raises:
-        BackendError: so many ranks differ that the line cannot say how.
+        BackendError: so many ranks differ, or the words are so long, that the line cannot say it.
     """
     arguments, environment = _own_part(launcher, slots)
-    common, script = _script(RANK_VARIABLES[launcher.kind], command, rank_variables, bind)
+    # An argument that is a colon alone would begin another program: then the script brings the command along.
+    brought = ":" in command
+    program = '"$@"'
+    if brought or words:
+        program = " ".join(_quoted(command, words) if brought else positional(words))
+    common, script = _script(RANK_VARIABLES[launcher.kind], program, rank_variables, bind)
     if len(script.encode("utf-8", "surrogateescape")) > SCRIPT_LIMIT_BYTES:
         raise BackendError(
-            f"{len(slots)} ranks differ in so much that the command line of {launcher.path} cannot say it in "
-            f"{SCRIPT_LIMIT_BYTES} bytes; ask for fewer ranks with more cores each"
+            f"{len(slots)} ranks differ in so much, or their arguments hold so many variables, that the command line of "
+            f"{launcher.path} cannot say it in {SCRIPT_LIMIT_BYTES} bytes; ask for fewer ranks with more cores each, or pass "
+            "arguments in a file"
         )
-    # An argument that is a colon alone would begin another program: then the script brings the command along.
-    passed = [] if ":" in command else command
-    line = [launcher.path, *arguments, "-n", str(len(slots)), "/bin/sh", "-c", script, "sh", *passed]
+    line = [launcher.path, *arguments, "-n", str(len(slots)), "/bin/sh", "-c", script, "sh", *([] if brought else command)]
     return LaunchLine(line, {**environment, **common})
+
+
+def positional(words: Words) -> Iterator[str]:
+    """Return a command as a shell reads it that has the command for its parameters."""
+    return (f'"${{{number}}}"' if word is None else word for number, word in enumerate(words, 1))
+
+
+def _quoted(command: Sequence[str], words: Words) -> Iterator[str]:
+    return (shlex.quote(text) if word is None else word for text, word in zip_longest(command, words))
 
 
 def _own_part(launcher: MpiLauncher, slots: Sequence[RankSlot]) -> tuple[list[str], dict[bytes, bytes]]:
@@ -111,7 +131,7 @@ def _openmpi_variables(launcher: MpiLauncher) -> dict[bytes, bytes]:
 
 
 def _script(
-    rank_variable: str, command: Sequence[str], rank_variables: Sequence[Variables], bind: Sequence[frozenset[int]] | None
+    rank_variable: str, program: str, rank_variables: Sequence[Variables], bind: Sequence[frozenset[int]] | None
 ) -> tuple[dict[bytes, bytes], str]:
     """Return the variables that all ranks have in common, and the script that gives each rank its own."""
     ranks = range(len(rank_variables))
@@ -145,7 +165,6 @@ def _script(
     if columns:
         lines += ["case $_rank in", *(f"{rank}){_assignments(columns, rank)};;" for rank in ranks)]
         lines += [f"*)echo \"pilotage: {rank_variable}='$_rank' is no rank of this task\" >&2;exit 127;;", "esac"]
-    program = shlex.join(command) if ":" in command else '"$@"'
     if bound:
         lines.append(
             f'if command -v taskset >/dev/null;then _bind="taskset -c {bound}";else _bind=;echo "{_NO_TASKSET}" >&2;fi'

@@ -61,6 +61,8 @@ class Template(msgspec.Struct, frozen=True, omit_defaults=True):
     form: str = ""
     """The mode that the user named, where it is another word for what ``mode`` says: ``task.shell``, ``task.eval``, ..."""
     executable: str = ""
+    expands: bool = False
+    """Whether arguments refer to variables, of which the tasks' own are put in (see ``model.own_variables``)."""
     function: Payload | None = None
     request: Request = Request()
     priority: int = 0
@@ -113,6 +115,8 @@ class Extra(msgspec.Struct, frozen=True, array_like=True, gc=False):
     variables: dict[str, str] = {}
     attempts: int = 0
     """Attempts that were made in another partition, before it was lost."""
+    services: dict[str, TaskUid] = {}
+    """The services that it needs, by the variables that tell of them; ``variables`` has what they held when it was bound."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -8,6 +8,9 @@ It runs the hooks, and then becomes the program; only when hooks follow does it 
 a shell says by its exit code is not certain, so it leaves a note (see ``hooks``): where a hook has failed, or the program could
 not be started, that and the code; and before each hook that could end or replace the shell, which one it is.
 
+Where arguments hold variables of the task, lines that put these in follow the hooks that run before it; only they are of one
+task alone.
+
 Users write bash. But bash takes twice as long to start as the plain shell of most systems, and most hooks say no more than
 ``export OMP_NUM_THREADS=4``. So *plain* hooks are left to ``/bin/sh`` where that is another shell; all others get bash.
 """
@@ -20,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from pilotage.launchers.launch_line import Words, positional
 from pilotage.model.workload import ALL_RANKS
 from pilotage.spawner.hooks import LAUNCH, PIPES, Step, is_plain
 
@@ -36,11 +40,15 @@ fi"""
 
 
 class Script(NamedTuple):
-    """A script, and whether it is for bash or for ``/bin/sh``. ``plain``: it leaves a note only when something has failed."""
+    """A script, and whether it is for bash or for ``/bin/sh``. ``plain``: it leaves a note only when something has failed.
+
+    ``before``: how much of the text comes before the program, which is all that follows the hooks before it.
+    """
 
     text: str
     bash: bool
     plain: bool
+    before: int
 
 
 def render(
@@ -67,13 +75,25 @@ def render(
     lines = [note, *writer.begin((*before, *after)), *_steps(writer, before)]
     if barrier > 1:
         lines.append(_barrier(barrier))
+    before_program = len("\n".join(lines)) + 1
     if program:
         lines += writer.program(waits=bool(after))
     if after:
         lines += [*_steps(writer, after), *writer.end_as_program()]
     elif not program:
         lines += writer.end()
-    return Script("\n".join(lines) + "\n", bash and not plain, plain)
+    return Script("\n".join(lines) + "\n", bash and not plain, plain, before_program)
+
+
+def with_words(script: Script, words: Words) -> str:
+    """Return the text of a script that takes these words for its command's, once the hooks before it have run."""
+    if not any(words):
+        return script.text
+    if script.bash:
+        changed = "\n".join(f"_pilotage_command[{index}]={word}" for index, word in enumerate(words) if word is not None)
+    else:
+        changed = "set -- " + " ".join(positional(words))
+    return f"{script.text[: script.before]}{changed}\n{script.text[script.before :]}"
 
 
 def _steps(writer: _Plain | _Careful, steps: Sequence[Step]) -> Iterator[str]:

@@ -68,8 +68,9 @@ class Launcher:
         _add_own(environment, tree, sandbox)
         command = self._command(tree, environment)
         if recipe.rank_script is not None or tree.call is not None:
-            command = recipe.scripted(recipe.rank_script, tree.note, command)
+            command = recipe.scripted(recipe.rank_script, tree.note, command, recipe.words(command))
             return self._spawn_task(tree, command[0], command, environment, sandbox)
+        command = recipe.expanded(command, environment)
         path = recipe.path or _find(recipe, environment)
         try:
             return self._spawn_task(tree, path, command, environment, sandbox)
@@ -98,8 +99,11 @@ class Launcher:
             if fault := executable_fault(path, os.fsdecode(sandbox)):
                 raise LaunchFailed(fault)
             _check_fits(recipe, mpiexec, path, environment, len(slots))
+        words = recipe.words(command)
+        if recipe.rank_script is not None:
+            command, words = recipe.scripted(recipe.rank_script, tree.note, command, words), ()
         try:
-            line = render(mpiexec, slots, recipe.scripted(recipe.rank_script, tree.note, command), variables, bind)
+            line = render(mpiexec, slots, command, variables, bind, words)
         except BackendError as error:
             raise LaunchFailed(str(error)) from error
         for name, value in line.environment.items():

@@ -6,12 +6,15 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
+from pilotage.launchers.launch_line import Words
 from pilotage.model.environments import EnvironmentDifference
+from pilotage.model.own_variables import OwnVariables
 from pilotage.model.workload import Hooks, Template
-from pilotage.spawner.environment import encoded, template_environment
-from pilotage.spawner.hook_scripts import Script, render
+from pilotage.spawner.environment import ENCODING, Environment, encoded, template_environment
+from pilotage.spawner.hook_scripts import Script, render, with_words
 from pilotage.spawner.hooks import Step, steps
 from pilotage.spawner.outputs import OutputPlan
 from pilotage.wire.runner_settings import RunnerSettings
@@ -62,6 +65,7 @@ class Recipe:
         "simple",
         "template",
         "term_depth",
+        "variables",
     )
 
     def __init__(
@@ -74,6 +78,8 @@ class Recipe:
         self.executable = os.path.expanduser(template.executable)
         self.path = self.executable if "/" in self.executable else ""
         """Where the executable is; empty until it is looked up."""
+        self.variables = OwnVariables(template, named.variables if named is not None else ()) if template.expands else None
+        """Those that may stand in arguments; None where none does, so that nobody looks."""
         self.checked = False
         """Whether it is known that its ranks can be started by its launcher."""
         self.output = OutputPlan(template, several=template.request.ranks > 1)
@@ -101,12 +107,28 @@ class Recipe:
         hooks = self.template.hooks
         return hooks is not None and hooks.sync and self.template.request.ranks > 1
 
-    def scripted(self, script: Script | None, note: str, command: list[str]) -> list[str]:
-        """Return the command that runs this command inside a script, or itself if there is none."""
+    def expanded(self, command: list[str], environment: Environment) -> list[str]:
+        """Return the command with the task's own variables put into its arguments."""
+        if self.variables is None:
+            return command
+        return [command[0], *self.variables.expanded(command[1:], partial(_value, environment))]
+
+    def words(self, command: list[str]) -> Words:
+        """Return the words by which a shell puts the task's own variables into the arguments of a command."""
+        if self.variables is None:
+            return ()
+        words = self.variables.words(command[1:])
+        return [None, *words] if any(words) else ()
+
+    def scripted(self, script: Script | None, note: str, command: list[str], words: Words = ()) -> list[str]:
+        """Return the command that runs this command inside a script, or itself if there is none.
+
+        ``words``: those of the command that the script is to read when its hooks have run, see ``hook_scripts.Words``.
+        """
         if script is None:
             return command
         shell = [self.shells.bash, "--norc", "--noprofile"] if script.bash else [_SH]
-        return [*shell, "-c", script.text, _HOOKS, note, *command]
+        return [*shell, "-c", with_words(script, words), _HOOKS, note, *command]
 
     def _render(self, hooks: Hooks) -> None:
         ranks = self.template.request.ranks
@@ -147,6 +169,10 @@ class Recipe:
             barrier=barrier,
             alarm=alarm,
         )
+
+
+def _value(environment: Environment, name: str) -> str:
+    return environment.get(name.encode(), b"").decode(*ENCODING)
 
 
 def _keeps_all(names: Iterable[bytes]) -> bool:

@@ -682,26 +682,3 @@ def test_each_older_name_warns_once(older: str) -> None:
     with pytest.warns(DeprecationWarning) as warned:
         TaskDescription({older: value})
     assert len(warned) == 1
-
-
-@pytest.mark.parametrize("argument", ["$RP_TASK_ID greets", "in $PILOTAGE_NODE", "$TEST"])
-def test_who_hopes_for_variables_in_arguments_is_told_once(argument: str) -> None:
-    described = TaskDescription(executable="/bin/echo", arguments=["a", argument], environment={"TEST": "1"})
-    with pytest.warns(UserWarning, match="goes to the program as it is, without a shell that puts variables in") as warned:
-        Submission().split(*[described] * 3)
-    assert len(warned) == 1
-    assert Path(warned[0].filename).parent == Path(__file__).parent
-
-
-@pytest.mark.parametrize(
-    "described",
-    [
-        {"executable": "awk", "arguments": ["{print $1}"]},
-        {"executable": "/bin/bash", "arguments": ["-lc", "echo $RP_TASK_ID"]},
-        {"executable": "timeout", "arguments": [5, "sh", "-c", "echo $RP_TASK_ID"]},
-        {"command": "echo $RP_TASK_ID"},
-    ],
-)
-def test_other_signs_of_dollar_are_none_of_our_business(described: dict[str, Any], recwarn: pytest.WarningsRecorder) -> None:
-    Submission().split(TaskDescription(described))
-    assert not recwarn.list
