@@ -16,6 +16,7 @@ from integration_support import PATIENCE_S, Campaign, eventually, outcome_of, sh
 import pilotage as rp
 from pilotage.agent.settings import CONNECTION_FILE, read_settings
 from pilotage.model.outcome import Ending
+from pilotage.trace.events import read_events
 from pilotage.wire.keys import read_connection
 
 
@@ -168,6 +169,26 @@ def test_a_task_without_a_sandbox_of_its_own(campaign: Campaign, tmp_path: Path,
     task = campaign.shell("cat b", sandbox=sandbox, output="aggregate", input_staging="a > b", output_staging="b > c")
     assert (task.state, task.stdout) == (rp.DONE, "a"), task.exception
     assert (tmp_path / "c").read_text() == "a"
+
+
+def test_a_task_whose_output_is_staged_says_so(campaign: Campaign, server: Server) -> None:
+    passed: list[str] = []
+
+    def note(task: rp.Task, state: str) -> None:
+        passed.append(state)
+
+    campaign.tasks.register_callback(note)
+    described = shell("true", output_staging={"source": server.url("/held"), "target": "task:///held"})
+    task = campaign.tasks.submit_tasks(described)
+    assert task.wait(rp.AGENT_STAGING_OUTPUT, timeout=PATIENCE_S) == rp.AGENT_STAGING_OUTPUT
+    assert not task.done()
+    trace = read_events(campaign.session.path)
+    assert "task.seen_unloading" in [event.name for event in trace if event.entity == task.uid]
+    eventually(lambda: passed[-1:] == [rp.AGENT_STAGING_OUTPUT], "the callback hears of it")
+    campaign.tasks.unregister_callback(note)
+    assert passed[-3:] == [rp.AGENT_EXECUTING, rp.AGENT_STAGING_OUTPUT_PENDING, rp.AGENT_STAGING_OUTPUT]
+    server.released.set()
+    assert task.wait(timeout=PATIENCE_S) == rp.DONE
 
 
 def test_an_agent_that_dies_while_it_stages_is_followed_by_one_that_does_it(

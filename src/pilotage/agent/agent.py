@@ -219,13 +219,11 @@ class Agent:
                 executor.stop_runner(action.runner)
             case actions.SendPilotEnded():
                 self._link.send_ended(action.number, action.state, action.reason)
-            case (
-                actions.StageTasks()
-                | actions.EndStaging()
-                | actions.PrepareEnvironment()
-                | actions.WatchService()
-                | actions.UnwatchService()
-            ):
+            case actions.StageTasks():
+                if action.phase == "output":
+                    self._told.outputs_begun([row.uid for _, row in action.tasks if row.extra is not None])
+                self._crew.perform(action, self._core.state.templates)
+            case actions.EndStaging() | actions.PrepareEnvironment() | actions.WatchService() | actions.UnwatchService():
                 self._crew.perform(action, self._core.state.templates)
             case _:
                 unreachable(action)

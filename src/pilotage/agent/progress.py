@@ -1,7 +1,8 @@
-"""What the client is told when there is time: tasks that run, services that are ready, and what its user should know.
+"""What the client is told when there is time: tasks that run or whose output is staged, services that are ready, and what
+its user should know.
 
-Messages of progress are plain ones, which may be lost with a connection. So what holds on (tasks that run, services, a lack of
-room) is told again after each hello.
+Messages of progress are plain ones, which may be lost with a connection. So what holds on (tasks that run, or whose output is
+staged, services, a lack of room) is told again after each hello.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Progress:
         self._state = state
         self._link = link
         self._started: dict[TaskUid, None] = {}
+        self._unloading: dict[TaskUid, None] = {}
         self._ready: dict[TaskUid, None] = {}
         self._lasting = ""
         self._notice = ""
@@ -35,6 +37,12 @@ class Progress:
         """These run."""
         self._started.update(dict.fromkeys(tasks))
         self._want()
+
+    def outputs_begun(self, tasks: Iterable[TaskUid]) -> None:
+        """The output of these is staged from now on."""
+        self._unloading.update(dict.fromkeys(tasks))
+        if self._unloading:
+            self._want()
 
     def service_ready(self, service: TaskUid) -> None:
         """This one is ready."""
@@ -51,19 +59,25 @@ class Progress:
         """A client said hello: it may have missed what was told."""
         for lane in self._state.lanes.values():
             self._started.update(lane.tasks)
+        self._unloading.update(dict.fromkeys(self._state.outputs))
         self._ready.update(dict.fromkeys(self._state.services))
         self._notice = self._notice or self._lasting
-        if self._started or self._ready or self._notice:
+        if self._started or self._unloading or self._ready or self._notice:
             self._want()
 
     def tell(self) -> None:
         """Tell what is new, if a client is there."""
         self.due = None
-        tasks = self._state.tasks
+        tasks, outputs = self._state.tasks, self._state.outputs
         started = [
             (uid, tasks[uid].binding, tasks[uid].attempt, tasks[uid].started)
             for uid in self._started
-            if uid in tasks and tasks[uid].started
+            if uid in tasks and tasks[uid].started and uid not in outputs
+        ]
+        unloading = [
+            (uid, tasks[uid].binding, tasks[uid].attempt)
+            for uid in self._unloading
+            if uid in outputs and (extra := tasks[uid].row.extra) is not None and extra.output_staging
         ]
         ready = [
             (uid, tasks[uid].binding, tasks[uid].attempt, info)
@@ -72,9 +86,10 @@ class Progress:
         ]
         notice, self._notice = self._notice, ""
         self._started.clear()
+        self._unloading.clear()
         self._ready.clear()
-        if started or ready or notice:
-            self._link.send(ProgressMessage(started, ready, notice))
+        if started or ready or notice or unloading:
+            self._link.send(ProgressMessage(started, ready, notice, unloading))
 
     def _want(self) -> None:
         if self.due is None:

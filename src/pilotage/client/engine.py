@@ -519,6 +519,8 @@ class Engine:
     def _progress(self, pilot: PilotUid, message: wire.Progress) -> None:
         if message.started:
             self.handle(events.TasksSeenRunning(time.time(), pilot, message.started))
+        if message.unloading:
+            self.handle(events.OutputsSeenStaged(time.time(), pilot, message.unloading))
         if message.services:
             self.handle(events.ServicesSeen(time.time(), pilot, message.services))
         if message.notice:

@@ -50,6 +50,7 @@ TASK_INPUT_STAGED = "task.input_staged"
 TASK_LAUNCHED = "task.launched"
 TASK_STARTED = "task.started"
 TASK_SEEN_RUNNING = "task.seen_running"
+TASK_SEEN_UNLOADING = "task.seen_unloading"
 TASK_RETURNED = "task.returned"
 TASK_REPEATED = "task.repeated"
 TASK_CANCEL_ASKED = "task.cancel_asked"
@@ -90,6 +91,7 @@ CATALOGUE = (
     EventKind(TASK_LAUNCHED, "task", "agent.LaunchRequested", "resources were found; the task is handed to a runner"),
     EventKind(TASK_STARTED, "task", "agent.Started", "its process was spawned, or its function called"),
     EventKind(TASK_SEEN_RUNNING, "task", "client.TasksStarted", "the client knows that the task runs"),
+    EventKind(TASK_SEEN_UNLOADING, "task", "client.OutputsBegun", "the client knows that the task's output is staged"),
     EventKind(TASK_RETURNED, "task", "agent.Returned", "a runner gave the task back unbegun; it waits again"),
     EventKind(TASK_REPEATED, "task", "agent.Repeated", "an attempt failed or was lost; the task waits for another"),
     EventKind(TASK_CANCEL_ASKED, "task", "client.CancelAsked", "the user cancelled the task; its pilot is to be told"),

@@ -157,6 +157,9 @@ def _client_events(fact: client.Fact, session: str, bindings: dict[TaskUid, Bind
         case client.TasksStarted():
             for uid in fact.tasks:
                 yield TraceEvent(fact.time, names.TASK_SEEN_RUNNING, uid)
+        case client.OutputsBegun():
+            for uid in fact.tasks:
+                yield TraceEvent(fact.time, names.TASK_SEEN_UNLOADING, uid)
         case client.CancelAsked():
             for uid, _ in fact.tasks:
                 yield TraceEvent(fact.time, names.TASK_CANCEL_ASKED, uid, {"pilot": fact.pilot})

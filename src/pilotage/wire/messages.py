@@ -115,12 +115,14 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, tag=11):
     """Tasks that were seen running for a while: ``(task, binding, attempt, started)``. May be late, or left out.
 
     ``services`` that are ready, ``(task, binding, attempt, info)``: told when they become so, and again after each hello.
-    ``notice``: what the user should know of the pilot, such as that its disk is full; empty: nothing.
+    ``notice``: what the user should know of the pilot, such as that its disk is full; empty: nothing. ``unloading``: tasks
+    whose attempts are over and whose output is being staged, ``(task, binding, attempt)``.
     """
 
     started: list[tuple[TaskUid, Binding, Attempt, float]]
     services: list[tuple[TaskUid, Binding, Attempt, str]] = []
     notice: str = ""
+    unloading: list[tuple[TaskUid, Binding, Attempt]] = []
 
 
 class Inspect(msgspec.Struct, frozen=True, array_like=True, tag=12):

@@ -24,9 +24,11 @@ from pilotage.core.agent.state import AgentState, LaneRecord, TaskRecord
 from pilotage.executors.simulated import SimulatedExecutor
 from pilotage.model.environments import EnvironmentDifference, EnvironmentSpec
 from pilotage.model.ids import Attempt, Binding, LaneId, PilotUid, RunnerId, SessionUid, TaskUid, TemplateId
+from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.resources import Node, NodeShape
 from pilotage.model.services import Service
-from pilotage.model.workload import Row, Template
+from pilotage.model.staging import Directive
+from pilotage.model.workload import Extra, Row, Template
 
 PATIENCE_S = 20.0
 TEMPLATES = {TemplateId(1): Template()}
@@ -194,6 +196,26 @@ def test_what_holds_on_is_told_to_each_client_that_comes():
         ([], [], "there is room"),
         ([runs], [service], ""),
     ]
+
+
+def test_tasks_whose_output_is_staged_are_told_instead_of_as_running():
+    state = AgentState()
+    rows = {
+        "out": Row(TaskUid("out"), TemplateId(1), extra=Extra(output_staging=(Directive("a", "b"),))),
+        "cleaned": Row(TaskUid("cleaned"), TemplateId(1), extra=Extra(input_staging=(Directive("a", "b"),))),
+        "over": Row(TaskUid("over"), TemplateId(1)),
+    }
+    for uid in ("out", "cleaned"):
+        state.tasks[TaskUid(uid)] = TaskRecord(rows[uid], Binding(1), 0.0, Attempt(2), started=5.0)
+        state.outputs[TaskUid(uid)] = Outcome(TaskUid(uid), Binding(1), Attempt(2), Ending.DONE)
+    link = Link()
+    progress = Progress(state, link)  # type: ignore[arg-type]
+    progress.tasks_started([TaskUid("out")])
+    progress.outputs_begun([TaskUid(uid) for uid in rows])
+    progress.tell()
+    progress.greeted()
+    progress.tell()
+    assert [(message.started, message.unloading) for message in link.sent] == [([], [("out", 1, 2)])] * 2
 
 
 def test_a_client_of_a_pilot_without_services_is_told_nothing():

@@ -23,10 +23,18 @@ from client_builders import (
 from pilotage.core.client import actions, events, facts
 from pilotage.core.client.binding import fits, infeasible
 from pilotage.core.client.state import QueuedCancel, QueuedEnd, QueuedTasks, queued_rows
-from pilotage.model.ids import Binding, PilotUid, TaskUid
+from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid
 from pilotage.model.outcome import Ending
 from pilotage.model.resources import Node, NodeShape, Request
-from pilotage.model.states import AGENT_EXECUTING, CANCELED, DONE, FAILED, PMGR_ACTIVE, PMGR_LAUNCHING_PENDING
+from pilotage.model.states import (
+    AGENT_EXECUTING,
+    AGENT_STAGING_OUTPUT,
+    CANCELED,
+    DONE,
+    FAILED,
+    PMGR_ACTIVE,
+    PMGR_LAUNCHING_PENDING,
+)
 from pilotage.model.workload import Batch, Row
 
 made: list[Session] = []
@@ -155,6 +163,20 @@ def test_running_is_seen_once_and_not_after_the_end() -> None:
     assert session.do(started).facts == []
     session.outcomes("p", outcome("a"))
     assert session.do(started).facts == []
+
+
+def test_output_is_seen_staged_also_of_what_was_not_seen_running_and_an_attempt_may_follow() -> None:
+    session = Session("p")
+    session.submit("a")
+    staged = events.OutputsSeenStaged(session.tick(), PilotUid("p"), [(TaskUid("a"), Binding(1), Attempt(1))])
+    assert told(session.do(staged)) == ["a"]
+    assert session.state_of("a") == session.recovered().tasks[TaskUid("a")].state == AGENT_STAGING_OUTPUT
+    assert session.do(staged).facts == []
+    session.do(events.TasksSeenRunning(session.tick(), PilotUid("p"), [(TaskUid("a"), Binding(1), Attempt(2), 0.0)]))
+    assert session.state_of("a") == AGENT_EXECUTING
+    session.outcomes("p", outcome("a"))
+    assert session.do(staged).facts == []
+    session.check()
 
 
 def test_cancel_of_a_waiting_task_is_final_at_once() -> None:

@@ -54,6 +54,7 @@ def make_eventful_run(session: Path) -> None:
     agent.submit(103.0, batch(uids))
     agent.started(104.0, "task.0", 103.5)
     user.write(client_facts.TasksStarted(104.0, [TaskUid("task.0")]))
+    user.write(client_facts.OutputsBegun(104.25, [TaskUid("task.0")]))
     agent.running.pop("task.1")
     agent.tell(events.TasksReturned(104.5, agent.spawner, [(TaskUid("task.1"), Attempt(1))]))
     user.write(client_facts.CancelAsked(104.75, PILOT, [(TaskUid("task.0"), Binding(1))]))
@@ -90,6 +91,7 @@ def test_the_events_of_one_task_tell_its_story_in_order(session: Path) -> None:
     story = [event.name for event in read_events(session) if event.entity == "task.0"]
     assert story == [
         "task.submitted", "task.bound", "task.accepted", "task.launched", "task.started", "task.seen_running",
+        "task.seen_unloading",
         "task.cancel_asked", "task.end_asked", "task.ended", "task.collected", "task.final",
     ]  # fmt: skip
 

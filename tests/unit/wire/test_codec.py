@@ -48,6 +48,7 @@ FROM_AGENT: list[FromAgent] = [
     Acknowledge(5, 4),
     PilotEnded(9, "DONE", "drained"),
     Progress([(TASK, Binding(1), Attempt(1), 2.5)]),
+    Progress([], unloading=[(TASK, Binding(1), Attempt(1))]),
     Inspection(1, {"state": "waiting", "cores": 3, "why": ["a", "b"]}),
 ]
 

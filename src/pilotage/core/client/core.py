@@ -59,6 +59,8 @@ class ClientCore:
                 self._pilots.delivered(state.pilots[event.pilot], event.durable)
             case events.TasksSeenRunning():
                 self._tasks.seen_running(event)
+            case events.OutputsSeenStaged():
+                self._tasks.seen_unloading(event)
             case events.ServicesSeen():
                 self._dependents.services_seen(event)
             case events.EnvironmentAsked():

@@ -136,6 +136,14 @@ class TasksSeenRunning(msgspec.Struct, frozen=True):
     started: list[tuple[TaskUid, Binding, Attempt, float]]
 
 
+class OutputsSeenStaged(msgspec.Struct, frozen=True):
+    """The pilot says that the output of these tasks is being staged: ``(task, binding, attempt)``."""
+
+    time: float
+    pilot: PilotUid
+    tasks: list[tuple[TaskUid, Binding, Attempt]]
+
+
 class ServicesSeen(msgspec.Struct, frozen=True):
     """The pilot says that these services are ready: ``(task, binding, attempt, info)``."""
 
@@ -209,6 +217,7 @@ Event = (
     | PilotsDetached
     | TasksSubmitted
     | TasksSeenRunning
+    | OutputsSeenStaged
     | ServicesSeen
     | EnvironmentAsked
     | OutcomesArrived

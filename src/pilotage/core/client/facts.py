@@ -247,6 +247,13 @@ class DependenciesKept(msgspec.Struct, frozen=True, array_like=True, tag=27):
     asked: dict[TaskUid, Held]
 
 
+class OutputsBegun(msgspec.Struct, frozen=True, array_like=True, tag=28):
+    """These tasks have run, and their output is being staged."""
+
+    time: float
+    tasks: list[TaskUid]
+
+
 Fact = (
     EpochBegun
     | SessionEnding
@@ -275,6 +282,7 @@ Fact = (
     | EnvironmentAsked
     | PilotServicesAwaited
     | DependenciesKept
+    | OutputsBegun
 )
 
 LATE_FACTS = (MessagesDelivered,)

@@ -20,6 +20,7 @@ from pilotage.model.resources import Node
 from pilotage.model.states import (
     AGENT_EXECUTING,
     AGENT_STAGING_INPUT_PENDING,
+    AGENT_STAGING_OUTPUT,
     FINAL,
     PMGR_ACTIVE,
     PMGR_ACTIVE_PENDING,
@@ -186,6 +187,9 @@ def apply(state: ClientState, fact: Fact, *, batch: Batch | None = None, outcome
         case facts.TasksStarted():
             for uid in fact.tasks:
                 state.tasks[uid].state = AGENT_EXECUTING
+        case facts.OutputsBegun():
+            for uid in fact.tasks:
+                state.tasks[uid].state = AGENT_STAGING_OUTPUT
         case facts.MetadataKept():
             state.metadata.update(fact.metadata)
         case facts.DependenciesKept():

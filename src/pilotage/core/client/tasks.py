@@ -13,7 +13,7 @@ from pilotage.core.client.journal import Journal
 from pilotage.core.client.state import NO_PILOT, PilotRecord
 from pilotage.model.ids import Binding, PilotUid, TaskUid
 from pilotage.model.outcome import Ending, Outcome
-from pilotage.model.states import AGENT_EXECUTING, FINAL
+from pilotage.model.states import AGENT_EXECUTING, AGENT_STAGING_OUTPUT, FINAL
 
 
 class Tasks:
@@ -148,14 +148,26 @@ class Tasks:
             self._journal.ended += [record.row.uid for record in ended]
 
     def seen_running(self, event: events.TasksSeenRunning) -> None:
-        """The pilot says that these tasks run."""
-        running: list[TaskUid] = []
-        for uid, binding, _, _ in event.started:
-            record = self._state.tasks.get(uid)
-            if record is None or record.outcome is not None or record.binding != binding or record.pilot != event.pilot:
-                continue
-            if record.state != AGENT_EXECUTING:
-                running.append(uid)
+        """The pilot says that these tasks run; one whose output could not be staged may run again."""
+        running = self._not_yet(AGENT_EXECUTING, event.pilot, [(uid, binding) for uid, binding, *_ in event.started])
         if running:
             self._journal.emit(facts.TasksStarted(event.time, running))
             self._journal.tell_tasks(running)
+
+    def seen_unloading(self, event: events.OutputsSeenStaged) -> None:
+        """The pilot says that the output of these tasks is being staged."""
+        unloading = self._not_yet(AGENT_STAGING_OUTPUT, event.pilot, [(uid, binding) for uid, binding, _ in event.tasks])
+        if unloading:
+            self._journal.emit(facts.OutputsBegun(event.time, unloading))
+            self._journal.tell_tasks(unloading)
+
+    def _not_yet(self, state: str, pilot: PilotUid, seen: Iterable[tuple[TaskUid, Binding]]) -> list[TaskUid]:
+        """Return those of the tasks that are the pilot's, not final, and not known to be in this state."""
+        found: list[TaskUid] = []
+        for uid, binding in seen:
+            record = self._state.tasks.get(uid)
+            if record is None or record.outcome is not None or record.binding != binding or record.pilot != pilot:
+                continue
+            if record.state != state:
+                found.append(uid)
+        return found
