@@ -148,6 +148,49 @@ def test_a_service_that_dies_is_started_again_as_often_as_it_may(campaign, tmp_p
     assert outcome_of(server).ending is rp.Ending.SIGNALLED
 
 
+@pytest.mark.parametrize("ready_again", ["before there is a core", "after there is a core"])
+def test_a_task_that_waits_for_a_core_while_its_service_moves_is_told_where_it_is_then(fresh, tmp_path, ready_again):
+    fresh.start(resource="local.emulated", cores=2)
+    script = f"""
+        echo $$ > {tmp_path}/pid.$PILOTAGE_ATTEMPT
+        until [ $PILOTAGE_ATTEMPT = 1 ] || [ -e {tmp_path}/up ]; do sleep 0.01; done
+        echo at port 700$PILOTAGE_ATTEMPT; sleep 1000"""
+    server = fresh.tasks.submit_tasks(service(script, name="db", info_pattern="stdout:at (.*)", restart="on_failure"))
+    assert server.wait_info(timeout=PATIENCE_S) == "port 7001"
+    before = fresh.tasks.submit_tasks(shell(f"until [ -e {tmp_path}/go ]; do sleep 0.01; done"))
+    eventually(lambda: before.state == rp.AGENT_EXECUTING, "the other core is taken")
+    task = fresh.tasks.submit_tasks(shell("echo $PILOTAGE_SERVICE_DB $RP_INFO_DB", services=[server]))
+    eventually(lambda: task.pilot, "it was told where the service is, and bound")
+    os.kill(int((tmp_path / "pid.1").read_text()), signal.SIGKILL)
+    eventually((tmp_path / "pid.2").exists, "the service is started again")
+    if ready_again == "before there is a core":
+        (tmp_path / "up").touch()
+        eventually(lambda: server.info == "port 7002", "it is ready again")
+        (tmp_path / "go").touch()
+    else:
+        (tmp_path / "go").touch()
+        assert before.wait(timeout=PATIENCE_S) == rp.DONE
+        # Whoever comes later and needs no service is not held up.
+        assert fresh.shell("true").state == rp.DONE
+        (tmp_path / "up").touch()
+    assert task.wait(timeout=PATIENCE_S) == rp.DONE
+    assert task.stdout == "port 7002 port 7002\n"
+
+
+def test_a_task_that_waits_for_a_core_when_its_service_ends_for_good_ends_with_it(fresh, tmp_path):
+    fresh.start(resource="local.emulated", cores=2)
+    server = fresh.tasks.submit_tasks(service("echo at port 1; sleep 1000", info_pattern="stdout:at (.*)"))
+    assert server.wait_info(timeout=PATIENCE_S) == "port 1"
+    before = fresh.tasks.submit_tasks(shell("sleep 1000"))
+    eventually(lambda: before.state == rp.AGENT_EXECUTING, "the other core is taken")
+    task = fresh.tasks.submit_tasks(shell("true", services=[server]))
+    eventually(lambda: task.pilot, "it is bound")
+    server.cancel()
+    assert task.wait(timeout=PATIENCE_S) == rp.CANCELED
+    assert f"cancelled: service '{server.uid}', which it needs, ended: " in outcome_of(task).message
+    before.cancel()
+
+
 def test_a_service_that_is_unwell_is_ended_and_started_again(campaign, tmp_path):
     port = free_port()
     url = f"http://127.0.0.1:{port}/"

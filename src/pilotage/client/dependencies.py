@@ -104,9 +104,13 @@ class Dependencies:
                         self._require_fit(name, row.uid, other, None if named is None else template(named.template), mine)
             except InvalidTask as error:
                 raise located(error, descriptions[position], position, len(rows)) from error
-            if elsewhere:
+            if elsewhere or held.services:
                 variables = {name: info for uid, info in elsewhere.items() for name in service_names(uid)}
-                extra = msgspec.structs.replace(row.extra or Extra(), variables=variables)
+                services: dict[str, TaskUid] = {}
+                for uid in held.services:
+                    named = mine.get(uid) or tasks[uid].row
+                    services |= {name: uid for known_as in (uid, named.name or uid) for name in service_names(known_as)}
+                extra = msgspec.structs.replace(row.extra or Extra(), variables=variables, services=services)
                 rows[position] = msgspec.structs.replace(row, extra=extra)
             if held.after or held.services:
                 found[row.uid] = held

@@ -120,6 +120,7 @@ SILENT_FACTS = {
     "client.PilotsRemoved": "says which pilots a manager may no longer use",
     "client.MetadataKept": "holds what users noted down with their tasks, which is theirs",
     "client.DependenciesKept": "holds what tasks asked to wait for, beyond what task.held tells",
+    "agent.ServiceOver": "says the same as task.ended of the service",
     "client.ServicesReady": "the agent's log has the same as task.ready",
     "client.EnvironmentAsked": "the agent's log has the same as environment.asked",
     "client.PilotServicesAwaited": "says what a pilot waits for before it takes tasks",

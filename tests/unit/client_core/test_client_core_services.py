@@ -1,15 +1,17 @@
-"""Services of a pilot: it takes tasks once they are ready, and fails if one of them cannot be."""
+"""Services: a pilot fails if its own cannot be had; tasks are bound with the address that holds then."""
 
 from __future__ import annotations
 
 import pytest
-from client_builders import MANAGER, Session, kinds, nodes, outcome, raw
+from client_builders import MANAGER, PLAIN, Session, kinds, nodes, outcome, raw
 
 from pilotage.core.client import actions, events
-from pilotage.core.client.state import PilotRecord, QueuedEnd
+from pilotage.core.client.facts import Held
+from pilotage.core.client.state import PilotRecord, QueuedEnd, queued_rows
 from pilotage.model.ids import PilotUid, TaskUid
 from pilotage.model.outcome import Ending
 from pilotage.model.states import CANCELED, DONE, FAILED
+from pilotage.model.workload import Batch, Extra, Row
 
 PILOT = PilotUid("pilot.0000")
 FAILURE = "service 'db' of the pilot ended before it was ready: launch failed"
@@ -76,3 +78,25 @@ def test_a_pilot_that_its_user_ends_does_not_fail_with_its_services() -> None:
     session.outcomes(PILOT, outcome("db", ending=Ending.CANCELLED))
     session.goodbye(PILOT, CANCELED, "the pilot was ended by the user")
     assert (record(session).state, record(session).reason) == (CANCELED, "the pilot was ended by the user")
+
+
+def test_a_task_that_waits_for_a_pilot_while_its_service_moves_is_bound_with_the_new_address() -> None:
+    session = Session(PILOT)
+    session.submit("db")
+    session.ready(PILOT, db="old:1")
+    session.add("pilot.0001")
+    session.submit("first", "second", "third", "fourth")
+    needs = Extra(variables={"KEPT": "x"}, services={"DB": TaskUid("db")})
+    batch = Batch({}, [Row(TaskUid("a"), PLAIN, extra=needs)])
+    held = {TaskUid("a"): Held(services=(TaskUid("db"),))}
+    session.do(events.TasksSubmitted(session.tick(), MANAGER, PilotUid(""), batch, raw(batch), held=held))
+    assert not session.state.tasks[TaskUid("a")].pilot, "there is no room yet"
+    session.ready(PILOT, db="new:2")
+    session.greet("pilot.0001")
+    (bound,) = [row for row in queued_rows(record_of(session, "a").outbox) if row.uid == "a"]
+    assert bound.extra is not None and bound.extra.variables["DB"] == "new:2" and bound.extra.variables["KEPT"] == "x"
+    session.check()
+
+
+def record_of(session: Session, task: str) -> PilotRecord:
+    return session.state.pilots[PilotUid(session.pilot_of(task))]

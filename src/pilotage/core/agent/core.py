@@ -68,7 +68,7 @@ class AgentCore:
         self._endings = Endings(journal, self._waiting, self._delivery)
         self._staging = Staging(journal, self._waiting, self._endings)
         self._environments = Environments(journal, self._waiting, self._endings)
-        self._services = Services(journal, self._endings)
+        self._services = Services(journal, self._waiting, self._dispatch, self._endings)
         self._acceptance = Acceptance(journal, self._waiting, self._endings, self._delivery, self._staging, self._services)
         self._reports = Reports(journal, self._waiting, self._dispatch, self._pool, self._alarms, self._endings)
         self._inquiry = Inquiry(self.state, policy, self._waiting, self._dispatch)
@@ -102,6 +102,7 @@ class AgentCore:
                 self._reports.connected(event)
             case events.RunnerReconciled():
                 self._reports.reconciled(event)
+                self._services.mistrust(event.runner)
             case events.RunnerLost():
                 hopeless = self._reports.lost(event)
                 if hopeless:
@@ -135,9 +136,10 @@ class AgentCore:
         if self.state.ending is not None:
             self._services.stop(now)
         if not self._dispatch.place(now):
+        self._services.settle(now)
             for uids, reason in self._dispatch.stranded():
                 self._end_stranded(now, uids, reason)
-        self._services.look(self._journal.new_facts)
+                self._services.settle(now)
 
     def performed(self) -> None:
         """All actions of all steps so far have been performed. Call it after each commit."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pilotage.core.agent import actions, facts
 from pilotage.core.agent.journal import Journal
 from pilotage.core.agent.lanes import HORIZON_S, SPAWNED, Pace
+from pilotage.core.agent.needs import told
 from pilotage.core.agent.runners import RunnerPool
 from pilotage.core.agent.waiting import Waiting
 from pilotage.core.scheduling.policy import GroupKey, Policy
@@ -85,6 +86,17 @@ class Dispatch:
                 self._pace(self._group(lane.template)).note(HORIZON_S, 1)
                 self._recalled.add(lane_id)
                 self._journal.act(actions.RecallTasks(lane.runner, behind))
+
+    def recall(self, uids: Iterable[TaskUid]) -> None:
+        """Take these back from their lanes unless they have begun."""
+        tasks = self._state.tasks
+        by_runner: dict[RunnerId, list[Execution]] = {}
+        for uid in uids:
+            lane_id = tasks[uid].lane
+            self._recalled.add(lane_id)
+            by_runner.setdefault(self._state.lanes[lane_id].runner, []).append((uid, tasks[uid].attempt))
+        for runner, executions in by_runner.items():
+            self._journal.act(actions.RecallTasks(runner, executions))
 
     def was_recalled(self, lane: LaneId) -> bool:
         """Tell whether tasks of the lane were asked back."""
@@ -198,7 +210,7 @@ class Dispatch:
         tasks, lanes = self._state.tasks, self._state.lanes
         by_runner: dict[RunnerId, list[LaneTasks]] = {}
         for launch in launches:
-            rows = [(attempt, tasks[uid].row) for uid, attempt in launch.tasks]
+            rows = [(attempt, told(self._state, tasks[uid].row)) for uid, attempt in launch.tasks]
             # With its placement each time: the runner may be another life of the process that had the lane's first tasks.
             placement = lanes[launch.lane].placement
             by_runner.setdefault(launch.runner, []).append(LaneTasks(launch.lane, placement, rows))

@@ -195,6 +195,14 @@ class ServiceReady(msgspec.Struct, frozen=True, array_like=True, tag=20):
     info: str
 
 
+class ServiceOver(msgspec.Struct, frozen=True, array_like=True, tag=22):
+    """The service has ended for good, as ``message`` says: a task that needs it can never begin."""
+
+    time: float
+    service: TaskUid
+    message: str
+
+
 class Rebound(msgspec.Struct, frozen=True, array_like=True, tag=21):
     """The client, which had forgotten that these are here, submitted them again: it knows them under this binding.
 
@@ -219,7 +227,7 @@ def tasks_named(fact: Fact) -> list[TaskUid]:
             return [outcome.task for outcome in fact.outcomes]
         case EndAsked() | Returned() | Repeated() | InputsStaged() | Rebound():
             return list(fact.tasks)
-        case ServiceReady():
+        case ServiceReady() | ServiceOver():
             return [fact.service]
         case _:
             return []
@@ -246,5 +254,6 @@ Fact = (
     | EnvironmentAsked
     | EnvironmentPrepared
     | ServiceReady
+    | ServiceOver
     | Rebound
 )

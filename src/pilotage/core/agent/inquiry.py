@@ -27,6 +27,7 @@ class Inquiry:
             "awaiting environment": sum(map(len, self._waiting.held.values())),
             "launched": sum(len(lane.tasks) for lane in state.lanes.values()),
             "staging output": len(state.outputs),
+            "awaiting service": len(self._waiting.unserved),
             "lanes": len(state.lanes),
             "runners": list(state.runners),
             "services": list(state.services),
@@ -53,6 +54,8 @@ class Inquiry:
             return "staging output"
         return "waiting" if self._awaited(task) is None else "awaiting environment"
 
+        if uid in self._waiting.unserved:
+            return "awaiting service"
     def why(self, uid: TaskUid) -> str:
         """Return in a sentence what the task waits for, or does."""
         task = self._state.tasks.get(uid)
@@ -69,6 +72,9 @@ class Inquiry:
             return f"waits for the environment {name!r}, which nobody has asked for yet: Pilot.prepare_env prepares one"
         reason = self._policy.why(uid)
         if self._dispatch.paused:
+        service = self._waiting.unserved.get(uid)
+        if service is not None:
+            return f"waits for service {service!r}, which it needs, to be ready again"
             return f"waits as nothing is started for now: {self._dispatch.paused}; {reason}"
         lanes, templates = self._state.lanes.values(), self._state.templates
         if lanes and all(templates[lane.template].service is not None for lane in lanes):

@@ -1,7 +1,9 @@
 """Services: watched while they run, known as ready or unwell, stopped when nothing else is left to do.
 
-Which services are to be watched follows from the state: those that run and are not being ended. After each step what is
-watched is compared with that, for the services that the step's facts name.
+Which services are to be watched follows from the state: those that run and are not being ended. In each step what is watched
+is compared with that, for the services that the step's facts name; and what is told of them with what tasks were told that
+need them. A task whose service is not ready any more, or somewhere else, is taken back from where it waits to begin, and waits
+until the service is ready; it ends if the service is over.
 """
 
 from __future__ import annotations
@@ -9,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pilotage.core.agent import actions, events, facts
+from pilotage.core.agent.dispatch import Dispatch
 from pilotage.core.agent.endings import OF_AN_ATTEMPT, Endings
-from pilotage.core.agent.facts import Fact, tasks_named
+from pilotage.core.agent.facts import tasks_named
 from pilotage.core.agent.journal import Journal
-from pilotage.model.ids import Attempt, TaskUid
+from pilotage.core.agent.needs import information
+from pilotage.core.agent.waiting import Waiting
+from pilotage.model.ids import Attempt, RunnerId, TaskUid
 from pilotage.model.outcome import Ending
 
 NOT_WATCHED = Attempt(0)
@@ -20,27 +25,36 @@ STOPPED = "stopped with its pilot"
 
 
 class Services:
-    """Looks after tasks that are services."""
+    """Looks after tasks that are services, and after those that need them."""
 
-    def __init__(self, journal: Journal, endings: Endings) -> None:
+    def __init__(self, journal: Journal, waiting: Waiting, dispatch: Dispatch, endings: Endings) -> None:
         self._journal = journal
         self._state = journal.state
+        self._waiting = waiting
+        self._dispatch = dispatch
         self._endings = endings
         self._watched: dict[TaskUid, Attempt] = {}
         """The services that have no outcome, and the attempt of each that is watched."""
         self._unsettled: dict[TaskUid, None] = {}
         """Services that are to be looked at, though no fact of this step names them."""
+        self._told: dict[TaskUid, str] = {}
+        """What tasks that are placed are told of the services that are ready."""
 
     def recover(self) -> None:
         """Take over what the state says; what runs is watched again."""
         for uid, task in self._state.tasks.items():
             if self._state.templates[task.row.template].service is not None:
                 self._watched[uid] = NOT_WATCHED
+                info = information(self._state, uid)
+                if info is not None:
+                    self._told[uid] = info
         self._unsettled.update(dict.fromkeys(self._watched))
+        self._waiting.has_services = bool(self._watched or self._state.services_over)
 
     def add(self, uids: Iterable[TaskUid]) -> None:
         """These were accepted, and are services."""
         self._watched.update(dict.fromkeys(uids, NOT_WATCHED))
+        self._waiting.has_services = True
 
     def ready(self, event: events.ServiceReady) -> None:
         """Note what is told of a service, for those who want it."""
@@ -84,16 +98,21 @@ class Services:
     def _living(self) -> list[TaskUid]:
         return [uid for uid in self._watched if uid in self._state.tasks]
 
-    def look(self, new_facts: Iterable[Fact]) -> None:
-        """Watch what runs now, and watch no longer what does not."""
-        if not self._watched:
-            return
-        named = dict.fromkeys(uid for fact in new_facts for uid in tasks_named(fact) if uid in self._watched)
-        if self._unsettled:
-            named |= self._unsettled
-            self._unsettled.clear()
-        for uid in named:
-            self._look_at(uid)
+    def settle(self, now: float) -> None:
+        """Watch what runs now, and watch no longer what does not; let tasks that need a service wait, go on, or end."""
+        journal, seen = self._journal, 0
+        while self._watched or self._waiting.forsaken:
+            self._end_forsaken(now)
+            new_facts, seen = journal.new_facts[seen:], len(journal.new_facts)
+            named = dict.fromkeys(uid for fact in new_facts for uid in tasks_named(fact) if uid in self._watched)
+            if self._unsettled:
+                named |= self._unsettled
+                self._unsettled.clear()
+            if not named:
+                return
+            for uid in named:
+                self._look_at(uid)
+                self._serve(now, uid)
 
     def _look_at(self, uid: TaskUid) -> None:
         state, watched = self._state, self._watched[uid]
@@ -107,5 +126,63 @@ class Services:
                 node = state.lanes[task.lane].placement[0].node
                 self._journal.act(actions.WatchService(wanted, task.row, service, node, uid in state.services))
             self._watched[uid] = wanted
-        if task is None:
-            del self._watched[uid]
+
+    # ---------------------------------------------------------------------------------------------- those that need them
+
+    def _serve(self, now: float, service: TaskUid) -> None:
+        """Let those that need this service know how it is now."""
+        is_over = service not in self._state.tasks
+        before, info = self._told.pop(service, None), information(self._state, service)
+        if info is not None:
+            self._told[service] = info
+        if is_over:
+            del self._watched[service]
+            self._journal.emit(facts.ServiceOver(now, service, self._how_it_ended(service)))
+        if is_over or (before is not None and info != before):
+            self._take_back(now, service)
+        if is_over or info is not None:
+            self._waiting.enqueue_each(self._waiting.take_unserved(service), now)
+
+    def _take_back(self, now: float, service: TaskUid) -> None:
+        """What those that need the service were told of it holds no longer."""
+        state = self._state
+        waiting: list[TaskUid] = []
+        handed: list[TaskUid] = []
+        for uid in self._dependents(service):
+            if state.tasks[uid].lane:
+                handed.append(uid)
+            elif self._waiting.dequeue(uid):
+                waiting.append(uid)
+        self._dispatch.recall(handed)
+        self._waiting.enqueue_each(waiting, now)
+
+    def _dependents(self, service: TaskUid) -> list[TaskUid]:
+        # Seldom asked for, so there is no index of them that would have to be kept.
+        return [
+            uid
+            for uid, task in self._state.tasks.items()
+            if task.row.extra is not None and not task.started and service in task.row.extra.services.values()
+        ]
+
+    def mistrust(self, runner: RunnerId) -> None:
+        """Take back what this runner has not begun and needs services: it may not have heard that it is to give it back."""
+        state = self._state
+        if self._waiting.has_services:
+            self._dispatch.recall(
+                uid
+                for lane in state.lanes.values()
+                if lane.runner == runner
+                for uid in lane.tasks
+                if (extra := state.tasks[uid].row.extra) is not None and extra.services and not state.tasks[uid].started
+            )
+
+    def _end_forsaken(self, now: float) -> None:
+        for uid, service in self._waiting.take_forsaken().items():
+            how = self._state.services_over[service]
+            message = f"cancelled: service {service!r}, which it needs, ended: {how}"
+            self._endings.finish(now, [uid], Ending.CANCELLED, message)
+
+    def _how_it_ended(self, service: TaskUid) -> str:
+        outcomes = [outcome for fact in self._journal.new_facts if isinstance(fact, facts.Ended) for outcome in fact.outcomes]
+        outcome = next(outcome for outcome in outcomes if outcome.task == service)
+        return outcome.message or outcome.ending.name.lower().replace("_", " ")

@@ -29,6 +29,7 @@ from pilotage.core.agent.facts import (
     RunnerAdded,
     RunnerIdentified,
     RunnerRemoved,
+    ServiceOver,
     ServiceReady,
     Started,
     TasksAccepted,
@@ -129,6 +130,8 @@ class AgentState(msgspec.Struct):
     environments: dict[str, EnvironmentRecord] = {}
     services: dict[TaskUid, str] = {}
     """Services that are ready, and what tasks are told of them."""
+    services_over: dict[TaskUid, str] = {}
+    """Services that have ended for good, and how."""
 
     def runs(self, uid: TaskUid, attempt: Attempt) -> bool:
         """Tell whether this is the present attempt of a task, and in the hands of a runner."""
@@ -220,6 +223,8 @@ def apply(state: AgentState, fact: Fact) -> None:
             _apply_rebound(state, fact)
         case ServiceReady():
             state.services[fact.service] = fact.info
+        case ServiceOver():
+            state.services_over[fact.service] = fact.message
         case _:
             unreachable(fact)
 

@@ -1,10 +1,11 @@
-"""Tasks that wait: for their named environment first, then for resources, in the policy's queue."""
+"""Tasks that wait: for their named environment, for the services that they need, then for resources, in the policy's queue."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from pilotage.core.agent.lanes import group_of
+from pilotage.core.agent.needs import lacking
 from pilotage.core.agent.state import AgentState
 from pilotage.core.scheduling.policy import GroupKey, Policy
 from pilotage.model.ids import TaskUid, TemplateId
@@ -22,6 +23,12 @@ class Waiting:
         self._groups: dict[TemplateId, GroupKey] = {}
         self.held: dict[str, dict[TaskUid, None]] = {}
         """Tasks by the environment that they wait for."""
+        self.has_services = False
+        """Whether there are, or were, services here that others may need."""
+        self.unserved: dict[TaskUid, TaskUid] = {}
+        """Tasks that wait for a service, such as this one, to be ready."""
+        self.forsaken: dict[TaskUid, TaskUid] = {}
+        """Tasks that need a service that is over; whoever looks after services ends them in the same step."""
 
     def group(self, template: TemplateId) -> GroupKey:
         """Return the scheduling group of a template's tasks."""
@@ -41,8 +48,19 @@ class Waiting:
             return
         if name and not self._is_there(name):
             self.held.setdefault(name, {}).update(dict.fromkeys(uids))
-        else:
+            return
+        if self.has_services:
+            uids = [uid for uid in uids if self._is_served(uid)]
+        if uids:
             self._policy.enqueue_many(uids, self.group(template), now)
+
+    def _is_served(self, uid: TaskUid) -> bool:
+        """Tell whether the services that a task needs are ready; note it if they are not."""
+        service = lacking(self._state, self._state.tasks[uid].row)
+        if service is None:
+            return True
+        (self.forsaken if service in self._state.services_over else self.unserved)[uid] = service
+        return False
 
     def enqueue_each(self, uids: Iterable[TaskUid], now: float) -> None:
         """Let tasks of any templates wait."""
@@ -67,8 +85,26 @@ class Waiting:
         """Hold the tasks that wait for this environment no longer, and return them."""
         return list(self.held.pop(name, ()))
 
+    def dequeue(self, uid: TaskUid) -> bool:
+        """Take a task out that waits for a service or in the queue; return False if it does not."""
+        return self.unserved.pop(uid, None) is not None or self._policy.withdraw(uid)
+
+    def take_unserved(self, service: TaskUid) -> list[TaskUid]:
+        """Let the tasks that wait for this service wait for it no longer, and return them."""
+        found = [uid for uid, awaited in self.unserved.items() if awaited == service]
+        for uid in found:
+            del self.unserved[uid]
+        return found
+
+    def take_forsaken(self) -> dict[TaskUid, TaskUid]:
+        """Let the tasks that need a service that is over wait no longer, and return them with that service."""
+        found, self.forsaken = self.forsaken, {}
+        return found
+
     def withdraw(self, uid: TaskUid) -> None:
         """Let a task wait no longer."""
+        if self.unserved.pop(uid, None) is not None or self.forsaken.pop(uid, None) is not None:
+            return
         name = self._state.templates[self._state.tasks[uid].row.template].named_env
         held = self.held.get(name)
         if held is None or uid not in held:

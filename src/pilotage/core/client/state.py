@@ -319,9 +319,18 @@ def _apply_bound(state: ClientState, fact: facts.TasksBound) -> None:
         record = state.tasks[uid]
         record.pilot, record.binding, record.state = fact.pilot, fact.binding, AGENT_STAGING_INPUT_PENDING
         state.managers[record.manager].waiting.pop(uid, None)
+        if record.row.extra is not None and record.row.extra.services:
+            record.row = _told(state, record.row)
         rows.append(record.row)
     pilot.load += len(rows)
     _queue_rows(state, pilot, fact.binding, rows)
+
+
+def _told(state: ClientState, row: Row) -> Row:
+    """Return a row with what is known now of the services that it needs: they may be elsewhere than when it was freed."""
+    extra = row.extra or Extra()
+    news = {name: state.service_info[uid] for name, uid in extra.services.items() if uid in state.service_info}
+    return msgspec.structs.replace(row, extra=msgspec.structs.replace(extra, variables={**extra.variables, **news}))
 
 
 def _queue_rows(state: ClientState, pilot: PilotRecord, binding: Binding, rows: list[Row]) -> None:
