@@ -232,6 +232,9 @@ class Agent:
 
     def _hear_crew(self) -> None:
         for event in self._crew.take():
+            if isinstance(event, events.StorageFilled):
+                self._storage_full(event.reason)
+                continue
             if isinstance(event, events.StorageFreed):
                 self._told.notice("there is room again: tasks are placed", lasting=False)
             self._handle(event)
@@ -239,7 +242,9 @@ class Agent:
     def _storage_full(self, reason: str) -> None:
         self._crew.storage_full()
         self._handle(events.StorageFilled(time.time(), reason))
-        self._told.notice(f"storage is full, so no tasks are placed until there is room: {reason}", lasting=True)
+        self._told.notice(
+            f"storage is full, so no tasks are placed, and no input is staged, until there is room: {reason}", lasting=True
+        )
 
     # ---------------------------------------------------------------------------------------------------- from the client
 

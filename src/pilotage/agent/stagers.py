@@ -5,6 +5,10 @@ time. Small files on a disk of the node are staged fastest by one, as several wo
 another one takes part when none has taken a task for ``PATIENCE_S``: a large file, or a slow file system, holds up one stager
 and not what waits behind it. Tasks that want what is just being brought for another one are put aside meanwhile.
 
+Where there is no room in the session's folder the task is handed back, to be asked for again when there is, and with it the
+input that waits behind it; not the output, as staging that may free space. What several bring at a time may take all the room
+and leave none of them enough. So there is one stager then, and one more after each task that it could stage.
+
 What is done is handed over in bulk: the agent's loop is woken by a descriptor and takes all that has come together.
 
 The agent may ask for the same twice, and for an end of what it does not want any more: staging done again has the same end,
@@ -26,7 +30,7 @@ from typing import Any
 
 import msgspec
 
-from pilotage.core.agent.events import StagingEnded, StagingPhase
+from pilotage.core.agent.events import StagingEnded, StagingPhase, StorageFilled
 from pilotage.errors import StagingFailed
 from pilotage.model.execution import Execution
 from pilotage.model.ids import Attempt, TaskUid, TemplateId
@@ -34,7 +38,7 @@ from pilotage.model.sandboxes import sandbox_of
 from pilotage.model.staging import Directive, StagingAction
 from pilotage.model.workload import OWN_SANDBOX, Row, Template
 from pilotage.staging.actions import Work
-from pilotage.staging.failures import Stopped
+from pilotage.staging.failures import NoRoom, Stopped, no_sandbox
 from pilotage.staging.notes import Errand, Notes
 from pilotage.staging.shared import Busy, Delivery
 from pilotage.staging.stager import Stager
@@ -99,6 +103,8 @@ class Stagers:
             over=self._take_up,
         )
         self._limit = stagers
+        self._width = stagers
+        """So many may be staging; fewer than the limit after there was no room."""
         self._changed = threading.Condition()
         """Guards all that follows."""
         self._jobs: deque[_Job] = deque()
@@ -113,7 +119,7 @@ class Stagers:
         self._watching = False
         self._last_begun, self._last_stager = 0.0, 0
         self._stopping = False
-        self._ended: list[tuple[_Job, str]] = []
+        self._ended: list[tuple[_Job, str | NoRoom]] = []
         self._first_ended = 0.0
         self._told = False
         self._taken: list[Errand] = []
@@ -142,8 +148,11 @@ class Stagers:
             uids = {uid for uid, *_ in self._in_hand}
             self._unwanted.update(uid for uid in tasks if uid in uids)
 
-    def take(self) -> list[StagingEnded]:
-        """Return what has ended since the last call. What was returned then must be in the agent's log by now."""
+    def take(self) -> list[StagingEnded | StorageFilled]:
+        """Return what has ended since the last call. What was returned then must be in the agent's log by now.
+
+        That storage is full comes before the ends of the tasks that were put off for it.
+        """
         try:
             os.eventfd_read(self._wakeup)
         except BlockingIOError:
@@ -155,19 +164,25 @@ class Stagers:
         # One that failed may be asked for again, and then has to know what it did.
         self._taken = [job.errand for job, error in ended if not error and _moves(job.directives)]
         now = time.time()
-        events = []
+        events: list[StagingEnded | StorageFilled] = []
+        full = next((str(error) for _, error in ended if isinstance(error, NoRoom)), "")
+        if full:
+            events.append(StorageFilled(now, full))
         for phase in ("input", "output"):
             done: list[Execution] = []
             failed: list[tuple[Execution, str]] = []
+            put_off: list[Execution] = []
             for job, error in ended:
                 if job.phase == phase:
                     execution = job.row.uid, job.attempt
-                    if error:
+                    if isinstance(error, NoRoom):
+                        put_off.append(execution)
+                    elif error:
                         failed.append((execution, error))
                     else:
                         done.append(execution)
-            if done or failed:
-                events.append(StagingEnded(now, phase, done, failed))
+            if done or failed or put_off:
+                events.append(StagingEnded(now, phase, done, failed, put_off))
         return events
 
     def close(self, patience_s: float = 5.0) -> None:
@@ -189,7 +204,7 @@ class Stagers:
 
     def _work(self) -> None:
         job: _Job | None = None
-        result: str | Busy = ""
+        result: str | Busy | NoRoom = ""
         while True:
             with self._changed:
                 if job is not None:
@@ -197,6 +212,10 @@ class Stagers:
                     if isinstance(result, Busy):
                         self._put_aside(job, result)
                     else:
+                        if isinstance(result, NoRoom):
+                            self._hand_back(result)
+                        else:
+                            self._width = min(self._width + 1, self._limit)
                         self._note_end(job, result)
                 job = self._next()
             if job is None:
@@ -216,7 +235,20 @@ class Stagers:
             self._jobs.extend(self._aside.pop(delivery, ()))
             self._call_another()
 
-    def _note_end(self, job: _Job, error: str) -> None:
+    def _hand_back(self, problem: NoRoom) -> None:
+        """There is no room: input that was not begun has to wait, too.
+
+        It is told before the task that could not be staged, which is tried last then: it may need more than there will be.
+        """
+        self._width = 1
+        jobs, self._jobs = self._jobs, deque()
+        for job in jobs:
+            if job.phase == "input":
+                self._note_end(job, problem)
+            else:
+                self._jobs.append(job)
+
+    def _note_end(self, job: _Job, error: str | NoRoom) -> None:
         self._in_hand.discard(job.errand)
         self._unwanted.discard(job.row.uid)
         if not self._ended:
@@ -231,17 +263,18 @@ class Stagers:
             due = self._last_begun + PATIENCE_S if self._staging and self._last_stager != me else now
             if len(self._ended) >= TOGETHER or not self._jobs or now > self._first_ended + TOGETHER_S:
                 self._tell()
-            if self._jobs and now >= due:
+            may_begin = bool(self._jobs) and self._staging < self._width
+            if may_begin and now >= due:
                 self._staging += 1
                 self._last_begun, self._last_stager = now, me
                 job = self._jobs.popleft()
-                if not self._jobs or self._staging == self._limit:
+                if not self._jobs or self._staging >= self._width:
                     # Nobody watches then, and what has ended must not wait for what may take long.
                     self._tell()
                 else:
                     self._call_another()
                 return job
-            if self._jobs and not self._watching:
+            if may_begin and not self._watching:
                 self._watching = True
                 self._changed.wait(due - now)
                 self._watching = False
@@ -257,7 +290,7 @@ class Stagers:
 
     def _call_another(self) -> None:
         """Have a stager that takes the next job at once, or when it is due. The lock is held."""
-        if not self._jobs or self._watching:
+        if not self._jobs or self._watching or self._staging >= self._width:
             return
         if self._staging == len(self._threads) < self._limit:
             thread = threading.Thread(target=self._work, name="stager", daemon=True)
@@ -269,15 +302,15 @@ class Stagers:
     def _is_stopped(self) -> bool:
         return self._stopping or self._hand.uid in self._unwanted
 
-    def _stage(self, job: _Job) -> str | Busy:
+    def _stage(self, job: _Job) -> str | Busy | NoRoom:
         """Stage for one task, and return why it cannot be done, if so."""
         self._hand.uid = job.row.uid
         try:
             self._stage_task(job)
         except StagingFailed as error:
             return str(error)
-        except Busy as busy:
-            return busy
+        except (Busy, NoRoom) as reason:
+            return reason
         except Stopped:
             return "it was not wanted any more"
         except Exception as error:  # the task must not wait for ever because of a mistake here
@@ -292,7 +325,7 @@ class Stagers:
         own = sandbox if template.sandbox == OWN_SANDBOX else ""
         before = job.phase == "input"
         if before:
-            _make_sandbox(sandbox)
+            _make_sandbox(sandbox, self._places.session)
         printed = frozenset[str]()
         if not before and template.output == "files":
             names = (template.stdout or f"{row.uid}.out", template.stderr or f"{row.uid}.err")
@@ -301,7 +334,17 @@ class Stagers:
         if removed_last and not os.path.lexists(own):
             return  # it was all done by an agent before this one, which could not tell any more
         places = msgspec.structs.replace(self._places, task=sandbox)
-        work = Work(job.errand, job.directives, places, own, before, job.arrived, printed, go_on=not before)
+        work = Work(
+            job.errand,
+            job.directives,
+            places,
+            own,
+            share=before,
+            arrived=job.arrived,
+            printed=printed,
+            go_on=not before,
+            ground=places.session,
+        )
         self._stager.stage(work, job.begin_with)
         if removed_last:
             with suppress(OSError):  # what another process still holds there is no failure of the task
@@ -312,7 +355,7 @@ def _moves(directives: Iterable[Directive]) -> bool:
     return any(directive.action is StagingAction.MOVE for directive in directives)
 
 
-def _make_sandbox(folder: str) -> None:
+def _make_sandbox(folder: str, ground: str) -> None:
     try:
         try:
             os.mkdir(folder)
@@ -321,6 +364,7 @@ def _make_sandbox(folder: str) -> None:
         except FileExistsError:
             pass
     except OSError as error:
-        raise StagingFailed(
-            f"sandbox {folder!r} cannot be made: {os.strerror(error.errno or 0)}; free space there, or choose another sandbox"
-        ) from error
+        problem = no_sandbox(error, folder)
+        if isinstance(problem, NoRoom) and problem.is_below(ground):
+            raise problem from error
+        raise StagingFailed(str(problem)) from error

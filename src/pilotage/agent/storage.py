@@ -2,6 +2,9 @@
 
 What a file system says of its free space does not count quotas, reserves or inodes; only writing tells. What is written
 where the tasks write is a folder and a file in it, flushed, as tasks need both.
+
+Room for the probe may be too little for a large file that waits to be staged. It fails again then, having used the disk for
+nothing; so when storage is found full soon after it was found free, the next probe waits twice as long.
 """
 
 from __future__ import annotations
@@ -9,12 +12,17 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 PROBE_S = 1.0
 PROBE_BYTES = 1 << 20
 """Room for this much has to be there before tasks are placed again."""
+
+LONGEST_PROBE_S = 16.0
+SOON_S = 60.0
+"""Storage that is full again within this time was not free for long."""
 
 _FOLDER = ".room"
 
@@ -28,12 +36,16 @@ class StorageProbe:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._probing = False
+        self._pause_s = 0.0
+        self._freed_at = float("-inf")
 
     def begin(self) -> None:
         """Storage was found full. What is probed already is not probed twice."""
         if self._probing:
             return
         self._probing = True
+        again = time.monotonic() < self._freed_at + SOON_S
+        self._pause_s = min(2 * self._pause_s, LONGEST_PROBE_S) if again else PROBE_S
         self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
         self._thread.start()
 
@@ -44,8 +56,9 @@ class StorageProbe:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(PROBE_S):
+        while not self._stop.wait(self._pause_s):
             if has_room(self._folder):
+                self._freed_at = time.monotonic()
                 # In this order: who finds it full from now on has it probed again.
                 self._probing = False
                 self._freed()

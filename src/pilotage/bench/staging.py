@@ -16,6 +16,7 @@ from pathlib import Path
 from pilotage.agent.stagers import Stagers
 from pilotage.bench.measure import Row, row
 from pilotage.bench.runs import MEMORY_FOLDER
+from pilotage.core.agent.events import StorageFilled
 from pilotage.model.ids import Attempt, TaskUid, TemplateId
 from pilotage.model.sandboxes import SHARD_ENTRIES
 from pilotage.model.staging import Directive
@@ -86,6 +87,8 @@ def _stage(pilot: Path, work: list[TaskRow]) -> float:
         while left:
             select.select([stagers], [], [])
             for event in stagers.take():
+                if isinstance(event, StorageFilled):
+                    raise RuntimeError(event.reason)
                 if event.failed:
                     raise RuntimeError(event.failed[0][1])
                 left -= len(event.done)

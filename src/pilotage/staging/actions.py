@@ -38,6 +38,7 @@ class Work(msgspec.Struct, frozen=True):
     ``share``: what goes to places that are not the task's ``own`` folder is brought there once, for all tasks that want it
     there; ``arrived``: when this one was heard of, by the monotonic clock. ``printed``: files of the task that are removed
     when they are empty; missing, they are empty. ``go_on``: what cannot be staged does not keep the rest from being staged.
+    ``ground``: a folder; where there is no room in it all stops, to be done again when there is. Empty: that is a failure.
     """
 
     errand: Errand
@@ -48,6 +49,7 @@ class Work(msgspec.Struct, frozen=True):
     arrived: float = 0.0
     printed: frozenset[str] = frozenset()
     go_on: bool = False
+    ground: str = ""
 
 
 class Receipt(msgspec.Struct, frozen=True):

@@ -17,6 +17,18 @@ class SourceMissing(Unstageable):
     """There is nothing to stage. A directive with the flag NON_FATAL may pass then."""
 
 
+class NoRoom(Unstageable):
+    """The file system of ``path`` is full, or a quota there is used up: what failed can be done once there is room."""
+
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+    def is_below(self, folder: str) -> bool:
+        """Tell whether it is in this folder that there is no room; links are followed, as they may lead out of it."""
+        return bool(folder) and _within(os.path.realpath(self.path), os.path.realpath(folder))
+
+
 class Stopped(Exception):
     """The stager was told to stop before it was done."""
 
@@ -53,8 +65,12 @@ def explained(error: OSError, source: str, target: str) -> Unstageable:
         path = os.path.dirname(path)
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno in _FULL:
-        where = path if path and not _within(path, source) else os.path.dirname(target)
-        return Unstageable(f"there is no room for target {target!r} in {where!r}: {reason}; {_FULL[error.errno]}")
+        where = path if path and not _within(path, source) and not error.filename2 else os.path.dirname(target)
+        message = f"there is no room for target {target!r} in {where!r}: {reason}; {_FULL[error.errno]}"
+        if error.errno not in PASSING:
+            return Unstageable(message)
+        is_there = _within(target, where) or _within(where, target)
+        return (_never_fits(source, target, where) if is_there else None) or NoRoom(message, where)
     if error.errno == errno.EISDIR or (error.errno == errno.EEXIST and os.path.isdir(target)):
         return Unstageable(f"target {target!r} is a folder; name a file, or remove the folder")
     if error.errno == errno.ENOTDIR:
@@ -73,6 +89,29 @@ def explained(error: OSError, source: str, target: str) -> Unstageable:
     return Unstageable(f"copying {source!r} to {target!r} failed: {reason}; check both file systems")
 
 
+def no_sandbox(error: OSError, folder: str) -> Unstageable:
+    """Return why the sandbox in ``folder`` cannot be made."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    message = f"sandbox {folder!r} cannot be made: {reason}; free space there, or choose another sandbox"
+    return NoRoom(message, folder) if error.errno in PASSING else Unstageable(message)
+
+
+def _never_fits(source: str, target: str, where: str) -> Unstageable | None:
+    """Return the failure of a file that is larger than all of the file system that had no room for it."""
+    try:
+        size_bytes = os.stat(source).st_blocks * 512
+        status = os.statvfs(where)
+    except OSError:
+        return None
+    whole_bytes = status.f_blocks * status.f_frsize
+    if size_bytes <= whole_bytes:
+        return None
+    return Unstageable(
+        f"target {target!r} would never fit: source {source!r} takes {size_bytes} bytes, and the file system of {where!r} has "
+        f"{whole_bytes} in all; choose another target"
+    )
+
+
 def _within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
@@ -82,6 +121,9 @@ def _remedy(error: OSError, otherwise: str) -> str:
         return "too many files are open; raise 'ulimit -n'"
     return "check its file system" if error.errno in (errno.EIO, errno.ESTALE) else otherwise
 
+
+PASSING = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors that are over when somebody frees space."""
 
 _FULL = {
     errno.ENOSPC: "free space (or inodes) there, or choose another target",

@@ -61,7 +61,7 @@ class Notes:
     """The notes in the file at ``path``; any number of threads may share them. Nothing is opened before it is needed."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self.path = path
         self._lock = threading.Lock()
         self._notes: dict[Errand, list[Note]] | None = None
         self._file = -1
@@ -73,11 +73,16 @@ class Notes:
         with self._lock:
             notes = self._read()
             if self._file < 0:
-                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
                 os.ftruncate(self._file, self._size)
-            if os.write(self._file, line) != len(line):
+            try:
+                written = os.write(self._file, line)
+            except OSError as error:
+                # It says where, as it is seldom the file system of what is moved.
+                raise OSError(error.errno, os.strerror(error.errno or 0), self.path) from error
+            if written != len(line):
                 os.ftruncate(self._file, self._size)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
             self._size += len(line)
             notes.setdefault(note.errand, []).append(note)
 
@@ -113,7 +118,7 @@ class Notes:
         if self._notes is None:
             self._notes = {}
             try:
-                with open(self._path, "rb") as file:
+                with open(self.path, "rb") as file:
                     content = file.read()
             except FileNotFoundError:
                 content = b""
@@ -126,7 +131,7 @@ class Notes:
 
     def _rewrite(self, notes: dict[Errand, list[Note]]) -> None:
         content = b"".join(_encode(note) + b"\n" for noted in notes.values() for note in noted)
-        fresh = f"{self._path}.new"
+        fresh = f"{self.path}.new"
         try:
             file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError:
@@ -134,7 +139,7 @@ class Notes:
         try:
             if os.write(file, content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), fresh)
-            os.rename(fresh, self._path)
+            os.rename(fresh, self.path)
         except OSError:
             os.close(file)
             return

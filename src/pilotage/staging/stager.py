@@ -8,7 +8,7 @@ from typing import Any
 from pilotage.errors import StagingFailed
 from pilotage.model.staging import Directive, StagingAction, StagingFlag
 from pilotage.staging.actions import Step, Tools, Work
-from pilotage.staging.failures import SourceMissing, Stopped, Unstageable
+from pilotage.staging.failures import NoRoom, SourceMissing, Stopped, Unstageable, explained
 from pilotage.staging.files import Files
 from pilotage.staging.notes import Failure, Move, Notes
 from pilotage.staging.shared import Busy, Delivery
@@ -44,6 +44,7 @@ class Stager:
             StagingFailed: names the directive, the value and the remedy.
             Stopped: it was told to stop; what was begun is to be done again.
             Busy: something that tasks share is being brought for another one.
+            NoRoom: on the work's ``ground``; what was begun is undone, and it is all to be done again when there is room.
         """
         notes = self._tools.notes
         # Only of a task that moves something anything is noted.
@@ -65,14 +66,28 @@ class Stager:
             except (Unstageable, BadUrl) as problem:
                 if isinstance(problem, SourceMissing) and directive.flags & StagingFlag.NON_FATAL:
                     continue
-                failures.append(f"{_described(directive)}: {problem}")
+                message = f"{_described(directive)}: {problem}"
+                if isinstance(problem, NoRoom) and problem.is_below(work.ground):
+                    # No directive after it is begun: who does it again takes those before the last move for done.
+                    raise NoRoom(message, problem.path) from problem
+                failures.append(message)
                 if not work.go_on:
                     break
                 if notes is not None:
-                    notes.add(Failure(work.errand, index, failures[-1]))
+                    _note(notes, Failure(work.errand, index, message), work.ground)
         if failures:
             more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
             raise StagingFailed(failures[0] + more)
+
+
+def _note(notes: Notes, failure: Failure, ground: str) -> None:
+    try:
+        notes.add(failure)
+    except OSError as error:
+        problem = explained(error, failure.message, notes.path)
+        if isinstance(problem, NoRoom) and problem.is_below(ground):
+            raise problem from error
+        raise StagingFailed(f"{failure.message}; {problem}") from error
 
 
 def _described(directive: Directive) -> str:

@@ -97,6 +97,10 @@ def not_staged(phase: events.StagingPhase, uid: str, why: str, attempt: int = 0,
     return events.StagingEnded(at, phase, [], [(executions((uid, attempt))[0], why)])
 
 
+def put_off(phase: events.StagingPhase, *uids: str, attempt: int = 0, at: float = 3.0) -> events.StagingEnded:
+    return events.StagingEnded(at, phase, [], put_off=executions(*((uid, attempt) for uid in uids)))
+
+
 def cancelled(number: int, *uids: str, at: float = 1.5, binding: int = 1) -> events.CancelRequested:
     return events.CancelRequested(at, number, [(TaskUid(uid), Binding(binding)) for uid in uids])
 

@@ -133,6 +133,7 @@ class World(Witness):
         given_up = {uid for action in step.actions if isinstance(action, actions.EndStaging) for uid in action.tasks}
         for action in step.actions:
             if isinstance(action, actions.StageTasks) and action.phase == "input":
+                assert not self.surroundings.told_full, f"{action} though the disk is full"
                 for _, row in action.tasks:
                     wanted = row.uid in given_up or self.core.state.tasks[row.uid].ending is None
                     assert wanted, f"input of {row.uid} is staged, which is to end"

@@ -86,7 +86,8 @@ class Surroundings:
 
     def turn(self) -> None:
         """Let some of it come to an end, and tell the core."""
-        self.look_at_disk()
+        if not self.world.full or self.world.random.random() < 0.5:
+            self.look_at_disk()
         self.stage()
         self.prepare()
         self.attend()
@@ -107,6 +108,7 @@ class Surroundings:
             "input": ([], []),
             "output": ([], []),
         }
+        put_off: dict[events.StagingPhase, list[Execution]] = {"input": [], "output": []}
         for (phase, uid), (attempt, row, given_up) in list(self.jobs.items()):
             if not world.calm and chance.random() < 0.5:
                 continue
@@ -114,6 +116,11 @@ class Surroundings:
             execution = (uid, attempt)
             # Where the sandbox is gone, stagers before these had done everything.
             to_do = row.extra is not None and world.cleaned.get(uid) != attempt
+            if world.full and to_do and chance.random() < 0.7:
+                self.look_at_disk()
+                world.put_off += 1
+                put_off[phase].append(execution)
+                continue
             fails = to_do and chance.random() < (0.5 if given_up else 0.15)
             if fails:
                 world.failed.add(uid)
@@ -128,8 +135,8 @@ class Surroundings:
             if phase == "output" and not fails and template.cleanup and template.sandbox == OWN_SANDBOX:
                 world.cleaned[uid] = attempt
         for phase, (done, failed) in ended.items():
-            if done or failed:
-                world.handle(events.StagingEnded(world.now, phase, done, failed))
+            if done or failed or put_off[phase]:
+                world.handle(events.StagingEnded(world.now, phase, done, failed, put_off[phase]))
 
     def prepare(self) -> None:
         world, chance = self.world, self.world.random

@@ -53,7 +53,7 @@ class Witness:
         self.unprepared: set[str] = set()
         """Environments that could not be had, at some time."""
         self.unwell: set[Execution] = set()
-        self.stagings = self.preparations = self.pauses = 0
+        self.stagings = self.preparations = self.pauses = self.put_off = 0
 
     def read_fact(self, fact: facts.Fact) -> None:
         """Judge a fact as it is written."""

@@ -62,6 +62,7 @@ def test_the_walks_meet_what_they_are_for():
     assert sum(world.preparations for world in worlds) > 60
     assert sum(bool(world.unprepared) for world in worlds) > 20, "environments that could not be had"
     assert sum(world.pauses for world in worlds) > 20, "disks that were full"
+    assert sum(world.put_off for world in worlds) > 100, "files that there was no room for"
     assert sum(len(world.ready) for world in worlds) > 100, "services that were ready"
     assert sum(len(world.unwell) for world in worlds) > 20, "services that were unwell"
     assert sum(attempt > 1 for world in worlds for _, attempt in world.ready) > 10, "services that were started again"
@@ -400,6 +401,54 @@ def lanes_are_refilled_while_the_disk_is_full(patch):
     patch.setattr(Dispatch, "_draw", draw)
 
 
+def input_is_staged_while_the_disk_is_full(patch):
+    original = Staging.stage_inputs
+
+    def stage_inputs(self, uids):
+        paused, self._dispatch.paused = self._dispatch.paused, ""
+        original(self, uids)
+        self._dispatch.paused = paused
+
+    patch.setattr(Staging, "stage_inputs", stage_inputs)
+
+
+def what_was_put_off_is_not_staged_when_there_is_room(patch):
+    patch.setattr(Staging, "go_on", lambda self: None)
+
+
+def only_input_that_was_put_off_is_staged_when_there_is_room(patch):
+    original = Staging.go_on
+
+    def go_on(self):
+        put_off = self._endings.put_off
+        self._endings.put_off = {uid: None for uid in put_off if uid in self._state.inputs}
+        original(self)
+
+    patch.setattr(Staging, "go_on", go_on)
+
+
+def the_stagers_are_asked_to_give_up_what_was_put_off(patch):
+    original = Endings.ask
+
+    def ask(self, *arguments):
+        put_off, self.put_off = self.put_off, {}
+        original(self, *arguments)
+        self.put_off = {uid: None for uid in put_off if uid in self._state.tasks}
+
+    patch.setattr(Endings, "ask", ask)
+
+
+def what_was_cancelled_before_it_was_put_off_waits_for_room(patch):
+    original = Staging.ended
+
+    def ended(self, event):
+        give_up, self._endings.give_up = self._endings.give_up, lambda now, uids: None
+        original(self, event)
+        self._endings.give_up = give_up
+
+    patch.setattr(Staging, "ended", ended)
+
+
 def retries_are_for_any_failure(patch):
     def any_failure(template, failures, ending, exit_code):
         return runs_again(msgspec.structs.replace(template, retry_on=()), failures, ending, exit_code)
@@ -466,6 +515,11 @@ FAULTS = [
     a_service_is_ready_whichever_attempt_answered,
     a_full_disk_is_no_reason_to_wait,
     lanes_are_refilled_while_the_disk_is_full,
+    input_is_staged_while_the_disk_is_full,
+    what_was_put_off_is_not_staged_when_there_is_room,
+    only_input_that_was_put_off_is_staged_when_there_is_room,
+    the_stagers_are_asked_to_give_up_what_was_put_off,
+    what_was_cancelled_before_it_was_put_off_waits_for_room,
     retries_are_for_any_failure,
     retries_are_not_for_exit_codes,
     recovery_does_not_know_what_templates_want,

@@ -74,6 +74,7 @@ class World:
         self.ever_ready: set[TaskUid] = set()
         self.unstaged: set[TaskUid] = set()
         """Tasks of which some file could not be staged."""
+        self.put_off = 0
         self.forgotten: set[TaskUid] = set()
         """Submitted, and lost with the client's node before the log was synced."""
         self.cancelled: set[TaskUid] = set()

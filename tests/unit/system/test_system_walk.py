@@ -54,6 +54,7 @@ def test_the_walks_meet_what_they_are_for() -> None:
     dones = [pilot.done for world in worlds for pilot in world.pilots.values()]
     assert sum(len(done.staged_in) + len(done.staged_out) for done in dones) > 1000, "files that were staged"
     assert sum(len(world.unstaged) for world in worlds) > 50, "files that could not be"
+    assert sum(world.put_off for world in worlds) > 20, "files that there was no room for"
     assert sum(len(done.cleaned) for done in dones) > 50, "sandboxes that were removed"
     assert sum(len(done.prepared) for done in dones) > 50, "environments that were prepared"
     assert sum(outcome.attempt > 1 for world in worlds for outcome in world.told.values()) > 20, "tasks run again"
@@ -163,7 +164,13 @@ def the_agent_does_not_hear_that_the_disk_is_full(original: Any, agent: Agent, r
     agent._core._dispatch.paused = reason
 
 
+@instead(Agent, "_storage_full")
+def an_agent_whose_stagers_find_no_room_does_not_look_for_it(original: Any, agent: Agent, reason: str) -> None:
+    agent._core._dispatch.paused = reason
+
+
 FAULTS = [
+    an_agent_whose_stagers_find_no_room_does_not_look_for_it,
     clients_are_not_told_when_services_become_ready,
     the_agent_does_not_hear_that_the_disk_is_full,
     a_cancel_of_a_waiting_task_is_forgotten,

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from virtual_pilot import Pilot
 
 
+FULL = "the disk is full"
+
+
 class Done:
     """What was staged and prepared in a pilot, over all lives of its agent."""
 
@@ -89,6 +92,11 @@ class VirtualCrew:
             execution, template = (uid, attempt), world.submitted[uid]
             # Where the sandbox is gone, stagers before these had done everything.
             to_do = row.extra is not None and execution not in pilot.done.cleaned
+            if to_do and pilot.full and chance.random() < 0.7:
+                world.put_off += 1
+                taken.append(events.StorageFilled(pilot.now, FULL))
+                taken.append(events.StagingEnded(pilot.now, phase, [], put_off=[execution]))
+                continue
             if to_do and chance.random() < (0.5 if given_up else 0.1):
                 world.unstaged.add(uid)
                 taken.append(events.StagingEnded(pilot.now, phase, [], [(execution, "no such file")]))
@@ -137,7 +145,7 @@ class Surroundings:
 
     def look_at_disk(self) -> None:
         assert self._pilot.agent is not None
-        self._pilot.agent.storage_full(RunnerId("spawner.0"), "the disk is full")
+        self._pilot.agent.storage_full(RunnerId("spawner.0"), FULL)
 
 
 def is_done(pilot: Pilot, uid: TaskUid, attempt: Attempt, ending: Ending) -> bool:

@@ -85,7 +85,7 @@ class StageTasks(msgspec.Struct, frozen=True):
 
 
 class EndStaging(msgspec.Struct, frozen=True):
-    """Do no more directives of these tasks than are under way. ``StagingEnded`` still tells of each, done or failed."""
+    """Do no more directives of these tasks than are under way. ``StagingEnded`` still tells of each, whatever came of it."""
 
     tasks: list[TaskUid]
 

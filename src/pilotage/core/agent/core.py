@@ -66,12 +66,12 @@ class AgentCore:
         self._waiting = Waiting(self.state, policy)
         self._dispatch = Dispatch(journal, policy, self._waiting, self._pool)
         self._endings = Endings(journal, self._waiting, self._delivery)
-        self._staging = Staging(journal, self._waiting, self._endings)
+        self._staging = Staging(journal, self._waiting, self._dispatch, self._endings)
         self._environments = Environments(journal, self._waiting, self._endings)
         self._services = Services(journal, self._waiting, self._dispatch, self._endings)
         self._acceptance = Acceptance(journal, self._waiting, self._endings, self._delivery, self._staging, self._services)
         self._reports = Reports(journal, self._waiting, self._dispatch, self._pool, self._alarms, self._endings)
-        self._inquiry = Inquiry(self.state, policy, self._waiting, self._dispatch)
+        self._inquiry = Inquiry(self.state, policy, self._waiting, self._dispatch, self._endings)
 
     # ---------------------------------------------------------------------------------------------------- the surface
 
@@ -124,6 +124,7 @@ class AgentCore:
                 self._dispatch.paused = event.reason
             case events.StorageFreed():
                 self._dispatch.paused = ""
+                self._staging.go_on()
             case _:
                 unreachable(event)
         self._follow_up(now)

@@ -46,6 +46,8 @@ class Endings:
         """Whether some tasks have a sandbox that is removed at their end."""
         self.restarts = False
         """Whether some services are started again even if they ended well."""
+        self.put_off: dict[TaskUid, None] = {}
+        """Tasks whose files are to be staged when there is room; no stager has them."""
 
     def learn(self, templates: Mapping[TemplateId, Template]) -> None:
         """There will be tasks that follow these."""
@@ -63,12 +65,14 @@ class Endings:
         if not chosen and not number:
             return
         self._journal.emit(facts.EndAsked(now, number, chosen, ending, message))
-        waiting, staging = [], []
+        waiting, staging, put_off = [], [], []
         running: dict[RunnerId, list[Execution]] = {}
         for uid in chosen:
             task = tasks[uid]
             if task.lane:
                 running.setdefault(self._state.lanes[task.lane].runner, []).append((uid, task.attempt))
+            elif uid in self.put_off:
+                put_off.append(uid)
             elif uid in inputs or uid in outputs:
                 staging.append(uid)
             else:
@@ -79,6 +83,26 @@ class Endings:
             self._journal.act(actions.EndExecutions(runner, executions, ending, message))
         if staging:
             self._journal.act(actions.EndStaging(staging))
+        self.give_up(now, put_off)
+
+    def give_up(self, now: float, uids: Iterable[TaskUid]) -> None:
+        """Stage no more for these, whose end was asked for, and which no stager has."""
+        tasks, outputs = self._state.tasks, self._state.outputs
+        unstaged, cleaned = [], []
+        before: dict[tuple[Ending, str], list[TaskUid]] = {}
+        for uid in uids:
+            self.put_off.pop(uid, None)
+            task, outcome = tasks[uid], outputs.get(uid)
+            if outcome is None:
+                before.setdefault((task.ending or Ending.CANCELLED, task.ending_message), []).append(uid)
+            elif wants_output(task.row, self._state.templates[task.row.template], outcome):
+                unstaged.append((uid, task.ending_message))
+            else:
+                cleaned.append(outcome)
+        for (ending, message), each in before.items():
+            self.finish(now, each, ending, message)
+        self.output_failed(now, unstaged)
+        self.stage_outputs(cleaned)
 
     # ------------------------------------------------------------------------------------------------- nothing more to be done
 

@@ -111,13 +111,16 @@ class TasksReturned(msgspec.Struct, frozen=True):
 class StagingEnded(msgspec.Struct, frozen=True):
     """Stagers are done with these tasks' input (``phase`` "input") or output: as wanted, or ``failed`` with why.
 
-    An execution names the attempt after which output was staged; input is staged once, before the first (attempt 0).
+    ``put_off``: there was no room for their files, as ``StorageFilled`` has told before; nothing is half done, and they are to
+    be staged again when there is room. An execution names the attempt after which output was staged; input is staged once,
+    before the first (attempt 0).
     """
 
     time: float
     phase: StagingPhase
     done: list[Execution]
     failed: list[tuple[Execution, str]] = []
+    put_off: list[Execution] = []
 
 
 class EnvironmentAsked(msgspec.Struct, frozen=True):
@@ -156,7 +159,7 @@ class ServiceUnwell(msgspec.Struct, frozen=True):
 
 
 class StorageFilled(msgspec.Struct, frozen=True):
-    """There is no room for sandboxes or output: nothing is to be placed until ``StorageFreed``."""
+    """There is no room for sandboxes or output: nothing is to be placed, and no input staged, until ``StorageFreed``."""
 
     time: float
     reason: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pilotage.core.agent.dispatch import Dispatch
+from pilotage.core.agent.endings import Endings
 from pilotage.core.agent.state import AgentState, TaskRecord
 from pilotage.core.agent.waiting import Waiting
 from pilotage.core.scheduling.policy import Policy
@@ -12,11 +13,12 @@ from pilotage.model.ids import TaskUid
 class Inquiry:
     """Answers from the state, and from what is derived from it; changes nothing."""
 
-    def __init__(self, state: AgentState, policy: Policy, waiting: Waiting, dispatch: Dispatch) -> None:
+    def __init__(self, state: AgentState, policy: Policy, waiting: Waiting, dispatch: Dispatch, endings: Endings) -> None:
         self._state = state
         self._policy = policy
         self._waiting = waiting
         self._dispatch = dispatch
+        self._endings = endings
 
     def summary(self) -> dict[str, str | int | float | list[str]]:
         """Return counts: tasks by what becomes of them, lanes, runners; and why nothing is placed, or the pilot ends."""
@@ -102,6 +104,13 @@ class Inquiry:
 
     def _why_staged(self, uid: TaskUid, task: TaskRecord) -> str:
         extra, outcome = task.row.extra, self._state.outputs.get(uid)
+        if uid in self._endings.put_off:
+            what = (
+                "its input is"
+                if outcome is None
+                else f"attempt {outcome.attempt} is over ({outcome.ending.name}); its output is"
+            )
+            return f"{what} not staged for now, as storage is full: {self._dispatch.paused}"
         if outcome is None:
             words = f"its input is being staged ({len(extra.input_staging) if extra is not None else 0} directives)"
         else:

@@ -2,6 +2,9 @@
 
 The stagers are asked for many tasks at once and tell of each how it went. What an agent had asked for before it died is asked
 for again by the next one.
+
+While storage is full no input is staged. Output is, as that may free space; what finds no room is put off until there is some.
+Of what is put off the log says nothing: to the next agent it is files that are being staged.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pilotage.core.agent import actions, events, facts
+from pilotage.core.agent.dispatch import Dispatch
 from pilotage.core.agent.endings import NOBODY, Endings, wants_output
 from pilotage.core.agent.journal import Journal
 from pilotage.core.agent.waiting import Waiting
@@ -22,10 +26,11 @@ BEFORE_ANY_ATTEMPT = Attempt(0)
 class Staging:
     """Has files staged, and draws the conclusions."""
 
-    def __init__(self, journal: Journal, waiting: Waiting, endings: Endings) -> None:
+    def __init__(self, journal: Journal, waiting: Waiting, dispatch: Dispatch, endings: Endings) -> None:
         self._journal = journal
         self._state = journal.state
         self._waiting = waiting
+        self._dispatch = dispatch
         self._endings = endings
         self._left_over: tuple[list[TaskUid], list[TaskUid]] = ([], [])
         """Tasks whose input, and whose output, an agent before this one had asked for."""
@@ -38,23 +43,35 @@ class Staging:
         """Ask again for what an agent before this one had asked for; what was to be ended meanwhile is."""
         tasks, outputs = self._state.tasks, self._state.outputs
         (inputs, left), self._left_over = self._left_over, ([], [])
-        given_up = [uid for uid in left if tasks[uid].ending is not None and self._wants_output(uid)]
-        self._endings.output_failed(now, [(uid, tasks[uid].ending_message) for uid in given_up])
-        self._endings.stage_outputs([outputs[uid] for uid in left if uid in outputs])
+        given_up = [uid for uid in (*left, *inputs) if tasks[uid].ending is not None]
+        self._endings.stage_outputs([outputs[uid] for uid in left if tasks[uid].ending is None])
         self.stage_inputs([uid for uid in inputs if tasks[uid].ending is None])
-        self._end_inputs(now, [uid for uid in inputs if uid in tasks and tasks[uid].ending is not None])
+        self._endings.give_up(now, given_up)
 
     def stage_inputs(self, uids: Iterable[TaskUid]) -> None:
-        """Have the input of these staged."""
+        """Have the input of these staged, when there is room."""
+        if self._dispatch.paused:
+            self._endings.put_off.update(dict.fromkeys(uids))
+            return
         handed = [(BEFORE_ANY_ATTEMPT, self._state.tasks[uid].row) for uid in uids]
         if handed:
             self._journal.act(actions.StageTasks("input", handed))
+
+    def go_on(self) -> None:
+        """There is room: have staged what was put off."""
+        put_off, self._endings.put_off = self._endings.put_off, {}
+        self._endings.stage_outputs([self._state.outputs[uid] for uid in put_off if uid in self._state.outputs])
+        self.stage_inputs([uid for uid in put_off if uid in self._state.inputs])
 
     def ended(self, event: events.StagingEnded) -> None:
         """Let go on, or end, what the stagers are done with."""
         done = [uid for uid, attempt in event.done if self._is_staged(event.phase, (uid, attempt))]
         failed = [(execution[0], why) for execution, why in event.failed if self._is_staged(event.phase, execution)]
-        self._journal.stale += len(event.done) + len(event.failed) - len(done) - len(failed)
+        put_off = [execution[0] for execution in event.put_off if self._is_staged(event.phase, execution)]
+        told = len(event.done) + len(event.failed) + len(event.put_off)
+        self._journal.stale += told - len(done) - len(failed) - len(put_off)
+        self._endings.put_off.update(dict.fromkeys(put_off))
+        self._endings.give_up(event.time, [uid for uid in put_off if self._state.tasks[uid].ending is not None])
         if event.phase == "input":
             self._inputs_ended(event.time, done, failed)
         else:
