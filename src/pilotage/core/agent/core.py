@@ -136,8 +136,8 @@ class AgentCore:
             self._environments.settle(now)
         if self.state.ending is not None:
             self._services.stop(now)
-        if not self._dispatch.place(now):
         self._services.settle(now)
+        if not self._dispatch.place(now):
             for uids, reason in self._dispatch.stranded():
                 self._end_stranded(now, uids, reason)
                 self._services.settle(now)

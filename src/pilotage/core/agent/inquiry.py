@@ -27,9 +27,9 @@ class Inquiry:
             "waiting": self._policy.waiting(),
             "staging input": len(state.inputs),
             "awaiting environment": sum(map(len, self._waiting.held.values())),
+            "awaiting service": len(self._waiting.unserved),
             "launched": sum(len(lane.tasks) for lane in state.lanes.values()),
             "staging output": len(state.outputs),
-            "awaiting service": len(self._waiting.unserved),
             "lanes": len(state.lanes),
             "runners": list(state.runners),
             "services": list(state.services),
@@ -54,10 +54,10 @@ class Inquiry:
             return "staging input"
         if uid in state.outputs:
             return "staging output"
-        return "waiting" if self._awaited(task) is None else "awaiting environment"
-
         if uid in self._waiting.unserved:
             return "awaiting service"
+        return "waiting" if self._awaited(task) is None else "awaiting environment"
+
     def why(self, uid: TaskUid) -> str:
         """Return in a sentence what the task waits for, or does."""
         task = self._state.tasks.get(uid)
@@ -72,11 +72,11 @@ class Inquiry:
             if name in self._state.environments:
                 return f"waits for the environment {name!r}, which is being prepared"
             return f"waits for the environment {name!r}, which nobody has asked for yet: Pilot.prepare_env prepares one"
-        reason = self._policy.why(uid)
-        if self._dispatch.paused:
         service = self._waiting.unserved.get(uid)
         if service is not None:
             return f"waits for service {service!r}, which it needs, to be ready again"
+        reason = self._policy.why(uid)
+        if self._dispatch.paused:
             return f"waits as nothing is started for now: {self._dispatch.paused}; {reason}"
         lanes, templates = self._state.lanes.values(), self._state.templates
         if lanes and all(templates[lane.template].service is not None for lane in lanes):
