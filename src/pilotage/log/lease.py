@@ -6,15 +6,18 @@ exists in which nobody or two own the folder. The file stays when the lease is r
 
 A holder on this machine lives as long as its process does, even if it is stopped. Of a holder elsewhere, or in another
 container, only the heartbeat can be seen: the time of its file, compared with the time that the file server gives to a
-file written now, so that the clocks of the nodes do not matter.
+file written now, so that the clocks of the nodes do not matter. A file of the time 0 is a lease that was released when
+nothing could be written.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 import time
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -23,6 +26,8 @@ import msgspec
 from pilotage.errors import BackendError, SessionForked, SessionInUse
 from pilotage.log.files import make_folder, write_failed
 from pilotage.system.processes import boot_id, is_alive, started_ticks
+
+log = logging.getLogger("pilotage")
 
 HEARTBEAT_S = 5.0
 STALE_S = 30.0
@@ -115,7 +120,10 @@ class Lease:
             raise SessionInUse(f"{self.folder}: this session was taken over {by}; end here and open it again")
 
     def release(self) -> None:
-        """Give the lease back; again, in a forked child, or after a takeover, does nothing."""
+        """Give the lease back; again, in a forked child, or after a takeover, does nothing.
+
+        Where it cannot be written, as on a full disk, it is released by the time of its file, and a warning says so.
+        """
         if self._released or os.getpid() != self.holder.pid:
             return
         self._released = True
@@ -126,8 +134,24 @@ class Lease:
             temporary.write_bytes(msgspec.json.encode(msgspec.structs.replace(self.holder, released=True)))
             # A taker that wins meanwhile has a higher epoch, so what happens to this file does not matter to it.
             os.rename(temporary, self._path)
+        except OSError as error:
+            self._release_by_time(error)
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def _release_by_time(self, error: OSError) -> None:
+        """Release without a file written, for which there may be no room: the time of a file is where its name is."""
+        said = f"{self.folder}: the end of this session could not be noted as usual ({error.strerror or error})"
+        try:
+            os.utime(self._path, ns=(0, 0))
+        except FileNotFoundError:
+            return  # taken over meanwhile
+        except OSError as second:
+            reason = second.strerror or repr(second)
+            log.warning("%s, nor otherwise (%s); others can open it once process %d has ended", said, reason, self.holder.pid)
+        else:
+            log.warning("%s; the lease is released all the same", said)
 
     def __enter__(self) -> Lease:
         return self
@@ -168,8 +192,12 @@ def _newest(folder: Path) -> tuple[int, Holder | None] | None:
         return None
     if not epochs:
         return None
+    path = _path(folder, epochs[-1])
     try:
-        return epochs[-1], msgspec.json.decode(_path(folder, epochs[-1]).read_bytes(), type=Holder)
+        holder = msgspec.json.decode(path.read_bytes(), type=Holder)
+        if path.stat().st_mtime_ns == 0:
+            holder = msgspec.structs.replace(holder, released=True)
+        return epochs[-1], holder
     except (FileNotFoundError, msgspec.DecodeError):
         # Being written, where links are not supported; or damaged by the loss of a node: its time then decides.
         return epochs[-1], None

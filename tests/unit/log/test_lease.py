@@ -174,6 +174,33 @@ def test_a_slow_taker_of_an_epoch_that_has_passed_does_not_win(tmp_path: Path, m
     taken[0].check()
 
 
+@pytest.mark.parametrize("otherwise", [True, False])
+def test_a_lease_is_released_on_a_full_disk_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, otherwise: bool
+) -> None:
+    lease = Lease.acquire(tmp_path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", refuse)
+        if not otherwise:
+            full.setattr(os, "utime", refuse)
+        lease.release()
+    assert "No space left on device" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["lease.1"]
+    holder = holder_of(tmp_path)
+    assert holder is not None and holder.released is otherwise
+    if otherwise:
+        assert "released all the same" in caplog.text
+        assert Lease.acquire(tmp_path).epoch == 2
+    else:
+        assert f"once process {os.getpid()} has ended" in caplog.text
+        with pytest.raises(SessionInUse):
+            Lease.acquire(tmp_path)
+
+
 def test_a_forked_child_neither_uses_nor_releases_it(tmp_path: Path, children: Children) -> None:
     lease = Lease.acquire(tmp_path, heartbeat_s=0.0)
 
