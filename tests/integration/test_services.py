@@ -104,6 +104,14 @@ def test_readiness_by_http_port_pattern_and_its_own_word(campaign, tmp_path):
     assert infos[2:] == ["", "tcp://here:1", ""]
 
 
+@pytest.mark.parametrize("more", [{"output": "aggregate"}, {"output": "tail"}, {"sandbox": "none"}])
+def test_what_a_service_prints_is_found_wherever_it_is_kept(campaign, more):
+    described = service("echo at port 9; echo up >&2; sleep 1000", ready="pattern:stderr:up", info_pattern="stdout:at (.*)")
+    server = campaign.tasks.submit_tasks({**described.as_dict(), **more})
+    assert server.wait_info(timeout=PATIENCE_S) == "port 9"
+    server.cancel()
+
+
 def test_a_python_service_says_that_it_is_ready(campaign):
     program = "import time, pilotage; pilotage.service_ready('queue at ' + str(7)); time.sleep(1000)"
     told = rp.TaskDescription(

@@ -7,10 +7,11 @@ import os
 import re
 import socket
 import stat
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from pilotage.model.services import Probe
+from pilotage.outputs.stream import OutputStream
 
 ANSWER_S = 5.0
 """A service that has not answered after this time has not answered."""
@@ -90,28 +91,80 @@ def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
 
 
-class Follower:
-    """Looks for a regular expression in the lines of a file that grows, may not be there yet, or may be made anew.
+class Source(Protocol):
+    """Text that grows."""
+
+    def read(self) -> bytes:
+        """Return what is new.
+
+        Raises:
+            OSError: it cannot be read; ``filename`` says what.
+        """
+        ...
+
+
+class GrowingFile:
+    """A file that grows, may not be there yet, or may be made anew.
 
     ``skip`` bytes at its beginning are of an earlier attempt, unless the file was made anew.
     """
 
-    def __init__(self, path: str, expression: str, skip: int = 0) -> None:
+    def __init__(self, path: str, skip: int = 0) -> None:
         self.path = path
-        self._expression = re.compile(expression)
+        self.size = skip
+        """Where the file ended at the last look, in bytes."""
         self._file: tuple[int, int] | None = None
-        self._position = skip
+
+    def read(self) -> bytes:
+        """Return what is new."""
+        # A named pipe would not open before somebody writes to it.
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(0, "it is no regular file", self.path)
+            file = (status.st_dev, status.st_ino)
+            if status.st_size < self.size or (self._file is not None and file != self._file):
+                self.size = 0
+            self._file = file
+            new = os.pread(descriptor, _LOOK_BYTES, self.size)
+        finally:
+            os.close(descriptor)
+        self.size += len(new)
+        return new
+
+
+class Printed:
+    """What a service prints that is kept in no file of its own, as ``stream`` follows it."""
+
+    def __init__(self, stream: OutputStream) -> None:
+        self._stream = stream
+
+    def read(self) -> bytes:
+        """Return what is new."""
+        parts: list[bytes] = []
+        while sum(map(len, parts)) < _LOOK_BYTES and (part := self._stream.read()):
+            parts.append(part)
+        return b"".join(parts)
+
+
+class Follower:
+    """Looks for a regular expression in the lines of a source."""
+
+    def __init__(self, source: Source, expression: str) -> None:
+        self.source = source
+        self._expression = re.compile(expression)
         self._line = b""
         self._grew_at = 0.0
         self.error = ""
-        """Why the file cannot be read, if so."""
+        """Why the source cannot be read, if so."""
 
     def look(self, now: float) -> str | None:
         """Return what the first group of the expression (or all of it) matches in what is new; None if it is not found."""
         try:
-            new = self._read()
+            new = self.source.read()
         except OSError as error:
-            self.error = f"{self.path}: {_reason(error)}"
+            self.error = f"{error.filename}: {_reason(error)}" if error.filename else _reason(error)
             return None
         self.error = ""
         if new:
@@ -133,25 +186,3 @@ class Follower:
         if match is None:
             return None
         return (match[1] or "") if self._expression.groups else match[0]
-
-    @property
-    def size(self) -> int:
-        """Where the file ended at the last look, in bytes."""
-        return self._position
-
-    def _read(self) -> bytes:
-        # A named pipe would not open before somebody writes to it.
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(0, "it is no regular file")
-            file = (status.st_dev, status.st_ino)
-            if status.st_size < self._position or (self._file is not None and file != self._file):
-                self._position, self._line = 0, b""
-            self._file = file
-            new = os.pread(descriptor, _LOOK_BYTES, self._position)
-        finally:
-            os.close(descriptor)
-        self._position += len(new)
-        return new

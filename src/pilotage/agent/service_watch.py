@@ -7,13 +7,18 @@ ready, and if it has a health probe, it is asked in intervals; after three bad a
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Literal, NamedTuple
 
-from pilotage.agent.service_probes import Answer, Follower
+from pilotage.agent.service_probes import Answer, Follower, GrowingFile, Printed
 from pilotage.model.ids import Attempt, TaskUid
 from pilotage.model.sandboxes import sandbox_of
 from pilotage.model.services import Probe, Service
 from pilotage.model.workload import Row, Template
+from pilotage.outputs.files import file_names
+from pilotage.outputs.limits import limit_of
+from pilotage.outputs.reader import STREAM_NAMES, Outputs
+from pilotage.outputs.stream import OutputStream
 
 STRIKES = 3
 """Bad answers in a row after which a service is unwell."""
@@ -42,28 +47,41 @@ Verdict = Ready | Unwell | None
 
 
 class Files:
-    """Where the output and the files of a task are, and where those of its earlier attempts ended."""
+    """Where the output and the files of an attempt are, and where those of earlier ones ended. ``outputs``: the pilot's."""
 
-    def __init__(self, template: Template, row: Row, pilot_folder: str, working_folder: str) -> None:
+    def __init__(
+        self, template: Template, row: Row, attempt: Attempt, pilot_folder: str, working_folder: str, outputs: Outputs
+    ) -> None:
         relative = sandbox_of(template, row)
         self._sandbox = working_folder if relative is None else os.path.join(pilot_folder, relative)
-        self._names = {"stdout": template.stdout or f"{row.uid}.out", "stderr": template.stderr or f"{row.uid}.err"}
-        self._output = template.output
+        self._names = dict(zip(STREAM_NAMES, file_names(template, row.uid), strict=True))
+        self._template = template
+        self._uid = row.uid
+        self._attempt = attempt
+        self._outputs = outputs
 
     def follower(self, pattern: str, ends: dict[str, int]) -> Follower:
         """Return who looks for ``source:regex``. ``ends`` are the sizes of files when the last attempt was over.
 
         Raises:
-            ValueError: what is printed is not written to a file.
+            ValueError: what is printed is not kept.
         """
         source, _, expression = pattern.partition(":")
-        if source not in self._names:
-            path = os.path.join(self._sandbox, source)
-            return Follower(path, expression, ends.get(path, 0))
-        if self._output != "files":
-            raise ValueError(f"its {source} cannot be searched with output={self._output!r}; use output='files' for it")
-        # Each attempt begins these anew.
-        return Follower(os.path.join(self._sandbox, self._names[source]), expression)
+        return Follower(self._source(source, ends), expression)
+
+    def _source(self, name: str, ends: dict[str, int]) -> GrowingFile | Printed:
+        stream = next((stream for stream in STREAM_NAMES if stream == name), None)
+        if stream is None:
+            path = os.path.join(self._sandbox, name)
+            return GrowingFile(path, ends.get(path, 0))
+        if self._template.output == "discard":
+            remedy = "set output='files', 'aggregate' or 'tail'"
+            raise ValueError(f"its {name} cannot be searched with output='discard', which keeps nothing of it; {remedy}")
+        if self._template.output == "files":
+            # Each attempt begins these anew.
+            return GrowingFile(os.path.join(self._sandbox, self._names[stream]))
+        locate = partial(self._outputs.extent, self._uid, stream, self._attempt)
+        return Printed(OutputStream(locate, limit_of(self._template)))
 
 
 class Watch:
@@ -114,7 +132,8 @@ class Watch:
     @property
     def ends(self) -> dict[str, int]:
         """Where the files that were looked at end, by their paths."""
-        return {follower.path: follower.size for follower in self._followers.values()}
+        sources = [follower.source for follower in self._followers.values()]
+        return {source.path: source.size for source in sources if isinstance(source, GrowingFile)}
 
     def take_question(self) -> Probe | None:
         """Return what is to be asked now, if anything."""

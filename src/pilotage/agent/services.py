@@ -25,6 +25,7 @@ from pilotage.core.agent.events import ServiceReady, ServiceUnwell
 from pilotage.model.ids import Attempt, TaskUid, TemplateId
 from pilotage.model.services import Probe
 from pilotage.model.workload import Template
+from pilotage.outputs.reader import Outputs
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,7 @@ class Services:
         self._watches: dict[TaskUid, Watch] = {}
         self._hosts = {node.index: node.name for node in settings.nodes}
         self._nodes: dict[TaskUid, int] = {}
+        self._outputs = Outputs(settings.pilot_folder)
         self._ends: dict[TaskUid, dict[str, int]] = {}
         self._early: dict[tuple[TaskUid, Attempt], dict[str, str]] = {}
         self._errands: deque[_Errand] = deque()
@@ -65,7 +67,8 @@ class Services:
     def watch(self, action: WatchService, templates: Mapping[TemplateId, Template]) -> None:
         """Look after this attempt at a service from now on."""
         template = templates[action.row.template]
-        files = Files(template, action.row, self._settings.pilot_folder, self._settings.working_folder)
+        folders = self._settings.pilot_folder, self._settings.working_folder
+        files = Files(template, action.row, action.attempt, *folders, self._outputs)
         self._hand_over(lambda now: self._begin(action, files, now))
 
     def unwatch(self, service: TaskUid) -> None:

@@ -9,7 +9,6 @@ from typing import Any, get_args
 from pilotage.client.checks import one_of, seconds_of, text_of
 from pilotage.errors import InvalidTask
 from pilotage.model.services import Probe, Restart, Service
-from pilotage.model.workload import NO_SANDBOX
 
 SERVICE_ATTRIBUTES = ("ready", "info_pattern", "startup_timeout", "health", "health_interval", "restart")
 """Attributes that only services have."""
@@ -39,15 +38,15 @@ def service_of(task: str, said: Mapping[str, Any]) -> Service:
 
 
 def _require_readable(task: str, said: Mapping[str, Any]) -> None:
-    """Refuse what could never be found, as the output in which it would stand is kept in no file of the service's own."""
-    output = said["output"] or ("aggregate" if said["sandbox"] == NO_SANDBOX else "files")
-    if output == "files":
+    """Refuse what could never be found, as nothing is kept of the output in which it would stand."""
+    if said["output"] != "discard":
         return
     for name in ("ready", "health", "info_pattern"):
         text = str(said[name] or "").removeprefix("pattern:")
         if text.partition(":")[0] in ("stdout", "stderr"):
             raise InvalidTask(
-                f"{task}: {name}={said[name]!r} reads what the service prints, and output={output!r}; set output='files'"
+                f"{task}: {name}={said[name]!r} reads what the service prints, and output='discard' keeps nothing of it; "
+                "set output='files', 'aggregate' or 'tail'"
             )
 
 

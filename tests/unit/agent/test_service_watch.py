@@ -8,11 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from pilotage.agent.service_probes import UNFINISHED_S, Answer, Follower
+from pilotage.agent.service_probes import UNFINISHED_S, Answer, Follower, GrowingFile
 from pilotage.agent.service_watch import FIRST_LOOK_S, LONGEST_PAUSE_S, Files, Ready, Unwell, Verdict, Watch
-from pilotage.model.ids import Attempt, TaskUid, TemplateId
+from pilotage.model.ids import Attempt, RunnerId, TaskUid, TemplateId
 from pilotage.model.services import Probe, Service
 from pilotage.model.workload import Row, Template
+from pilotage.outputs.aggregate import Aggregate
+from pilotage.outputs.limits import limit_of
+from pilotage.outputs.reader import Outputs
 
 ROW = Row(TaskUid("db"), TemplateId(1))
 PORT, URL, NOTIFY = Probe("port", "5432"), Probe("http", "http://x/"), Probe("notify")
@@ -25,7 +28,7 @@ class Stage:
         self.now = 1000.0
         self.sandbox = folder / "tasks" / "db"
         self.sandbox.mkdir(parents=True, exist_ok=True)
-        files = Files(template or Template(), ROW, str(folder), str(folder / "work"))
+        files = Files(template or Template(), ROW, Attempt(1), str(folder), str(folder / "work"), Outputs(folder))
         self.watch = Watch(ROW, Attempt(1), service, files, self.now, **{"ready": False, "ends": {}, **more})
 
     def look(self) -> Verdict:
@@ -105,11 +108,44 @@ def test_outputs_of_other_names_and_places(tmp_path):
     assert stage.look() == Ready("x")
 
 
-def test_output_that_is_in_no_file_cannot_be_searched(tmp_path):
-    stage = Stage(tmp_path, Service(info_pattern="stdout:(x)"), Template(output="aggregate"))
+def test_output_that_is_discarded_cannot_be_searched(tmp_path):
+    stage = Stage(tmp_path, Service(info_pattern="stdout:(x)"), Template(output="discard"))
     verdict = stage.look()
     assert isinstance(verdict, Unwell)
-    assert "output='aggregate'; use output='files'" in verdict.message
+    assert "output='discard', which keeps nothing of it; set output='files', 'aggregate' or 'tail'" in verdict.message
+
+
+@pytest.mark.parametrize("output", ["aggregate", "tail"])
+def test_output_that_goes_to_the_aggregate_is_searched_while_it_is_written(tmp_path, output):
+    template = Template(output=output)
+    service = Service(ready=Probe("pattern", "stderr:^up$"), info_pattern="stdout:port (.*)")
+    stage = Stage(tmp_path, service, template)
+    assert stage.look() is None, "nothing has begun"
+    aggregate = Aggregate(str(tmp_path), RunnerId("spawner.0"))
+    earlier = aggregate.take_pair()
+    Path(aggregate.paths(earlier)[0]).write_text("port 1\n")
+    other = Row(TaskUid("other"), TemplateId(1))
+    aggregate.announce(other.uid, Attempt(1), earlier)
+    aggregate.end(other.uid, Attempt(1), earlier, limit_of(template), announced=True)
+    pair = aggregate.take_pair()
+    aggregate.announce(ROW.uid, Attempt(1), pair)
+    stdout, stderr = (Path(path) for path in aggregate.paths(pair))
+    stdout.write_text("po")
+    assert stage.look() is None, "what another task has printed does not count"
+    stdout.write_text("port 2\n")
+    assert stage.look() is None, "it is not up"
+    stderr.write_text("up\n")
+    assert stage.look() == Ready("2")
+    aggregate.end(ROW.uid, Attempt(1), pair, limit_of(template), announced=True)
+    aggregate.close()
+
+
+def test_what_an_earlier_attempt_has_printed_into_the_aggregate_does_not_count(tmp_path):
+    stage = Stage(tmp_path, Service(ready=Probe("pattern", "stdout:up")), Template(output="aggregate"))
+    aggregate = Aggregate(str(tmp_path), RunnerId("spawner.0"))
+    aggregate.append(ROW.uid, Attempt(0), b"up\n", b"", None)
+    aggregate.close()
+    assert stage.look() is None
 
 
 def test_it_may_say_itself_that_it_is_ready(tmp_path):
@@ -210,20 +246,20 @@ def test_what_an_earlier_attempt_wrote_is_passed_over(tmp_path):
 
 def test_a_prompt_counts_when_nothing_follows_it(tmp_path):
     (tmp_path / "out").write_text("name? ")
-    follower = Follower(str(tmp_path / "out"), r"\w+\?")
+    follower = Follower(GrowingFile(str(tmp_path / "out")), r"\w+\?")
     assert follower.look(0.0) is None
     assert follower.look(UNFINISHED_S) == "name?"
     assert follower.look(2 * UNFINISHED_S) is None, "it was found"
 
 
 def test_what_is_no_regular_file_is_said(tmp_path):
-    follower = Follower(str(tmp_path), "x")
+    follower = Follower(GrowingFile(str(tmp_path)), "x")
     assert follower.look(0.0) is None
     assert "no regular file" in follower.error
 
 
 def test_bytes_that_are_no_text_do_no_harm(tmp_path):
     (tmp_path / "out").write_bytes(b"\xff\xfe\x00 port 5\n" + b"y" * 200_000)
-    follower = Follower(str(tmp_path / "out"), r"port (\d)|(yy)$")
+    follower = Follower(GrowingFile(str(tmp_path / "out")), r"port (\d)|(yy)$")
     assert follower.look(0.0) == "5"
     assert follower.look(0.0) == "", "a line without an end is cut"

@@ -273,10 +273,12 @@ BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"mode": rp.TASK_PROC, "executable": ""}, "mode='task.proc' needs an executable; set executable (and arguments)"),
         ({"mode": rp.TASK_SERVICE, "executable": ""}, "mode='task.service' needs an executable; set executable"),
         (
-            {**SERVICE, "info_pattern": "stdout:at (.*)", "output": "aggregate"},
-            "info_pattern='stdout:at (.*)' reads what the service prints, and output='aggregate'; set output='files'",
+            {**SERVICE, "info_pattern": "stdout:at (.*)", "output": "discard"},
+            "info_pattern='stdout:at (.*)' reads what the service prints, and output='discard' keeps nothing of it; "
+            "set output='files', 'aggregate' or 'tail'",
         ),
-        ({**SERVICE, "ready": "pattern:stderr:up", "sandbox": "none"}, "and output='aggregate'; set output='files'"),
+        ({**SERVICE, "ready": "pattern:stderr:up", "output": "discard"}, "ready='pattern:stderr:up' reads what the service"),
+        ({**SERVICE, "health": "pattern:stderr:up", "output": "discard"}, "health='pattern:stderr:up' reads what the service"),
         ({"executable": "a", "command": "b"}, "both command='b' and executable='a' are given; a task runs one of them"),
         ({"mode": rp.TASK_SHELL, "executable": "a", "command": "b"}, "both command='b' and executable='a' are given"),
     ],
