@@ -85,6 +85,8 @@ def binding(
     """
     if not resource.startswith("local."):
         raise InvalidRequest(f"--resource {resource!r} is not on this machine; give local.localhost or local.emulated")
+    if resource == "local.localhost":
+        _require_cores(ranks, cores)
     rows = _binding_rows(ranks, cores, gpus, launch_method, resource)
     wrong = [row for row in rows if row["verdict"] != "as given"]
     if format is Format.JSON:
@@ -116,6 +118,21 @@ def mpi(
     trials = [try_launcher(launcher, used=place == 0, python=python) for place, launcher in enumerate(launchers(launch_method))]
     print_rows("mpiexecs", [msgspec.structs.asdict(trial) for trial in trials], _MPI, format, uid="mpiexec")
     return 0 if trials[0].works else 1
+
+
+def _require_cores(ranks: int, cores: int) -> None:
+    """Refuse ranks that this machine has no cores for: nothing could be told of what they are bound to."""
+    from pilotage.platforms.machine import usable_cores
+
+    here = len(usable_cores())
+    if ranks * cores <= here:
+        return
+    wanted = plural(ranks, "rank") + (f" of {cores} cores each" if cores > 1 else "")
+    fits = f"--ranks {here // cores}" if cores <= here else f"--ranks 1 --cores {here}"
+    raise InvalidRequest(
+        f"{wanted} take {plural(ranks * cores, 'core')}, and this process may use {plural(here, 'core')} of this machine: "
+        f"what fits is {fits}; or give --resource local.emulated, where ranks share the cores"
+    )
 
 
 def _binding_rows(ranks: int, cores: int, gpus: int, launch_method: str, resource: str) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ def run(
     from_csv: Annotated[str, typer.Option(metavar="FILE", help="A task for each row; {column} stands for its value.")] = "",
     only_missing: Annotated[str, typer.Option(metavar="FILE", help="Only tasks whose output is not there; with {i}.")] = "",
     after: Annotated[list[str] | None, typer.Option(metavar="SESSION[:TASKS]", help="Begin when these have ended.")] = None,
-    after_policy: Annotated[str, typer.Option(metavar="ok|any|notok", help="How those must have ended.")] = "ok",
+    after_policy: Annotated[str, typer.Option(metavar="ok|any|notok", help="How those must have ended. Default: ok.")] = "",
     cores: Annotated[int, typer.Option(min=1, help="Cores of each rank.")] = 1,
     gpus: Annotated[float, typer.Option(min=0, show_default=False, help="GPUs of each rank; may be a fraction.")] = 0,
     ranks: Annotated[int, typer.Option(min=1, help="Processes of each task.")] = 1,
@@ -90,6 +90,12 @@ def run(
     given = list(context.meta.get("program") or ())
     if not given:
         raise UsageError(f"No program is given. {_missing_separator()}", context)
+    if after_policy and not after:
+        raise UsageError(
+            f"--after-policy {after_policy} says how tasks of another session must have ended, and there is no --after; "
+            "name that session with --after, or leave --after-policy out",
+            context,
+        )
     folder = os.getcwd()
     items = _items(context, count, array, from_csv)
     names = Placeholders(items.names)
@@ -140,7 +146,7 @@ def run(
         task.verify()
         described = chain([task], described)
     for session_and_tasks in after or ():
-        status = wait_for_session(session_and_tasks, after_policy)
+        status = wait_for_session(session_and_tasks, after_policy or "ok")
         if status:
             return status
     return Campaign(session, pilot, show_output, on_completion).run(described, len(left.values), left.limit)

@@ -16,6 +16,9 @@ from pilotage.errors import InvalidTask, nearest
 COUNT_LIMIT = 1_000_000_000
 """No count or size in a description may be larger: such a value is a slip, and all of these travel as 64-bit integers."""
 
+UID_BYTES = 200
+"""A uid may be so long, in bytes of UTF-8: file systems take names of 255, and what is named after it has an ending."""
+
 
 def text_of(task: str, what: str, value: Any) -> str:
     """Return a value that goes to the operating system as text: text, a number or a path."""
@@ -84,3 +87,17 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def is_short(uid: str) -> bool:
+    """Tell whether a uid can name a file: it is valid Unicode, and has no more than ``UID_BYTES`` bytes."""
+    if uid.isascii():
+        return len(uid) <= UID_BYTES
+    return is_unicode(uid) and len(uid.encode()) <= UID_BYTES
+
+
+def length_of(uid: str) -> str:
+    """Return how long a uid is, for the message that refuses one that is too long; else nothing."""
+    if is_short(uid) or not is_unicode(uid):
+        return ""
+    return f"it has {len(uid.encode())} bytes in UTF-8: "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from pilotage.client.callbacks import PilotNews
+from pilotage.client.checks import UID_BYTES, is_short, length_of
 from pilotage.client.constants import PILOT_STATE, PMGR_METRICS
 from pilotage.client.managers import Manager, chosen
 from pilotage.client.pilot import Pilot
@@ -75,8 +76,11 @@ class PilotManager(Manager):
             uid = description.uid or ""
             if uid in taken:
                 raise InvalidPilot(f"pilot {uid!r}: the session has a pilot of this uid; choose another one, or leave uid out")
-            if "/" in uid or uid.startswith(".") or uid in ("client", "blobs") or len(uid) > 200:
-                raise InvalidPilot(f"uid={uid!r} cannot name a pilot and its folder; use 1 to 200 characters without '/'")
+            if "/" in uid or uid.startswith(".") or uid in ("client", "blobs") or not is_short(uid):
+                raise InvalidPilot(
+                    f"uid={uid!r:.60} cannot name a pilot and its folder; {length_of(uid)}"
+                    f"use 1 to {UID_BYTES} bytes without '/'"
+                )
             while not uid or uid in taken:
                 uid = f"pilot.{number:04d}"
                 number += 1

@@ -91,7 +91,9 @@ def pack_metadata(metadata: object) -> bytes:
     try:
         return pickle_value(metadata)
     except Exception as error:  # the user's classes may raise anything while they are pickled
-        raise SerializationError(f"metadata cannot be pickled, to be there after a resume ({error}); leave that out") from error
+        raise SerializationError(
+            f"metadata cannot be pickled, to be there after a resume: {_in_one_line(error)}; leave that out"
+        ) from error
 
 
 def open_metadata(pickled: bytes) -> Any:
@@ -160,8 +162,12 @@ def _culprit(parts: Iterator[tuple[str, Any]], error: Exception) -> str:
         try:
             pickle_value(part)
         except Exception as reason:  # the user's classes may raise anything while they are pickled
-            return f"{what}, a {type(part).__module__}.{type(part).__qualname__} ({reason})"
-    return f"({type(error).__name__}: {error})"
+            return f"{what}, a {type(part).__module__}.{type(part).__qualname__}: {_in_one_line(reason)}"
+    return f"{type(error).__name__}: {_in_one_line(error)}"
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _parts_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

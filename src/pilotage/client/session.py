@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pilotage.agent.settings import LOG_FOLDER, PilotSettings
+from pilotage.client.checks import UID_BYTES, is_short, length_of
 from pilotage.client.engine import Engine, recover_state
 from pilotage.client.interrupts import Uninterrupted
 from pilotage.client.launcher import StartedPilot, start_local_pilot, user_python_path
@@ -89,9 +90,10 @@ class Session:
         del cfg  # RADICAL-Pilot's configuration of its components has no counterpart
         if uid is None:
             uid = f"session.{time.strftime('%Y%m%d-%H%M%S')}.{secrets.token_hex(3)}"
-        elif not uid or uid.startswith(".") or "/" in uid or len(uid) > 200:
+        elif not uid or uid.startswith(".") or "/" in uid or not is_short(uid):
             raise InvalidRequest(
-                f"uid={uid!r} cannot name a session; use 1 to 200 characters without '/', not beginning with '.'"
+                f"uid={uid!r:.60} cannot name a session; {length_of(uid)}"
+                f"use 1 to {UID_BYTES} bytes without '/', not beginning with '.'"
             )
         folder = sessions_folder(base) / uid
         if _is_folder(folder / CLIENT_FOLDER):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
-from pilotage.client.checks import COUNT_LIMIT, count_of, is_unicode, one_of, seconds_of, size_of, text_of
+from pilotage.client.checks import COUNT_LIMIT, UID_BYTES, count_of, is_short, length_of, one_of, seconds_of, size_of, text_of
 from pilotage.client.constants import TASK_SHELL
 from pilotage.client.fields import shown
 from pilotage.client.modes import CODES, SERVICES, SHELL, mode_of, own_payload, shared_mode
@@ -42,7 +42,7 @@ _LAST_SIGNAL = 64
 _TEXTS = ("executable", "named_env", "sandbox", "stdout", "stderr")
 _DEFAULTS = {name: field.default for name, field in TASK_FIELDS.items()}
 # A uid names files and folders, and is written in lists and messages.
-_UID = re.compile(r"(?![.\s])[^/\x00-\x1f\x7f]{1,200}(?<!\s)\Z")
+_UID = re.compile(r"(?![.\s])[^/\x00-\x1f\x7f]+(?<!\s)\Z")
 
 
 def label(description: TaskDescription) -> str:
@@ -68,10 +68,10 @@ def validate(description: TaskDescription) -> None:
 
 def checked_uid(uid: str) -> str:
     """Return ``uid`` if it can name a task and its folder."""
-    if not _UID.match(uid) or not is_unicode(uid):
+    if not _UID.match(uid) or not is_short(uid):
         raise InvalidTask(
-            f"uid={shown(uid)} cannot name a task: use 1 to 200 characters, not beginning with '.', "
-            "without '/', control characters, and blanks at either end"
+            f"uid={shown(uid)} cannot name a task: {length_of(uid)}use 1 to {UID_BYTES} bytes (one for a letter of English, "
+            "2 to 4 for others), not beginning with '.', without '/', control characters, and blanks at either end"
         )
     if is_folder_of_others(uid):
         raise InvalidTask(

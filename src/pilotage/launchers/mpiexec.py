@@ -35,7 +35,7 @@ _COMMANDS = (
 )
 _ANY = ("", "mpiexec", "mpirun")
 _PATIENCE_S = 30.0
-_SHOWN_CHARACTERS = 300
+_SHOWN_CHARACTERS = 80
 
 _VERSIONS: tuple[tuple[MpiKind, re.Pattern[str]], ...] = (
     ("intelmpi", re.compile(r"Intel\(R\) MPI Library for Linux\*? OS, Version ([^,\n]*?)(?: Build|,|$)", re.MULTILINE)),
@@ -125,8 +125,8 @@ def _named(path: str) -> MpiLauncher:
     answer = _ask(os.path.abspath(path))
     if isinstance(answer, str):
         raise BackendError(
-            f"launch_method={path!r} is no mpiexec that Pilotage knows ({', '.join(NAMES.values())}); "
-            f"asked for its version it said: {answer}"
+            f"launch_method={path!r} is no mpiexec that Pilotage knows: asked for its version it said: {answer}; "
+            "give the path of an mpiexec, or 'mpiexec' for any"
         )
     return answer
 
@@ -186,7 +186,7 @@ def _version_output(path: str) -> str:
 
 
 def _shown(printed: str) -> str:
-    shown = printed.strip()
+    shown = printed.strip().partition("\n")[0].rstrip()
     return shown if len(shown) <= _SHOWN_CHARACTERS else shown[:_SHOWN_CHARACTERS] + "..."
 
 

@@ -89,7 +89,8 @@ def pickled_otherwise(task: str, result: object) -> bytes:
             result.close()
             remedy = "it has to be awaited where it was made: make the function itself `async def`, or use asyncio.run in it"
         else:
-            remedy = f"({message_of(error)}) return plain values, or write it to a file and return the name"
+            reason += f": {' '.join(message_of(error).split())}"
+            remedy = "return plain values, or write it to a file and return the name"
         # Without a cause: how pickling works inside is of no use to the user.
         raise SerializationError(f"{reason}; {remedy}") from None
 

@@ -52,6 +52,12 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
         (["run", "--platform", "local.localhots", "--", "true"], "did you mean 'local.localhost'?"),
         (["run", "--nodes", "2", "--", "true"], "nodes=2 exceeds the 1 node of local.localhost"),
         (["run", "--session", "a/b", "--", "true"], "cannot name a session"),
+        (
+            ["run", "--after-policy", "any", "--", "true"],
+            "--after-policy any says how tasks of another session must have ended",
+        ),
+        (["check", "binding", "--ranks", "99999"], "99,999 ranks take 99,999 cores, and this process may use"),
+        (["check", "binding", "-n", "2", "-c", "50000"], "2 ranks of 50000 cores each take 100,000 cores"),
         (["platforms", "local.emulatde"], "did you mean 'local.emulated'?"),
         (["task", "list"], "there are no sessions in"),
         (["task", "cancel"], "there are no sessions in"),

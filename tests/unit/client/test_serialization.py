@@ -20,10 +20,12 @@ from pilotage.client.serialization import (
     open_result,
     pack_arguments,
     pack_function,
+    pack_metadata,
     python_tag,
 )
 from pilotage.errors import InvalidTask, SerializationError, TaskFailed
 from pilotage.wire.pickles import open_value, pickle_exception, pickle_value
+from pilotage.workers.calling import pickled_otherwise
 
 LOCK = threading.Lock()
 
@@ -127,10 +129,33 @@ def test_a_function_that_cannot_be_pickled_is_refused_with_the_part_at_fault() -
         pack_function("sqrt")  # type: ignore[arg-type]
 
 
+def test_a_refusal_is_one_line_whose_parentheses_close() -> None:
+    class Stubborn:
+        def __reduce__(self) -> str:
+            raise ValueError("no\n  way")
+
+    told = []
+    for pack in (lambda: pack_arguments((Stubborn(),), {}), lambda: pack_metadata(Stubborn())):
+        with pytest.raises(SerializationError) as refused:
+            pack()
+        told.append(str(refused.value))
+    with pytest.raises(SerializationError) as refused:
+        pickled_otherwise("t", Stubborn())
+    assert str(refused.value) == (
+        f"task 't' returned a {__name__}.{Stubborn.__qualname__}, which cannot be pickled: ValueError: no way; "
+        "return plain values, or write it to a file and return the name"
+    )
+    for message in told:
+        assert "no way; " in message and "\n" not in message
+        assert message.count("(") == message.count(")")
+
+
 def test_a_global_at_fault_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     # As in a main script: the function travels by value and takes the globals that it uses along.
     monkeypatch.setattr(global_user, "__module__", "__main__")
-    with pytest.raises(SerializationError, match=r"its global variable 'LOCK', a _thread.lock .*open it inside the function"):
+    with pytest.raises(
+        SerializationError, match=r"its global variable 'LOCK', a _thread.lock: .*; open it inside the function"
+    ):
         pack_function(global_user)
 
 

@@ -251,7 +251,8 @@ AT_MOST = "and 1000000000 at most"
 
 BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
     "uid": [
-        ({"uid": "a/b"}, "uid='a/b' (str) cannot name a task: use 1 to 200 characters"),
+        ({"uid": "a/b"}, "uid='a/b' (str) cannot name a task: use 1 to 200 bytes"),
+        ({"uid": "\N{GREEK SMALL LETTER ALPHA}" * 101}, "cannot name a task: it has 202 bytes in UTF-8: use 1 to 200 bytes"),
         ({"uid": "shared"}, "uid='shared' (str) cannot name a task: beside the sandboxes of tasks, a folder of this name"),
         ({"uid": "shard.0001"}, "choose another that is not 'shared' and does not begin with 'shard.'"),
         ({"uid": 3}, "uid takes text (str), not 3 (int)"),

@@ -325,12 +325,18 @@ def test_a_good_task_passes_verify() -> None:
     TaskDescription(function=double, args=(1,), mode=constants.TASK_FUNCTION, uid="f.1").verify()
 
 
-@pytest.mark.parametrize("uid", ["a/b", ".hidden", "..", "a\nb", " a", "a ", "x" * 201, "\udcff"])
+@pytest.mark.parametrize("uid", ["a/b", ".hidden", "..", "a\nb", " a", "a ", "x" * 201, "\N{OX}" * 51, "\udcff"])
 def test_a_uid_that_cannot_name_a_folder_is_refused(uid: str) -> None:
     task = TaskDescription(executable="a", uid=uid)
     for way in (task.verify, lambda: Submission().split(task)):
-        with pytest.raises(InvalidTask, match=r"cannot name a task: use 1 to 200 characters"):
+        with pytest.raises(InvalidTask, match=r"cannot name a task: .*use 1 to 200 bytes"):
             way()
+
+
+def test_the_longest_uid_in_any_script_names_files_and_folders(tmp_path: Path) -> None:
+    for uid in ("x" * 200, "\N{GREEK SMALL LETTER ALPHA}" * 100, "\N{OX}" * 50):
+        (tmp_path / f"{uid}.{'x' * 54}").touch()
+        TaskDescription(executable="a", uid=uid).verify()
 
 
 def test_a_refused_call_leaves_no_template_behind() -> None:

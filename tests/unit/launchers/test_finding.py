@@ -153,8 +153,11 @@ def test_those_that_cannot_be_told_apart_are_named(tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_no_mpiexec_is_shown_with_what_it_said() -> None:
-    with pytest.raises(BackendError, match=r"'/bin/true' is no mpiexec .* it said: true \(GNU coreutils\)"):
+    with pytest.raises(
+        BackendError, match=r"'/bin/true' is no mpiexec .* it said: true \(GNU coreutils\).*; give the path"
+    ) as told:
         find_mpiexec(EMPTY, "/bin/true")
+    assert "\n" not in str(told.value) and len(str(told.value)) < 240
 
 
 def test_a_program_that_cannot_be_started(tmp_path: Path) -> None:
