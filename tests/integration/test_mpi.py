@@ -93,6 +93,22 @@ def test_the_mpi_of_this_python_is_used_unless_another_is_asked_for(campaign: Ca
     assert printed(task)[:2] == (2, 3)
 
 
+def test_each_rank_has_its_own_variables_in_its_arguments(campaign: Campaign, installation: MpiInstallation) -> None:
+    described = rp.TaskDescription(
+        executable="/bin/echo",
+        arguments=["rank $RP_RANK of $PILOTAGE_RANKS:", "$NAMES $HOOKED", ":", "$$ $(false)"],
+        environment={"NAMES": "'Ann';  \"Bo\" `false` $HOOKED"},
+        ranks=2,
+        launch_method=installation.mpiexec,
+    )
+    hooked = rp.TaskDescription(described.as_dict(), pre_exec="export HOOKED=$RP_RANK.hook")
+    for task, hooks in zip(campaign.run(described, hooked), (("$HOOKED", "$HOOKED"), ("0.hook", "1.hook")), strict=True):
+        assert task.state == rp.DONE, task.exception
+        assert sorted((task.stdout or "").splitlines()) == [
+            f"rank {rank} of 2: 'Ann';  \"Bo\" `false` $HOOKED {hooks[rank]} : $$ $(false)" for rank in range(2)
+        ]
+
+
 def test_a_rank_that_fails_fails_the_task(campaign: Campaign, installation: MpiInstallation) -> None:
     source = (
         "import os, sys; from mpi4py import MPI; comm = MPI.COMM_WORLD\n"

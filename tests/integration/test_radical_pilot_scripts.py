@@ -86,6 +86,41 @@ for unit in units:
 session.close()
 """
 
+VARIABLES = r"""
+import os
+import warnings
+
+import pilotage as rp
+
+warnings.simplefilter("error")
+
+session = rp.Session()
+pmgr = rp.PilotManager(session=session)
+tmgr = rp.TaskManager(session=session)
+pilot = pmgr.submit_pilots(rp.PilotDescription({"resource": "local.localhost", "cores": 2, "runtime": 15}))
+tmgr.add_pilots(pilot)
+
+def described(*arguments, **more):
+    td = rp.TaskDescription(more)
+    td.executable = "/bin/echo"
+    td.arguments = list(arguments)
+    return td
+
+tds = [
+    described("$RP_PILOT_ID"),
+    described("$RP_TASK_ID greets $TEST", environment={"TEST": "jabberwocky"}, uid="task.env"),
+    described("$RP_TASK_ID greets $TEST", pre_exec=["export TEST=jabberwocky"], uid="task.hook"),
+    described("$RP_RANK/$RP_RANKS '$TEST'", environment={"TEST": '"a  b" $(touch x) `touch x`'}, ranks=2, use_mpi=False),
+    described("$RP_RANK/$RP_RANKS", ranks=2, pre_exec=[{1: "export RP_RANK=one"}], use_mpi=False),
+    described("\\$RP_RANK", "{print $1}", "$$", "[$RP_NONE]"),
+]
+tasks = tmgr.submit_tasks(tds)
+tmgr.wait_tasks()
+for task in tasks:
+    print(task.state, sorted(task.stdout.splitlines()), "x" in os.listdir(task.sandbox))
+session.close()
+"""
+
 FUNCTIONS = """
 import pilotage as rp
 
@@ -120,6 +155,20 @@ def test_the_getting_started_script(programs: Programs) -> None:
 def test_the_names_of_2018(programs: Programs) -> None:
     done = programs.run(UNITS)
     assert (done.returncode, done.stdout) == (0, "".join(f"DONE 0 unit {number} 2\n" for number in range(4))), done.stderr
+
+
+def test_variables_in_arguments(programs: Programs) -> None:
+    done = programs.run(VARIABLES)
+    assert done.returncode == 0, done.stderr
+    of_ranks = [f"""{rank}/2 '"a  b" $(touch x) `touch x`'""" for rank in range(2)]
+    assert done.stdout.splitlines() == [
+        "DONE ['pilot.0000'] False",
+        "DONE ['task.env greets jabberwocky'] False",
+        "DONE ['task.hook greets jabberwocky'] False",
+        f"DONE {of_ranks} False",
+        "DONE ['0/2', 'one/2'] False",
+        "DONE ['$RP_RANK {print $1} $$ []'] False",
+    ]
 
 
 def test_functions_and_callbacks(programs: Programs, tmp_path: Path) -> None:

@@ -25,7 +25,9 @@ class TaskDescription(Description):
     paths), a ``function`` (or bound method) with ``args`` and ``kwargs``, a shell ``command``, or Python ``code``: an
     expression (TASK_EVAL) or statements that may return (TASK_EXEC), with ``pre_exec`` for the imports. A TASK_SERVICE is an
     executable that runs until its pilot ends and tells others where it is found: see ``ready``, ``info_pattern``, ``health``,
-    ``restart``.
+    ``restart``. In ``arguments`` ``$NAME`` becomes the value of a variable that is the task's own (``RP_...``,
+    ``PILOTAGE_...``, of its ``environment`` or ``named_env``, exported by ``pre_exec``); ``\\$NAME`` protects it, and all other
+    text stays as it is.
 
     Memory and node-local disk are in MB per rank; ``timeout``, ``grace`` (between TERM and KILL), ``startup_timeout`` and
     ``health_interval`` in seconds. Several ranks are started by an mpiexec if there is one (``use_mpi``, ``launch_method``);

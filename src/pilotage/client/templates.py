@@ -112,9 +112,10 @@ class TemplateTable:
             values = description._values
             # The loop is written out, and looks into the description's own dict, for speed: it sees every task.
             shared: Any = tuple([item for item in values.items() if item[0] not in _APART])
-            given = values.get("arguments")
-            mark = _EXPANDS if given and expands(values.get("executable"), given) else ()
-            shared += mark
+            mark: tuple[tuple[str, bool], ...] = ()
+            if "arguments" in values and expands(values.get("executable"), values["arguments"]):
+                mark = _EXPANDS
+                shared += mark
             function = values.get("function")
             identity = None if function is None else _identity(function)
             try:
