@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -42,6 +43,29 @@ def test_tasks_wait_for_an_environment_and_say_so(campaign: Campaign, tmp_path: 
     (tmp_path / "go").write_text("long\n")
     assert early.wait(timeout=PATIENCE_S) == rp.DONE
     assert early.stdout == "long\n"
+
+
+def test_a_name_that_no_pilot_knows_is_told_once_and_may_be_prepared_later(
+    fresh: Campaign, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "named_env" in record.getMessage()]
+
+    with caplog.at_level(logging.WARNING, "pilotage"):
+        early = fresh.tasks.submit_tasks(shell("true", named_env="tools"))
+        assert not said(), "a pilot may bring it along"
+        pilot = fresh.start(prepare_env={"tools": {"type": "shell", "pre_exec": "export TOOL=drill"}})
+        known = fresh.tasks.submit_tasks([shell("true", named_env="tools"), shell("true", named_env="rp")])
+        assert not said()
+        late = [fresh.tasks.submit_tasks(shell("echo $TOOL", named_env=name)) for name in ("tool", "tool", "tool")]
+        late += fresh.pilots.get_pilots()[0].submit_tasks([shell("true", named_env="tool")])
+        (told,) = said()
+        assert "named_env='tool' wait" in told and "did you mean 'tools'?" in told and "pilot.prepare_env('tool', ...)" in told
+        pilot.prepare_env("tool", {"type": "shell", "pre_exec": "export TOOL=hammer"})
+        for task in (early, *known, *late):
+            assert task.wait(timeout=PATIENCE_S) == rp.DONE
+        assert late[0].stdout == "hammer\n"
+        assert said() == [told]
 
 
 def test_an_environment_that_cannot_be_evaluated_fails_its_tasks_with_what_was_printed(campaign: Campaign) -> None:

@@ -25,6 +25,7 @@ from pilotage.client.descriptions import Description
 from pilotage.client.feasibility import Feasibility
 from pilotage.client.interrupts import Uninterrupted
 from pilotage.client.large_arguments import LargeArguments
+from pilotage.client.named_environments import NamedEnvironments
 from pilotage.client.surroundings import SessionSurroundings
 from pilotage.client.task import Task
 from pilotage.client.task_description import TaskDescription
@@ -56,6 +57,7 @@ class Submissions:
         self._lock = threading.Lock()
         self._table = TemplateTable(session.state.templates, SessionSurroundings(session))
         self._feasibility = Feasibility(session)
+        self._environments = NamedEnvironments(session)
         self.dependencies = Dependencies(session)
         # Templates that the table knows and no message has brought yet: those of a submission that was refused late.
         self._unsent: dict[TemplateId, Template] = {}
@@ -126,6 +128,7 @@ class Submissions:
                 first=len(state.tasks),
             )
             self._unsent.update(split.templates)
+            self._environments.learn(split.templates)
             rows = large.named(split.rows)
             doubles = self._doubles(rows, metadata, split.held, known) if known else set()
             order: Sequence[int] = range(len(rows))
@@ -145,6 +148,8 @@ class Submissions:
             for chunk in _chunks(order, pins):
                 mine = rows[chunk.start : chunk.stop] if isinstance(chunk, range) else [rows[position] for position in chunk]
                 self._send(manager, mine, PilotUid(pins[chunk[0]]), chunk, metadata, held, asked)
+            if self._environments.any:
+                self._environments.warn(manager.uid, ((rows[position].template, pins[position]) for position in order))
             records = state.tasks
             return [Task(manager, records[row.uid], description) for row, description in zip(rows, descriptions, strict=True)]
 
