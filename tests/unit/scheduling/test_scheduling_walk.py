@@ -15,9 +15,11 @@ from scheduling_walk import walk
 
 from pilotage.core.scheduling import slots
 from pilotage.core.scheduling.need import Need
+from pilotage.core.scheduling.placing import Placing
 from pilotage.core.scheduling.pool import LOST, OPEN, Pool
 from pilotage.core.scheduling.queue import WaitingQueue
-from pilotage.core.scheduling.scheduler import Scheduler
+from pilotage.core.scheduling.releases import Releases
+from pilotage.core.scheduling.reservation import Reservations
 from pilotage.model.resources import NodeShare, Request
 
 SEEDS = range(60)
@@ -115,31 +117,31 @@ def gaps_in_the_queue_stay(original: Any, queue: WaitingQueue, group: Any) -> No
     pass
 
 
-@instead(Scheduler, "_may_help")
-def the_refused_are_forgotten(original: Any, scheduler: Scheduler, group: Any) -> bool:
+@instead(Releases, "may_help")
+def the_refused_are_forgotten(original: Any, releases: Releases, group: Any) -> bool:
     return False
 
 
-@instead(Scheduler, "_end_reservation")
-def a_reservation_is_kept_for_ever(original: Any, scheduler: Scheduler) -> None:
+@instead(Reservations, "end")
+def a_reservation_is_kept_for_ever(original: Any, reservations: Reservations) -> None:
     pass
 
 
-@instead(Scheduler, "_place_on")
-def a_tag_does_not_bind_its_members(original: Any, scheduler: Scheduler, *rest: Any) -> None:
-    original(scheduler, *rest)
-    scheduler._node_of_tag.clear()
+@instead(Placing, "place_on")
+def a_tag_does_not_bind_its_members(original: Any, placing: Placing, *rest: Any) -> None:
+    original(placing, *rest)
+    placing.node_of_tag.clear()
 
 
-@instead(Scheduler, "_place_chosen")
-def chosen_slots_are_moved_to_the_next_cores(original: Any, scheduler: Scheduler, group: Any, *rest: Any) -> int:
-    placed = int(original(scheduler, group, *rest))
+@instead(Placing, "place_chosen")
+def chosen_slots_are_moved_to_the_next_cores(original: Any, placing: Placing, group: Any, *rest: Any) -> int:
+    placed = int(original(placing, group, *rest))
     if placed:
         for share in group.key.request.slots:
-            scheduler._pool.give_back(share)
+            placing._pool.give_back(share)
         out = rest[-1]
         out[-1].placement = tuple(
-            scheduler._pool.carve(Need(Request(cores=group.need.cores)), share.node, 1) for share in out[-1].placement
+            placing._pool.carve(Need(Request(cores=group.need.cores)), share.node, 1) for share in out[-1].placement
         )
     return placed
 

@@ -1,13 +1,22 @@
-"""Nodes kept for a task that would starve otherwise, and how they are chosen."""
+"""Large tasks do not starve: nodes are kept for the task whose turn it is, once it has been passed over long enough.
+
+When the task whose turn it is has been refused for ``patience_s``, or ``overtake_limit`` tasks were placed meanwhile, the
+nodes that will be free with least loss are *reserved*: nothing else is placed there and no lane draws, until it fits. So a
+large task starts in the end, however many small ones come. There is one reservation at a time, and a task of higher priority
+ends it.
+"""
 
 from __future__ import annotations
 
 from itertools import accumulate
 
 from pilotage.core.scheduling.need import Need
-from pilotage.core.scheduling.pool import OPEN, Pool
+from pilotage.core.scheduling.placing import Placing
+from pilotage.core.scheduling.policy import Assignment
+from pilotage.core.scheduling.pool import OPEN, RESERVED, Pool
 from pilotage.core.scheduling.queue import Group
-from pilotage.core.scheduling.search import tightest
+from pilotage.core.scheduling.releases import Releases
+from pilotage.core.scheduling.search import spread, tightest
 
 
 class Reservation:
@@ -19,6 +28,96 @@ class Reservation:
         self.group = group
         self.nodes = nodes
         self.changed = True
+
+
+class Reservations:
+    """Counts how long groups are passed over, and makes, serves and ends the reservation that follows."""
+
+    def __init__(self, pool: Pool, placing: Placing, releases: Releases, overtake_limit: int, patience_s: float) -> None:
+        self._pool = pool
+        self._placing = placing
+        self._releases = releases
+        self._overtake_limit = overtake_limit
+        self._patience_s = patience_s
+        self._placed = 0
+        self.current: Reservation | None = None
+
+    def note_placed(self, group: Group, count: int) -> None:
+        """Tasks of this group were placed, or drawn."""
+        self._placed += count
+        group.overtaken_from = -1
+        current = self.current
+        if current is not None and current.group is group:
+            self.end()
+
+    def age(self, group: Group, now: float) -> bool:
+        """Count how long the group whose turn it is has been passed over; tell if the reservations changed by that."""
+        current = self.current
+        if current is not None:
+            if current.group.order_base > group.order_base:
+                self.end()
+                return True
+            return False
+        if group.overtaken_from < 0:
+            group.overtaken_from = self._placed
+            group.refused_since = now
+            return False
+        if self._placed - group.overtaken_from < self._overtake_limit and now - group.refused_since < self._patience_s:
+            return False
+        nodes = self._nodes_for(group.need)
+        if not nodes:
+            return False
+        for node in nodes:
+            self._pool.set_state(node, RESERVED)
+        self.current = Reservation(group, nodes)
+        return True
+
+    def _nodes_for(self, need: Need) -> list[int]:
+        bound = self._placing.node_of_tag.get(need.colocate)
+        if bound is not None:
+            return [bound]
+        if need.chosen:
+            return [share.node for share in need.chosen]
+        return nodes_to_drain(self._pool, need)
+
+    def serve(self, out: list[Assignment]) -> None:
+        """Place the task for which nodes are reserved, if it fits there now."""
+        current = self.current
+        if current is None or not current.changed:
+            return
+        current.changed = False
+        group = current.group
+        if group.need.chosen:
+            if self._placing.place_chosen(group, RESERVED, out):
+                self.note_placed(group, 1)
+            return
+        rooms = [(node, room) for node in current.nodes if (room := self._pool.capacity(group.need, node))]
+        layout = spread(rooms, group.need)
+        if layout is not None:
+            self._placing.place_on(group, layout, group.arrivals[0] + 1, out)
+            self.note_placed(group, 1)
+
+    def end(self) -> None:
+        """Open the nodes that are reserved, if there are any."""
+        current = self.current
+        if current is None:
+            return
+        self.current = None
+        for node in current.nodes:
+            self._pool.set_state(node, OPEN)
+        # For the refused these nodes are as good as released.
+        self._releases.extend(current.nodes)
+
+    def faults(self) -> list[str]:
+        """Return what is inconsistent between nodes and reservation (test aid)."""
+        faults = []
+        reserved = {node for node, state in enumerate(self._pool.state) if state == RESERVED}
+        expected = set(self.current.nodes) if self.current is not None else set()
+        if reserved != expected:
+            faults.append(f"nodes {sorted(reserved)} are reserved, nodes {sorted(expected)} should be")
+        if self.current is not None and not self.current.group.live:
+            faults.append("a reservation stands for a group in which no task waits")
+        return faults
 
 
 def nodes_to_drain(pool: Pool, need: Need) -> list[int]:

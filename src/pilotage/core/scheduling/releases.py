@@ -1,0 +1,97 @@
+"""The log of nodes on which something came free: who was refused is tried again on these alone.
+
+A group that found no room notes how long the log was. What was released before can't help it, as placing only takes away;
+so a look at what came since is as good as a search. The log is short: who was refused before it begins is searched for anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pilotage.core.scheduling.pool import Pool
+from pilotage.core.scheduling.queue import Group
+
+RELEASES_KEPT = 4096
+"""Releases that are noted."""
+
+
+class Releases:
+    """Nodes of ``pool`` in the order of releases. At most ``retry_bound`` of them are tried one by one for a group."""
+
+    def __init__(self, pool: Pool, retry_bound: int) -> None:
+        self._pool = pool
+        self._retry_bound = retry_bound
+        self.nodes: list[int] = []
+        self.before = 0
+        """How many releases were forgotten."""
+        self.seen = 0
+        """How many releases there were when all groups were looked at last."""
+
+    def end(self) -> int:
+        """Return how many releases there were."""
+        return self.before + len(self.nodes)
+
+    def extend(self, nodes: Iterable[int]) -> None:
+        """Note that these nodes can be used again."""
+        self.nodes.extend(nodes)
+        self.trim()
+
+    def trim(self) -> None:
+        """Forget the oldest, if there are too many."""
+        excess = len(self.nodes) - RELEASES_KEPT // 2
+        if excess > RELEASES_KEPT // 2:
+            del self.nodes[:excess]
+            self.before += excess
+
+    def most(self) -> tuple[int, int, int]:
+        """Return since when, and one more than the most cores, and the most memory that a node released since has free now.
+
+        Groups refused since then need not be tried if they ask for more. Placing takes away only, so it stays true.
+        """
+        fresh = max(self.seen - self.before, 0)
+        nodes = self.nodes[fresh : fresh + self._retry_bound + 1]
+        if not nodes or len(nodes) > self._retry_bound:
+            return self.end(), 1, 0
+        pool = self._pool
+        return (
+            self.before + fresh,
+            max([pool.count[node] for node in nodes]) + 1,
+            max([pool.memory[node] for node in nodes]),
+        )
+
+    def may_help(self, group: Group) -> bool:
+        """Tell whether releases since the refusal of ``group`` can have made room for it."""
+        fresh = group.refused_at - self.before
+        released = self.nodes
+        if fresh == len(released):
+            return False
+        if fresh < 0 or len(released) - fresh > self._retry_bound:
+            group.refused_at = -1
+            return True
+        need = group.need
+        if need.colocate or need.chosen:
+            return True
+        if not (need.scatters or need.exclusive):
+            return self.node_for(group) >= 0
+        for node in released[fresh:]:
+            group.missing -= self._pool.capacity(need, node)
+        group.refused_at = self.before + len(released)
+        return group.missing <= 0
+
+    def node_for(self, group: Group) -> int:
+        """Return the first node released since the refusal of ``group`` that has room for it, or -1.
+
+        Only nodes before that one are done with: it stays the next to be looked at, as it may have room for more.
+        """
+        pool = self._pool
+        need = group.need
+        released = self.nodes
+        for place in range(group.refused_at - self.before, len(released)):
+            node = released[place]
+            if pool.count[node] < need.cores or pool.memory[node] < need.memory or pool.state[node]:
+                continue
+            if pool.capacity(need, node):
+                group.refused_at = self.before + place
+                return node
+        group.refused_at = self.before + len(released)
+        return -1
