@@ -219,6 +219,8 @@ class Agent:
                 executor.stop_runner(action.runner)
             case actions.SendPilotEnded():
                 self._link.send_ended(action.number, action.state, action.reason)
+            case actions.SendNodes():
+                self._link.send_nodes(action.number, action.reclaim, action.nodes)
             case actions.StageTasks():
                 if action.phase == "output":
                     self._told.outputs_begun([row.uid for _, row in action.tasks if row.extra is not None])
@@ -281,6 +283,12 @@ class Agent:
             case wire.PrepareEnvironment():
                 if self._link.accept(message):
                     self._handle(events.EnvironmentAsked(now, message.number, message.name, message.spec))
+            case wire.GrantNodes():
+                if self._link.accept(message):
+                    self._handle(events.NodesGranted(now, message.number, message.nodes))
+            case wire.ReclaimNodes():
+                if self._link.accept(message):
+                    self._handle(events.NodesReclaimed(now, message.number, message.reclaim, message.count))
             case wire.Inspect():
                 self._answer(channel, peer, message)
             case wire.Heartbeat() | wire.ClientHello():

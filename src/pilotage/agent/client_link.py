@@ -26,11 +26,13 @@ from pilotage.wire.messages import (
     EndPilot,
     FromAgent,
     Heartbeat,
+    NodesReturned,
     Outcomes,
     PilotEnded,
     PrepareEnvironment,
     Refused,
     Submit,
+    ToPartition,
 )
 
 HEARTBEAT_S = 5.0
@@ -140,7 +142,7 @@ class ClientLink:
         if self._liveness is not None:
             self._liveness.heard(now)
 
-    def accept(self, message: Submit | Cancel | EndPilot | PrepareEnvironment) -> bool:
+    def accept(self, message: Submit | Cancel | EndPilot | PrepareEnvironment | ToPartition) -> bool:
         """Judge a numbered message; return True when it is new. A gap drops the client, who will connect again."""
         verdict = self._incoming.accept(message.number, len(message.batch) if isinstance(message, Submit) else 0)
         if verdict == "gap":
@@ -178,6 +180,12 @@ class ClientLink:
     def send_ended(self, number: int, state: str, reason: str) -> None:
         """Send the last message for the first time."""
         frame = encode(PilotEnded(number, state, reason))
+        self._outgoing.send(number, frame, number)
+        self._send(frame)
+
+    def send_nodes(self, number: int, reclaim: int, nodes: list[int]) -> None:
+        """Send nodes that are given back for the first time."""
+        frame = encode(NodesReturned(number, reclaim, nodes))
         self._outgoing.send(number, frame, number)
         self._send(frame)
 
@@ -222,4 +230,6 @@ class ClientLink:
         state = self._state
         if number == state.ended and state.ending is not None:
             return encode(PilotEnded(number, state.ending.state, state.ending.reason))
+        if number in state.undelivered_nodes:
+            return encode(NodesReturned(number, *state.undelivered_nodes[number]))
         return encode(Outcomes(number, msgspec.Raw(_encode_outcomes(state.undelivered[number]))))

@@ -511,7 +511,7 @@ class Engine:
                     self.handle(ended)
             case wire.Refused():
                 self._fail(f"pilot {pilot} refuses this client: {message.reason}")
-            case wire.Heartbeat() | wire.Inspection():
+            case wire.Heartbeat() | wire.Inspection() | wire.NodesReturned():
                 pass
             case _:
                 unreachable(message)

@@ -32,6 +32,18 @@ class PolicySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A task with a declared duration is not started if it would end later than this long before the pilot's end."""
 
 
+class Load(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How busy a partition is: tasks that wait there and the cores that they ask for, and what is free."""
+
+    waiting: int = 0
+    waiting_cores: int = 0
+    idle_nodes: int = 0
+    """Nodes of which nothing is in use."""
+    free_cores: int = 0
+    paused: bool = False
+    """Whether nothing is placed for now, as the disk is full."""
+
+
 class PartitionSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One partition of a plan, and which tasks it takes: those that fit all that is said here.
 

@@ -114,9 +114,11 @@ class Extra(msgspec.Struct, frozen=True, array_like=True, gc=False):
     output_staging: tuple[Directive, ...] = ()
     variables: dict[str, str] = {}
     attempts: int = 0
-    """Attempts that were made in another partition, before it was lost."""
+    """The number of the last attempt that was made in another partition; the next one follows it."""
     services: dict[str, TaskUid] = {}
     """The services that it needs, by the variables that tell of them; ``variables`` has what they held when it was bound."""
+    failures: int = 0
+    """Attempts in other partitions that failed or were lost: its retries are less by as many."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -210,6 +210,7 @@ class VirtualPilot:
                 | actions.ReleaseRunner()
                 | actions.TellProgress()
                 | actions.SendPilotEnded()
+                | actions.SendNodes()
                 | actions.EndStaging()
                 | actions.UnwatchService()
                 | actions.TellService()

@@ -59,7 +59,7 @@ class AgentFold:
         for record in records:
             for fact in record:
                 self._apply(fact)
-                if not isinstance(fact, (agent.OutcomesNumbered, agent.OutcomesDelivered)):
+                if not isinstance(fact, (agent.OutcomesNumbered, agent.OutcomesDelivered, agent.NodesNumbered)):
                     pilot.first = pilot.first or fact.time
                     pilot.last = max(pilot.last, fact.time)
         if state is not None:

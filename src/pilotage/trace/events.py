@@ -31,7 +31,7 @@ def read_pilot(folder: Path | str, remarks: list[str] | None = None) -> Iterator
     time = 0.0
     for record in records:
         for fact in record:
-            if not isinstance(fact, (agent.OutcomesNumbered, agent.OutcomesDelivered)):
+            if not isinstance(fact, (agent.OutcomesNumbered, agent.OutcomesDelivered, agent.NodesNumbered)):
                 time = fact.time
             yield from _agent_events(fact, folder.name, time)
 

@@ -1,5 +1,8 @@
 """Messages between a client and the agent of a pilot: one versioned, closed union.
 
+A metascheduler is the agent of its pilot and the client of its partitions, whose leases take the place of bindings. Nodes move
+between partitions by messages of their own.
+
 Two kinds. *Numbered* messages change what must survive (tasks, cancellations, outcomes, the end of the pilot). Each
 direction numbers them from 1 over the life of the pilot; the sender's log owns them until the receiver has acknowledged them
 as durable, gaps are sent again after a reconnect and doubles are dropped. *Plain* messages (hello, heartbeat, progress,
@@ -14,6 +17,7 @@ from __future__ import annotations
 import msgspec
 
 from pilotage.model.ids import Attempt, Binding, PilotUid, SessionUid, TaskUid
+from pilotage.model.partitions import Load
 from pilotage.model.resources import Node
 
 PROTOCOL = 1
@@ -116,13 +120,15 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, tag=11):
 
     ``services`` that are ready, ``(task, binding, attempt, info)``: told when they become so, and again after each hello.
     ``notice``: what the user should know of the pilot, such as that its disk is full; empty: nothing. ``unloading``: tasks
-    whose attempts are over and whose output is being staged, ``(task, binding, attempt)``.
+    whose attempts are over and whose output is being staged, ``(task, binding, attempt)``. ``load``: how busy a partition is,
+    for its metascheduler.
     """
 
     started: list[tuple[TaskUid, Binding, Attempt, float]]
     services: list[tuple[TaskUid, Binding, Attempt, str]] = []
     notice: str = ""
     unloading: list[tuple[TaskUid, Binding, Attempt]] = []
+    load: Load | None = None
 
 
 class Inspect(msgspec.Struct, frozen=True, array_like=True, tag=12):
@@ -147,6 +153,33 @@ class PrepareEnvironment(msgspec.Struct, frozen=True, array_like=True, tag=14):
     spec: msgspec.Raw
 
 
-FromClient = ClientHello | Heartbeat | Acknowledge | Submit | Cancel | EndPilot | PrepareEnvironment | Inspect
-FromAgent = AgentHello | Refused | Heartbeat | Acknowledge | Outcomes | PilotEnded | Progress | Inspection
-Numbered = Submit | Cancel | EndPilot | PrepareEnvironment | Outcomes | PilotEnded
+class GrantNodes(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    """These nodes of the pilot, by index, are the partition's from now on."""
+
+    number: int
+    nodes: list[int]
+
+
+class ReclaimNodes(msgspec.Struct, frozen=True, array_like=True, tag=16):
+    """Give back up to ``count`` nodes that are idle now.
+
+    ``reclaim`` names the request in ``NodesReturned``. It is answered at once, if need be with no nodes.
+    """
+
+    number: int
+    reclaim: int
+    count: int
+
+
+class NodesReturned(msgspec.Struct, frozen=True, array_like=True, tag=17):
+    """These nodes, which were asked for in ``reclaim``, are no longer the partition's."""
+
+    number: int
+    reclaim: int
+    nodes: list[int]
+
+
+ToPartition = GrantNodes | ReclaimNodes
+FromClient = ClientHello | Heartbeat | Acknowledge | Submit | Cancel | EndPilot | PrepareEnvironment | Inspect | ToPartition
+FromAgent = AgentHello | Refused | Heartbeat | Acknowledge | Outcomes | PilotEnded | Progress | Inspection | NodesReturned
+Numbered = Submit | Cancel | EndPilot | PrepareEnvironment | ToPartition | Outcomes | PilotEnded | NodesReturned

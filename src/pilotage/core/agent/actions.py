@@ -120,6 +120,17 @@ class TellService(msgspec.Struct, frozen=True):
     service: TaskUid
 
 
+class SendNodes(msgspec.Struct, frozen=True):
+    """Tell the metascheduler, under this number, which nodes are no longer this partition's, until it is acknowledged.
+
+    It had asked for them in its request ``reclaim``.
+    """
+
+    number: int
+    reclaim: int
+    nodes: list[int]
+
+
 class TellProgress(msgspec.Struct, frozen=True):
     """Let the client know, when there is time, that these tasks run."""
 
@@ -135,6 +146,7 @@ Action = (
     | ReleaseRunner
     | SendOutcomes
     | SendPilotEnded
+    | SendNodes
     | TellProgress
     | StageTasks
     | EndStaging

@@ -11,7 +11,7 @@ import msgspec
 
 from pilotage.core.agent.endings import wants_output
 from pilotage.core.agent.state import AgentState
-from pilotage.model.ids import Binding, TaskUid
+from pilotage.model.ids import Attempt, Binding, TaskUid
 from pilotage.model.outcome import Ending, Outcome
 
 
@@ -27,6 +27,8 @@ class Aftermath(msgspec.Struct, frozen=True):
     outcomes: list[Outcome]
     not_begun: list[tuple[TaskUid, Binding]]
     may_have_run: list[tuple[TaskUid, Binding]]
+    tries: dict[TaskUid, tuple[Attempt, int]] = {}
+    """Of those two, the number of the last attempt and how many failed, where there was one."""
 
 
 def aftermath(state: AgentState, delivered: int, *, complete: bool = True) -> Aftermath:
@@ -41,6 +43,7 @@ def aftermath(state: AgentState, delivered: int, *, complete: bool = True) -> Af
         [*outcomes, *state.unsent, *(_cut_short(state, outcome) for outcome in state.outputs.values())],
         [(uid, task.binding) for uid, task in tasks if complete and not task.lane],
         [(uid, task.binding) for uid, task in tasks if task.lane or not complete],
+        {uid: (task.attempt, task.failures) for uid, task in tasks if task.attempt},
     )
 
 

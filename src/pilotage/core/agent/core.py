@@ -16,7 +16,7 @@ The life of a task here::
 The core's parts write what they decide to one ``Journal``: ``Acceptance`` takes tasks in, ``Staging`` and ``Environments`` see
 to what they need before and after, ``Waiting`` has the queue and ``Dispatch`` hands them to runners, ``Reports`` hears what
 becomes of them there, ``Services`` looks after those that are services, ``Endings`` gives all their outcomes and ``Delivery``
-sees these to the client.
+sees these to the client. Of a partition ``Nodes`` takes in and gives back nodes as its metascheduler says.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from collections.abc import Iterable
 from pilotage.core.agent import actions, events, facts
 from pilotage.core.agent.acceptance import Acceptance
 from pilotage.core.agent.alarms import Alarms
-from pilotage.core.agent.delivery import Delivery
 from pilotage.core.agent.dispatch import Dispatch
 from pilotage.core.agent.endings import Endings
 from pilotage.core.agent.environments import Environments
 from pilotage.core.agent.inquiry import Inquiry
 from pilotage.core.agent.journal import Journal, Step
+from pilotage.core.agent.nodes import Nodes, PartitionDelivery
 from pilotage.core.agent.reports import Reports
 from pilotage.core.agent.runners import RunnerPool
 from pilotage.core.agent.services import Services
@@ -42,6 +42,7 @@ from pilotage.core.scheduling.policy import Policy
 from pilotage.errors import unreachable
 from pilotage.model.ids import TaskUid
 from pilotage.model.outcome import Ending
+from pilotage.model.partitions import Load
 from pilotage.model.states import CANCELED, DONE, FAILED
 
 __all__ = ["AgentCore", "Step"]
@@ -51,18 +52,25 @@ class AgentCore:
     """Decides for one pilot. Drive it with ``handle``; read ``next_deadline`` to know when time alone is an event.
 
     ``policy`` places tasks; it must be fresh. ``spawners`` is the number of spawners to keep. ``deadline`` (seconds since the
-    epoch, None for no limit) is when the pilot ends itself.
+    epoch, None for no limit) is when the pilot ends itself. ``nodes``: of a partition, the indices of those that it began
+    with, which are the ones that its policy has to begin with.
     """
 
     def __init__(
-        self, policy: Policy, *, spawners: int = 2, deadline: float | None = None, state: AgentState | None = None
+        self,
+        policy: Policy,
+        *,
+        spawners: int = 2,
+        deadline: float | None = None,
+        state: AgentState | None = None,
+        nodes: Iterable[int] = (),
     ) -> None:
         self.state = state if state is not None else AgentState()
         self._deadline = deadline
         self._journal = journal = Journal(self.state)
         self._pool = RunnerPool(spawners)
         self._alarms = Alarms(self.state)
-        self._delivery = Delivery(journal)
+        self._delivery = PartitionDelivery(journal)
         self._waiting = Waiting(self.state, policy)
         self._dispatch = Dispatch(journal, policy, self._waiting, self._pool)
         self._endings = Endings(journal, self._waiting, self._delivery)
@@ -71,6 +79,7 @@ class AgentCore:
         self._services = Services(journal, self._waiting, self._dispatch, self._endings)
         self._acceptance = Acceptance(journal, self._waiting, self._endings, self._delivery, self._staging, self._services)
         self._reports = Reports(journal, self._waiting, self._dispatch, self._pool, self._alarms, self._endings)
+        self._nodes = Nodes(journal, policy, self._waiting, nodes)
         self._inquiry = Inquiry(self.state, policy, self._waiting, self._dispatch, self._endings)
 
     # ---------------------------------------------------------------------------------------------------- the surface
@@ -120,6 +129,12 @@ class AgentCore:
                 self._services.ready(event)
             case events.ServiceUnwell():
                 self._services.unwell(event)
+            case events.NodesGranted():
+                if self._is_new(event.number):
+                    self._nodes.granted(event)
+            case events.NodesReclaimed():
+                if self._is_new(event.number):
+                    self._nodes.reclaimed(event)
             case events.StorageFilled():
                 self._dispatch.paused = event.reason
             case events.StorageFreed():
@@ -156,6 +171,7 @@ class AgentCore:
         """Rebuild from the state what is derived from it. Call once, after the log was applied and before ``start``."""
         state = self.state
         self._endings.learn(state.templates)
+        self._nodes.recover()
         self._dispatch.recover(now)
         self._delivery.recover()
         self._staging.recover()
@@ -212,6 +228,10 @@ class AgentCore:
     def told(self) -> bool:
         """Whether the client has on disk that the pilot ended, and all before."""
         return self._delivery.told
+
+    def load(self) -> Load:
+        """Return how busy it is; a partition tells its metascheduler now and then."""
+        return self._nodes.load(bool(self._dispatch.paused))
 
     def summary(self) -> dict[str, str | int | float | list[str]]:
         """Return counts for reports: tasks by what becomes of them, lanes, runners, environments, and why nothing is placed."""

@@ -1,9 +1,14 @@
-"""The way of outcomes to the client: numbered in messages, kept until the client has them on disk, forgotten then."""
+"""The way of outcomes to the client: numbered in messages, kept until the client has them on disk, forgotten then.
+
+Agents and metaschedulers deliver alike.
+"""
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from pilotage.core.agent import actions, facts
-from pilotage.core.agent.journal import Journal
+from pilotage.core.agent.client_side import ClientSide
 from pilotage.model.ids import Binding, TaskUid
 from pilotage.model.outcome import Outcome
 
@@ -11,10 +16,27 @@ OUTCOMES_PER_MESSAGE = 8192
 BYTES_PER_MESSAGE = 4 << 20
 
 
+class ClientJournal(Protocol):
+    """What delivery needs of a core's journal."""
+
+    @property
+    def state(self) -> ClientSide:
+        """The state, as far as the client is concerned."""
+        ...
+
+    def emit(self, fact: facts.OutcomesNumbered | facts.OutcomesDelivered | facts.PilotEnded) -> None:
+        """Take the fact as true."""
+        ...
+
+    def act(self, action: actions.SendOutcomes | actions.SendPilotEnded) -> None:
+        """Have this done."""
+        ...
+
+
 class Delivery:
     """Makes messages for the client whenever its link has room."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: ClientJournal) -> None:
         self._journal = journal
         self.under_way: dict[TaskUid, Binding] = {}
         """Tasks whose outcomes the client does not have on disk yet."""
@@ -27,9 +49,9 @@ class Delivery:
 
     @property
     def finished(self) -> bool:
-        """Whether the pilot was to end and holds no more tasks."""
+        """Whether the pilot was to end and has nothing left to do."""
         state = self._journal.state
-        return state.ending is not None and not state.tasks
+        return state.ending is not None and not state.busy
 
     @property
     def has_news(self) -> bool:

@@ -158,6 +158,26 @@ class ServiceUnwell(msgspec.Struct, frozen=True):
     message: str
 
 
+class NodesGranted(msgspec.Struct, frozen=True):
+    """The metascheduler gives these nodes, by index, to this partition, in its message of this number."""
+
+    time: float
+    number: int
+    nodes: list[int]
+
+
+class NodesReclaimed(msgspec.Struct, frozen=True):
+    """The metascheduler wants up to ``count`` nodes back that are idle now, in its message of this number.
+
+    ``reclaim`` names the request in the answer.
+    """
+
+    time: float
+    number: int
+    reclaim: int
+    count: int
+
+
 class StorageFilled(msgspec.Struct, frozen=True):
     """There is no room for sandboxes or output: nothing is to be placed, and no input staged, until ``StorageFreed``."""
 
@@ -199,6 +219,8 @@ Event = (
     | EnvironmentPrepared
     | ServiceReady
     | ServiceUnwell
+    | NodesGranted
+    | NodesReclaimed
     | StorageFilled
     | StorageFreed
     | LinkOpened

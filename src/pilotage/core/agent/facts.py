@@ -214,6 +214,29 @@ class Rebound(msgspec.Struct, frozen=True, array_like=True, tag=21):
     tasks: list[TaskUid]
 
 
+class NodesGranted(msgspec.Struct, frozen=True, array_like=True, tag=23):
+    """The metascheduler's message ``number`` gives these nodes to this partition."""
+
+    time: float
+    number: int
+    nodes: list[int]
+
+
+class NodesReturned(msgspec.Struct, frozen=True, array_like=True, tag=24):
+    """The metascheduler's message ``number`` wants nodes back, by a request ``reclaim``: these are the partition's no more."""
+
+    time: float
+    number: int
+    reclaim: int
+    nodes: list[int]
+
+
+class NodesNumbered(msgspec.Struct, frozen=True, array_like=True, tag=25):
+    """What was given back first, and was not told yet, is message ``number``."""
+
+    number: int
+
+
 def tasks_named(fact: Fact) -> list[TaskUid]:
     """Return the tasks that the fact is about, in its order."""
     match fact:
@@ -256,4 +279,7 @@ Fact = (
     | ServiceReady
     | ServiceOver
     | Rebound
+    | NodesGranted
+    | NodesReturned
+    | NodesNumbered
 )

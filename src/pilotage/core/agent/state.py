@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from pilotage.core.agent.client_side import ClientSide, apply_to_client_side, take_outcomes, tell_again
 from pilotage.core.agent.facts import (
     EndAsked,
     Ended,
@@ -18,6 +19,9 @@ from pilotage.core.agent.facts import (
     InputsStaged,
     LanesClosed,
     LaunchRequested,
+    NodesGranted,
+    NodesNumbered,
+    NodesReturned,
     OutcomesDelivered,
     OutcomesNumbered,
     OutputsBegun,
@@ -90,16 +94,7 @@ class EnvironmentRecord(msgspec.Struct, array_like=True):
     error: str = ""
 
 
-class EndingPilot(msgspec.Struct, array_like=True, frozen=True):
-    """Why and how the pilot ends."""
-
-    since: float
-    drain: bool
-    state: str
-    reason: str
-
-
-class AgentState(msgspec.Struct):
+class AgentState(ClientSide):
     """All that the agent knows for certain; encodable, as the log's snapshots hold it."""
 
     templates: dict[TemplateId, Template] = {}
@@ -108,21 +103,6 @@ class AgentState(msgspec.Struct):
     runners: dict[RunnerId, RunnerRecord] = {}
     runners_added: int = 0
     last_lane: LaneId = NO_LANE
-    received: int = 0
-    """Number of the client's last message that is in the log."""
-    numbered: int = 0
-    """Number of the last message to the client."""
-    delivered: int = 0
-    """Number of the last message that the client has on disk."""
-    unsent: list[Outcome] = []
-    """Outcomes that belong to no message yet."""
-    undelivered: dict[int, list[Outcome]] = {}
-    """Outcomes by the message that carries them, until the client has it on disk."""
-    outcomes: int = 0
-    """Final outcomes so far."""
-    ending: EndingPilot | None = None
-    ended: int = 0
-    """Number of the message that ends the pilot; 0: none yet."""
     inputs: dict[TaskUid, None] = {}
     """Tasks whose input is being staged."""
     outputs: dict[TaskUid, Outcome] = {}
@@ -132,6 +112,19 @@ class AgentState(msgspec.Struct):
     """Services that are ready, and what tasks are told of them."""
     services_over: dict[TaskUid, str] = {}
     """Services that have ended for good, and how."""
+    granted: dict[int, None] = {}
+    """Nodes that a partition got after it began."""
+    parted: dict[int, None] = {}
+    """Nodes that a partition began with, and gave back."""
+    unsent_nodes: list[tuple[int, list[int]]] = []
+    """Nodes given back in no message yet, with the request that they answer."""
+    undelivered_nodes: dict[int, tuple[int, list[int]]] = {}
+    """The same by the message that says so, until the metascheduler has it on disk."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are tasks."""
+        return bool(self.tasks)
 
     def runs(self, uid: TaskUid, attempt: Attempt) -> bool:
         """Tell whether this is the present attempt of a task, and in the hands of a runner."""
@@ -151,21 +144,23 @@ def apply(state: AgentState, fact: Fact) -> None:
             state.templates.update(fact.batch.templates)
             tasks, binding, now = state.tasks, fact.binding, fact.time
             for row in fact.batch.rows:
-                tasks[row.uid] = TaskRecord(row, binding, now)
-                if row.extra is not None and row.extra.input_staging:
-                    state.inputs[row.uid] = None
+                record = tasks[row.uid] = TaskRecord(row, binding, now)
+                extra = row.extra
+                if extra is not None:
+                    record.attempt, record.failures = Attempt(extra.attempts), extra.failures
+                    if extra.input_staging:
+                        state.inputs[row.uid] = None
         case LanesClosed():
             for lane in fact.lanes:
                 if state.lanes.pop(lane).tasks:
                     raise InvariantViolated(f"lane {lane} was closed while it held tasks")
-        case OutcomesNumbered():
-            state.undelivered[fact.number] = state.unsent[: fact.count]
-            del state.unsent[: fact.count]
-            state.numbered = fact.number
         case OutcomesDelivered():
-            for number in range(state.delivered + 1, fact.number + 1):
-                state.undelivered.pop(number, None)
-            state.delivered = fact.number
+            if state.undelivered_nodes:
+                for number in range(state.delivered + 1, fact.number + 1):
+                    state.undelivered_nodes.pop(number, None)
+            apply_to_client_side(state, fact)
+        case OutcomesNumbered() | PilotEnding() | PilotEnded():
+            apply_to_client_side(state, fact)
         case Started():
             for uid, attempt, at in fact.started:
                 task = state.tasks.get(uid)
@@ -200,12 +195,6 @@ def apply(state: AgentState, fact: Fact) -> None:
             runner.pid, runner.started_ticks, runner.boot_id = fact.pid, fact.started_ticks, fact.boot_id
         case RunnerRemoved():
             del state.runners[fact.runner]
-        case PilotEnding():
-            if fact.number:
-                state.received = fact.number
-            state.ending = EndingPilot(fact.time, fact.drain, fact.state, fact.reason)
-        case PilotEnded():
-            state.numbered = state.ended = fact.number
         case InputsStaged():
             for uid in fact.tasks:
                 del state.inputs[uid]
@@ -225,8 +214,32 @@ def apply(state: AgentState, fact: Fact) -> None:
             state.services[fact.service] = fact.info
         case ServiceOver():
             state.services_over[fact.service] = fact.message
+        case NodesGranted() | NodesReturned() | NodesNumbered():
+            _apply_nodes(state, fact)
         case _:
             unreachable(fact)
+
+
+def _apply_nodes(state: AgentState, fact: NodesGranted | NodesReturned | NodesNumbered) -> None:
+    match fact:
+        case NodesGranted():
+            state.received = fact.number
+            for node in fact.nodes:
+                if node in state.parted:
+                    del state.parted[node]
+                else:
+                    state.granted[node] = None
+        case NodesReturned():
+            state.received = fact.number
+            for node in fact.nodes:
+                if node in state.granted:
+                    del state.granted[node]
+                else:
+                    state.parted[node] = None
+            state.unsent_nodes.append((fact.reclaim, list(fact.nodes)))
+        case NodesNumbered():
+            state.undelivered_nodes[fact.number] = state.unsent_nodes.pop(0)
+            state.numbered = fact.number
 
 
 def _apply_launch(state: AgentState, fact: LaunchRequested) -> None:
@@ -257,8 +270,7 @@ def _apply_ended(state: AgentState, fact: Ended) -> None:
         if some:
             for outcome in fact.outcomes:
                 some.pop(outcome.task, None)
-    state.outcomes += len(fact.outcomes)
-    state.unsent.extend(fact.outcomes)
+    take_outcomes(state, fact.outcomes)
 
 
 def _apply_outputs(state: AgentState, fact: OutputsBegun) -> None:
@@ -285,10 +297,7 @@ def _apply_rebound(state: AgentState, fact: Rebound) -> None:
         if uid in state.outputs:
             state.outputs[uid] = msgspec.structs.replace(state.outputs[uid], binding=fact.binding)
     if over:
-        # What was numbered stays as it was: the client has no use for it, but for its number.
-        told = (*state.undelivered.values(), state.unsent)
-        known = {outcome.task: outcome for outcomes in told for outcome in outcomes}
-        state.unsent.extend(msgspec.structs.replace(known[uid], binding=fact.binding) for uid in over)
+        tell_again(state, fact, over)
 
 
 def _leave_lane(state: AgentState, uid: TaskUid) -> TaskRecord:

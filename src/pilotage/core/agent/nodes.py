@@ -1,0 +1,103 @@
+"""Nodes that come and go while the pilot runs: a metascheduler moves them between partitions.
+
+A partition's policy knows all nodes of the pilot, and uses those that are its own. What it gives back is idle at that moment,
+and no task that is here needs it: moving nodes ends and delays nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+from pilotage.core.agent import actions, events, facts
+from pilotage.core.agent.delivery import Delivery
+from pilotage.core.agent.journal import Journal
+from pilotage.core.agent.waiting import Waiting
+from pilotage.core.scheduling.policy import Policy
+from pilotage.errors import InvariantViolated
+from pilotage.model.partitions import Load
+
+_NEEDED_IN_A_ROW = 4
+"""After so many idle nodes that are needed the rest will be, too."""
+
+
+class Nodes:
+    """Takes nodes in, and gives them back. ``first``: the nodes that the partition began with."""
+
+    def __init__(self, journal: Journal, policy: Policy, waiting: Waiting, first: Iterable[int]) -> None:
+        self._journal = journal
+        self._state = journal.state
+        self._policy = cast(Any, policy)
+        self._waiting = waiting
+        self._first = tuple(first)
+
+    def recover(self) -> None:
+        """Take over what the state says, before anything is placed."""
+        for node in self._state.parted:
+            self._policy.close_node(node)
+        if self._state.granted:
+            self._policy.add_nodes(list(self._state.granted))
+
+    def own(self) -> list[int]:
+        """Return the nodes of this partition."""
+        state = self._state
+        return [*(node for node in self._first if node not in state.parted), *state.granted]
+
+    def granted(self, event: events.NodesGranted) -> None:
+        """These belong here from now on."""
+        self._journal.emit(facts.NodesGranted(event.time, event.number, event.nodes))
+        self._policy.add_nodes(event.nodes)
+
+    def reclaimed(self, event: events.NodesReclaimed) -> None:
+        """Give back what is idle, and is not needed."""
+        held = {share.node for lane in self._state.lanes.values() for share in lane.placement}
+        given: list[int] = []
+        needed = 0
+        # The last ones first, so that what remains lies together.
+        for node in sorted(self.own(), reverse=True):
+            if len(given) == event.count or needed == _NEEDED_IN_A_ROW:
+                break
+            if node in held:
+                continue
+            if not self._policy.close_node(node):
+                raise InvariantViolated(f"the policy holds something on node {node}, where no lane is open")
+            if self._is_needed():
+                self._policy.add_nodes([node])
+                needed += 1
+                continue
+            needed = 0
+            given.append(node)
+        self._journal.emit(facts.NodesReturned(event.time, event.number, event.reclaim, given))
+
+    def _is_needed(self) -> bool:
+        """Tell whether a task that is here could never be placed without the node that was closed."""
+        templates = dict.fromkeys(task.row.template for task in self._state.tasks.values())
+        return any(self._waiting.refusal(template) is not None for template in templates)
+
+    def load(self, paused: bool) -> Load:
+        """Return how busy the partition is."""
+        free, demand = self._policy.free(), self._policy.demand()
+        return Load(demand.tasks, demand.cores, free.idle_nodes, free.cores, paused)
+
+
+class PartitionDelivery(Delivery):
+    """Delivery of outcomes, and of nodes that are given back."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(journal)
+        self._of_nodes = journal
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to make a message of."""
+        return bool(self._of_nodes.state.unsent_nodes) or super().has_news
+
+    def number(self, now: float) -> None:
+        """Make the next message."""
+        journal, state = self._of_nodes, self._of_nodes.state
+        if state.unsent or not state.unsent_nodes:
+            super().number(now)
+            return
+        number = state.numbered + 1
+        journal.emit(facts.NodesNumbered(number))
+        journal.act(actions.SendNodes(number, *state.undelivered_nodes[number]))
