@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import threading
@@ -14,7 +15,7 @@ import pytest
 
 from pilotage.agent import stagers as stagers_module
 from pilotage.agent.stagers import NOTES_FILE, STAGERS, Stagers
-from pilotage.core.agent.events import StagingPhase
+from pilotage.core.agent.events import StagingPhase, StorageFilled
 from pilotage.model.execution import Execution
 from pilotage.model.ids import Attempt, TaskUid, TemplateId
 from pilotage.model.staging import Directive, StagingAction
@@ -38,13 +39,16 @@ class Pilot:
         self.stagers: Stagers | None = None
         self.done: list[tuple[StagingPhase, Execution]] = []
         self.failed: dict[tuple[StagingPhase, Execution], str] = {}
+        self.put_off: list[tuple[StagingPhase, Execution]] = []
+        self.full: list[str] = []
+        """Why storage was told to be full."""
         self.restart()
 
-    def restart(self) -> Stagers:
+    def restart(self, stagers: int = STAGERS) -> Stagers:
         """Let another agent's stagers follow."""
         self.close()
         self.incarnation += 1
-        self.stagers = Stagers(str(self.folder), str(self.user), self.incarnation)
+        self.stagers = Stagers(str(self.folder), str(self.user), self.incarnation, stagers)
         return self.stagers
 
     def close(self) -> None:
@@ -62,18 +66,26 @@ class Pilot:
         assert self.stagers is not None
         until = time.monotonic() + PATIENCE_S
         events = 0
-        while len(self.done) + len(self.failed) < count:
+        while self.told() < count:
             assert select.select([self.stagers], [], [], until - time.monotonic())[0], "the stagers tell nothing"
             for event in self.stagers.take():
                 events += 1
+                if isinstance(event, StorageFilled):
+                    self.full.append(event.reason)
+                    continue
+                assert self.full or not event.put_off, "it was not told why"
+                self.put_off += [(event.phase, execution) for execution in event.put_off]
                 self.done += [(event.phase, execution) for execution in event.done]
                 self.failed.update({(event.phase, execution): why for execution, why in event.failed})
-        assert len(self.done) + len(self.failed) == count
+        assert self.told() == count
         return events
+
+    def told(self) -> int:
+        return len(self.done) + len(self.failed) + len(self.put_off)
 
     def stage(self, phase: StagingPhase, *rows: Row, template: Template | None = None) -> None:
         self.submit(phase, *rows, template=template)
-        self.wait(len(self.done) + len(self.failed) + len(rows))
+        self.wait(self.told() + len(rows))
 
     def sandbox(self, uid: str, shard: str = "") -> Path:
         return self.folder / "tasks" / shard / uid
@@ -467,3 +479,184 @@ def test_a_mistake_of_ours_fails_the_task_and_not_the_stager(
     assert "Traceback" in capsys.readouterr().err
     pilot.stage("input", row("task.2", (f"file://{pilot.user}/a", "task:///a")))
     assert len(pilot.done) == 1
+
+
+# no room
+
+
+class Disk:
+    """A disk below ``folder`` that has room for so many files.
+
+    A file takes half of its room, then the other half. In between, and before it gives back what it took in vain, it does
+    ``meet``.
+    """
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free = 0.0
+        self.writing = 0
+        self.meet: Callable[[], object] = lambda: None
+        self._lock = threading.Lock()
+        self._folder = f"{folder}/"
+        self._write = Files._write
+        disk = self
+
+        def write(files: Files, source: str, target: str, durable: bool = False) -> None:
+            if target.startswith(disk._folder):
+                disk.take_room(target)
+            disk._write(files, source, target, durable)
+
+        monkeypatch.setattr(Files, "_write", write)
+
+    def take_room(self, target: str) -> None:
+        taken = 0.0
+        with self._lock:
+            self.writing += 1
+        try:
+            for _ in range(2):
+                with self._lock:
+                    full = self.free < 0.5
+                    self.free -= 0.0 if full else 0.5
+                    taken += 0.0 if full else 0.5
+                if taken:
+                    self.meet()
+                if full:
+                    with self._lock:
+                        self.free += taken
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            with self._lock:
+                self.writing -= 1
+
+
+@pytest.fixture
+def disk(pilot: Pilot, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(pilot.folder, monkeypatch)
+
+
+def copying(pilot: Pilot, uid: str, output: str = "") -> Row:
+    """A task that copies a file into its sandbox, and its output somewhere."""
+    (pilot.user / "a").write_text("a")
+    return row(uid, (f"file://{pilot.user}/a", "task:///a"), output=[("task:///a", output)] if output else None)
+
+
+def test_input_without_room_is_handed_back_and_with_it_what_waits_behind_it(pilot: Pilot, disk: Disk) -> None:
+    stagers = pilot.restart(stagers=1)
+    disk.free = 3.0
+    pilot.stage("input", *(copying(pilot, f"task.{number}") for number in range(10)))
+    assert [uid for _, (uid, _) in pilot.done] == ["task.0", "task.1", "task.2"]
+    told = [uid for _, (uid, _) in pilot.put_off]
+    assert told == [*(f"task.{number}" for number in range(4, 10)), "task.3"], "what failed is tried last"
+    (why,) = pilot.full
+    assert "task:///a' (COPY): there is no room for target" in why and "No space left on device; free space" in why
+    assert os.listdir(pilot.sandbox("task.3")) == []
+    assert not pilot.sandbox("task.4").exists(), "it was not begun"
+    disk.free = 10.0
+    assert stagers.take() == []
+    pilot.put_off.clear()
+    pilot.stage("input", *(copying(pilot, f"task.{number}") for number in range(3, 10)))
+    assert len(pilot.done) == 10 and not pilot.failed
+
+
+def test_output_without_room_is_handed_back_and_what_goes_elsewhere_is_staged(pilot: Pilot, disk: Disk) -> None:
+    pilot.restart(stagers=1)
+    rows = [copying(pilot, f"task.{number}", "pilot:///" if number < 2 else f"file://{pilot.user}/out") for number in range(4)]
+    for each in rows:
+        pilot.sandbox(each.uid).mkdir()
+        (pilot.sandbox(each.uid) / "a").write_text("a")
+    pilot.stage("output", *rows, template=CLEANUP)
+    assert [uid for _, (uid, _) in pilot.put_off] == ["task.0", "task.1"]
+    assert [pilot.sandbox(each.uid).exists() for each in rows] == [True, True, False, False]
+    disk.free = 2.0
+    pilot.put_off.clear()
+    pilot.stage("output", *rows[:2], template=CLEANUP)
+    assert (pilot.folder / "a").read_text() == "a"
+    assert not pilot.sandbox("task.0").exists()
+
+
+def test_what_has_no_room_in_a_folder_of_the_user_is_a_failure(pilot: Pilot, monkeypatch: pytest.MonkeyPatch) -> None:
+    Disk(pilot.user, monkeypatch)
+    pilot.sandbox("task.1").mkdir()
+    (pilot.sandbox("task.1") / "a").write_text("a")
+    pilot.stage("output", copying(pilot, "task.1", f"file://{pilot.user}/out"))
+    (why,) = pilot.failed.values()
+    assert "there is no room for target" in why
+    assert (pilot.full, pilot.put_off) == ([], [])
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_sandbox_that_there_is_no_room_for_is_made_later(pilot: Pilot, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    task = copying(pilot, "task.1")
+    with monkeypatch.context() as full:
+        full.setattr(os, "mkdir", lambda path, *more: _no_room(code, path))
+        pilot.stage("input", task)
+        assert os.strerror(code) in pilot.full[0] and not pilot.failed
+        pilot.stage("input", task, template=Template(sandbox=f"{pilot.user}/mine"))
+        assert len(pilot.failed) == 1, "that is a folder of the user"
+    pilot.stage("input", task)
+    assert len(pilot.done) == 1
+
+
+def _no_room(code: int, path: str) -> None:
+    raise OSError(code, os.strerror(code), path)
+
+
+def test_what_takes_all_the_room_together_is_tried_again_one_by_one(pilot: Pilot, disk: Disk) -> None:
+    rows = [copying(pilot, f"task.{number}") for number in range(STAGERS)]
+    together = threading.Barrier(STAGERS)
+    disk.meet = lambda: together.wait(PATIENCE_S)
+    disk.free = STAGERS / 2
+    pilot.stage("input", *rows)
+    assert len(pilot.put_off) == STAGERS, "each had half of what it needs"
+    alone: list[bool] = []
+
+    def look() -> None:
+        if not alone:
+            # Long enough for another stager to come, if it may.
+            until = time.monotonic() + 20 * stagers_module.PATIENCE_S
+            while disk.writing == 1 and time.monotonic() < until:
+                time.sleep(0.001)
+            alone.append(disk.writing == 1)
+
+    disk.meet = look
+    disk.free = float(STAGERS)
+    pilot.put_off.clear()
+    pilot.stage("input", *rows)
+    assert alone == [True]
+    assert len(pilot.done) == STAGERS and not pilot.failed
+
+
+def test_there_are_more_stagers_again_when_there_is_room(pilot: Pilot, disk: Disk, gate: Gate) -> None:
+    pilot.stage("input", copying(pilot, "task.0"))
+    assert pilot.put_off and pilot.stagers is not None
+    disk.free = 1000.0
+    pilot.stage("input", *(copying(pilot, f"task.{number}") for number in range(1, 20)))
+    (pilot.user / "slow").write_text("slow")
+    slow = [row(f"slow.{number}", (f"file://{pilot.user}/slow", "task:///a")) for number in range(STAGERS)]
+    pilot.submit("input", *slow)
+    gate.wait_for(STAGERS)
+    gate.opened.set()
+    pilot.wait(20 + STAGERS)
+    assert not pilot.failed
+
+
+def test_a_note_that_there_is_no_room_for_is_no_failure_of_the_move(pilot: Pilot, monkeypatch: pytest.MonkeyPatch) -> None:
+    pilot.sandbox("task.1").mkdir()
+    (pilot.sandbox("task.1") / "a").write_text("a")
+    move = row("task.1", output=[("task:///a", f"file://{pilot.user}/a")], action=StagingAction.MOVE)
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda descriptor, content: _no_room(errno.ENOSPC, "?"))
+        pilot.stage("output", move)
+    assert NOTES_FILE in pilot.full[0] and (pilot.sandbox("task.1") / "a").exists()
+    pilot.stage("output", move)
+    assert (pilot.user / "a").read_text() == "a"
+
+
+def test_a_pilot_may_end_while_tasks_are_handed_back(pilot: Pilot, disk: Disk) -> None:
+    assert pilot.stagers is not None
+    pilot.submit("input", *(copying(pilot, f"task.{number}") for number in range(100)))
+    eventually(lambda: pilot.stagers is not None and pilot.stagers._ended)
+    pilot.close()
+    pilot.restart()
+    disk.free = 100.0
+    pilot.stage("input", *(copying(pilot, f"task.{number}") for number in range(100)))
+    assert len(pilot.done) == 100

@@ -59,10 +59,14 @@ class World:
     def stage(self, *entries: Any, phase: str = "input", incarnation: int = 1, **more: Any) -> None:
         """Stage as an agent does that is the first, or that follows others."""
         directives = self.directives(*entries, phase=phase)
+        with self.stager(incarnation) as stager:
+            stager.stage(self.work(directives, phase, **more))
+
+    @contextmanager
+    def stager(self, incarnation: int = 1) -> Iterator[Stager]:
         notes = Notes(str(self.pilot / "staging.notes"))
         try:
-            stager = Stager(f"p-{incarnation}", notes=notes, heir_of="p-" if incarnation > 1 else "")
-            stager.stage(self.work(directives, phase, **more))
+            yield Stager(f"p-{incarnation}", notes=notes, heir_of="p-" if incarnation > 1 else "")
         finally:
             notes.close()
 
@@ -137,8 +141,9 @@ def fail(code: int) -> Callable[..., Any]:
     """Return what lets a call fail with this error."""
 
     def failing(name: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        path = next((argument for argument in arguments if isinstance(argument, str)), None)
-        raise OSError(code, os.strerror(code), path)
+        paths = [argument for argument in arguments if isinstance(argument, str)]
+        first, second = (*paths, None, None)[:2]
+        raise OSError(code, os.strerror(code), first, None, second)
 
     return failing
 

@@ -11,7 +11,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +20,7 @@ from staging_support import Calls, World, calls_of, fail, killed_at, other_file_
 
 import pilotage as rp
 from pilotage.errors import StagingFailed
+from pilotage.staging.failures import NoRoom
 
 Entry = dict[str, Any]
 
@@ -217,6 +218,101 @@ def test_failed_at_any_call_and_done_again(tmp_path: Path, name: str, code: int)
         assert not temporaries(world.root), f"{call} failed"
         world.stage(*entries)
         assert content_of(world) == expected, f"{call}, call {at}, failed"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("name", sorted(SCENARIOS.keys() - {"swap"}))
+def test_without_room_at_any_call_and_done_again_by_the_same_stager(tmp_path: Path, name: str, code: int) -> None:
+    """What there is no room for in the session's folder is undone, no other directive is begun, and it can be done later."""
+    entries = SCENARIOS[name]
+    expected = expected_after(tmp_path / "expected", entries)
+    counted = World(tmp_path / "counted")
+    files_of(counted)
+    waits = 0
+    for at, call in enumerate(calls_of(lambda: counted.stage(*entries))):
+        world = World(tmp_path / f"full-{at}")
+        files_of(world)
+        with world.stager() as stager:
+            work = world.work(world.directives(*entries), go_on=True, ground=str(world.session))
+            with Calls(at, fail(code)).planted():
+                try:
+                    stager.stage(work)
+                except NoRoom as problem:
+                    waits += 1
+                    assert problem.is_below(str(world.session)), f"{call}: {problem}"
+                    assert os.strerror(code) in str(problem)
+                except StagingFailed:
+                    # Where the source lies there is room to make, too, for what is removed there.
+                    assert call in ("unlink", "rmdir"), f"{call}, call {at}, failed"
+            require_whole(world, expected)
+            assert not temporaries(world.root), f"{call} failed"
+            stager.stage(work)
+        assert content_of(world) == expected, f"{call}, call {at}, failed"
+    assert waits
+
+
+def test_what_has_no_room_elsewhere_is_a_failure_and_the_rest_goes_on(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    write(world.task / "a", "a")
+    write(world.task / "b", "b")
+    (world.task / "out").symlink_to(world.client)
+    entries = [entry("task:///a", "task:///out/a", rp.COPY), entry("task:///b", "pilot:///b", rp.COPY)]
+    work = world.work(world.directives(*entries, phase="output"), "output", go_on=True, ground=str(world.session))
+    with world.stager() as stager, Calls(0, fail(errno.ENOSPC)).planted(), pytest.raises(StagingFailed, match="no room"):
+        stager.stage(work)
+    assert (world.pilot / "b").read_text() == "b"
+
+
+def rename_without_room_in(folder: Path) -> Callable[[str, str], None]:
+    rename = os.rename
+
+    def renaming(source: str, target: str) -> None:
+        if os.path.dirname(target) == str(folder):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), source, None, target)
+        rename(source, target)
+
+    return renaming
+
+
+def test_a_move_that_finds_no_room_does_not_forget_the_failures_before_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(world.task / "a", "a")
+    write(world.task / "b", "b")
+    entries = [
+        entry("task:///a", "client:///a", rp.MOVE),
+        entry("task:///none", "client:///none", rp.COPY),
+        entry("task:///b", "pilot:///b", rp.MOVE),
+    ]
+    work = world.work(world.directives(*entries, phase="output"), "output", go_on=True, ground=str(world.session))
+    with world.stager() as stager:
+        with monkeypatch.context() as full:
+            full.setattr(os, "rename", rename_without_room_in(world.pilot))
+            for _ in range(2):
+                with pytest.raises(NoRoom):
+                    stager.stage(work)
+        with pytest.raises(StagingFailed, match="none' does not exist"):
+            stager.stage(work)
+    assert ((world.client / "a").read_text(), (world.pilot / "b").read_text()) == ("a", "b")
+
+
+def test_what_is_larger_than_all_of_the_file_system_never_fits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(world.client / "large", random.Random(1).randbytes(1 << 20))
+    real = os.statvfs
+
+    def small(path: str) -> Any:
+        return Small(real(path).f_frsize, (1 << 19) // real(path).f_frsize)
+
+    monkeypatch.setattr(os, "statvfs", small)
+    work = world.work(world.directives(entry("large", "task:///large", rp.COPY)), ground=str(world.session))
+    never = pytest.raises(StagingFailed, match=f"would never fit.* {1 << 19} in all")
+    with world.stager() as stager, Calls(1, fail(errno.ENOSPC)).planted(), never:
+        stager.stage(work)
+
+
+class Small(NamedTuple):
+    f_frsize: int
+    f_blocks: int
 
 
 def test_no_note_no_move(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
