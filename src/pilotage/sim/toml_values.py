@@ -1,0 +1,121 @@
+"""Reads a TOML file into a value, and tells what is wrong with it by file, line and nearest name.
+
+Types are said once, in the struct that is read. Limits of single fields are there, too, as ``msgspec.Meta``; what concerns
+several fields is checked by the readers in ``sim.files``, which raise through ``Source.error``.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from pilotage.errors import InvalidRequest, nearest
+from pilotage.sim.toml_lines import line_of, lines_of
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+T = TypeVar("T")
+
+
+class Source:
+    """A TOML file that was read: ``content`` as parsed, and where each part of it stands. ``kind`` is for messages.
+
+    Raises:
+        InvalidRequest: the file cannot be read, or is not TOML.
+    """
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self.path = path
+        self.kind = kind
+        try:
+            self.text = path.read_text(encoding="utf-8")
+            self.content: dict[str, Any] = tomllib.loads(self.text)
+        except OSError as error:
+            raise InvalidRequest(f"{kind} file {path}: cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InvalidRequest(f"{kind} file {path}: is not valid TOML: {error}") from error
+
+    def error(self, path: Sequence[str | int], message: str) -> InvalidRequest:
+        """Return the error that says ``message`` of what is at ``path``."""
+        line = line_of(lines_of(self.text), path)
+        where = _shown(path)
+        return InvalidRequest(f"{self.kind} file {self.path}:{line}: {f'{where}: ' if where else ''}{message}")
+
+    def convert(self, wanted: type[T], **more: object) -> T:
+        """Return the file's content as ``wanted``. ``more``: fields that do not stand in the file.
+
+        Raises:
+            InvalidRequest: a field is unknown, missing, of a wrong type or beyond its limits; names the file, the line, the
+                value and the nearest field.
+        """
+        for name in more:
+            if name in self.content:
+                raise self.error((name,), "is no field of the file: it follows from the file's name")
+        self._refuse_unknown(self.content, msgspec.inspect.type_info(wanted), ())
+        try:
+            return msgspec.convert({**self.content, **more}, wanted, str_keys=True)
+        except msgspec.ValidationError as error:
+            reason, _, place = str(error).partition(" - at ")
+            path, value = _follow(self.content, place)
+            # What JSON calls an object is a table here.
+            said = (reason[:1].lower() + reason[1:]).replace("object", "table")
+            raise self.error(path, f"{said}, and it is {value!r}" if "missing" not in said and path else said) from None
+
+    def _refuse_unknown(self, value: Any, wanted: msgspec.inspect.Type, path: tuple[str | int, ...]) -> None:
+        inspect = msgspec.inspect
+        match wanted:
+            case inspect.StructType(fields=fields) if isinstance(value, dict):
+                known = {field.encode_name: field.type for field in fields}
+                for name, inner in value.items():
+                    if name not in known:
+                        hint = nearest(name, known) or f"; known are {', '.join(known)}"
+                        raise self.error((*path, name), f"there is no such field{hint}")
+                    self._refuse_unknown(inner, known[name], (*path, name))
+            case inspect.DictType(value_type=inner_type) if isinstance(value, dict):
+                for name, inner in value.items():
+                    self._refuse_unknown(inner, inner_type, (*path, name))
+            case inspect.ListType(item_type=inner_type) | inspect.VarTupleType(item_type=inner_type):
+                for index, inner in enumerate(value if isinstance(value, list) else ()):
+                    self._refuse_unknown(inner, inner_type, (*path, index))
+            case inspect.UnionType(types=types) if isinstance(value, dict):
+                for choice in types:
+                    if isinstance(choice, (inspect.StructType, inspect.DictType)):
+                        self._refuse_unknown(value, choice, path)
+            case _:
+                pass
+
+
+def _follow(content: Mapping[str, Any], place: str) -> tuple[tuple[str | int, ...], Any]:
+    """Return the path that msgspec names (```$.classes[1].ranks```), as far as it names one, and what is there."""
+    path: list[str | int] = []
+    value: Any = content
+    for name, index in re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", place):
+        if index == "...":  # some value of a dictionary: its key is not told
+            break
+        step = name or int(index)
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            break
+        path.append(step)
+    return tuple(path), value
+
+
+def _shown(path: Sequence[str | int]) -> str:
+    """Return a path as a person writes it; elements are counted from 1.
+
+    >>> _shown(("classes", 1, "ranks"))
+    'classes[2].ranks'
+    """
+    shown = ""
+    for step in path:
+        shown += f"[{step + 1}]" if isinstance(step, int) else f"{'.' if shown else ''}{step}"
+    return shown

@@ -1,0 +1,1 @@
+"""Workloads for simulations: described in TOML, or recorded in a session."""
