@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import select
@@ -29,6 +30,7 @@ from pilotage.model.resources import Node, NodeShape
 from pilotage.model.services import Service
 from pilotage.model.staging import Directive
 from pilotage.model.workload import Extra, Row, Template
+from pilotage.staging.files import Files
 
 PATIENCE_S = 20.0
 TEMPLATES = {TemplateId(1): Template()}
@@ -148,6 +150,38 @@ def test_room_is_waited_for_and_told_once(stage, no_room, monkeypatch):
     assert isinstance(stage.next(), events.StorageFreed)
     stage.crew.storage_full()
     assert isinstance(stage.next(), events.StorageFreed), "it can happen again"
+
+
+def test_storage_that_is_soon_full_again_is_probed_less_often(tmp_path, monkeypatch):
+    freed = threading.Semaphore(0)
+    probe = storage.StorageProbe(tmp_path, freed.release)
+    monkeypatch.setattr(storage, "PROBE_S", 0.001)
+    monkeypatch.setattr(storage, "LONGEST_PROBE_S", 0.005)
+    pauses = []
+    for soon_s in (60.0, 60.0, 60.0, 60.0, -1.0, 60.0):
+        monkeypatch.setattr(storage, "SOON_S", soon_s)
+        probe.begin()
+        pauses.append(probe._pause_s)
+        assert freed.acquire(timeout=PATIENCE_S)
+    probe.close()
+    assert pauses == [0.001, 0.002, 0.004, 0.005, 0.001, 0.002]
+
+
+def test_stagers_that_find_no_room_say_so_and_what_was_put_off(stage, tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("a")
+    extra = Extra((Directive(f"file://{tmp_path}/a", "task:///a"),), ())
+
+    def no_room(*arguments):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(Files, "_write", no_room)
+    row = Row(TaskUid("task"), TemplateId(1), extra=extra)
+    stage.crew.perform(actions.StageTasks("input", [(Attempt(0), row)]), TEMPLATES)
+    assert select.select([stage.crew], [], [], PATIENCE_S)[0], "the crew says nothing"
+    full, ended = stage.crew.take()
+    assert isinstance(full, events.StorageFilled) and "Disk quota exceeded" in full.reason
+    assert isinstance(ended, events.StagingEnded) and (ended.done, ended.failed) == ([], [])
+    assert ended.put_off == [("task", 0)]
 
 
 def test_a_pilot_may_end_while_there_is_no_room(stage, no_room):
