@@ -28,6 +28,8 @@ def _nothing_left(place: Path) -> Iterator[None]:
         patch.setenv("PILOTAGE_HOME", str(place / "home"))
         patch.setenv("XDG_CONFIG_HOME", str(place / "config"))
         patch.setenv("PILOTAGE_TEST_PLACE", str(place))
+        # Tasks without a sandbox work where the user's program does.
+        patch.chdir(place)
         yield
     try:
         expect_nothing_left(before)
