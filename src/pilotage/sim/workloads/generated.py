@@ -2,13 +2,15 @@
 
 Each class has a generator of random numbers of its own, under the workload's seed and the class's name. So the n-th task of a
 class is the same whatever else happens: plans are compared with the same tasks, also where those come after others.
-Of a task it keeps its duration and its template, 12 bytes; rows are made when they arrive, in bulks.
+What is drawn of a task, its duration and its template, is drawn at once and kept in 12 bytes: so all templates are known before
+the first task comes, and what all tasks ask for together. Rows are made when they arrive, in bulks.
 """
 
 from __future__ import annotations
 
 import heapq
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter
@@ -20,6 +22,7 @@ from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.resources import NodeShape
 from pilotage.model.workload import Row, Template
 from pilotage.sim.model import Arrival
+from pilotage.sim.workloads.demand import Demand, demand_of, part_of_nodes
 from pilotage.sim.workloads.description import TaskClass, WorkloadDescription
 from pilotage.sim.workloads.shapes import Shaper
 
@@ -60,6 +63,8 @@ class GeneratedWorkload:
         rule = description.adaptive
         self._floor = max(rule.floor, round(rule.floor_per_node * nodes)) if rule is not None else 0
         self._fills = rule is not None and rule.fill
+        self._part_of_nodes = {uid: part_of_nodes(each.request, shape) for uid, each in self._templates.items()}
+        self._shape = shape
         self._alive = 0
         self._busy_nodes = 0.0
         self._asked = False
@@ -71,8 +76,22 @@ class GeneratedWorkload:
 
     @property
     def templates(self) -> Mapping[TemplateId, Template]:
-        """The templates of all rows that have arrived so far; more are added as rows arrive."""
+        """The templates of all rows."""
         return self._templates
+
+    def demand(self) -> Demand:
+        """Return what all tasks ask for together."""
+        count: Counter[int] = Counter()
+        total: Counter[int] = Counter()
+        longest: dict[int, float] = {}
+        for stream in self._streams:
+            count.update(stream.template_of)
+            for template, duration in zip(stream.template_of, stream.durations, strict=True):
+                total[template] += duration
+                if duration > longest.get(template, 0.0):
+                    longest[template] = duration
+        parts = ((each.request, count[uid], total[uid], longest.get(uid, 0.0)) for uid, each in self._templates.items())
+        return demand_of(parts, self._shape)
 
     @property
     def count(self) -> int:
@@ -113,7 +132,7 @@ class GeneratedWorkload:
         stream.done += outcome.ending is Ending.DONE
         self._alive -= 1
         if self._adaptive:
-            self._busy_nodes -= stream.parts_of_nodes[stream.template_of[int(number)]]
+            self._busy_nodes -= self._part_of_nodes[TemplateId(stream.template_of[int(number)])]
         if not stream.successors and not self._adaptive:
             return None
         rows = [*self._released_by(stream), *self._top_up()]
@@ -146,7 +165,7 @@ class GeneratedWorkload:
         row = stream.next()
         self._alive += 1
         if self._adaptive:
-            self._busy_nodes += stream.parts_of_nodes[row.template]
+            self._busy_nodes += self._part_of_nodes[row.template]
         return row
 
     def _dues(self) -> Iterator[Iterator[Due]]:
@@ -180,13 +199,13 @@ class _Stream:
         self.done = 0
         self.durations = array("d")
         self.template_of = array("I")
-        self.parts_of_nodes: dict[int, float] = {}
-        """How many nodes a task of each template fills."""
+        for _ in range(count):
+            template, duration = shaper.draw(random)
+            self.template_of.append(template)
+            self.durations.append(duration)
         self.successors: list[_Stream] = []
         self.is_decided = False
         """Of a class that comes after another: that one is complete."""
-        self._random = random
-        self._shaper = shaper
 
     @property
     def left(self) -> int:
@@ -200,14 +219,9 @@ class _Stream:
 
     def next(self) -> Row:
         """Make the next task."""
-        template, duration = self._shaper.draw(self._random)
         number = self.submitted
         self.submitted = number + 1
-        self.durations.append(duration)
-        self.template_of.append(template)
-        if template not in self.parts_of_nodes:
-            self.parts_of_nodes[template] = self._shaper.part_of_node(template)
-        return Row(TaskUid(f"{self.name}.{number:06}"), template)
+        return Row(TaskUid(f"{self.name}.{number:06}"), TemplateId(self.template_of[number]))
 
 
 def _share_left(stream: _Stream) -> float:

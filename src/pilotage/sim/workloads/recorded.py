@@ -20,6 +20,7 @@ from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.resources import NodeShape
 from pilotage.model.workload import Row, Template
 from pilotage.sim.model import Arrival, Machine
+from pilotage.sim.workloads.demand import Demand, demand_of
 from pilotage.trace.reader import read_session
 from pilotage.trace.records import CLIENT_LOG, client_facts, decode_batch, read_log
 from pilotage.trace.run import Run
@@ -66,6 +67,14 @@ class RecordedWorkload:
     def count(self) -> int:
         """How many tasks there are in all."""
         return len(self._template_of)
+
+    def demand(self) -> Demand:
+        """Return what all tasks ask for together."""
+        parts = (
+            (self.templates[template].request, 1, self._duration_s[uid], self._duration_s[uid])
+            for uid, template in self._template_of.items()
+        )
+        return demand_of(parts, self.machine.shape)
 
     def arrivals(self) -> Iterator[Arrival]:
         """Yield what was submitted at the times when it was."""

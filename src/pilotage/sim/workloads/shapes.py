@@ -51,13 +51,6 @@ class Shaper:
         template = self._ids.get(key)
         return self._new(key) if template is None else template, duration
 
-    def part_of_node(self, template: TemplateId) -> float:
-        """Return how many nodes' cores or GPUs, whichever is more, a task asks for."""
-        request = self._templates[template].request
-        cores = request.ranks * request.cores / self._shape.cores
-        gpus = request.ranks * request.gpu_shares / gpu_shares(self._shape.gpus) if self._shape.gpus else 0.0
-        return max(cores, gpus)
-
     def _new(self, key: Key) -> TemplateId:
         size, cores, gpus, memory, declared = key
         each = self._class

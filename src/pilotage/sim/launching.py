@@ -1,0 +1,500 @@
+"""How tasks come to run in one pilot or partition: the runners of its agent, as a ``Launcher`` model has them behave.
+
+The way of a task, once the agent has placed it and handed it over::
+
+    scheduled by the system -> waits for its turn -> starts, one after another -> prepares -> runs -> is acknowledged -> told
+
+A stage of which the model says nothing takes no time and costs no event (see ``delays`` for what it says). Ends are told to the
+agent in *ticks*, many at once, as a real agent under load takes them in: a tick is at most a hundredth of the mean duration,
+and where few tasks run there is none.
+
+Runners outlive their agent. What ends while it is away is told to the next one, under the number that it had; a runner keeps an
+end until the agent has it in its log.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+
+from pilotage.core.agent import events
+from pilotage.errors import InvariantViolated
+from pilotage.model.execution import AttemptEnd, Execution, LaneTasks
+from pilotage.model.ids import LaneId, RunnerId, TaskUid, TemplateId
+from pilotage.model.outcome import Ending
+from pilotage.model.workload import Template
+from pilotage.sim.clock import ProcessClock
+from pilotage.sim.delays import Delays
+from pilotage.sim.jobs import (
+    ACKNOWLEDGING,
+    NEVER,
+    OVER,
+    PREPARING,
+    RUNNING,
+    SCHEDULING,
+    STARTING,
+    TELLING,
+    WAITING,
+    Job,
+    Kind,
+    held,
+)
+from pilotage.sim.result import ResourceTime
+from pilotage.sim.stage import Stage
+
+FEW_TASKS = 256
+"""Up to so many tasks in hand, each end is told by itself."""
+
+TICKS_PER_TASK = 128
+"""A tick is no longer than this part of the mean duration of a task."""
+
+Tell = Callable[[events.Event], None]
+
+
+class Runner:
+    """A spawner or function worker: its lanes, and the ends that its agent may not have in its log yet."""
+
+    __slots__ = ("kept", "lanes", "number", "pid")
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.number = 0
+        self.kept: deque[tuple[int, list[AttemptEnd]]] = deque()
+        self.lanes: dict[LaneId, Job] = {}
+
+
+class Launching:
+    """All runners of a pilot or partition. ``tell`` is its agent's ear, None while there is no agent."""
+
+    def __init__(
+        self,
+        name: str,
+        stage: Stage,
+        clock: ProcessClock,
+        delays: Delays,
+    ) -> None:
+        self.name = name
+        self.tell: Tell | None = None
+        self.starts = 0
+        self.core_s = ResourceTime()
+        self.gpu_s = ResourceTime()
+        self._stage = stage
+        self._timeline = stage.timeline
+        self._witness = stage.witness
+        self._curves = stage.curves
+        self._duration_s = stage.duration_s
+        self._clock = clock
+        self._delays = delays
+        self._ideal = delays.ideal
+        self._runners: dict[RunnerId, Runner] = {}
+        self._pids = 0
+        self._kinds: dict[TemplateId, Kind] = {}
+        self._jobs: dict[TaskUid, Job] = {}
+        self._buckets: dict[float, list[Job]] = {}
+        self._turns: deque[Job] = deque()
+        """Those that wait for their turn with the launcher."""
+        self._active = 0
+        """Those that the launcher is busy with, from their start to their acknowledgement."""
+        self._preparing = 0
+        self._running = 0
+        self._tick_s = 0.0
+        self._known_s = 0.0
+        self._known = 0
+
+    # ---------------------------------------------------------------------------------------------------- runners and agents
+
+    def attach(self, tell: Tell) -> None:
+        """There is an agent; call ``adopt`` once it has begun."""
+        self.tell = tell
+
+    def adopt(self, tell: Tell, known: Iterable[RunnerId]) -> None:
+        """Tell the agent of the runners of which its log says that they were started."""
+        for name in known:
+            runner = self._runners.get(name)
+            now = self._clock.now()
+            if runner is None:
+                tell(events.RunnerLost(now, name, "its agent ended before it was started"))
+                continue
+            tell(events.RunnerConnected(now, name, runner.pid, 1, "virtual"))
+            for number, ends in list(runner.kept):
+                tell(events.TasksEnded(now, name, number, ends))
+            holds = [each for job in runner.lanes.values() if job.stage != TELLING for each in self._executions(job)]
+            tell(events.RunnerReconciled(now, name, holds))
+
+    def _executions(self, job: Job) -> list[Execution]:
+        return [job.execution, *(execution for execution, _ in job.behind or ())]
+
+    def detach(self) -> None:
+        """The agent is gone."""
+        self.tell = None
+
+    def start_runner(self, name: RunnerId) -> None:
+        """Start a runner, which is there at once."""
+        if name in self._runners:
+            return
+        self._pids += 1
+        self._runners[name] = Runner(self._pids)
+        self._say(events.RunnerConnected(self._clock.now(), name, self._pids, 1, "virtual"))
+        self._say(events.RunnerReconciled(self._clock.now(), name, []))
+
+    def stop_runner(self, name: RunnerId) -> None:
+        """Let a runner go that has nothing to do."""
+        self._runners.pop(name, None)
+
+    def release(self, name: RunnerId, through: int) -> None:
+        """The agent has these ends in its log."""
+        runner = self._runners.get(name)
+        while runner is not None and runner.kept and runner.kept[0][0] <= through:
+            runner.kept.popleft()
+
+    def _say(self, event: events.Event) -> None:
+        if self.tell is not None:
+            self.tell(event)
+
+    # ------------------------------------------------------------------------------------------------------------- beginning
+
+    def launch(self, name: RunnerId, lanes: Iterable[LaneTasks], templates: Mapping[TemplateId, Template]) -> None:
+        """Take over tasks from the agent."""
+        runner, now = self._runners[name], self._timeline.now
+        kinds, jobs = self._kinds, self._jobs
+        first: list[Job] = []
+        for lane in lanes:
+            job = runner.lanes.get(lane.lane)
+            for attempt, row in lane.tasks:
+                kind = kinds.get(row.template)
+                if kind is None:
+                    kind = kinds[row.template] = Kind.of(templates[row.template])
+                if job is not None:
+                    if job.behind is None:
+                        job.behind = deque()
+                    job.behind.append(((row.uid, attempt), kind))
+                    continue
+                if lane.placement is None:
+                    raise InvariantViolated(f"{row.uid} comes to lane {lane.lane} of {name}, of which nobody said where it is")
+                cores, gpus = held(kind, lane.placement) if kind.exclusive else (kind.cores, kind.gpus)
+                job = Job(name, lane.lane, row.uid, attempt, kind, lane.placement, cores, gpus, now)
+                runner.lanes[lane.lane] = jobs[row.uid] = job
+                first.append(job)
+        if first:
+            self._curves.held_tasks.change(now, len(first))
+            self._set_tick()
+            if self._ideal:
+                self._begin(first, now)
+            else:
+                for job in first:
+                    self._schedule(job)
+
+    def _set_tick(self) -> None:
+        mean = self._known_s / self._known if self._known else 0.0
+        few = len(self._jobs) <= FEW_TASKS or mean <= 0.0
+        self._tick_s = 0.0 if few else 2.0 ** math.floor(math.log2(mean / TICKS_PER_TASK))
+
+    def _begin(self, jobs: list[Job], at: float) -> None:
+        """These run from then on. Where the model costs nothing, when they are told is known, too."""
+        witness, buckets, duration_s, tick_s = self._witness, self._buckets, self._duration_s, self._tick_s
+        waits, where, cores, gpus, known_s = self._curves.waits, self.name, 0, 0.0, 0.0
+        told: list[Job] = []
+        for job in jobs:
+            arrived = witness.begins(job.uid, job.attempt, where)
+            if job.attempt == 1:
+                waits.note(at - arrived)
+            job.begun = at
+            job.stage = RUNNING
+            cores += job.cores
+            gpus += job.gpus
+            if job.kind.starts_are_told:
+                told.append(job)
+                if job.kind.is_service:
+                    job.due = NEVER
+                    continue
+            seconds = duration_s(job.uid)
+            known_s += seconds
+            job.ended = due = at + seconds
+            if self._ideal:
+                job.stage = TELLING
+                if tick_s:
+                    due = math.ceil(due / tick_s) * tick_s
+            job.due = due
+            bucket = buckets.get(due)
+            if bucket is None:
+                self._new_bucket(due, job)
+            else:
+                bucket.append(job)
+        self.starts += len(jobs)
+        self._running += len(jobs)
+        self._known += len(jobs)
+        self._known_s += known_s
+        self._curves.begin(at, len(jobs), cores, gpus)
+        if told:
+            self._tell_starts(told)
+
+    def _tell_starts(self, jobs: list[Job]) -> None:
+        skew = self._clock.skew_s
+        by_runner: dict[RunnerId, list[Job]] = {}
+        for job in jobs:
+            by_runner.setdefault(job.runner, []).append(job)
+        for name, some in by_runner.items():
+            self._say(events.TasksStarted(self._clock.now(), name, [(*job.execution, job.begun + skew) for job in some]))
+
+    # ------------------------------------------------------------------------------------------------------ stages and delays
+
+    def _line_up(self, job: Job, stage: int, due: float) -> None:
+        job.stage, job.due = stage, due
+        bucket = self._buckets.get(due)
+        if bucket is None:
+            self._new_bucket(due, job)
+        else:
+            bucket.append(job)
+
+    def _new_bucket(self, due: float, job: Job) -> None:
+        self._buckets[due] = [job]
+        self._timeline.at(due, lambda: self._come_due(due))
+
+    def _come_due(self, due: float) -> None:
+        over: list[Job] = []
+        for job in self._buckets.pop(due):
+            if job.due != due or job.stage == OVER:
+                continue
+            if job.stage == TELLING:
+                job.stage = OVER
+                over.append(job)
+            else:
+                self._advance(job)
+        if over:
+            self._tell(over)
+
+    def _schedule(self, job: Job) -> None:
+        job.scheduled = at = self._delays.scheduled(self._timeline.now)
+        if at > self._timeline.now:
+            self._line_up(job, SCHEDULING, at)
+        else:
+            self._await_turn(job)
+
+    def _await_turn(self, job: Job) -> None:
+        job.stage, job.due = WAITING, NEVER
+        self._turns.append(job)
+        self._take_turns()
+
+    def _take_turns(self) -> None:
+        while self._turns and self._active < self._delays.most_at_once:
+            job = self._turns.popleft()
+            if job.stage != WAITING:
+                continue
+            self._active += 1
+            at = self._delays.started(self._timeline.now)
+            if at > self._timeline.now:
+                self._line_up(job, STARTING, at)
+            else:
+                self._prepare(job)
+
+    def _advance(self, job: Job) -> None:
+        if job.stage == SCHEDULING:
+            self._await_turn(job)
+        elif job.stage == STARTING:
+            self._prepare(job)
+        elif job.stage == PREPARING:
+            self._preparing -= 1
+            self._run(job)
+        elif job.stage == RUNNING:
+            self._finish(job)
+        else:
+            self._acknowledged(job)
+
+    def _prepare(self, job: Job) -> None:
+        now = job.launched = self._timeline.now
+        delay = self._delays.preparation_s(self._running, self._preparing)
+        if delay > 0.0:
+            self._preparing += 1
+            self._line_up(job, PREPARING, now + delay)
+        else:
+            self._run(job)
+
+    def _run(self, job: Job) -> None:
+        if self._delays.start_fails():
+            job.ended = self._timeline.now
+            job.ending, job.message = Ending.LAUNCH_FAILED, "the launcher could not start it"
+            self._acknowledged(job)
+        else:
+            self._begin([job], self._timeline.now)
+
+    def _finish(self, job: Job) -> None:
+        now = job.ended = self._timeline.now
+        self._stop_running(job)
+        delay = self._delays.acknowledgement_s(self._running)
+        if delay > 0.0:
+            self._line_up(job, ACKNOWLEDGING, now + delay)
+        else:
+            self._acknowledged(job)
+
+    def _stop_running(self, job: Job) -> None:
+        self._running -= 1
+        self._witness.ends(job.uid)
+        self._curves.end(job.ended, 1, job.cores, job.gpus)
+
+    def _acknowledged(self, job: Job) -> None:
+        self._active -= 1
+        now, tick_s = self._timeline.now, self._tick_s
+        self._line_up(job, TELLING, math.ceil(now / tick_s) * tick_s if tick_s else now)
+        self._take_turns()
+
+    # ---------------------------------------------------------------------------------------------------------------- ending
+
+    def _tell(self, jobs: list[Job]) -> None:
+        """These are over, and their agent hears of it."""
+        now, skew, ideal = self._timeline.now, self._clock.skew_s, self._ideal
+        ends: dict[RunnerId, list[AttemptEnd]] = {}
+        following: list[Job] = []
+        cores, gpus, core_ended, gpu_ended, ended_sum, count = 0, 0.0, 0.0, 0.0, 0.0, 0
+        for job in jobs:
+            del self._jobs[job.uid]
+            began = 0.0 if job.begun == NEVER else job.begun + skew
+            end = AttemptEnd(job.uid, job.attempt, job.ending, 0, None, job.message, "", began, job.ended + skew)
+            some = ends.get(job.runner)
+            if some is None:
+                ends[job.runner] = [end]
+            else:
+                some.append(end)
+            if ideal:
+                self._witness.ends(job.uid)
+                count += 1
+                ended_sum += job.ended
+                cores += job.cores
+                core_ended += job.cores * job.ended
+                gpus += job.gpus
+                gpu_ended += job.gpus * job.ended
+            self._account(job, now)
+            if job.behind:
+                following.append(job)
+            else:
+                del self._runners[job.runner].lanes[job.lane]
+        self._stage.last_release_s = now
+        curves = self._curves
+        curves.held_tasks.change(now, -len(jobs))
+        if count:
+            self._running -= count
+            curves.end_many(count, ended_sum, cores, core_ended, gpus, gpu_ended)
+        for job in following:
+            self._follow(job)
+        for name, some in ends.items():
+            runner = self._runners[name]
+            runner.number += 1
+            runner.kept.append((runner.number, some))
+            self._say(events.TasksEnded(self._clock.now(), name, runner.number, some))
+
+    def _account(self, job: Job, now: float) -> None:
+        """Write down what its resources were held for."""
+        begun = min(job.begun, job.ended, now)
+        ended = min(job.ended, now)
+        # What a lost node took with it is not held any longer.
+        released = ended if job.ending is Ending.NODE_FAILED else now
+        core_s, gpu_s, cores, gpus = self.core_s, self.gpu_s, job.cores, job.gpus
+        core_s.running += cores * (ended - begun)
+        core_s.acknowledging += cores * (released - ended)
+        if gpus:
+            gpu_s.running += gpus * (ended - begun)
+            gpu_s.acknowledging += gpus * (released - ended)
+        if self._ideal:
+            return
+        scheduled, launched = min(job.scheduled, begun), min(job.launched, begun)
+        for held_s, amount in ((core_s, cores), (gpu_s, gpus)):
+            held_s.scheduling += amount * (scheduled - job.placed)
+            held_s.waiting += amount * (launched - scheduled)
+            held_s.preparing += amount * (begun - launched)
+
+    def _follow(self, before: Job) -> None:
+        """The next task of a lane takes its turn."""
+        assert before.behind is not None
+        (uid, attempt), kind = before.behind.popleft()
+        at = before.ended if self._ideal else self._timeline.now
+        job = Job(before.runner, before.lane, uid, attempt, kind, before.placement, before.cores, before.gpus, at)
+        job.behind = before.behind or None
+        self._runners[before.runner].lanes[before.lane] = self._jobs[uid] = job
+        self._curves.held_tasks.change(self._timeline.now, 1)
+        if self._ideal:
+            self._begin([job], at)
+        else:
+            self._schedule(job)
+
+    def end(self, name: RunnerId, executions: Iterable[Execution], ending: Ending, message: str) -> None:
+        """End these now; what has not begun is given back."""
+        back = self._take_back(name, executions)
+        for uid, attempt in dict.fromkeys(executions):
+            job = self._jobs.get(uid)
+            if job is None or job.attempt != attempt or job.runner != name:
+                continue
+            if job.stage in (SCHEDULING, WAITING):
+                back.append(job.execution)
+                self._withdraw(job)
+            else:
+                self._cut_short(job, ending, message)
+        if back:
+            self._say(events.TasksReturned(self._clock.now(), name, back))
+
+    def recall(self, name: RunnerId, executions: Iterable[Execution]) -> None:
+        """Give back what of these waits in its lane."""
+        back = self._take_back(name, executions)
+        if back:
+            self._say(events.TasksReturned(self._clock.now(), name, back))
+
+    def _take_back(self, name: RunnerId, executions: Iterable[Execution]) -> list[Execution]:
+        """Take what of these waits behind another out of its lane."""
+        runner, wanted, back = self._runners.get(name), set(executions), []
+        for job in runner.lanes.values() if runner is not None else ():
+            if job.behind and any(execution in wanted for execution, _ in job.behind):
+                back += [execution for execution, _ in job.behind if execution in wanted]
+                job.behind = deque(item for item in job.behind if item[0] not in wanted)
+        return back
+
+    def _withdraw(self, job: Job) -> None:
+        """It waits with the launcher no more."""
+        job.stage = OVER
+        del self._jobs[job.uid]
+        self._curves.held_tasks.change(self._timeline.now, -1)
+        self._account(job, self._timeline.now)
+        if job.behind:
+            self._follow(job)
+        else:
+            del self._runners[job.runner].lanes[job.lane]
+
+    def _cut_short(self, job: Job, ending: Ending, message: str) -> None:
+        """End what the launcher has begun with; what is over already stays as it ended."""
+        now = self._timeline.now
+        if job.stage == ACKNOWLEDGING or (job.stage == TELLING and job.ended <= now):
+            return
+        if not self._ideal:
+            if job.stage == PREPARING:
+                self._preparing -= 1
+            self._active -= 1
+        job.ended, job.ending, job.message = now, ending, message
+        if job.stage == RUNNING and not self._ideal:
+            self._stop_running(job)
+        self._line_up(job, TELLING, now)
+        if not self._ideal:
+            self._take_turns()
+
+    def lose_node(self, index: int) -> None:
+        """The node is gone, with all that ran there."""
+        for job in [job for job in self._jobs.values() if any(share.node == index for share in job.placement)]:
+            if job.behind:
+                back = [execution for execution, _ in job.behind]
+                job.behind = None
+                self._say(events.TasksReturned(self._clock.now(), job.runner, back))
+            if job.stage in (SCHEDULING, WAITING):
+                self._active += 1  # it never had its turn, and is ended like one that had
+            self._cut_short(job, Ending.NODE_FAILED, "its node was lost")
+
+    def lose_everything(self) -> None:
+        """All nodes are gone, and nobody is told of any end any more."""
+        self.tell = None
+        self._stage.last_release_s = self._timeline.now
+        for job in self._jobs.values():
+            if self._ideal or job.stage == RUNNING:
+                job.ended = min(job.ended, self._timeline.now)
+                self._stop_running(job)
+            job.ending = Ending.NODE_FAILED
+            self._account(job, self._timeline.now)
+            job.stage = OVER
+        self._curves.held_tasks.change(self._timeline.now, -len(self._jobs))
+        self._jobs.clear()
+        self._turns.clear()

@@ -1,0 +1,76 @@
+"""Who stands outside and sees what the cores cannot deny: tasks handed in, programs that begin, outcomes that users hear.
+
+It objects (``InvariantViolated``) to what must never be, whatever goes wrong: a second outcome, an outcome of a task that
+nobody handed in, an attempt that begins twice, a task that begins again after its user was told its outcome, or while it
+runs elsewhere. It knows tasks only as long as they have no outcome, so its size is that of what is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pilotage.errors import InvariantViolated
+from pilotage.model.ids import Attempt, TaskUid
+from pilotage.model.outcome import Ending, Outcome
+from pilotage.model.workload import Row
+
+
+class Witness:
+    """The books of a simulation."""
+
+    def __init__(self) -> None:
+        self.open: dict[TaskUid, float] = {}
+        """Tasks without an outcome, and when they arrived, by the true time."""
+        self.submitted = 0
+        self.outcomes: dict[Ending, int] = {}
+        self._begun: dict[TaskUid, tuple[str, Attempt]] = {}
+        self._running: dict[TaskUid, str] = {}
+
+    def handed_in(self, rows: Iterable[Row], time_s: float) -> None:
+        """The user submitted these."""
+        known, before = self.open, len(self.open)
+        rows = list(rows)
+        known.update([(row.uid, time_s) for row in rows])
+        if len(known) != before + len(rows):
+            raise InvariantViolated(f"a workload has two tasks of one name, among {rows[0].uid} ... {rows[-1].uid}")
+        self.submitted += len(rows)
+
+    def begins(self, uid: TaskUid, attempt: Attempt, where: str) -> float:
+        """The program of this attempt begins to run; return when its task arrived."""
+        arrived = self.open.get(uid)
+        if arrived is None:
+            raise InvariantViolated(f"attempt {attempt} of {uid} begins in {where}, but its outcome was told")
+        before = self._begun.get(uid)
+        if before is not None and before[0] == where and before[1] >= attempt:
+            raise InvariantViolated(f"attempt {attempt} of {uid} begins in {where}, after attempt {before[1]}")
+        elsewhere = self._running.get(uid)
+        if elsewhere is not None:
+            raise InvariantViolated(f"attempt {attempt} of {uid} begins in {where}, while it runs in {elsewhere}")
+        self._begun[uid] = (where, attempt)
+        self._running[uid] = where
+        return arrived
+
+    def ends(self, uid: TaskUid) -> None:
+        """The program that ran is gone."""
+        if self._running.pop(uid, None) is None:
+            raise InvariantViolated(f"{uid} ends, and does not run")
+
+    def told(self, outcome: Outcome) -> None:
+        """The user hears of this outcome."""
+        uid = outcome.task
+        if self.open.pop(uid, None) is None:
+            raise InvariantViolated(f"{uid} has another outcome ({outcome.ending.name}), or was never submitted")
+        if uid in self._running:
+            raise InvariantViolated(f"{uid} has an outcome ({outcome.ending.name}) while it runs in {self._running[uid]}")
+        self._begun.pop(uid, None)
+        self.outcomes[outcome.ending] = self.outcomes.get(outcome.ending, 0) + 1
+
+    def close(self) -> None:
+        """The simulation is over: everything that was submitted has one outcome, and nothing runs."""
+        counted = sum(self.outcomes.values())
+        if self.open or self._running or counted != self.submitted:
+            some = ", ".join([*self.open, *self._running][:5])
+            raise InvariantViolated(
+                f"of {self.submitted} tasks {counted} have an outcome, {len(self.open)} have none, {len(self._running)} run: "
+                f"{some}"
+            )

@@ -1,0 +1,335 @@
+"""A simulation: a machine, a launcher, a workload and faults around the real cores, in virtual time.
+
+``simulate`` runs a whole workload and says what came of it. A ``World`` is the same in parts, for who wants to look at it or to
+meddle while it runs::
+
+    world = World(machine, workload, nodes=4)
+    world.run(until_s=15.0)
+    world.cancel([uid])
+    result = world.finish()
+
+The user's program submits what the workload says, when it says so, and whatever it says to an outcome; but it never has more
+than ``most_open`` tasks without an outcome, so that a campaign of any length fits in memory. When all is done it ends the
+pilots.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from pilotage.core.scheduling import Policy, Scheduler
+from pilotage.errors import InvariantViolated
+from pilotage.model.ids import PilotUid, TaskUid, TemplateId
+from pilotage.model.outcome import Outcome
+from pilotage.model.partitions import PolicySpec
+from pilotage.model.resources import Node
+from pilotage.model.workload import Batch, Row, Template
+from pilotage.sim.clients import Client, PlainClient, SimulatedClient
+from pilotage.sim.delays import Delays
+from pilotage.sim.misfortunes import Misfortunes
+from pilotage.sim.model import IDEAL, Arrival, Faults, Launcher, Machine, Workload
+from pilotage.sim.pilots import MakePolicy, SimulatedPilot
+from pilotage.sim.result import PartitionResult, ResourceTime, Result
+from pilotage.sim.stage import Stage
+
+MOST_OPEN = 250_000
+"""Tasks without an outcome that the user's program has at one time, at the most."""
+
+CONTINUOUS = PolicySpec()
+
+ROWS_PER_MESSAGE = 2000
+
+_YOUNG_OBJECTS = 200_000
+
+
+def simulate(
+    machine: Machine,
+    workload: Workload,
+    *,
+    nodes: int,
+    launcher: Launcher = IDEAL,
+    scheduler: PolicySpec = CONTINUOUS,
+    pilots: int = 1,
+    faults: Faults | None = None,
+    seed: int = 0,
+    walltime_s: float | None = None,
+    client: bool = True,
+    note_history: bool = False,
+    most_open: int = MOST_OPEN,
+) -> Result:
+    """Run a workload on ``nodes`` nodes of a machine, and return what came of it.
+
+    ``pilots`` share the nodes. ``walltime_s`` is when they end, whatever is left; None: when all is done. ``client=False``
+    leaves out the client's core, which remembers every task: then memory does not grow with the length of the run. The same
+    arguments give the same result.
+
+    Raises:
+        ValueError: the machine has not so many nodes, or a number makes no sense.
+        InvariantViolated: a bug: what must never be has happened, or tasks wait and nothing can happen any more.
+    """
+    world = World(
+        machine,
+        workload,
+        nodes=nodes,
+        launcher=launcher,
+        scheduler=scheduler,
+        pilots=pilots,
+        faults=faults,
+        seed=seed,
+        walltime_s=walltime_s,
+        client=client,
+        note_history=note_history,
+        most_open=most_open,
+    )
+    thresholds = gc.get_threshold()
+    # What lives long here are plain values without cycles; looking for garbage among millions of them is time lost.
+    gc.set_threshold(_YOUNG_OBJECTS, 50, 1000)
+    try:
+        return world.finish()
+    finally:
+        gc.set_threshold(*thresholds)
+
+
+class World:
+    """Everything in a simulation; the arguments are those of ``simulate``."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        workload: Workload,
+        *,
+        nodes: int,
+        launcher: Launcher = IDEAL,
+        scheduler: PolicySpec = CONTINUOUS,
+        pilots: int = 1,
+        faults: Faults | None = None,
+        seed: int = 0,
+        walltime_s: float | None = None,
+        client: bool = True,
+        note_history: bool = False,
+        most_open: int = MOST_OPEN,
+    ) -> None:
+        if not 1 <= nodes <= machine.nodes:
+            raise ValueError(f"nodes={nodes}: the machine {machine.name!r} has {machine.nodes} nodes; ask for 1 to as many")
+        if not 1 <= pilots <= nodes:
+            raise ValueError(f"pilots={pilots} cannot share {nodes} nodes; ask for 1 to as many")
+        self._cpu_before = time.process_time()
+        self.machine = machine
+        self.seed = seed
+        self.stage = stage = Stage(faults or Faults(), seed, workload.duration_s, note_history)
+        self.timeline = stage.timeline
+        self._workload = workload
+        self._walltime_s = walltime_s
+        self._most_open = max(most_open, 1)
+        self._templates = dict(workload.templates)
+        self._known: set[TemplateId] = set()
+        """Templates that were sent along already."""
+        self._services: set[TaskUid] = set()
+        """Services without an outcome; nobody waits for their end."""
+        self._arrivals: Iterator[Arrival] = iter(workload.arrivals())
+        self._more = True
+        """Whether the workload has more to come, whatever happens."""
+        self._later = 0
+        """Follow-ups whose time has not come."""
+        self._due: deque[Arrival] = deque()
+        """What has arrived, and waits for others to have their outcome first."""
+        self._ending = False
+        self.client: Client = SimulatedClient(stage, self._hear) if client else PlainClient(stage, self._hear)
+        self.pilots: dict[PilotUid, SimulatedPilot] = {}
+        for number, (first, count) in enumerate(_shares(nodes, pilots)):
+            self._add_pilot(PilotUid(f"pilot.{number:04d}"), first, count, launcher, scheduler)
+        self._misfortunes = Misfortunes(stage, self)
+        for name in sorted({template.named_env for template in self._templates.values() if template.named_env}):
+            for uid in self.pilots:
+                self.client.prepare(uid, name)
+        self._fetch()
+
+    def _add_pilot(self, uid: PilotUid, first: int, count: int, launcher: Launcher, scheduler: PolicySpec) -> None:
+        name, shape = self.machine.name, self.machine.shape
+        nodes = [Node(index, f"{name}{first + index:05d}", shape) for index in range(count)]
+        delays = Delays(launcher, count, count * shape.cores, self.stage.chance(f"launcher {uid}"))
+        pilot = SimulatedPilot(self.stage, uid, nodes, _policy_maker(scheduler, nodes), delays, self._walltime_s)
+        self.pilots[uid] = pilot
+        self.client.add_pilot(pilot)
+
+    # ----------------------------------------------------------------------------------------------- the user's program
+
+    def _fetch(self) -> None:
+        """Ask the workload for what comes next."""
+        arrival = next(self._arrivals, None)
+        if arrival is None:
+            self._more = False
+            self._end_when_done()
+        else:
+            self.timeline.at(arrival.time_s, lambda: self._arrive(arrival))
+
+    def _arrive(self, arrival: Arrival) -> None:
+        self._due.append(arrival)
+        self._submit_due()
+        if not self._due:
+            self._fetch()
+
+    def _follow_up(self, arrival: Arrival) -> None:
+        self._later -= 1
+        self._due.append(arrival)
+        self._submit_due()
+        self._end_when_done()
+
+    def _submit_due(self) -> None:
+        witness = self.stage.witness
+        while self._due and not self._ending:
+            room = self._most_open - len(witness.open)
+            if room < min(len(self._due[0].rows), self._most_open // 8):
+                return
+            arrival = self._due.popleft()
+            now, rest = arrival.rows[:room], arrival.rows[room:]
+            if rest:
+                self._due.appendleft(Arrival(arrival.time_s, rest))
+            for start in range(0, len(now), ROWS_PER_MESSAGE):
+                self._submit(arrival.time_s, now[start : start + ROWS_PER_MESSAGE])
+
+    def _submit(self, time_s: float, rows: list[Row]) -> None:
+        self.stage.witness.handed_in(rows, time_s)
+        new: dict[TemplateId, Template] = {}
+        for template in dict.fromkeys([row.template for row in rows]):
+            if template not in self._known:
+                self._known.add(template)
+                new[template] = self._templates[template]
+            if self._templates[template].service is not None:
+                self._services.update(row.uid for row in rows if row.template == template)
+        self.client.submit(Batch(new, rows))
+
+    def _hear(self, outcomes: Sequence[Outcome]) -> None:
+        """The user's program is told of outcomes."""
+        told, follow, now = self.stage.witness.told, self._workload.follow, self.timeline.now
+        for outcome in outcomes:
+            told(outcome)
+            if self._services:
+                self._services.discard(outcome.task)
+            arrival = follow(outcome, now)
+            if arrival is not None:
+                self._later += 1
+                self.timeline.at(arrival.time_s, partial(self._follow_up, arrival))
+        if self._due:
+            self._submit_due()
+            if not self._due:
+                self._fetch()
+        self._end_when_done()
+
+    def _end_when_done(self) -> None:
+        """End the pilots once all that ever comes is done; services end with their pilot."""
+        if self._more or self._later or self._due or self._ending or len(self.stage.witness.open) > len(self._services):
+            return
+        self._ending = True
+        # Not in the middle of what the client is about to do.
+        self.timeline.at(self.timeline.now, lambda: self.client.end(list(self.pilots), drain=True))
+
+    def cancel(self, tasks: Sequence[TaskUid]) -> None:
+        """Let the user cancel tasks, now."""
+        self.client.cancel(tasks)
+
+    def end(self, pilots: Sequence[PilotUid], *, drain: bool) -> None:
+        """Let the user end pilots, now."""
+        self.client.end(pilots, drain)
+
+    # --------------------------------------------------------------------------------------------------------------- time
+
+    @property
+    def over(self) -> bool:
+        """Whether all pilots have ended, and their client knows."""
+        return all(self.client.is_over(uid) for uid in self.pilots)
+
+    def run(self, until_s: float = float("inf")) -> None:
+        """Let time pass until then, or until all is over."""
+        timeline = self.timeline
+        while timeline.next_s() <= until_s and not self.over:
+            timeline.step()
+        if not self.over:
+            if until_s == float("inf"):
+                raise InvariantViolated(self._why_stalled())
+            timeline.now = until_s
+
+    def _why_stalled(self) -> str:
+        story = [f"nothing can happen any more at {self.timeline.now:g} s, and {len(self.stage.witness.open)} tasks are open"]
+        for uid, pilot in self.pilots.items():
+            if pilot.core is None:
+                story.append(f"{uid} has no agent")
+                continue
+            held = pilot.core.state.tasks
+            story += [f"{uid} has {len(held)} tasks", *(f"{task}: {pilot.core.why(task)}" for task in list(held)[:3])]
+        return "; ".join(story)
+
+    def finish(self) -> Result:
+        """Let all happen that will, and return what came of it.
+
+        Raises:
+            InvariantViolated: the books do not balance, or tasks wait and nothing can happen any more.
+        """
+        self.run()
+        self.stage.witness.close()
+        return self.result()
+
+    def result(self) -> Result:
+        """Return what has come of it so far."""
+        stage, until = self.stage, self.stage.last_release_s
+        partitions = [_account(pilot, self.machine, until) for pilot in self.pilots.values()]
+        core_s, gpu_s = ResourceTime(), ResourceTime()
+        for partition in partitions:
+            core_s.add(partition.core_s)
+            gpu_s.add(partition.gpu_s)
+        return Result(
+            seed=self.seed,
+            tasks=stage.witness.submitted,
+            outcomes=dict(sorted(stage.witness.outcomes.items())),
+            makespan_s=until,
+            core_s=core_s,
+            gpu_s=gpu_s,
+            waits=stage.curves.wait_times(),
+            series=stage.curves.series(until),
+            starts=sum(partition.starts for partition in partitions),
+            most_at_once=stage.curves.most_at_once,
+            partitions=partitions,
+            steps=stage.effort.steps,
+            agent_deaths=sum(pilot.deaths for pilot in self.pilots.values()),
+            links_broken=self.client.links_broken,
+            nodes_lost=sum(len(pilot.lost_at) for pilot in self.pilots.values()),
+            history=stage.digest.text,
+            core_cpu_s=stage.effort.cpu_s,
+            world_cpu_s=time.process_time() - self._cpu_before - stage.effort.cpu_s,
+        )
+
+
+def _account(pilot: SimulatedPilot, machine: Machine, until_s: float) -> PartitionResult:
+    """Account for all of a pilot's time."""
+    count = len(pilot.nodes)
+    up = min(pilot.startup_s, until_s)
+    lost_s = sum(max(0.0, until_s - max(at, up)) for at in pilot.lost_at.values())
+    for held, each in ((pilot.launching.core_s, machine.shape.cores), (pilot.launching.gpu_s, machine.shape.gpus)):
+        held.offered = count * each * until_s
+        held.startup = count * each * up
+        held.lost = lost_s * each
+        in_use = held.scheduling + held.waiting + held.preparing + held.running + held.acknowledging
+        held.idle = held.offered - held.startup - held.lost - in_use
+    return PartitionResult(
+        name=pilot.uid, nodes=count, starts=pilot.launching.starts, core_s=pilot.launching.core_s, gpu_s=pilot.launching.gpu_s
+    )
+
+
+def _policy_maker(spec: PolicySpec, nodes: Sequence[Node]) -> MakePolicy:
+    def make() -> Policy:
+        return Scheduler(nodes)
+
+    return make
+
+
+def _shares(nodes: int, pilots: int) -> Iterator[tuple[int, int]]:
+    """Yield the first node and the number of nodes of each pilot."""
+    first = 0
+    for number in range(pilots):
+        count = nodes // pilots + (number < nodes % pilots)
+        yield first, count
+        first += count
