@@ -14,6 +14,7 @@ from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.resources import NodeShape, Request
 from pilotage.model.workload import Row
 from pilotage.sim.files import read_machine, read_workload
+from pilotage.sim.workloads.demand import Demand
 from pilotage.sim.workloads.distributions import Distribution
 from pilotage.sim.workloads.generated import GeneratedWorkload
 from pilotage.sim.workloads.shapes import rounded
@@ -252,6 +253,24 @@ def test_it_serves_one_simulation(tmp_path: Path) -> None:
     rows_of(made)
     with pytest.raises(InvariantViolated, match="serves one simulation"):
         rows_of(made)
+
+
+def test_what_all_tasks_ask_for(tmp_path: Path) -> None:
+    text = one_class("count = 3\nduration_s = 10\nranks = 2\ngpus_per_rank = 0.5") + one_class(
+        "count = 1\nnodes = 2\nduration_s = 50", "b"
+    )
+    demand = workload(tmp_path, text).demand()
+    assert demand == Demand(
+        tasks=4, core_s=3 * 2 * 10 + 16 * 50, gpu_s=3 * 10 + 8 * 50, mean_s=20.0, longest_s=50.0, largest_nodes=2.0
+    )
+    assert demand.least_makespan_s(4, SHAPE) == 50.0
+    assert demand.least_makespan_s(1, SHAPE) == 430 / 4
+    assert demand.least_makespan_s(1, NodeShape(8)) == float("inf")
+
+
+def test_all_templates_are_known_before_the_first_task_comes(tmp_path: Path) -> None:
+    made = workload(tmp_path, one_class("count = 100\nduration_s = 1\ncores_per_rank = { uniform = [1, 4] }"))
+    assert len(made.templates) == 4
 
 
 def test_what_does_not_fit_the_nodes(tmp_path: Path) -> None:

@@ -82,15 +82,15 @@ class GeneratedWorkload:
     def demand(self) -> Demand:
         """Return what all tasks ask for together."""
         count: Counter[int] = Counter()
-        total: Counter[int] = Counter()
-        longest: dict[int, float] = {}
+        total: dict[int, float] = dict.fromkeys(self._templates, 0.0)
+        longest: dict[int, float] = dict.fromkeys(self._templates, 0.0)
         for stream in self._streams:
             count.update(stream.template_of)
             for template, duration in zip(stream.template_of, stream.durations, strict=True):
                 total[template] += duration
-                if duration > longest.get(template, 0.0):
+                if duration > longest[template]:
                     longest[template] = duration
-        parts = ((each.request, count[uid], total[uid], longest.get(uid, 0.0)) for uid, each in self._templates.items())
+        parts = ((each.request, count[uid], total[uid], longest[uid]) for uid, each in self._templates.items())
         return demand_of(parts, self._shape)
 
     @property
