@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pilotage.bench import scheduler
+from pilotage.bench.components import components
 from pilotage.bench.durability import durability
 from pilotage.bench.environments import environments
 from pilotage.bench.executables import executables
@@ -31,6 +32,7 @@ CASES: dict[str, Callable[[bool], list[Row]]] = {
     "environments": environments,
     "mpi": mpi,
     "staging": staging,
+    "components": components,
     "durability": durability,
     "report": report,
     "scheduler": scheduler.run,
