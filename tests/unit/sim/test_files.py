@@ -112,6 +112,7 @@ def test_workloads_that_ship(name: str) -> None:
     workload = read_workload(name)
     assert workload.name == name
     assert workload.source
+    assert workload.nodes <= read_machine(workload.machine).nodes
 
 
 def test_a_machine_of_ones_own(tmp_path: Path) -> None:

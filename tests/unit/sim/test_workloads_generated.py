@@ -327,15 +327,23 @@ def test_docking_has_the_measured_mean_and_a_tail() -> None:
     assert 60.0 < max(durations) <= 120.0
 
 
-@pytest.mark.parametrize(("nodes", "tasks"), [(1024, 3098), (4097, 12_276)])
-def test_the_heterogeneous_tasks_fill_summit_once(nodes: int, tasks: int) -> None:
-    made = shipped_one("heterogeneous", nodes, "summit")
-    asked = requests(made)
+@pytest.mark.parametrize(
+    ("name", "nodes", "tasks", "generations"),
+    [
+        ("heterogeneous", 1024, 3098, 1),
+        ("heterogeneous", 4097, 12_276, 1),
+        ("heterogeneous-strong", 1024, 24_784, 8),
+        ("heterogeneous-strong", 4097, 24_552, 2),
+    ],
+)
+def test_the_heterogeneous_tasks_fill_summit_to_the_last_core(name: str, nodes: int, tasks: int, generations: int) -> None:
+    asked = requests(shipped_one(name, nodes, "summit"))
     assert len(asked) == tasks
     assert {request.cores for request in asked} >= {1, 42}
     assert {request.gpu_shares for request in asked} >= {0, 6 * 64}
-    assert 0.9 < sum(request.cores for request in asked) / (42 * nodes) < 1.0
-    assert 0.9 < sum(request.gpu_shares for request in asked) / (64 * 6 * nodes) < 1.02
+    full = 1024 * (nodes // 1024) * generations
+    assert sum(request.cores for request in asked) == 42 * full
+    assert sum(request.gpu_shares for request in asked) == 64 * 6 * full
 
 
 @pytest.mark.parametrize(("name", "nodes", "tasks"), [("null", 1, 224), ("sleep", 4, 896), ("null", 1024, 229_376)])
@@ -347,7 +355,7 @@ def test_null_and_sleep_are_four_tasks_for_each_core(name: str, nodes: int, task
 
 def test_the_machine_scale_workload() -> None:
     description = read_workload("machine-scale")
-    assert description.nodes == 9408
+    assert (description.machine, description.nodes) == ("frontier", 9408)
     made = shipped_one("machine-scale", 9408)
     assert made.count == 1_000_000
     first = next(made.arrivals())

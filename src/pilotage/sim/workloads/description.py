@@ -96,8 +96,9 @@ class WorkloadDescription(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     classes: tuple[TaskClass, ...]
     mixed: bool = False
     adaptive: Adaptive | None = None
-    nodes: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Nodes for which it is meant, if nobody says otherwise."""
+    machine: str = "local"
+    nodes: AtLeastOne = 1
+    """What it is meant for, where nobody says otherwise."""
 
     def faults(self) -> Iterator[tuple[Path, str]]:
         """Yield where something is wrong, as a path in the file, and what."""
