@@ -5,7 +5,7 @@ The way of a task, once the agent has placed it and handed it over::
     scheduled by the system -> waits for its turn -> starts, one after another -> prepares -> runs -> is acknowledged -> told
 
 A stage of which the model says nothing takes no time and costs no event (see ``delays`` for what it says). Ends are told to the
-agent in *ticks*, many at once, as a real agent under load takes them in: a tick is at most a hundredth of the mean duration,
+agent in *ticks*, many at once, as a real agent under load takes them in: a tick is a small part of the mean duration of a task,
 and where few tasks run there is none.
 
 Runners outlive their agent. What ends while it is away is told to the next one, under the number that it had; a runner keeps an
@@ -46,8 +46,11 @@ from pilotage.sim.stage import Stage
 FEW_TASKS = 256
 """Up to so many tasks in hand, each end is told by itself."""
 
-TICKS_PER_TASK = 128
-"""A tick is no longer than this part of the mean duration of a task."""
+LONGEST_TICK = 1.0 / 64
+SHORTEST_TICK = 1.0 / 512
+"""Of the mean duration of a task."""
+ENDS_PER_TICK = 128
+"""So many tasks end in one tick, where that is possible."""
 
 Tell = Callable[[events.Event], None]
 
@@ -112,15 +115,19 @@ class Launching:
         """Tell the agent of the runners of which its log says that they were started."""
         for name in known:
             runner = self._runners.get(name)
-            now = self._clock.now()
             if runner is None:
-                tell(events.RunnerLost(now, name, "its agent ended before it was started"))
-                continue
-            tell(events.RunnerConnected(now, name, runner.pid, 1, "virtual"))
-            for number, ends in list(runner.kept):
-                tell(events.TasksEnded(now, name, number, ends))
-            holds = [each for job in runner.lanes.values() if job.stage != TELLING for each in self._executions(job)]
-            tell(events.RunnerReconciled(now, name, holds))
+                tell(events.RunnerLost(self._clock.now(), name, "its agent ended before it was started"))
+            else:
+                self._say_hello(name, runner)
+
+    def _say_hello(self, name: RunnerId, runner: Runner) -> None:
+        """The runner is connected to the agent, tells of what ended meanwhile, and says what it holds."""
+        now = self._clock.now()
+        self._say(events.RunnerConnected(now, name, runner.pid, 1, "virtual"))
+        for number, ends in list(runner.kept):
+            self._say(events.TasksEnded(now, name, number, ends))
+        holds = [each for job in runner.lanes.values() if job.stage != TELLING for each in self._executions(job)]
+        self._say(events.RunnerReconciled(now, name, holds))
 
     def _executions(self, job: Job) -> list[Execution]:
         return [job.execution, *(execution for execution, _ in job.behind or ())]
@@ -134,9 +141,9 @@ class Launching:
         if name in self._runners:
             return
         self._pids += 1
-        self._runners[name] = Runner(self._pids)
-        self._say(events.RunnerConnected(self._clock.now(), name, self._pids, 1, "virtual"))
-        self._say(events.RunnerReconciled(self._clock.now(), name, []))
+        self._runners[name] = runner = Runner(self._pids)
+        # Not in the agent's turn: what it hands over in the rest of that is held by the time that the runner says what it holds.
+        self._timeline.at(self._timeline.now, lambda: self._say_hello(name, runner))
 
     def stop_runner(self, name: RunnerId) -> None:
         """Let a runner go that has nothing to do."""
@@ -187,18 +194,20 @@ class Launching:
 
     def _set_tick(self) -> None:
         mean = self._known_s / self._known if self._known else 0.0
-        few = len(self._jobs) <= FEW_TASKS or mean <= 0.0
-        self._tick_s = 0.0 if few else 2.0 ** math.floor(math.log2(mean / TICKS_PER_TASK))
+        self._tick_s = 0.0
+        if len(self._jobs) > FEW_TASKS and mean > 0.0:
+            share = max(SHORTEST_TICK, min(LONGEST_TICK, ENDS_PER_TICK / len(self._jobs)))
+            # Ticks that divide each other keep what has begun together together.
+            self._tick_s = 2.0 ** round(math.log2(mean * share))
 
     def _begin(self, jobs: list[Job], at: float) -> None:
         """These run from then on. Where the model costs nothing, when they are told is known, too."""
         witness, buckets, duration_s, tick_s = self._witness, self._buckets, self._duration_s, self._tick_s
-        waits, where, cores, gpus, known_s = self._curves.waits, self.name, 0, 0.0, 0.0
+        cores, gpus, known_s = 0, 0.0, 0.0
         told: list[Job] = []
+        for arrived, count in witness.begin(jobs, self.name).items():
+            self._curves.waits.note(at - arrived, count)
         for job in jobs:
-            arrived = witness.begins(job.uid, job.attempt, where)
-            if job.attempt == 1:
-                waits.note(at - arrived)
             job.begun = at
             job.stage = RUNNING
             cores += job.cores
@@ -329,7 +338,7 @@ class Launching:
 
     def _stop_running(self, job: Job) -> None:
         self._running -= 1
-        self._witness.ends(job.uid)
+        self._witness.end([job])
         self._curves.end(job.ended, 1, job.cores, job.gpus)
 
     def _acknowledged(self, job: Job) -> None:
@@ -342,10 +351,9 @@ class Launching:
 
     def _tell(self, jobs: list[Job]) -> None:
         """These are over, and their agent hears of it."""
-        now, skew, ideal = self._timeline.now, self._clock.skew_s, self._ideal
+        now, skew, runners = self._timeline.now, self._clock.skew_s, self._runners
         ends: dict[RunnerId, list[AttemptEnd]] = {}
         following: list[Job] = []
-        cores, gpus, core_ended, gpu_ended, ended_sum, count = 0, 0.0, 0.0, 0.0, 0.0, 0
         for job in jobs:
             del self._jobs[job.uid]
             began = 0.0 if job.begun == NEVER else job.begun + skew
@@ -355,47 +363,61 @@ class Launching:
                 ends[job.runner] = [end]
             else:
                 some.append(end)
-            if ideal:
-                self._witness.ends(job.uid)
-                count += 1
-                ended_sum += job.ended
-                cores += job.cores
-                core_ended += job.cores * job.ended
-                gpus += job.gpus
-                gpu_ended += job.gpus * job.ended
-            self._account(job, now)
             if job.behind:
                 following.append(job)
             else:
-                del self._runners[job.runner].lanes[job.lane]
+                del runners[job.runner].lanes[job.lane]
+        if self._ideal:
+            self._running -= len(jobs)
+            self._witness.end(jobs)
+            self._account_together(jobs, now)
+        else:
+            for job in jobs:
+                self._account(job, now)
         self._stage.last_release_s = now
-        curves = self._curves
-        curves.held_tasks.change(now, -len(jobs))
-        if count:
-            self._running -= count
-            curves.end_many(count, ended_sum, cores, core_ended, gpus, gpu_ended)
+        self._curves.held_tasks.change(now, -len(jobs))
         for job in following:
             self._follow(job)
         for name, some in ends.items():
-            runner = self._runners[name]
+            runner = runners[name]
             runner.number += 1
             runner.kept.append((runner.number, some))
             self._say(events.TasksEnded(self._clock.now(), name, runner.number, some))
+
+    def _account_together(self, jobs: list[Job], now: float) -> None:
+        """Write down what the resources of tasks were held for that ran from their placement on."""
+        cores, cores_ended, core_ran, gpus, gpus_ended, gpu_ran, ended_sum = 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        for job in jobs:
+            ended, used = job.ended, job.cores
+            ran = ended - job.begun
+            ended_sum += ended
+            cores += used
+            cores_ended += used * ended
+            core_ran += used * ran
+            if job.gpus:
+                gpus += job.gpus
+                gpus_ended += job.gpus * ended
+                gpu_ran += job.gpus * ran
+            if job.ending is Ending.NODE_FAILED:
+                # What a lost node took with it is not held any longer.
+                self.core_s.acknowledging -= used * (now - ended)
+                self.gpu_s.acknowledging -= job.gpus * (now - ended)
+        self.core_s.running += core_ran
+        self.core_s.acknowledging += cores * now - cores_ended
+        self.gpu_s.running += gpu_ran
+        self.gpu_s.acknowledging += gpus * now - gpus_ended
+        self._curves.end_many(len(jobs), ended_sum, cores, cores_ended, gpus, gpus_ended)
 
     def _account(self, job: Job, now: float) -> None:
         """Write down what its resources were held for."""
         begun = min(job.begun, job.ended, now)
         ended = min(job.ended, now)
-        # What a lost node took with it is not held any longer.
         released = ended if job.ending is Ending.NODE_FAILED else now
         core_s, gpu_s, cores, gpus = self.core_s, self.gpu_s, job.cores, job.gpus
         core_s.running += cores * (ended - begun)
         core_s.acknowledging += cores * (released - ended)
-        if gpus:
-            gpu_s.running += gpus * (ended - begun)
-            gpu_s.acknowledging += gpus * (released - ended)
-        if self._ideal:
-            return
+        gpu_s.running += gpus * (ended - begun)
+        gpu_s.acknowledging += gpus * (released - ended)
         scheduled, launched = min(job.scheduled, begun), min(job.launched, begun)
         for held_s, amount in ((core_s, cores), (gpu_s, gpus)):
             held_s.scheduling += amount * (scheduled - job.placed)

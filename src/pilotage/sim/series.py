@@ -104,16 +104,16 @@ class Waits:
         self.most_s = 0.0
         self._kinds: dict[int, int] = {}
 
-    def note(self, waited_s: float) -> None:
-        """One waited so long."""
-        self.count += 1
-        self.total_s += waited_s
+    def note(self, waited_s: float, count: int = 1) -> None:
+        """So many waited so long."""
+        self.count += count
+        self.total_s += count * waited_s
         self.most_s = max(self.most_s, waited_s)
         # Thousandths of a second in 8 significant steps for each power of two: the high bits of an integer.
         ticks = int(waited_s * 1000.0)
         drop = ticks.bit_length() - 4
         kind = (drop << 4 | ticks >> drop) if drop > 0 else ticks
-        self._kinds[kind] = self._kinds.get(kind, 0) + 1
+        self._kinds[kind] = self._kinds.get(kind, 0) + count
 
     @property
     def mean_s(self) -> float:

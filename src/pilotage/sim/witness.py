@@ -13,6 +13,7 @@ from pilotage.errors import InvariantViolated
 from pilotage.model.ids import Attempt, TaskUid
 from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.workload import Row
+from pilotage.sim.jobs import Job
 
 
 class Witness:
@@ -35,25 +36,32 @@ class Witness:
             raise InvariantViolated(f"a workload has two tasks of one name, among {rows[0].uid} ... {rows[-1].uid}")
         self.submitted += len(rows)
 
-    def begins(self, uid: TaskUid, attempt: Attempt, where: str) -> float:
-        """The program of this attempt begins to run; return when its task arrived."""
-        arrived = self.open.get(uid)
-        if arrived is None:
-            raise InvariantViolated(f"attempt {attempt} of {uid} begins in {where}, but its outcome was told")
-        before = self._begun.get(uid)
-        if before is not None and before[0] == where and before[1] >= attempt:
-            raise InvariantViolated(f"attempt {attempt} of {uid} begins in {where}, after attempt {before[1]}")
-        elsewhere = self._running.get(uid)
-        if elsewhere is not None:
-            raise InvariantViolated(f"attempt {attempt} of {uid} begins in {where}, while it runs in {elsewhere}")
-        self._begun[uid] = (where, attempt)
-        self._running[uid] = where
-        return arrived
+    def begin(self, jobs: Iterable[Job], where: str) -> dict[float, int]:
+        """The programs of these attempts begin to run; return, of the first attempts, how many arrived at which time."""
+        open_tasks, begun, running = self.open, self._begun, self._running
+        arrivals: dict[float, int] = {}
+        for job in jobs:
+            uid, attempt = job.uid, job.attempt
+            arrived = open_tasks.get(uid)
+            if arrived is None:
+                raise InvariantViolated(f"attempt {attempt} of {uid} begins in {where}, but its outcome was told")
+            before = begun.get(uid)
+            if before is None:
+                arrivals[arrived] = arrivals.get(arrived, 0) + 1
+            elif before[0] == where and before[1] >= attempt:
+                raise InvariantViolated(f"attempt {attempt} of {uid} begins in {where}, after attempt {before[1]}")
+            if uid in running:
+                raise InvariantViolated(f"attempt {attempt} of {uid} begins in {where}, while it runs in {running[uid]}")
+            begun[uid] = (where, attempt)
+            running[uid] = where
+        return arrivals
 
-    def ends(self, uid: TaskUid) -> None:
-        """The program that ran is gone."""
-        if self._running.pop(uid, None) is None:
-            raise InvariantViolated(f"{uid} ends, and does not run")
+    def end(self, jobs: Iterable[Job]) -> None:
+        """The programs that ran are gone."""
+        running = self._running
+        for job in jobs:
+            if running.pop(job.uid, None) is None:
+                raise InvariantViolated(f"{job.uid} ends, and does not run")
 
     def told(self, outcome: Outcome) -> None:
         """The user hears of this outcome."""

@@ -51,16 +51,18 @@ class Acceptance:
             message = f"the pilot was ending when the task arrived: {self._state.ending.reason}"
             self._endings.turn_away(event.time, uids, Ending.CANCELLED, message)
             return
+        # Rows of different templates may come in turns: each template is judged once.
+        refusals = {template: self._waiting.refusal(template) for template in dict.fromkeys([row.template for row in rows])}
         run: list[TaskUid] = []
         current: TemplateId | None = None
         for row in rows:
             if row.template != current:
                 if current is not None:
-                    self._admit(run, current, event.time)
+                    self._admit(run, current, event.time, refusals[current])
                 run, current = [], row.template
             run.append(row.uid)
         if current is not None:
-            self._admit(run, current, event.time)
+            self._admit(run, current, event.time, refusals[current])
 
     def _known(self, rows: list[Row]) -> dict[TaskUid, None]:
         """Return the tasks that are here, or whose outcome is under way: the client lost its node, and forgot them."""
@@ -75,11 +77,10 @@ class Acceptance:
             self._journal.emit(facts.Rebound(event.time, binding, older))
             under_way.update((uid, binding) for uid in older if uid not in tasks)
 
-    def _admit(self, uids: list[TaskUid], template: TemplateId, now: float) -> None:
-        """Let tasks of one template go on."""
+    def _admit(self, uids: list[TaskUid], template: TemplateId, now: float, refusal: str | None) -> None:
+        """Let tasks of one template go on, unless there is a ``refusal``."""
         if self._state.templates[template].service is not None:
             self._services.add(uids)
-        refusal = self._waiting.refusal(template)
         if refusal is not None:
             self._endings.turn_away(now, uids, Ending.INFEASIBLE, refusal)
             return
