@@ -10,7 +10,7 @@ from pilotage.client.awaited import unknown_attribute
 from pilotage.client.callbacks import Callbacks
 from pilotage.client.waiting import HasState, satisfying
 from pilotage.core.client import events
-from pilotage.core.client.facts import ManagerKind
+from pilotage.core.client.facts import ManagerKind, TaskScheduler
 from pilotage.core.client.state import PilotRecord, TaskRecord
 from pilotage.errors import InvalidRequest, SessionClosed, nearest
 
@@ -23,13 +23,13 @@ class Manager:
 
     Raises:
         SessionClosed: the session was closed.
-        InvalidRequest: the session has a manager of this name already, or one of another kind.
+        InvalidRequest: the session has a manager of this name already, or one of another kind or with another scheduler.
     """
 
     KIND: ManagerKind
     PREFIX: str
 
-    def __init__(self, session: Session, uid: str | None = None) -> None:
+    def __init__(self, session: Session, uid: str | None = None, scheduler: TaskScheduler | None = None) -> None:
         managers = session.state.managers
         number = sum(record.kind == self.KIND for record in managers.values())
         name = uid or f"{self.PREFIX}.{number:04d}"
@@ -38,13 +38,18 @@ class Manager:
             name = f"{self.PREFIX}.{number:04d}"
         if name in managers and managers[name].kind != self.KIND:
             raise InvalidRequest(f"{name!r} is a manager of {managers[name].kind} in session {session.uid}; choose another uid")
+        if name in managers and scheduler is not None and managers[name].scheduler != scheduler:
+            has = f"scheduler={managers[name].scheduler!r}" if managers[name].scheduler else "no scheduler"
+            raise InvalidRequest(
+                f"scheduler={scheduler!r}: manager {name!r} was made with {has}, which stays; leave it out, or choose another uid"
+            )
         self._session = session
         self._uid = name
         self._closed = False
         self.callbacks = Callbacks()
         session.register(name, self)
         if name not in managers:
-            session.step(events.ManagerCreated(time.time(), name, self.KIND))
+            session.step(events.ManagerCreated(time.time(), name, self.KIND, scheduler or ""))
 
     @property
     def uid(self) -> str:

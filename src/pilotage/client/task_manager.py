@@ -13,7 +13,7 @@ from pilotage.client.managers import Manager, chosen, require_timeout
 from pilotage.client.pilot import Pilot
 from pilotage.client.task import Task
 from pilotage.core.client import events
-from pilotage.core.client.facts import ManagerKind
+from pilotage.core.client.facts import ManagerKind, TaskScheduler
 from pilotage.core.client.state import TaskRecord
 from pilotage.errors import InvalidRequest, nearest
 from pilotage.model.ids import Attempt, PilotUid, TaskUid, TemplateId
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from pilotage.client.task_description import TaskDescription
     from pilotage.client.task_output import TaskOutput
 
-SCHEDULERS = ("round_robin", "backfilling")
-"""Accepted names. With several pilots tasks go to the one with most room either way, which is what both are chosen for."""
-
+SCHEDULERS: tuple[TaskScheduler, ...] = ("round_robin", "backfilling")
 
 _READY = "READY"
 _READY_OR_OVER = frozenset((_READY, *FINAL))
@@ -49,7 +47,15 @@ class _Service:
 
 
 class TaskManager(Manager):
-    """Submits tasks to the pilots that were added to it, waits for them, and cancels them."""
+    """Submits tasks to the pilots that were added to it, waits for them, and cancels them.
+
+    ``scheduler`` says how it chooses pilots. ``round_robin``: each task is bound at once to the next pilot that can ever hold
+    it, also to pilots that are not active yet. ``backfilling``: tasks wait here, and active pilots get as many as they can use
+    soon, by what the tasks ask for. None: with one pilot tasks are bound to it at once, with several as ``backfilling``.
+
+    Raises:
+        InvalidRequest: there is no such scheduler; names the nearest one.
+    """
 
     KIND: ManagerKind = "tasks"
     PREFIX = "tmgr"
@@ -60,7 +66,12 @@ class TaskManager(Manager):
             known = ", ".join(SCHEDULERS)
             raise InvalidRequest(f"there is no scheduler {scheduler!r}{nearest(scheduler, SCHEDULERS)}; known are {known}")
         self.waiting_callbacks = Callbacks()
-        super().__init__(session, uid)
+        super().__init__(session, uid, scheduler)
+
+    @property
+    def scheduler(self) -> str | None:
+        """How it chooses pilots for tasks: ``round_robin``, ``backfilling`` or None."""
+        return self._session.state.managers[self._uid].scheduler or None
 
     # pilots
 

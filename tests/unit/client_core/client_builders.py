@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
 from pilotage.core.client import actions, events, facts
 from pilotage.core.client.core import ClientCore, Decision
 from pilotage.core.client.holding import Holding, verdict
-from pilotage.core.client.state import ClientState, apply
+from pilotage.core.client.state import ClientState, apply, is_wide
 from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid, TemplateId
 from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.resources import Node, NodeShape, Request
 from pilotage.model.workload import Batch, Row, Template
 
 MANAGER = "tmgr.0000"
-PLAIN, RESTARTABLE, RETRIED, WIDE, RETRIED_IF_LOST, RETRIED_IF_75 = map(TemplateId, range(1, 7))
+PLAIN, RESTARTABLE, RETRIED, WIDE, RETRIED_IF_LOST, RETRIED_IF_75, ON_GPU = map(TemplateId, range(1, 8))
 TEMPLATES = {
     PLAIN: Template(executable="/bin/true"),
     RESTARTABLE: Template(executable="/bin/true", restartable=True),
@@ -22,6 +24,7 @@ TEMPLATES = {
     WIDE: Template(executable="/bin/true", request=Request(cores=8)),
     RETRIED_IF_LOST: Template(executable="/bin/true", retries=1, retry_on=("memory", "lost")),
     RETRIED_IF_75: Template(executable="/bin/true", retries=1, retry_on=(75, "node")),
+    ON_GPU: Template(executable="/bin/true", request=Request(gpu_shares=64)),
 }
 
 
@@ -29,8 +32,8 @@ def raw(value: object) -> msgspec.Raw:
     return msgspec.Raw(msgspec.msgpack.encode(value))
 
 
-def nodes(cores: int = 2) -> list[Node]:
-    return [Node(0, "here", NodeShape(cores))]
+def nodes(cores: int = 2, gpus: int = 0) -> list[Node]:
+    return [Node(0, "here", NodeShape(cores, gpus))]
 
 
 def outcome(uid: str, binding: int = 1, ending: Ending = Ending.DONE) -> Outcome:
@@ -40,7 +43,7 @@ def outcome(uid: str, binding: int = 1, ending: Ending = Ending.DONE) -> Outcome
 class Session:
     """A core with a clock that ticks with each event, and the log of its facts."""
 
-    def __init__(self, *pilots: str, active: bool = True) -> None:
+    def __init__(self, *pilots: str, active: bool = True, scheduler: facts.TaskScheduler = "") -> None:
         self.core = ClientCore()
         self.records: list[bytes] = []
         self.time = 0.0
@@ -48,7 +51,7 @@ class Session:
         self.received: dict[str, int] = {}
         self.do(events.SessionOpened(self.tick(), 1))
         self.do(events.ManagerCreated(self.tick(), "pmgr.0000", "pilots"))
-        self.do(events.ManagerCreated(self.tick(), MANAGER, "tasks"))
+        self.do(events.ManagerCreated(self.tick(), MANAGER, "tasks", scheduler))
         for pilot in pilots:
             self.add(pilot)
             if active:
@@ -82,9 +85,10 @@ class Session:
 
     # the user
 
-    def add(self, pilot: str, cores: int = 2) -> None:
+    def add(self, pilot: str, cores: int = 2, gpus: int = 0, services: tuple[str, ...] = ()) -> None:
         uid = PilotUid(pilot)
-        self.do(events.PilotSubmitted(self.tick(), "pmgr.0000", uid, raw({}), nodes(cores)))
+        awaited = tuple(map(TaskUid, services))
+        self.do(events.PilotSubmitted(self.tick(), "pmgr.0000", uid, raw({}), nodes(cores, gpus), awaited))
         self.do(events.PilotsAttached(self.tick(), MANAGER, [uid]))
 
     def submit(
@@ -147,12 +151,21 @@ class Session:
     def pilot_of(self, uid: str) -> str:
         return self.state.tasks[TaskUid(uid)].pilot
 
+    def nodes_of(self, pilot: str) -> list[Node]:
+        return self.state.pilots[PilotUid(pilot)].nodes
+
     def check(self) -> None:
         """What must hold at any time."""
         assert msgspec.msgpack.encode(self.recovered()) == msgspec.msgpack.encode(self.state), "recovery gives another state"
         for uid, pilot in self.state.pilots.items():
             unfinished = sum(record.pilot == uid and record.outcome is None for record in self.state.tasks.values())
             assert pilot.load == unfinished, f"{uid}: load {pilot.load}, but {unfinished} tasks are unfinished"
+            wide = Counter(
+                record.row.template
+                for record in self.state.tasks.values()
+                if record.pilot == uid and record.outcome is None and is_wide(self.state.templates[record.row.template].request)
+            )
+            assert pilot.wide == wide, f"{uid}: wide tasks {pilot.wide}, not {wide}"
         unbound = {uid for uid, record in self.state.tasks.items() if not record.pilot and record.outcome is None}
         waiting = {uid for manager in self.state.managers.values() for uid in manager.waiting}
         assert unbound == waiting | self.state.held.keys()

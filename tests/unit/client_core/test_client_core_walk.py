@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from client_builders import MANAGER, PLAIN, RESTARTABLE, RETRIED, Session
+from client_builders import MANAGER, PLAIN, RESTARTABLE, RETRIED, WIDE, Session
 
 from pilotage.core.client import events, facts, holding
 from pilotage.core.client.core import Decision
@@ -70,7 +70,8 @@ class WitnessPilot:
 class Walk:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.session = Session()
+        schedulers: list[facts.TaskScheduler] = ["", "round_robin", "backfilling"]
+        self.session = Session(scheduler=self.random.choice(schedulers))
         self.pilots: dict[str, WitnessPilot] = {}
         self.submitted = 0
         self.repeatable: set[str] = set()
@@ -96,8 +97,8 @@ class Walk:
     def submit(self) -> None:
         uids = [f"task.{self.submitted + number:04d}" for number in range(self.random.randint(1, 6))]
         self.submitted += len(uids)
-        template = self.random.choice([PLAIN, PLAIN, RESTARTABLE, RETRIED])
-        if template != PLAIN:
+        template = self.random.choice([PLAIN, PLAIN, WIDE, RESTARTABLE, RETRIED])
+        if template not in (PLAIN, WIDE):
             self.repeatable.update(uids)
         pinned = ""
         if self.pilots and self.random.random() < 0.1:
@@ -129,7 +130,7 @@ class Walk:
     def add_pilot(self) -> None:
         uid = f"pilot.{len(self.pilots):04d}"
         self.pilots[uid] = WitnessPilot(uid)
-        self.session.add(uid, cores=self.random.randint(1, 3))
+        self.session.add(uid, cores=self.random.choice([1, 2, 3, 8]))
 
     def connect(self) -> None:
         for pilot in self.some_pilot():

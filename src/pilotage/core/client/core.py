@@ -98,7 +98,7 @@ class ClientCore:
             case events.PilotsDetached():
                 journal.emit(facts.PilotsRemoved(event.manager, event.pilots))
             case events.ManagerCreated():
-                journal.emit(facts.ManagerAdded(event.time, event.manager, event.kind))
+                journal.emit(facts.ManagerAdded(event.time, event.manager, event.kind, event.scheduler))
             case events.SessionOpened():
                 journal.emit(facts.EpochBegun(event.time, event.epoch))
             case events.SessionClosing():

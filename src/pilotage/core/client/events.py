@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pilotage.core.client.facts import Held, ManagerKind
+from pilotage.core.client.facts import Held, ManagerKind, TaskScheduler
 from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid
 from pilotage.model.outcome import Outcome
 from pilotage.model.resources import Node
@@ -25,11 +25,12 @@ class SessionClosing(msgspec.Struct, frozen=True):
 
 
 class ManagerCreated(msgspec.Struct, frozen=True):
-    """The user made a manager of pilots or of tasks."""
+    """The user made a manager of pilots or of tasks; ``scheduler`` is how one of tasks chooses pilots."""
 
     time: float
     manager: str
     kind: ManagerKind
+    scheduler: TaskScheduler = ""
 
 
 class PilotSubmitted(msgspec.Struct, frozen=True):

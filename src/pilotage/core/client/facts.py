@@ -17,6 +17,8 @@ from pilotage.model.resources import Node
 
 ManagerKind = Literal["pilots", "tasks"]
 AfterPolicy = Literal["ok", "any", "notok"]
+TaskScheduler = Literal["", "round_robin", "backfilling"]
+"""How a manager chooses pilots for its tasks; empty: as its number of pilots suggests (see ``binding``)."""
 
 
 class EpochBegun(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -33,11 +35,12 @@ class SessionEnding(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class ManagerAdded(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """There is a manager of this name."""
+    """There is a manager of this name; ``scheduler`` is of those of tasks."""
 
     time: float
     manager: str
     kind: ManagerKind
+    scheduler: TaskScheduler = ""
 
 
 class PilotAccepted(msgspec.Struct, frozen=True, array_like=True, tag=4):

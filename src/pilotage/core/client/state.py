@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from pilotage.core.client import facts
-from pilotage.core.client.facts import Fact, Held, ManagerKind
+from pilotage.core.client.facts import Fact, Held, ManagerKind, TaskScheduler
 from pilotage.errors import InvariantViolated, unreachable
 from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid, TemplateId
 from pilotage.model.outcome import Ending, Outcome, Times, state_of
-from pilotage.model.resources import Node
+from pilotage.model.resources import Node, Request
 from pilotage.model.states import (
     AGENT_EXECUTING,
     AGENT_STAGING_INPUT_PENDING,
@@ -117,6 +117,8 @@ class PilotRecord(msgspec.Struct):
     """The environments that it was asked to prepare."""
     failure: str = ""
     """Why it was told to end as one that failed, whatever its agent lives to say of it."""
+    wide: dict[TemplateId, int] = {}
+    """Of the unfinished tasks bound to it those that ask for more than a core, by template."""
 
     @property
     def cores(self) -> int:
@@ -135,6 +137,9 @@ class ManagerRecord(msgspec.Struct):
     kind: ManagerKind
     pilots: list[PilotUid] = []
     waiting: dict[TaskUid, None] = {}
+    scheduler: TaskScheduler = ""
+    dealt: dict[PilotUid, int] = {}
+    """Tasks that were dealt to each pilot in turn; one that comes later begins with as many as the least of the others."""
 
 
 class ClientState(msgspec.Struct):
@@ -216,7 +221,7 @@ def apply(state: ClientState, fact: Fact, *, batch: Batch | None = None, outcome
         case facts.TasksUnbound():
             for uid in fact.tasks:
                 record = state.tasks[uid]
-                state.pilots[record.pilot].load -= 1
+                _take_off(state.pilots[record.pilot], record)
                 record.pilot, record.state = NO_PILOT, TMGR_SCHEDULING
                 state.service_info.pop(uid, None)
                 state.managers[record.manager].waiting[uid] = None
@@ -227,9 +232,13 @@ def apply(state: ClientState, fact: Fact, *, batch: Batch | None = None, outcome
                 state.tasks[uid].cancelling = True
             state.pilots[fact.pilot].outbox.append(QueuedCancel(fact.tasks))
         case facts.ManagerAdded():
-            state.managers[fact.manager] = ManagerRecord(fact.kind)
+            state.managers[fact.manager] = ManagerRecord(fact.kind, scheduler=fact.scheduler)
         case facts.PilotsAdded():
-            state.managers[fact.manager].pilots.extend(fact.pilots)
+            manager = state.managers[fact.manager]
+            if manager.scheduler == "round_robin":
+                least = min((manager.dealt.get(uid, 0) for uid in manager.pilots if state.pilots[uid].usable), default=0)
+                manager.dealt.update(dict.fromkeys(fact.pilots, least))
+            manager.pilots.extend(fact.pilots)
         case facts.PilotsRemoved():
             manager = state.managers[fact.manager]
             manager.pilots = [uid for uid in manager.pilots if uid not in fact.pilots]
@@ -290,8 +299,10 @@ def _apply_accepted(state: ClientState, fact: facts.TasksAccepted, batch: Batch)
     for row in batch.rows:
         tasks[row.uid] = TaskRecord(row, manager, uid, binding, task_state, None, pinned)
     pilot = state.pilots[uid]
-    pilot.load += len(batch.rows)
     used = {row.template for row in batch.rows}
+    _put_on(state, pilot, batch.rows, used)
+    if not pinned:
+        _count_dealt(state.managers[manager], uid, len(batch.rows))
     if used <= pilot.known_templates or used - pilot.known_templates <= batch.templates.keys():
         # The common case: the bytes that are in the log travel as they are.
         pilot.outbox.append(QueuedTasks(binding, fact.batch))
@@ -322,8 +333,42 @@ def _apply_bound(state: ClientState, fact: facts.TasksBound) -> None:
         if record.row.extra is not None and record.row.extra.services:
             record.row = _told(state, record.row)
         rows.append(record.row)
-    pilot.load += len(rows)
+        if not record.pinned:
+            _count_dealt(state.managers[record.manager], fact.pilot, 1)
+    _put_on(state, pilot, rows, {row.template for row in rows})
     _queue_rows(state, pilot, fact.binding, rows)
+
+
+def is_wide(request: Request) -> bool:
+    """Tell whether a task that asks for this takes more of a pilot than one core."""
+    sizes = (request.ranks * request.cores - 1, request.gpu_shares, request.memory, request.disk, request.exclusive)
+    return any(sizes)
+
+
+def _put_on(state: ClientState, pilot: PilotRecord, rows: list[Row], used: set[TemplateId]) -> None:
+    pilot.load += len(rows)
+    wide = {template for template in used if is_wide(state.templates[template].request)}
+    if wide:
+        for row in rows:
+            if row.template in wide:
+                pilot.wide[row.template] = pilot.wide.get(row.template, 0) + 1
+
+
+def _take_off(pilot: PilotRecord, record: TaskRecord) -> None:
+    pilot.load -= 1
+    if record.row.template in pilot.wide:
+        _take_off_wide(pilot.wide, record.row.template)
+
+
+def _take_off_wide(wide: dict[TemplateId, int], template: TemplateId) -> None:
+    wide[template] -= 1
+    if not wide[template]:
+        del wide[template]
+
+
+def _count_dealt(manager: ManagerRecord, pilot: PilotUid, count: int) -> None:
+    if manager.scheduler == "round_robin":
+        manager.dealt[pilot] = manager.dealt.get(pilot, 0) + count
 
 
 def _told(state: ClientState, row: Row) -> Row:
@@ -342,7 +387,7 @@ def _queue_rows(state: ClientState, pilot: PilotRecord, binding: Binding, rows: 
 
 def _apply_outcomes(state: ClientState, fact: facts.OutcomesReceived, outcomes: Sequence[Outcome]) -> None:
     # One turn per task of the whole campaign: plain attribute access, no calls.
-    tasks, states = state.tasks, _STATES
+    tasks, states, wide = state.tasks, _STATES, state.pilots[fact.pilot].wide
     counted = 0
     for outcome in outcomes:
         record = tasks.get(outcome.task)
@@ -352,6 +397,8 @@ def _apply_outcomes(state: ClientState, fact: facts.OutcomesReceived, outcomes: 
         record.outcome = outcome
         record.state = states[outcome.ending]
         counted += 1
+        if wide and record.row.template in wide:
+            _take_off_wide(wide, record.row.template)
     if state.service_info:
         for outcome in outcomes:
             if (record := tasks.get(outcome.task)) is not None and record.outcome is not None:
@@ -376,6 +423,6 @@ def _apply_settled(state: ClientState, fact: facts.TasksSettled) -> None:
         record.state = _STATES[fact.ending]
         state.service_info.pop(uid, None)
         if record.pilot:
-            state.pilots[record.pilot].load -= 1
+            _take_off(state.pilots[record.pilot], record)
         elif state.held.pop(uid, None) is None:
             state.managers[record.manager].waiting.pop(uid, None)

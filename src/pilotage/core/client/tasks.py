@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from pilotage.core.client import actions, events, facts
-from pilotage.core.client.binding import CHUNK_TASKS, deal, usable_pilots
+from pilotage.core.client.binding import CHUNK_TASKS, Dealer, only_pilot, usable_pilots
 from pilotage.core.client.holding import Holding
 from pilotage.core.client.journal import Journal
 from pilotage.core.client.state import NO_PILOT, PilotRecord
@@ -23,6 +23,7 @@ class Tasks:
         self._journal = journal
         self._state = journal.state
         self._holding = holding
+        self._dealer = Dealer(journal.state)
 
     def submitted(self, event: events.TasksSubmitted) -> None:
         """Accept tasks, and bind them if there is a pilot to choose; what is held is the business of ``Dependents``."""
@@ -34,8 +35,8 @@ class Tasks:
             pass
         elif event.pinned:
             chosen = event.pinned if state.pilots[event.pinned].usable else NO_PILOT
-        elif len(usable) == 1 and not manager.waiting and not usable[0].awaited:
-            chosen = usable[0].uid
+        elif not manager.waiting and (only := only_pilot(state, manager)) is not None:
+            chosen = only.uid
         self._journal.emit(facts.TasksAccepted(now, event.manager, event.pinned, chosen, event.encoded), batch=event.batch)
         if event.metadata:
             self._journal.emit(facts.MetadataKept(event.metadata))
@@ -84,7 +85,7 @@ class Tasks:
 
     def bind_waiting(self, now: float, manager: str) -> None:
         """Give the waiting tasks of a manager to its pilots, as far as these have room."""
-        shares = deal(self._state, self._state.managers[manager])
+        shares = self._dealer.deal(self._state.managers[manager])
         for pilot, tasks in shares:
             for start in range(0, len(tasks), CHUNK_TASKS):
                 self._bind(now, pilot, tasks[start : start + CHUNK_TASKS])
