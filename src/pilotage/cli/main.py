@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from pilotage.cli import bench, check, doctor, platforms, report, run, service, session, task, watch
+from pilotage.cli import bench, check, doctor, platforms, report, run, service, session, sim, task, watch
 from pilotage.cli.options import ClickException, UsageError
 from pilotage.errors import InvalidRequest, PilotageError
 from pilotage.version import __version__
@@ -29,6 +29,7 @@ app.add_typer(task.app, name="task")
 app.command("watch")(watch.watch)
 app.command("service-ready")(service.service_ready)
 app.command("report")(report.report)
+app.add_typer(sim.app, name="sim")
 app.command("platforms")(platforms.platforms)
 app.add_typer(check.app, name="check")
 app.command("doctor")(doctor.doctor)

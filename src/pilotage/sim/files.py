@@ -55,21 +55,27 @@ def shipped(kind: Kind) -> dict[str, Path]:
     return {path.stem: path for path in sorted((_SHIPPED / f"{kind}s").glob(f"*{ENDING}"))}
 
 
+def describe(path: Path) -> str:
+    """Return what a file that ships says of itself."""
+    return str(Source(path, "shipped").content["description"])
+
+
 def find_file(kind: Kind, name: str, folder: Path | None = None) -> Path:
     """Return the file that ``name`` means: a path, from ``folder`` if it is relative; or the name of a shipped file.
 
     Raises:
         InvalidRequest: there is none; names the nearest.
     """
-    if name.endswith(ENDING) or os.sep in name:
+    known = shipped(kind)
+    if name.endswith(ENDING) or os.sep in name or not known:
         path = (folder or Path()) / Path(name).expanduser()
         if not path.is_file():
-            raise InvalidRequest(f"{kind} {name!r}: there is no such file; give the path of one, or a name: {_names(kind)}")
+            or_name = f", or a name: {', '.join(known)}" if known else ""
+            raise InvalidRequest(f"{kind} {name!r}: there is no such file; give the path of one{or_name}")
         return path
-    known = shipped(kind)
     if name not in known:
         raise InvalidRequest(
-            f"no {kind} is named {name!r}{nearest(name, known)}; known are {_names(kind)}; "
+            f"no {kind} is named {name!r}{nearest(name, known)}; known are {', '.join(known)}; "
             f"for one of your own give its file, such as ./{name or kind}{ENDING}"
         )
     return known[name]
@@ -164,7 +170,7 @@ def read_faults(name: str, folder: Path | None = None) -> Faults:
     Raises:
         InvalidRequest: there is no such file, or it is wrong.
     """
-    source = Source(find_file("faults", name if name.endswith(ENDING) else f"{name}{ENDING}", folder), "faults")
+    source = Source(find_file("faults", name, folder), "faults")
     faults = source.convert(Faults)
     check_faults(source, faults, ())
     return faults
@@ -186,7 +192,3 @@ def check_faults(source: Source, faults: Faults, path: tuple[str | int, ...]) ->
         for index, (time_s, _) in enumerate(getattr(faults, field)):
             if time_s < 0.0:
                 raise source.error((*path, field, index), f"a time of {time_s:g} s is before the begin; give 0 or more")
-
-
-def _names(kind: Kind) -> str:
-    return ", ".join(shipped(kind)) or "none ships"

@@ -122,11 +122,14 @@ class Launching:
 
     def _say_hello(self, name: RunnerId, runner: Runner) -> None:
         """The runner is connected to the agent, tells of what ended meanwhile, and says what it holds."""
+        if self._runners.get(name) is not runner:
+            return  # it was stopped before it came up
         now = self._clock.now()
         self._say(events.RunnerConnected(now, name, runner.pid, 1, "virtual"))
         for number, ends in list(runner.kept):
             self._say(events.TasksEnded(now, name, number, ends))
-        holds = [each for job in runner.lanes.values() if job.stage != TELLING for each in self._executions(job)]
+        # What is over and not told yet is held, too: its end is still to come.
+        holds = [each for job in runner.lanes.values() for each in self._executions(job)]
         self._say(events.RunnerReconciled(now, name, holds))
 
     def _executions(self, job: Job) -> list[Execution]:
@@ -142,7 +145,7 @@ class Launching:
             return
         self._pids += 1
         self._runners[name] = runner = Runner(self._pids)
-        # Not in the agent's turn: what it hands over in the rest of that is held by the time that the runner says what it holds.
+        # Not within the turn: what the agent hands over in the rest of it is held when the runner says what it holds.
         self._timeline.at(self._timeline.now, lambda: self._say_hello(name, runner))
 
     def stop_runner(self, name: RunnerId) -> None:

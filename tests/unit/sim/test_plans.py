@@ -1,0 +1,156 @@
+"""Plans: what is said, what follows from the workload and the machine, and what comes of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pilotage.errors import InvalidRequest
+from pilotage.model.outcome import Ending
+from pilotage.model.partitions import PolicySpec
+from pilotage.sim.files import read_launcher, read_machine
+from pilotage.sim.model import IDEAL, Faults
+from pilotage.sim.plans import Plan, described_workload, read_plan, settle
+
+MACHINE = """\
+description = "a small torus"
+nodes = 8
+cores_per_node = 4
+torus = [2, 4]
+[sources]
+nodes = "made up"
+cores_per_node = "made up"
+torus = "made up"
+"""
+SLEEP = described_workload("sleep")
+
+
+def test_what_a_plan_leaves_open_follows_from_workload_and_machine() -> None:
+    trial = settle(Plan(), SLEEP)
+    assert (trial.machine, trial.nodes, trial.launcher) == (read_machine("frontier"), 4, read_launcher("srun"))
+    assert (trial.scheduler, trial.pilots, trial.faults, trial.walltime_s, trial.seed) == (PolicySpec(), 1, Faults(), None, 0)
+
+
+def test_a_machine_with_fewer_nodes_than_the_workload_is_meant_for() -> None:
+    trial = settle(Plan(machine="local"), SLEEP)
+    assert (trial.nodes, trial.launcher.name) == (1, "spawner")
+
+
+def test_what_a_plan_says_counts() -> None:
+    plan = Plan(
+        name="mine",
+        machine="summit",
+        nodes=9,
+        launcher="ideal",
+        scheduler="packed",
+        order="backfill",
+        pilots=3,
+        walltime_min=2,
+        seed=5,
+    )
+    trial = settle(plan, SLEEP)
+    assert (trial.name, trial.machine.name, trial.nodes, trial.launcher) == ("mine", "summit", 9, IDEAL)
+    assert trial.scheduler == PolicySpec(policy="packed", order="backfill")
+    assert (trial.pilots, trial.walltime_s, trial.seed) == (3, 120.0, 5)
+
+
+def test_one_plan_over_another() -> None:
+    under = Plan(name="under", machine="summit", nodes=9, launcher="jsrun")
+    assert Plan(nodes=4).over(under) == Plan(name="under", machine="summit", nodes=4, launcher="jsrun")
+
+
+def test_a_plan_from_a_file_names_files_from_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "small.toml").write_text(MACHINE)
+    (tmp_path / "mine" / "bad-day.toml").write_text("node_losses_per_day = 4")
+    path = tmp_path / "mine" / "next.toml"
+    path.write_text('machine = "small.toml"\nnodes = 8\nlauncher = "ideal"\nfaults = "bad-day.toml"\nscheduler = "torus"\n')
+
+    plan = read_plan(str(path))
+    trial = settle(plan, SLEEP)
+
+    assert (plan.name, trial.machine.name, trial.faults) == ("next", "small", Faults(node_losses_per_day=4.0))
+    assert trial.scheduler == PolicySpec(policy="torus", torus=(2, 4))
+
+
+def test_a_plan_with_tables(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text('[scheduler]\npolicy = "torus"\ntorus = [2, 2]\n[faults]\nrestart_s = 1\n')
+    trial = settle(read_plan(str(path)), SLEEP)
+    assert trial.scheduler == PolicySpec(policy="torus", torus=(2, 2))
+    assert trial.faults == Faults(restart_s=1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nodse = 3", "1: nodse: there is no such field; did you mean 'nodes'?"),
+        ("nodes = 0", "1: nodes: expected `int` >= 1, and it is 0"),
+        ('name = "x"', "1: name: is no field of the file: it follows from the file's name"),
+        ('scheduler = "pakced"', "1: scheduler: invalid enum value 'pakced', and it is 'pakced'"),
+        ("[scheduler]\npolcy = 'packed'", "2: scheduler.polcy: there is no such field; did you mean 'policy'?"),
+        ("walltime_min = 0", "1: walltime_min: expected `float` > 0.0, and it is 0"),
+        ("nodes = 4\n[faults]\nmessage_loss = 2", "3: faults.message_loss: is 2; it is a share, give less than 1"),
+    ],
+)
+def test_a_plan_that_is_wrong(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(text)
+    with pytest.raises(InvalidRequest) as raised:
+        read_plan(str(path))
+    assert str(raised.value) == f"plan file {path}:{message}"
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (Plan(nodes=9409), "nodes=9,409 exceeds the 9,408 nodes of frontier; ask for as many or fewer"),
+        (Plan(pilots=5), "pilots=5 cannot share 4 nodes; ask for as many pilots or fewer"),
+        (Plan(machine="fronteir"), "no machine is named 'fronteir'; did you mean 'frontier'?"),
+        (Plan(launcher="sruns"), "no launcher is named 'sruns'; did you mean 'srun'?"),
+        (Plan(faults="gone.toml"), "faults 'gone.toml': there is no such file; give the path of one"),
+        (Plan(scheduler="torus"), "scheduler 'torus': say how the 4 nodes lie, in a plan's file: "),
+    ],
+)
+def test_a_plan_for_what_is_not_there(plan: Plan, message: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        settle(plan, SLEEP)
+    assert str(raised.value).startswith(message)
+
+
+def test_srun_on_frontier_keeps_half_of_four_nodes_idle() -> None:
+    done = settle(Plan(), SLEEP).run()
+    assert done.result.outcomes == {Ending.DONE: 896}
+    assert done.result.most_at_once == 112
+    assert done.result.utilization == pytest.approx(0.5, abs=0.002)
+    # Eight waves of 180 s, where four would do.
+    assert done.result.makespan_s == pytest.approx(1440, rel=0.002)
+    assert done.demand.least_makespan_s(4, done.trial.machine.shape) == pytest.approx(720)
+
+
+def test_a_launcher_that_comes_up_late_starts_each_task_once() -> None:
+    done = settle(Plan(launcher="flux"), SLEEP).run()
+    assert (done.result.outcomes, done.result.starts, done.result.most_at_once) == ({Ending.DONE: 896}, 896, 224)
+    # 20 s until it is up, 4 s until the last of the first wave runs, four waves.
+    assert done.result.makespan_s == pytest.approx(744, abs=1)
+    assert done.result.core_s.startup == 20.0 * 224
+
+
+def test_the_same_plan_gives_the_same_and_the_seed_counts() -> None:
+    chance = described_workload("docking")
+    runs = [settle(Plan(nodes=2, launcher="ideal", seed=seed), chance).run().result.makespan_s for seed in (1, 1, 2)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_the_walltime_ends_a_run() -> None:
+    done = settle(Plan(walltime_min=5), SLEEP).run()
+    assert done.result.outcomes == {Ending.DONE: 112, Ending.CANCELLED: 784}
+    assert done.result.makespan_s == 300.0
+
+
+def test_impeccable_on_256_nodes_takes_what_its_work_takes() -> None:
+    done = settle(Plan(launcher="flux"), described_workload("impeccable")).run()
+    assert done.result.outcomes == {Ending.DONE: 550}
+    assert done.demand.least_makespan_s(256, done.trial.machine.shape) == pytest.approx(14_960, rel=0.02)
+    assert done.result.makespan_s == pytest.approx(14_960, rel=0.03)
