@@ -57,7 +57,7 @@ def have_pilot(plan: Plan, pilots: rp.PilotManager, tasks: rp.TaskManager) -> No
     """Submit a pilot if there is work and none that goes on: tasks that come after the end of the last one wait for another."""
     idle = len(tasks.list_tasks()) == len(plan.jobs) and all(task.outcome is not None for task in tasks.get_tasks())
     if not idle and all(pilot.state in rp.FINAL for pilot in pilots.get_pilots()):
-        pilots.submit_pilots(rp.PilotDescription(plan.pilot))
+        pilots.submit_pilots([rp.PilotDescription(plan.pilot)] * (plan.pilots if not pilots.list_pilots() else 1))
     tasks.add_pilots([pilot for pilot in pilots.get_pilots() if pilot.state not in rp.FINAL])
 
 
@@ -90,7 +90,8 @@ def main() -> None:
     plan = msgspec.json.decode((folder / "plan.json").read_bytes(), type=Plan)
     submitted = folder / "submitted"
     session = open_session(plan)
-    tasks = session.get_task_managers(MANAGER) if MANAGER in session.list_task_managers() else rp.TaskManager(session, MANAGER)
+    known_already = MANAGER in session.list_task_managers()
+    tasks = session.get_task_managers(MANAGER) if known_already else rp.TaskManager(session, MANAGER, plan.scheduler)
     known = set(tasks.list_tasks())
     forgotten = [uid for uid in submitted.read_text().split() if uid not in known]
     if forgotten:

@@ -55,7 +55,8 @@ class Job(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """What a client process is to do. It may be told the same again after its death, and then goes on.
 
-    ``new_pilot``: a client that comes back waits until the pilots that it had are over.
+    ``pilots``: how many there are to begin with, dealt to by ``scheduler``. ``new_pilot``: a client that comes back waits until
+    the pilots that it had are over.
     """
 
     session: str
@@ -65,6 +66,8 @@ class Plan(msgspec.Struct, frozen=True):
     patience_s: float = 60.0
     close: bool = True
     new_pilot: bool = False
+    pilots: int = 1
+    scheduler: str | None = None
 
 
 def mix(random_: random.Random, count: int) -> list[Job]:

@@ -131,3 +131,37 @@ def test_a_thousand_executables(two: tuple[Campaign, list[rp.Pilot]]) -> None:
     tasks = campaign.run([rp.TaskDescription(executable="/bin/echo", arguments=[number]) for number in range(1000)])
     assert [task.stdout for task in tasks] == [f"{number}\n" for number in range(1000)]
     assert len({task.sandbox for task in tasks}) == 1000
+
+
+def test_round_robin_binds_at_once_and_in_turn(fresh: Campaign) -> None:
+    tasks = rp.TaskManager(fresh.session, scheduler=rp.SCHEDULER_ROUND_ROBIN)
+    described = [{"resource": "local.emulated", "nodes": 1, "cores_per_node": cores, "runtime": 5} for cores in (1, 2, 2)]
+    tasks.add_pilots(fresh.pilots.submit_pilots(described))
+    submitted = tasks.submit_tasks([shell("true") for _ in range(9)])
+    wide = tasks.submit_tasks([shell("true", cores_per_rank=2) for _ in range(4)])
+    assert [task.pilot for task in submitted] == ["pilot.0000", "pilot.0001", "pilot.0002"] * 3
+    assert [task.pilot for task in wide] == ["pilot.0001", "pilot.0002"] * 2
+    assert set(tasks.wait_tasks(timeout=PATIENCE_S)) == {rp.DONE}
+
+
+def test_backfilling_waits_for_an_active_pilot_even_if_there_is_one_only(fresh: Campaign) -> None:
+    tasks = rp.TaskManager(fresh.session, scheduler=rp.SCHEDULER_BACKFILLING)
+    tasks.add_pilots(fresh.start(cores=1))
+    submitted = tasks.submit_tasks([shell("exec sleep 600") for _ in range(9)])
+    assert [task.pilot for task in submitted].count(None) == 7
+    tasks.cancel_tasks()
+    assert set(tasks.wait_tasks(timeout=PATIENCE_S)) == {rp.CANCELED}
+
+
+def test_a_scheduler_is_kept_for_those_who_resume(base: Path) -> None:
+    with rp.Session(base=base) as session:
+        rp.TaskManager(session, uid="dealing", scheduler="round_robin")
+        rp.TaskManager(session, uid="plain")
+    with rp.Session.resume(session.uid, base=base) as again:
+        assert again.get_task_managers("dealing").scheduler == "round_robin"
+        assert again.get_task_managers("plain").scheduler is None
+    with (
+        rp.Session.resume(session.uid, base=base) as again,
+        pytest.raises(rp.InvalidRequest, match="manager 'dealing' was made with scheduler='round_robin', which stays"),
+    ):
+        rp.TaskManager(again, uid="dealing", scheduler="backfilling")
