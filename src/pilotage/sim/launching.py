@@ -52,7 +52,7 @@ SHORTEST_TICK = 1.0 / 512
 ENDS_PER_TICK = 128
 """So many tasks end in one tick, where that is possible."""
 
-Tell = Callable[[events.Event], None]
+Tell = Callable[[events.Event | list[events.Event]], None]
 
 
 class Runner:
@@ -91,6 +91,8 @@ class Launching:
         self._delays = delays
         self._ideal = delays.ideal
         self._runners: dict[RunnerId, Runner] = {}
+        self._coming_up: list[RunnerId] = []
+        """Runners that are about to say hello."""
         self._pids = 0
         self._kinds: dict[TemplateId, Kind] = {}
         self._jobs: dict[TaskUid, Job] = {}
@@ -114,23 +116,27 @@ class Launching:
     def adopt(self, tell: Tell, known: Iterable[RunnerId]) -> None:
         """Tell the agent of the runners of which its log says that they were started."""
         for name in known:
+            if name in self._runners:
+                self._coming_up.append(name)
+            else:
+                tell(events.RunnerLost(self._clock.now(), name, "its agent ended before it was started"))
+        self._say_hello()
+
+    def _say_hello(self) -> None:
+        """Runners are connected to the agent, tell of what ended meanwhile, and say what they hold."""
+        now, said = self._clock.now(), list[events.Event]()
+        coming_up, self._coming_up = self._coming_up, []
+        for name in coming_up:
             runner = self._runners.get(name)
             if runner is None:
-                tell(events.RunnerLost(self._clock.now(), name, "its agent ended before it was started"))
-            else:
-                self._say_hello(name, runner)
-
-    def _say_hello(self, name: RunnerId, runner: Runner) -> None:
-        """The runner is connected to the agent, tells of what ended meanwhile, and says what it holds."""
-        if self._runners.get(name) is not runner:
-            return  # it was stopped before it came up
-        now = self._clock.now()
-        self._say(events.RunnerConnected(now, name, runner.pid, 1, "virtual"))
-        for number, ends in list(runner.kept):
-            self._say(events.TasksEnded(now, name, number, ends))
-        # What is over and not told yet is held, too: its end is still to come.
-        holds = [each for job in runner.lanes.values() for each in self._executions(job)]
-        self._say(events.RunnerReconciled(now, name, holds))
+                continue  # it was stopped before it came up
+            said.append(events.RunnerConnected(now, name, runner.pid, 1, "virtual"))
+            said += [events.TasksEnded(now, name, number, ends) for number, ends in runner.kept]
+            # What is over and not told yet is held, too: its end is still to come.
+            holds = [each for job in runner.lanes.values() for each in self._executions(job)]
+            said.append(events.RunnerReconciled(now, name, holds))
+        if said:
+            self._say(said)
 
     def _executions(self, job: Job) -> list[Execution]:
         return [job.execution, *(execution for execution, _ in job.behind or ())]
@@ -138,15 +144,18 @@ class Launching:
     def detach(self) -> None:
         """The agent is gone."""
         self.tell = None
+        self._coming_up.clear()
 
     def start_runner(self, name: RunnerId) -> None:
         """Start a runner, which is there at once."""
         if name in self._runners:
             return
         self._pids += 1
-        self._runners[name] = runner = Runner(self._pids)
-        # Not within the turn: what the agent hands over in the rest of it is held when the runner says what it holds.
-        self._timeline.at(self._timeline.now, lambda: self._say_hello(name, runner))
+        self._runners[name] = Runner(self._pids)
+        if not self._coming_up:
+            # Not in the agent's turn: what it hands over in the rest of that is held when the runner says what it holds.
+            self._timeline.at(self._timeline.now, self._say_hello)
+        self._coming_up.append(name)
 
     def stop_runner(self, name: RunnerId) -> None:
         """Let a runner go that has nothing to do."""
@@ -158,7 +167,7 @@ class Launching:
         while runner is not None and runner.kept and runner.kept[0][0] <= through:
             runner.kept.popleft()
 
-    def _say(self, event: events.Event) -> None:
+    def _say(self, event: events.Event | list[events.Event]) -> None:
         if self.tell is not None:
             self.tell(event)
 
@@ -381,11 +390,13 @@ class Launching:
         self._curves.held_tasks.change(now, -len(jobs))
         for job in following:
             self._follow(job)
+        told: list[events.Event] = []
         for name, some in ends.items():
             runner = runners[name]
             runner.number += 1
             runner.kept.append((runner.number, some))
-            self._say(events.TasksEnded(self._clock.now(), name, runner.number, some))
+            told.append(events.TasksEnded(self._clock.now(), name, runner.number, some))
+        self._say(told)
 
     def _account_together(self, jobs: list[Job], now: float) -> None:
         """Write down what the resources of tasks were held for that ran from their placement on."""

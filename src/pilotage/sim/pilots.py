@@ -123,7 +123,7 @@ class SimulatedPilot:
         self._walltime_s = walltime_s
         self._log = AgentLog(bool(stage.faults.kill_agents_at_s or stage.faults.lose_partitions_at_s))
         self.launching = Launching(uid, stage, stage.clock(self._chance), delays)
-        self._coming: deque[events.Event] = deque()
+        self._coming: deque[events.Event | list[events.Event]] = deque()
         self._busy = False
         self._alarm = float("inf")
         self._doomed = -1
@@ -226,8 +226,8 @@ class SimulatedPilot:
 
     # ------------------------------------------------------------------------------------------------------------ the turns
 
-    def tell(self, event: events.Event) -> None:
-        """Something has happened. Without an agent nobody hears of it."""
+    def tell(self, event: events.Event | list[events.Event]) -> None:
+        """Something has happened, or several things at the same time. Without an agent nobody hears of it."""
         if self.core is None:
             return
         self._coming.append(event)
@@ -246,7 +246,8 @@ class SimulatedPilot:
                 if first is not None:
                     step, first = first(self.now()), None
                 else:
-                    step = core.handle(self._coming.popleft() if self._coming else events.LinkOpened(self.now()))
+                    event = self._coming.popleft() if self._coming else events.LinkOpened(self.now())
+                    step = core.handle_all(event) if isinstance(event, list) else core.handle(event)
                 effort.end(began)
                 self._commit(core, step)
         except _Died:

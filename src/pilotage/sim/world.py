@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from pilotage.core.scheduling import Policy, Scheduler
+from pilotage.core.scheduling import Scheduler
 from pilotage.errors import InvariantViolated
 from pilotage.model.ids import PilotUid, TaskUid, TemplateId
 from pilotage.model.outcome import Outcome
@@ -32,9 +32,9 @@ from pilotage.sim.clients import Client, PlainClient, SimulatedClient
 from pilotage.sim.delays import Delays
 from pilotage.sim.misfortunes import Misfortunes
 from pilotage.sim.model import IDEAL, Arrival, Faults, Launcher, Machine, Workload
-from pilotage.sim.pilots import MakePolicy, SimulatedPilot
+from pilotage.sim.pilots import SimulatedPilot
 from pilotage.sim.result import PartitionResult, ResourceTime, Result
-from pilotage.sim.stage import Stage
+from pilotage.sim.stage import EPOCH_S, Stage
 
 MOST_OPEN = 250_000
 """Tasks without an outcome that the user's program has at one time, at the most."""
@@ -43,7 +43,7 @@ CONTINUOUS = PolicySpec()
 
 ROWS_PER_MESSAGE = 2000
 
-_YOUNG_OBJECTS = 200_000
+_YOUNG_OBJECTS = 1_000_000
 
 
 def simulate(
@@ -68,7 +68,7 @@ def simulate(
     arguments give the same result.
 
     Raises:
-        ValueError: the machine has not so many nodes, or a number makes no sense.
+        ValueError: the machine has not so many nodes, a number makes no sense, or the policy does not fit the nodes.
         InvariantViolated: a bug: what must never be has happened, or tasks wait and nothing can happen any more.
     """
     world = World(
@@ -152,7 +152,9 @@ class World:
         name, shape = self.machine.name, self.machine.shape
         nodes = [Node(index, f"{name}{first + index:05d}", shape) for index in range(count)]
         delays = Delays(launcher, count, count * shape.cores, self.stage.chance(f"launcher {uid}"))
-        pilot = SimulatedPilot(self.stage, uid, nodes, _policy_maker(scheduler, nodes), delays, self._walltime_s)
+        end = None if self._walltime_s is None else EPOCH_S + self._walltime_s
+        policy = partial(Scheduler, nodes)
+        pilot = SimulatedPilot(self.stage, uid, nodes, policy, delays, self._walltime_s)
         self.pilots[uid] = pilot
         self.client.add_pilot(pilot)
 
@@ -317,13 +319,6 @@ def _account(pilot: SimulatedPilot, machine: Machine, until_s: float) -> Partiti
     return PartitionResult(
         name=pilot.uid, nodes=count, starts=pilot.launching.starts, core_s=pilot.launching.core_s, gpu_s=pilot.launching.gpu_s
     )
-
-
-def _policy_maker(spec: PolicySpec, nodes: Sequence[Node]) -> MakePolicy:
-    def make() -> Policy:
-        return Scheduler(nodes)
-
-    return make
 
 
 def _shares(nodes: int, pilots: int) -> Iterator[tuple[int, int]]:

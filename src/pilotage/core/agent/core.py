@@ -16,12 +16,13 @@ The life of a task here::
 The core's parts write what they decide to one ``Journal``: ``Acceptance`` takes tasks in, ``Staging`` and ``Environments`` see
 to what they need before and after, ``Waiting`` has the queue and ``Dispatch`` hands them to runners, ``Reports`` hears what
 becomes of them there, ``Services`` looks after those that are services, ``Endings`` gives all their outcomes and ``Delivery``
-sees these to the client. Of a partition ``Nodes`` takes in and gives back nodes as its metascheduler says.
+sees these to the client. ``Idleness`` notices that nothing is left to do. Of a partition ``Nodes`` takes in and gives back
+nodes as its metascheduler says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pilotage.core.agent import actions, events, facts
 from pilotage.core.agent.acceptance import Acceptance
@@ -29,6 +30,7 @@ from pilotage.core.agent.alarms import Alarms
 from pilotage.core.agent.dispatch import Dispatch
 from pilotage.core.agent.endings import Endings
 from pilotage.core.agent.environments import Environments
+from pilotage.core.agent.idleness import Idleness
 from pilotage.core.agent.inquiry import Inquiry
 from pilotage.core.agent.journal import Journal, Step
 from pilotage.core.agent.nodes import Nodes, PartitionDelivery
@@ -52,8 +54,9 @@ class AgentCore:
     """Decides for one pilot. Drive it with ``handle``; read ``next_deadline`` to know when time alone is an event.
 
     ``policy`` places tasks; it must be fresh. ``spawners`` is the number of spawners to keep. ``deadline`` (seconds since the
-    epoch, None for no limit) is when the pilot ends itself. ``nodes``: of a partition, the indices of those that it began
-    with, which are the ones that its policy has to begin with.
+    epoch, None for no limit) is when the pilot ends itself; it also does after ``idle_timeout_s`` without anything to do (0.0:
+    never). ``barrier``: no task begins before so many have arrived. ``nodes``: of a partition, the indices of those that it
+    began with, which are the ones that its policy has to begin with.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class AgentCore:
         deadline: float | None = None,
         state: AgentState | None = None,
         nodes: Iterable[int] = (),
+        idle_timeout_s: float = 0.0,
+        barrier: int = 0,
     ) -> None:
         self.state = state if state is not None else AgentState()
         self._deadline = deadline
@@ -71,7 +76,8 @@ class AgentCore:
         self._pool = RunnerPool(spawners)
         self._alarms = Alarms(self.state)
         self._delivery = PartitionDelivery(journal)
-        self._waiting = Waiting(self.state, policy)
+        self._idleness = Idleness(self.state, idle_timeout_s)
+        self._waiting = Waiting(self.state, policy, barrier)
         self._dispatch = Dispatch(journal, policy, self._waiting, self._pool)
         self._endings = Endings(journal, self._waiting, self._delivery)
         self._staging = Staging(journal, self._waiting, self._dispatch, self._endings)
@@ -86,6 +92,18 @@ class AgentCore:
 
     def handle(self, event: events.Event) -> Step:
         """Decide what the event means, fold the facts into the state, and return them with the actions they call for."""
+        self._take_in(event)
+        self._follow_up(event.time)
+        return self._journal.take()
+
+    def handle_all(self, several: Sequence[events.Event]) -> Step:
+        """Decide as ``handle`` does, of at least one event heard at the same time; tasks are placed once, behind the last."""
+        for event in several:
+            self._take_in(event)
+        self._follow_up(several[-1].time)
+        return self._journal.take()
+
+    def _take_in(self, event: events.Event) -> None:
         now = event.time
         match event:
             case events.TasksEnded():
@@ -142,11 +160,11 @@ class AgentCore:
                 self._staging.go_on()
             case _:
                 unreachable(event)
-        self._follow_up(now)
-        return self._journal.take()
 
     def _follow_up(self, now: float) -> None:
         """Do what the state as it is now calls for, whatever the event was."""
+        if self._waiting.barrier:
+            self._waiting.lift_barrier(now)
         if self._waiting.held:
             self._environments.settle(now)
         if self.state.ending is not None:
@@ -156,6 +174,7 @@ class AgentCore:
             for uids, reason in self._dispatch.stranded():
                 self._end_stranded(now, uids, reason)
                 self._services.settle(now)
+        self._idleness.look(now)
 
     def performed(self) -> None:
         """All actions of all steps so far have been performed. Call it after each commit."""
@@ -198,6 +217,7 @@ class AgentCore:
             self._alarms.next(),
             self._pool.next_start() if self._wants_spawners else None,
             self._deadline if self._may_end_sooner else None,
+            self._idleness.due,
         )
         return min((due for due in dues if due is not None), default=None)
 
@@ -284,6 +304,8 @@ class AgentCore:
         self._dispatch.recall_behind(self._alarms.stalled(now))
         if self._deadline is not None and now >= self._deadline and self._may_end_sooner:
             self._end_requested(events.EndRequested(now, 0, False, "the pilot's runtime is over"))
+        if self._idleness.due is not None and now >= self._idleness.due:
+            self._journal.emit(facts.PilotEnding(now, 0, True, DONE, self._idleness.reason, idle=True))
         if self._wants_spawners:
             for fact, action in self._pool.missing_spawners(self.state, now):
                 self._journal.emit(fact)
