@@ -1,0 +1,218 @@
+"""Nodes move to where tasks wait for them.
+
+Two things make a partition want nodes. Tasks wait that none can run as it is, but this one could if it had more (within its
+``most_nodes``), or if it were started again after it was let go: these come first. Or it has more to do than it can do soon.
+Nodes that no partition owns are granted at once. Else partitions that have idle nodes, beyond their ``least_nodes``, are asked
+for some; only idle nodes move, so nothing is ended or delayed by it. So that nodes do not swing to and fro, they have to be
+idle for ``SETTLE_S``, and who got some keeps them for ``KEEP_S``. If tasks that nobody can run find no idle node for
+``PATIENCE_S``, partitions that could spare nodes get no more tasks until they do.
+
+A partition that had nothing to do for ``release_idle_s`` is let go. What it could have given back sooner is accounted, as is
+how long nodes belong to nobody: see ``idle_node_s`` and ``free_node_s`` in the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pilotage.core.metascheduler import actions, facts
+from pilotage.core.metascheduler.backlogs import Backlog
+from pilotage.core.metascheduler.fitting import Fitting
+from pilotage.core.metascheduler.groups import Group
+from pilotage.core.metascheduler.journal import Journal
+from pilotage.core.metascheduler.partitions import Partitions
+from pilotage.core.metascheduler.queue import Queue
+from pilotage.core.metascheduler.state import PartitionRecord
+
+LOOK_S = 1.0
+"""Nodes are looked at this often at the most."""
+
+SETTLE_S = 2.0
+KEEP_S = 10.0
+PATIENCE_S = 5.0
+WORTH_S = 5.0
+"""A partition that will have done its work within this time wants no more nodes."""
+
+
+class Balance:
+    """Moves nodes, and lets partitions go. ``release_idle_s``: None keeps them."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        fitting: Fitting,
+        queue: Queue,
+        backlogs: Mapping[str, Backlog],
+        partitions: Partitions,
+        release_idle_s: float | None,
+    ) -> None:
+        self._journal = journal
+        self._state = journal.state
+        self._fitting = fitting
+        self._queue = queue
+        self._backlogs = backlogs
+        self._partitions = partitions
+        self._release_idle_s = release_idle_s
+        self._looked = float("-inf")
+        self._unserved_since: float | None = None
+        """Since when tasks wait that no partition can run as it is."""
+
+    # ----------------------------------------------------------------------------------------------------------------- when
+
+    def next_look(self) -> float | None:
+        """Return when ``look`` is due, as far as time alone makes it."""
+        dues = [self._looked + LOOK_S] if self._may_move() else []
+        if self._release_idle_s is not None and self._state.ending is None:
+            dues += [max(each.idle_since + self._release_idle_s, self._looked + LOOK_S) for each in self._idle()]
+        return min(dues, default=None)
+
+    def _may_move(self) -> bool:
+        """Whether nodes may have to move soon."""
+        if self._queue.unplaced:
+            return True
+        return any(
+            each.record.spec.most_nodes > len(each.record.nodes) and (each.work > 1.0 or each.held_back)
+            for each in self._backlogs.values()
+            if each.record.hires
+        )
+
+    def _idle(self) -> Iterator[Backlog]:
+        wanted = {name for route in self._queue.routes_in_turn() for name in route.fits}
+        for backlog in self._backlogs.values():
+            if not backlog.count and backlog.record.life == "active" and backlog.name not in wanted:
+                yield backlog
+
+    def look(self, now: float) -> None:
+        """Move nodes if it is time, and let idle partitions go."""
+        if now < self._looked + LOOK_S and not (self._queue.unplaced and self._state.free_nodes):
+            return
+        self._looked = now
+        if not self._may_move() or self._is_ending_now():
+            self._end_patience()
+        elif not self._serve_unplaced(now):
+            self._serve_busy(now)
+        if self._release_idle_s is not None and self._state.ending is None:
+            for backlog in list(self._idle()):
+                idle_s = now - backlog.idle_since
+                if idle_s >= self._release_idle_s and not backlog.record.reclaims:
+                    self._partitions.retire(now, 0, backlog.name, True, f"it was idle for {idle_s:.0f} s", released=True)
+
+    def _is_ending_now(self) -> bool:
+        ending = self._state.ending
+        return ending is not None and not ending.drain
+
+    # -------------------------------------------------------------------------------------------- tasks that nobody can run
+
+    def _serve_unplaced(self, now: float) -> bool:
+        """Get nodes for the first tasks that none can run as it is; return whether there are such."""
+        wishes = sorted(self._queue.growing(), key=lambda wish: (-wish[0].priority, wish[0].arrival, wish[2]))
+        if not wishes:
+            self._end_patience()
+            return False
+        group, record, count = wishes[0]
+        free = self._best_free(group)
+        if len(free) >= count:
+            self._end_patience()
+            self._give(now, record, free, count)
+            return True
+        if self._unserved_since is None:
+            self._unserved_since = now
+        missing = count - len(free) - sum(sum(each.record.reclaims.values()) for each in self._backlogs.values())
+        for backlog, idle, _ in self._donors(record):
+            if missing > 0:
+                missing -= self._reclaim(now, backlog, min(missing, idle))
+        if missing > 0 and now - self._unserved_since >= PATIENCE_S:
+            self._hold_back(record, missing)
+        return True
+
+    def _best_free(self, group: Group) -> list[int]:
+        capacity = {node: group.need.capacity(self._fitting.shape(node)) for node in self._state.free_nodes}
+        return sorted(capacity, key=lambda node: (-capacity[node], node))
+
+    def _give(self, now: float, record: PartitionRecord, free: list[int], count: int) -> None:
+        name = self._name_of(record)
+        if record.hires:
+            self._grant(now, name, free[:count])
+        else:
+            number = 1 + sum(each.spec.name == record.spec.name for each in self._state.partitions.values())
+            self._partitions.add(now, 0, f"{record.spec.name}.{number}", record.spec, free[: max(count, record.size)])
+
+    def _name_of(self, record: PartitionRecord) -> str:
+        return next(name for name, each in self._state.partitions.items() if each is record)
+
+    def _hold_back(self, record: PartitionRecord, missing: int) -> None:
+        """Let partitions that could spare nodes run dry, those with the least to do first."""
+        able = [each for each in self._backlogs.values() if self._spare(each, record) > 0]
+        for backlog in sorted(able, key=lambda each: (not each.held_back, each.seconds, each.index)):
+            if missing <= 0:
+                break
+            backlog.held_back = True
+            missing -= self._spare(backlog, record)
+
+    def _end_patience(self) -> None:
+        self._unserved_since = None
+        for backlog in self._backlogs.values():
+            backlog.held_back = False
+
+    # ------------------------------------------------------------------------------------------- partitions with much to do
+
+    def _serve_busy(self, now: float) -> None:
+        waiting = self._waiting_shares()
+        for backlog in sorted(self._backlogs.values(), key=lambda each: (-each.seconds, each.index)):
+            record = backlog.record
+            room = record.spec.most_nodes - len(record.nodes)
+            work, seconds = waiting.get(backlog.name, (0.0, 0.0))
+            work += backlog.work
+            if record.life != "active" or room <= 0 or work <= 1.0 or backlog.seconds + seconds < WORTH_S:
+                continue
+            wanted = min(room, max(1, round((work - 1.0) * len(record.nodes))))
+            free = sorted(self._state.free_nodes)[:wanted]
+            if free:
+                self._grant(now, backlog.name, free)
+            wanted -= len(free) + sum(sum(each.record.reclaims.values()) for each in self._backlogs.values())
+            for donor, idle, since in self._donors(record):
+                settled = now - since >= SETTLE_S and now - donor.record.gained >= KEEP_S
+                if wanted > 0 and settled and donor.name not in waiting:
+                    wanted -= self._reclaim(now, donor, min(wanted, idle))
+
+    def _waiting_shares(self) -> dict[str, tuple[float, float]]:
+        """Return for the partitions how much work waits here that may become theirs, and how many seconds it takes."""
+        shares: dict[str, tuple[float, float]] = {}
+        for route in self._queue.routes_in_turn():
+            for group in route.in_turn():
+                for name in route.fits:
+                    work, seconds = shares.get(name, (0.0, 0.0))
+                    more = len(group.waiting) / (self._backlogs[name].slots(group) * len(route.fits))
+                    shares[name] = (work + more, seconds + more * (1.0 if group.seconds is None else group.seconds))
+        return shares
+
+    # ----------------------------------------------------------------------------------------------------------- moving nodes
+
+    def _spare(self, backlog: Backlog, wanting: PartitionRecord) -> int:
+        """Return how many nodes a partition can spare."""
+        record = backlog.record
+        if record is wanting or record.life != "active" or record.reclaims:
+            return 0
+        return len(record.nodes) - self._fitting.least_nodes(backlog.name, record)
+
+    def _donors(self, wanting: PartitionRecord) -> list[tuple[Backlog, int, float]]:
+        """Return the partitions that have idle nodes to spare: how many, and since when; those with the most first."""
+        donors = []
+        for backlog in self._backlogs.values():
+            idle, since = backlog.idle_nodes()
+            spare = min(idle, self._spare(backlog, wanting))
+            if spare > 0:
+                donors.append((backlog, spare, since))
+        return sorted(donors, key=lambda donor: (-donor[1], donor[0].index))
+
+    def _grant(self, now: float, name: str, nodes: list[int]) -> None:
+        self._journal.emit(facts.NodesGranted(now, name, nodes))
+        self._partitions.nodes_changed(name)
+        self._journal.act(actions.OfferMessages(name))
+
+    def _reclaim(self, now: float, backlog: Backlog, count: int) -> int:
+        self._journal.emit(facts.NodesReclaimed(now, backlog.name, self._state.reclaims + 1, count))
+        self._partitions.nodes_changed(backlog.name)
+        backlog.note_asked(count)
+        self._journal.act(actions.OfferMessages(backlog.name))
+        return count

@@ -1,0 +1,212 @@
+"""What the metascheduler's core has taken as true: the records of its log.
+
+What it has to do with its client it says in the facts of an agent, tags and all; its own begin at 40. Tags are never reused.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from pilotage.core.agent.facts import (
+    EndAsked,
+    Ended,
+    EnvironmentAsked,
+    OutcomesDelivered,
+    OutcomesNumbered,
+    PilotEnded,
+    PilotEnding,
+    Rebound,
+    ServiceOver,
+    ServiceReady,
+    TasksAccepted,
+)
+from pilotage.model.ids import Attempt, TaskUid
+from pilotage.model.partitions import PartitionSpec
+
+Over = Literal["ended", "lost"]
+
+__all__ = [
+    "EndAsked",
+    "Ended",
+    "EnvironmentAsked",
+    "Fact",
+    "MessagesDelivered",
+    "MessagesNumbered",
+    "NodesGranted",
+    "NodesReclaimed",
+    "NodesTaken",
+    "OutcomesDelivered",
+    "OutcomesNumbered",
+    "OutcomesTaken",
+    "PartitionActivated",
+    "PartitionAdded",
+    "PartitionEnding",
+    "PartitionOver",
+    "PilotBegun",
+    "PilotEnded",
+    "PilotEnding",
+    "Rebound",
+    "ServiceOver",
+    "ServiceReady",
+    "TasksAccepted",
+    "TasksLeased",
+    "TasksReleased",
+    "UNTIMED",
+]
+
+
+class PartitionAdded(msgspec.Struct, frozen=True, array_like=True, tag=40):
+    """There is a partition of this name, which begins with these nodes. ``number``: of the client's message, or 0."""
+
+    time: float
+    number: int
+    partition: str
+    spec: PartitionSpec
+    nodes: list[int]
+
+
+class PartitionActivated(msgspec.Struct, frozen=True, array_like=True, tag=41):
+    """The partition's agent, in this incarnation, takes tasks."""
+
+    time: float
+    partition: str
+    incarnation: int
+
+
+class TasksLeased(msgspec.Struct, frozen=True, array_like=True, tag=42):
+    """These tasks, which waited, are the partition's, each for its ``lease``-th time in any partition."""
+
+    time: float
+    partition: str
+    lease: int
+    tasks: list[TaskUid]
+
+
+class TasksReleased(msgspec.Struct, frozen=True, array_like=True, tag=43):
+    """These tasks are no partition's any more, and wait: ``(task, number of its last attempt, failed attempts)``."""
+
+    time: float
+    tasks: list[tuple[TaskUid, Attempt, int]]
+
+
+class OutcomesTaken(msgspec.Struct, frozen=True, array_like=True, tag=44):
+    """The partition's message ``number``. ``outcomes`` is an encoded ``list[Outcome]``; those of ``put_aside`` do not count.
+
+    Outcomes of leases that are over do not count either. With the number of the message before they were read from its log.
+    """
+
+    time: float
+    partition: str
+    number: int
+    outcomes: msgspec.Raw
+    put_aside: list[TaskUid]
+
+
+class PartitionEnding(msgspec.Struct, frozen=True, array_like=True, tag=45):
+    """The partition is to end, after its tasks (``drain``) or now; it gets no more. ``number``: of a client's message, or 0."""
+
+    time: float
+    number: int
+    partition: str
+    drain: bool
+    reason: str
+    released: bool = False
+    """It has had nothing to do, and may be started again under another name."""
+
+
+class PartitionOver(msgspec.Struct, frozen=True, array_like=True, tag=46):
+    """The partition is over, as its message ``number`` said, or (0) as is known of it; its nodes are free, it holds nothing.
+
+    It *ended* if it was told to, or else is *lost*. ``lost_nodes`` cannot be used again. ``idle_since``: from then on the
+    nodes had nothing to do.
+    """
+
+    time: float
+    number: int
+    partition: str
+    how: Over
+    reason: str
+    lost_nodes: list[int]
+    idle_since: float
+
+
+class MessagesNumbered(msgspec.Struct, frozen=True, array_like=True, tag=47):
+    """The oldest ``count`` messages in the partition's outbox get the numbers from ``first`` on, and are about to be sent."""
+
+    partition: str
+    first: int
+    count: int
+
+
+class MessagesDelivered(msgspec.Struct, frozen=True, array_like=True, tag=48):
+    """The partition has all messages up to ``number`` on disk."""
+
+    partition: str
+    number: int
+
+
+class NodesGranted(msgspec.Struct, frozen=True, array_like=True, tag=49):
+    """These nodes, which were free, are the partition's."""
+
+    time: float
+    partition: str
+    nodes: list[int]
+
+
+class NodesReclaimed(msgspec.Struct, frozen=True, array_like=True, tag=50):
+    """The partition is asked, by this request, to give back up to ``count`` idle nodes."""
+
+    time: float
+    partition: str
+    reclaim: int
+    count: int
+
+
+class NodesTaken(msgspec.Struct, frozen=True, array_like=True, tag=51):
+    """The partition's message ``number`` answers a request: these nodes are free."""
+
+    time: float
+    partition: str
+    number: int
+    reclaim: int
+    nodes: list[int]
+
+
+class PilotBegun(msgspec.Struct, frozen=True, array_like=True, tag=52):
+    """The pilot has these nodes, which are free."""
+
+    time: float
+    nodes: list[int]
+
+
+Fact = (
+    TasksAccepted
+    | TasksLeased
+    | OutcomesTaken
+    | Ended
+    | OutcomesNumbered
+    | OutcomesDelivered
+    | MessagesNumbered
+    | MessagesDelivered
+    | TasksReleased
+    | EndAsked
+    | Rebound
+    | EnvironmentAsked
+    | ServiceReady
+    | ServiceOver
+    | PartitionAdded
+    | PartitionActivated
+    | PartitionEnding
+    | PartitionOver
+    | NodesGranted
+    | NodesReclaimed
+    | NodesTaken
+    | PilotBegun
+    | PilotEnding
+    | PilotEnded
+)
+
+UNTIMED = (OutcomesNumbered, OutcomesDelivered, MessagesNumbered, MessagesDelivered)
+"""Facts that are about numbers alone, and have no time."""

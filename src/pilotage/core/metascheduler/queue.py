@@ -1,0 +1,200 @@
+"""Tasks that wait at the metascheduler: by template, and templates by which partitions can run them.
+
+Tasks of a template go the same way, so decisions are made for a ``Group`` of them. Groups that fit the same partitions form a
+``Route``: there the one of the highest priority goes first, among equals the one that came first, and none overtakes. Groups
+that fit no partition as it is now wait beside (``unplaced``) as long as one may grow or come that they fit; those whose named
+environment nobody has asked for wait for that (``held``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from pilotage.core.agent.waiting import ALWAYS_THERE
+from pilotage.core.metascheduler.backlogs import Backlog
+from pilotage.core.metascheduler.fitting import Fitting
+from pilotage.core.metascheduler.groups import Group, Route
+from pilotage.core.metascheduler.state import NOWHERE, MetaschedulerState, PartitionRecord
+from pilotage.model.ids import TaskUid, TemplateId
+
+
+class Queue:
+    """Who waits, and for what. Derived from the state; ``backlogs`` are those of all living partitions."""
+
+    def __init__(self, state: MetaschedulerState, fitting: Fitting, backlogs: Mapping[str, Backlog]) -> None:
+        self._state = state
+        self._fitting = fitting
+        self._backlogs = backlogs
+        self._groups: dict[TemplateId, Group] = {}
+        self._routes: dict[tuple[str, ...], Route] = {}
+        self._arrivals = 0
+        self.unplaced: dict[TemplateId, Group] = {}
+        self.held: dict[str, dict[TemplateId, Group]] = {}
+        self.is_stale = False
+        """Whether partitions have changed so that groups may fit others."""
+
+    def group(self, template_id: TemplateId) -> Group:
+        """Return the group of a template's tasks."""
+        group = self._groups.get(template_id)
+        if group is None:
+            template = self._state.templates[template_id]
+            group = self._groups[template_id] = Group(template_id, template, self._fitting.need(template.request))
+        return group
+
+    def __len__(self) -> int:
+        return sum(len(group.waiting) for group in self.groups())
+
+    def groups(self) -> list[Group]:
+        """Return the groups of which tasks wait."""
+        return [group for group in self._groups.values() if group.home is not None]
+
+    def routes_in_turn(self) -> list[Route]:
+        """Return the routes on which tasks wait, the first one first."""
+        if len(self._routes) < 2:
+            return list(self._routes.values())
+        return sorted(self._routes.values(), key=Route.turn)
+
+    # -------------------------------------------------------------------------------------------------------- in and out
+
+    def enqueue(self, template: TemplateId, uids: Iterable[TaskUid], *, first: bool = False) -> str:
+        """Let tasks of one template wait, before the others of it (``first``) or behind.
+
+        Returns why they never can run, or "". If they cannot, all that wait of the template cannot, and none do any more.
+        """
+        group = self.group(template)
+        if first:
+            group.waiting = {**dict.fromkeys(uids), **group.waiting}
+        else:
+            group.waiting.update(dict.fromkeys(uids))
+        return "" if group.home is not None or not group.waiting else self._file(group)
+
+    def withdraw(self, uid: TaskUid, template: TemplateId) -> bool:
+        """Take a task out; return False if it does not wait here."""
+        group = self._groups.get(template)
+        if group is None or uid not in group.waiting:
+            return False
+        del group.waiting[uid]
+        if not group.waiting:
+            self._unfile(group)
+        return True
+
+    def take(self, group: Group, count: int) -> list[TaskUid]:
+        """Take out the first tasks of a group."""
+        if count >= len(group.waiting):
+            taken = list(group.waiting)
+            group.waiting = {}
+            self._unfile(group)
+            return taken
+        taken = []
+        for uid in group.waiting:
+            taken.append(uid)
+            if len(taken) == count:
+                break
+        for uid in taken:
+            del group.waiting[uid]
+        return taken
+
+    def drop(self, group: Group) -> list[TaskUid]:
+        """Take out all tasks of a group."""
+        return self.take(group, len(group.waiting))
+
+    # ------------------------------------------------------------------------------------------------------------ filing
+
+    def refile(self, groups: Iterable[Group] | None = None) -> list[tuple[Group, str]]:
+        """Look anew where these groups (None: all) can run; return those that nowhere can any more, and why."""
+        if groups is None:
+            self.is_stale = False
+        hopeless = []
+        for group in self.groups() if groups is None else list(groups):
+            self._unfile(group)
+            reason = self._file(group)
+            if reason:
+                hopeless.append((group, reason))
+        return hopeless
+
+    def _file(self, group: Group) -> str:
+        state = self._state
+        self._arrivals += not group.arrival
+        group.arrival = group.arrival or self._arrivals
+        name = state.templates[group.template].named_env
+        if name not in ALWAYS_THERE and name not in state.environments:
+            group.home = self.held.setdefault(name, {})
+        else:
+            fits = self.fits(group)
+            if fits:
+                route = group.route = self._routes.setdefault(fits, Route(fits))
+                group.home = route.levels.setdefault(group.priority, {})
+            else:
+                reason = self._hopeless(group)
+                if reason:
+                    return reason
+                group.home = self.unplaced
+        group.home[group.template] = group
+        return ""
+
+    def _unfile(self, group: Group) -> None:
+        if group.home is None:
+            return
+        del group.home[group.template]
+        if not group.waiting:
+            group.arrival = 0
+        route, group.home, group.route = group.route, None, None
+        if route is not None:
+            if not route.levels[group.priority]:
+                del route.levels[group.priority]
+            if not route.levels:
+                del self._routes[route.fits]
+        else:
+            self.held = {name: groups for name, groups in self.held.items() if groups}
+
+    def fits(self, group: Group) -> tuple[str, ...]:
+        """Return the partitions that can run such tasks, as they are now, and may be asked to."""
+        state, wish = self._state, group.wish
+        only = state.anchors.get(wish.request.colocate, NOWHERE) if wish.request.colocate else NOWHERE
+        beside = TaskUid(wish.request.beside)
+        if beside in state.places:
+            only = state.places[beside]
+            if only == NOWHERE:
+                return ()
+        if only not in self._backlogs or not self._backlogs[only].record.hires:
+            only = NOWHERE
+        return tuple(
+            name
+            for name, backlog in self._backlogs.items()
+            if backlog.record.hires
+            and name not in group.refused_by
+            and (not only or name == only)
+            and not self._fitting.against(wish, backlog.record, backlog.shapes, backlog.likes)
+        )
+
+    def _hopeless(self, group: Group) -> str:
+        wish, state = group.wish, self._state
+        if state.places.get(TaskUid(wish.request.beside)) == NOWHERE:
+            return ""
+        if any(self._fitting.growth(wish, record, {}) for record in state.dormant().values()):
+            return ""
+        for backlog in self._backlogs.values():
+            record = backlog.record
+            if not record.hires or backlog.name in group.refused_by:
+                continue
+            # What is asked back may stay; what names nodes may fit when it is known which do.
+            if record.reclaims and (wish.names_nodes or not self._fitting.against_own(wish, record, backlog.shapes)):
+                return ""
+            if self._fitting.growth(wish, record, backlog.shapes):
+                return ""
+        return self._fitting.refusal(wish)
+
+    def growing(self) -> Iterator[tuple[Group, PartitionRecord, int]]:
+        """Yield the groups that fit no partition, with those that they fit when these have so many nodes more."""
+        dormant = self._state.dormant()
+        for group in self.unplaced.values():
+            for backlog in self._backlogs.values():
+                record = backlog.record
+                if record.hires and backlog.name not in group.refused_by:
+                    wanted = self._fitting.growth(group.wish, record, backlog.shapes)
+                    if wanted:
+                        yield group, record, wanted - len(record.nodes)
+            for record in dormant.values():
+                wanted = self._fitting.growth(group.wish, record, {})
+                if wanted:
+                    yield group, record, wanted

@@ -1,0 +1,366 @@
+"""The state of a metascheduler, and ``apply``, the only function that changes it.
+
+A task is here from its acceptance to its final outcome; an outcome is here until the client has it on disk. A task without a
+partition waits. What is to be told to a partition goes through two stations, as in the client: its *outbox*, in order and
+without numbers, and from the moment a link takes it, under a number, ``unacknowledged``, until the partition's agent has it on
+disk. So what is in the outbox was certainly never sent.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from pilotage.core.agent.client_side import ClientSide, apply_to_client_side, take_outcomes, tell_again
+from pilotage.core.agent.needs import told
+from pilotage.core.client.state import QueuedCancel, QueuedEnd, QueuedEnvironment, QueuedTasks
+from pilotage.core.metascheduler import facts
+from pilotage.errors import InvariantViolated, unreachable
+from pilotage.model.ids import Binding, TaskUid, TemplateId
+from pilotage.model.outcome import Ending, Outcome
+from pilotage.model.partitions import PartitionSpec
+from pilotage.model.workload import Batch, Extra, Row, Template
+
+NOWHERE = ""
+"""The partition of a task that waits."""
+
+Life = Literal["starting", "active", "retiring", "ended", "lost"]
+LIVING: tuple[Life, ...] = ("starting", "active", "retiring")
+HIRING: tuple[Life, ...] = ("starting", "active")
+"""Partitions that take tasks, now or when they become active."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
+
+
+class TaskRecord(msgspec.Struct, array_like=True, gc=False):
+    """A task that has no final outcome yet. ``lease`` counts the partitions that had it."""
+
+    row: Row
+    binding: Binding
+    accepted: float
+    partition: str = NOWHERE
+    lease: int = 0
+    attempt: int = 0
+    """The number of the last attempt in partitions that do not have it any more."""
+    failures: int = 0
+    """Those of these attempts that failed or were lost."""
+    ending: Ending | None = None
+    """The ending that was asked for."""
+    ending_message: str = ""
+
+
+class QueuedGrant(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """Nodes for the partition."""
+
+    nodes: list[int]
+
+
+class QueuedReclaim(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """A request to give back nodes."""
+
+    reclaim: int
+    count: int
+
+
+Queued = QueuedTasks | QueuedCancel | QueuedEnd | QueuedEnvironment | QueuedGrant | QueuedReclaim
+
+
+class PartitionRecord(msgspec.Struct):
+    """A partition: the nodes that it owns, what it was told, and how many tasks it has."""
+
+    spec: PartitionSpec
+    nodes: dict[int, None]
+    added: float
+    life: Life = "starting"
+    reason: str = ""
+    incarnation: int = 0
+    outbox: list[Queued] = []
+    unacknowledged: dict[int, Queued] = {}
+    numbered: int = 0
+    delivered: int = 0
+    received: int = 0
+    known_templates: set[TemplateId] = set()
+    leased: int = 0
+    gained: float = 0.0
+    """When it last got nodes."""
+    size: int = 0
+    """With how many nodes it began."""
+    released: bool = False
+    """Whether it ends, or ended, as there was nothing to do; it may be started again under another name."""
+    reclaims: dict[int, int] = {}
+    """Requests for nodes that it has not answered: for how many."""
+
+    @property
+    def living(self) -> bool:
+        """Whether something of it may run."""
+        return self.life in LIVING
+
+    @property
+    def hires(self) -> bool:
+        """Whether it takes tasks, now or when it becomes active."""
+        return self.life in HIRING
+
+
+class MetaschedulerState(ClientSide):
+    """All that the metascheduler knows for certain; encodable, as the log's snapshots hold it."""
+
+    templates: dict[TemplateId, Template] = {}
+    tasks: dict[TaskUid, TaskRecord] = {}
+    begun: float = 0.0
+    partitions: dict[str, PartitionRecord] = {}
+    free_nodes: dict[int, float] = {}
+    """Nodes that no partition owns, and since when."""
+    lost_nodes: dict[int, None] = {}
+    reclaims: int = 0
+    """Requests for nodes so far."""
+    environments: dict[str, msgspec.Raw] = {}
+    services: dict[TaskUid, str] = {}
+    """Services that are ready, and what tasks are told of them."""
+    services_over: dict[TaskUid, str] = {}
+    """Services that have ended for good, and how."""
+    anchors: dict[str, str] = {}
+    """Groups of tasks that share a node (``colocate``), and the partition that has it."""
+    places: dict[TaskUid, str] = {}
+    """Tasks beside which others want to run, and the partitions that they were given; those that wait have none."""
+    idle_node_s: float = 0.0
+    """Seconds for which nodes, taken together, had nothing to do before their partition gave them back."""
+    free_node_s: float = 0.0
+    """Seconds for which nodes, taken together, were no partition's before they became one's again."""
+
+    def dormant(self) -> dict[str, PartitionRecord]:
+        """Return the partitions that ended for want of tasks, and have no successor, by the names of their specs."""
+        found: dict[str, PartitionRecord] = {}
+        for record in self.partitions.values():
+            if record.released and not record.living:
+                found[record.spec.name] = record
+            else:
+                found.pop(record.spec.name, None)
+        return found
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are tasks, or partitions that live."""
+        return bool(self.tasks) or any(partition.living for partition in self.partitions.values())
+
+
+def apply(state: MetaschedulerState, fact: facts.Fact, *, outcomes: list[Outcome] | None = None) -> None:
+    """Fold one fact into the state. ``outcomes``: what the fact holds encoded, if it is at hand decoded."""
+    match fact:
+        case facts.OutcomesTaken():
+            _apply_outcomes(state, fact, _decode_outcomes(fact.outcomes) if outcomes is None else outcomes)
+        case facts.TasksAccepted():
+            state.received = fact.number
+            state.templates.update(fact.batch.templates)
+            tasks, binding, now = state.tasks, fact.binding, fact.time
+            for row in fact.batch.rows:
+                tasks[row.uid] = TaskRecord(row, binding, now)
+            for template in fact.batch.templates.values():
+                beside = TaskUid(template.request.beside)
+                if beside in tasks:
+                    state.places[beside] = tasks[beside].partition
+        case facts.TasksLeased():
+            _apply_leased(state, fact)
+        case facts.OutcomesNumbered() | facts.OutcomesDelivered() | facts.PilotEnding() | facts.PilotEnded():
+            apply_to_client_side(state, fact)
+        case facts.TasksReleased():
+            for uid, attempt, failures in fact.tasks:
+                task = _leave(state, uid)
+                task.attempt, task.failures = attempt, failures
+        case facts.Ended():
+            for outcome in fact.outcomes:
+                _leave(state, outcome.task)
+                del state.tasks[outcome.task]
+                state.places.pop(outcome.task, None)
+            take_outcomes(state, fact.outcomes)
+        case facts.EndAsked():
+            _apply_end_asked(state, fact)
+        case facts.Rebound():
+            over = [uid for uid in fact.tasks if uid not in state.tasks]
+            for uid in fact.tasks:
+                if uid in state.tasks:
+                    state.tasks[uid].binding = fact.binding
+            if over:
+                tell_again(state, fact, over)
+        case facts.EnvironmentAsked():
+            state.received = fact.number
+            state.environments[fact.name] = fact.spec
+            for partition in state.partitions.values():
+                if partition.hires:
+                    partition.outbox.append(QueuedEnvironment(fact.name, fact.spec))
+        case facts.ServiceReady():
+            state.services[fact.service] = fact.info
+        case facts.ServiceOver():
+            state.services_over[fact.service] = fact.message
+        case facts.MessagesNumbered():
+            partition = state.partitions[fact.partition]
+            for number in range(fact.first, fact.first + fact.count):
+                partition.unacknowledged[number] = partition.outbox.pop(0)
+                partition.numbered = number
+        case facts.MessagesDelivered():
+            partition = state.partitions[fact.partition]
+            for number in [number for number in partition.unacknowledged if number <= fact.number]:
+                del partition.unacknowledged[number]
+            partition.delivered = fact.number
+            partition.numbered = max(partition.numbered, fact.number)
+        case facts.PilotBegun():
+            state.begun = fact.time
+            state.free_nodes = dict.fromkeys(fact.nodes, fact.time)
+        case facts.PartitionAdded() | facts.PartitionActivated() | facts.PartitionEnding() | facts.PartitionOver():
+            _apply_partition(state, fact)
+        case facts.NodesGranted() | facts.NodesReclaimed() | facts.NodesTaken():
+            _apply_nodes(state, fact)
+        case _:
+            unreachable(fact)
+
+
+def _apply_leased(state: MetaschedulerState, fact: facts.TasksLeased) -> None:
+    name, lease, tasks = fact.partition, fact.lease, state.tasks
+    partition = state.partitions[name]
+    rows = []
+    for uid in fact.tasks:
+        task = tasks[uid]
+        task.partition, task.lease = name, lease
+        row = task.row
+        if task.attempt or row.extra is not None:
+            row = _with_past(state, task)
+        rows.append(row)
+    if state.places:
+        state.places.update((uid, name) for uid in fact.tasks if uid in state.places)
+    partition.leased += len(rows)
+    used = dict.fromkeys(row.template for row in rows)
+    for template in used:
+        tag = state.templates[template].request.colocate
+        if tag:
+            state.anchors[tag] = name
+    missing = [template for template in used if template not in partition.known_templates]
+    batch = Batch({template: state.templates[template] for template in missing}, rows)
+    partition.outbox.append(QueuedTasks(Binding(lease), msgspec.Raw(_encode(batch))))
+    partition.known_templates.update(missing)
+
+
+def _with_past(state: MetaschedulerState, task: TaskRecord) -> Row:
+    """Return a task's row with the attempts that were made elsewhere, and what is known now of the services that it needs."""
+    row = told(state, task.row)
+    if not task.attempt:
+        return row
+    extra = msgspec.structs.replace(row.extra or Extra(), attempts=task.attempt, failures=task.failures)
+    return msgspec.structs.replace(row, extra=extra)
+
+
+def _apply_outcomes(state: MetaschedulerState, fact: facts.OutcomesTaken, outcomes: list[Outcome]) -> None:
+    # One turn per task of the whole campaign: plain attribute access, no calls.
+    name, tasks = fact.partition, state.tasks
+    partition = state.partitions[name]
+    aside = dict.fromkeys(fact.put_aside)
+    final: list[Outcome] = []
+    for outcome in outcomes:
+        uid = outcome.task
+        task = tasks.get(uid)
+        if task is None or task.lease != outcome.binding or task.partition != name or uid in aside:
+            continue
+        del tasks[uid]
+        if outcome.binding != task.binding:
+            outcome = msgspec.structs.replace(outcome, binding=task.binding)
+        final.append(outcome)
+    if state.services:
+        for outcome in final:
+            state.services.pop(outcome.task, None)
+    partition.received = max(partition.received, fact.number)
+    partition.leased -= len(final)
+    take_outcomes(state, final)
+
+
+def _leave(state: MetaschedulerState, uid: TaskUid) -> TaskRecord:
+    task = state.tasks[uid]
+    if task.partition:
+        state.partitions[task.partition].leased -= 1
+        task.partition = NOWHERE
+        state.services.pop(uid, None)
+        if uid in state.places:
+            state.places[uid] = NOWHERE
+    return task
+
+
+def _apply_end_asked(state: MetaschedulerState, fact: facts.EndAsked) -> None:
+    if fact.number:
+        state.received = fact.number
+    there: dict[str, list[tuple[TaskUid, Binding]]] = {}
+    for uid in fact.tasks:
+        task = state.tasks[uid]
+        task.ending, task.ending_message = fact.ending, fact.message
+        if task.partition:
+            there.setdefault(task.partition, []).append((uid, Binding(task.lease)))
+    for name, tasks in there.items():
+        state.partitions[name].outbox.append(QueuedCancel(tasks))
+
+
+def _apply_partition(
+    state: MetaschedulerState,
+    fact: facts.PartitionAdded | facts.PartitionActivated | facts.PartitionEnding | facts.PartitionOver,
+) -> None:
+    if isinstance(fact, facts.PartitionAdded):
+        if fact.number:
+            state.received = fact.number
+        record = PartitionRecord(fact.spec, dict.fromkeys(fact.nodes), fact.time, gained=fact.time, size=len(fact.nodes))
+        record.outbox = [QueuedEnvironment(name, spec) for name, spec in state.environments.items()]
+        state.partitions[fact.partition] = record
+        _take_free(state, fact.nodes, fact.time)
+        return
+    partition = state.partitions[fact.partition]
+    if isinstance(fact, facts.PartitionActivated):
+        partition.incarnation = fact.incarnation
+        if partition.life == "starting":
+            partition.life = "active"
+    elif isinstance(fact, facts.PartitionEnding):
+        if fact.number:
+            state.received = fact.number
+        partition.life, partition.reason, partition.released = "retiring", fact.reason, fact.released
+        partition.outbox.append(QueuedEnd(fact.drain))
+    else:
+        if partition.leased:
+            raise InvariantViolated(
+                f"partition {fact.partition!r} is over while it has {partition.leased} tasks: {fact.reason}"
+            )
+        partition.received = max(partition.received, fact.number)
+        partition.life, partition.reason = fact.how, fact.reason
+        lost = dict.fromkeys(fact.lost_nodes)
+        for node in partition.nodes:
+            if node in lost:
+                state.lost_nodes[node] = None
+            else:
+                state.free_nodes[node] = fact.time
+        state.idle_node_s += len(partition.nodes) * max(0.0, fact.time - fact.idle_since)
+        partition.nodes.clear()
+        partition.outbox.clear()
+        partition.unacknowledged.clear()
+        partition.reclaims.clear()
+        partition.known_templates.clear()
+        state.anchors = {tag: name for tag, name in state.anchors.items() if name != fact.partition}
+        state.places = {uid: name for uid, name in state.places.items() if name != fact.partition}
+
+
+def _apply_nodes(state: MetaschedulerState, fact: facts.NodesGranted | facts.NodesReclaimed | facts.NodesTaken) -> None:
+    partition = state.partitions[fact.partition]
+    match fact:
+        case facts.NodesGranted():
+            _take_free(state, fact.nodes, fact.time)
+            partition.nodes.update(dict.fromkeys(fact.nodes))
+            partition.gained = fact.time
+            partition.outbox.append(QueuedGrant(fact.nodes))
+        case facts.NodesReclaimed():
+            state.reclaims = fact.reclaim
+            partition.reclaims[fact.reclaim] = fact.count
+            partition.outbox.append(QueuedReclaim(fact.reclaim, fact.count))
+        case facts.NodesTaken():
+            partition.received = fact.number
+            partition.reclaims.pop(fact.reclaim, None)
+            for node in fact.nodes:
+                del partition.nodes[node]
+                state.free_nodes[node] = fact.time
+
+
+def _take_free(state: MetaschedulerState, nodes: list[int], now: float) -> None:
+    for node in nodes:
+        state.free_node_s += max(0.0, now - state.free_nodes.pop(node))
