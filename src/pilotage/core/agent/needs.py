@@ -7,20 +7,51 @@ was never here runs in another pilot: of that the client is believed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol
+
 import msgspec
 
-from pilotage.core.agent.state import AgentState
 from pilotage.model.ids import TaskUid
+from pilotage.model.outcome import Ending
 from pilotage.model.workload import Row
 
 
-def information(state: AgentState, service: TaskUid) -> str | None:
+class AnyTask(Protocol):
+    """A task that is here."""
+
+    @property
+    def ending(self) -> Ending | None:
+        """The ending that was asked for."""
+        ...
+
+
+class KnowsServices(Protocol):
+    """A state that has tasks and knows of services."""
+
+    @property
+    def tasks(self) -> Mapping[TaskUid, AnyTask]:
+        """The tasks that are here."""
+        ...
+
+    @property
+    def services(self) -> Mapping[TaskUid, str]:
+        """Services that are ready, and what tasks are told of them."""
+        ...
+
+    @property
+    def services_over(self) -> Mapping[TaskUid, str]:
+        """Services that have ended for good, and how."""
+        ...
+
+
+def information(state: KnowsServices, service: TaskUid) -> str | None:
     """Return what tasks are told of a service that is here and ready; None if it is not, or is about to be ended."""
     task = state.tasks.get(service)
     return state.services.get(service) if task is not None and task.ending is None else None
 
 
-def lacking(state: AgentState, row: Row) -> TaskUid | None:
+def lacking(state: KnowsServices, row: Row) -> TaskUid | None:
     """Return a service that a task needs and that is over, or else one that is not ready; None if it may begin."""
     if row.extra is None or not row.extra.services:
         return None
@@ -34,7 +65,7 @@ def lacking(state: AgentState, row: Row) -> TaskUid | None:
     return None
 
 
-def told(state: AgentState, row: Row) -> Row:
+def told(state: KnowsServices, row: Row) -> Row:
     """Return a task with what is known now of the services that it needs."""
     extra = row.extra
     if extra is None or not extra.services:
