@@ -154,3 +154,19 @@ def test_impeccable_on_256_nodes_takes_what_its_work_takes() -> None:
     assert done.result.outcomes == {Ending.DONE: 550}
     assert done.demand.least_makespan_s(256, done.trial.machine.shape) == pytest.approx(14_960, rel=0.02)
     assert done.result.makespan_s == pytest.approx(14_960, rel=0.03)
+
+
+@pytest.mark.parametrize(("nodes", "published"), [(1024, 0.77), (4097, 0.41)])
+def test_the_heterogeneous_workload_under_prrte_uses_summit_as_published(nodes: int, published: float) -> None:
+    done = settle(Plan(nodes=nodes, launcher="prrte"), described_workload("heterogeneous")).run()
+    assert done.result.utilization == pytest.approx(published, abs=0.03)
+    failed = done.result.outcomes.get(Ending.LAUNCH_FAILED, 0)
+    assert failed == (0 if nodes == 1024 else pytest.approx(1148, rel=0.1))
+
+
+def test_sixteen_thousand_tasks_under_orte_take_as_long_as_published() -> None:
+    done = settle(Plan(nodes=4096), described_workload("generations")).run()
+    assert done.trial.launcher.name == "orte"
+    assert done.result.outcomes == {Ending.DONE: 16_384}
+    # Experiment 2 on 65,536 cores.
+    assert done.result.makespan_s == pytest.approx(7612, rel=0.04)
