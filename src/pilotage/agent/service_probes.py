@@ -124,14 +124,16 @@ class GrowingFile:
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(0, "it is no regular file", self.path)
             file = (status.st_dev, status.st_ino)
-            if status.st_size < self.size or (self._file is not None and file != self._file):
+            is_anew = status.st_size < self.size or (self._file is not None and file != self._file)
+            if is_anew:
                 self.size = 0
             self._file = file
             new = os.pread(descriptor, _LOOK_BYTES, self.size)
         finally:
             os.close(descriptor)
         self.size += len(new)
-        return new
+        # A file made anew does not go on with the last line of the one before.
+        return b"\n" + new if is_anew else new
 
 
 class Printed:

@@ -252,6 +252,16 @@ def test_a_prompt_counts_when_nothing_follows_it(tmp_path):
     assert follower.look(2 * UNFINISHED_S) is None, "it was found"
 
 
+def test_a_file_made_anew_does_not_go_on_with_the_last_line_of_the_one_before(tmp_path):
+    file = tmp_path / "out"
+    file.write_text("not ")
+    follower = Follower(GrowingFile(str(file)), "^ready")
+    assert follower.look(0.0) is None
+    (tmp_path / "fresh").write_text("ready\n")
+    (tmp_path / "fresh").replace(file)
+    assert follower.look(0.0) == "ready"
+
+
 def test_what_is_no_regular_file_is_said(tmp_path):
     follower = Follower(GrowingFile(str(tmp_path)), "x")
     assert follower.look(0.0) is None

@@ -7,6 +7,7 @@ from agent_builders import (
     EXECUTABLE,
     again,
     cancelled,
+    connected,
     end,
     ended,
     executions,
@@ -22,8 +23,10 @@ from agent_builders import (
 
 from pilotage.core.agent import actions, events
 from pilotage.core.agent.core import AgentCore, Step
+from pilotage.core.scheduling.scheduler import Scheduler
 from pilotage.model.ids import Attempt, RunnerId, TaskUid
 from pilotage.model.outcome import Ending
+from pilotage.model.resources import Node, NodeShape, NodeShare, Request
 from pilotage.model.workload import Extra
 
 SPAWNER = RunnerId("spawner.0")
@@ -233,3 +236,39 @@ def test_another_agent_takes_back_what_was_handed_over_with_an_address_that_may_
     another.handle(events.RunnerConnected(9.5, SPAWNER, 100, 7, "boot"))
     step = another.handle(events.RunnerReconciled(9.5, SPAWNER, executions(("a", 1), ("s", 2))))
     assert executions(("a", 1)) in [action.executions for action in told_by(step, actions.RecallTasks)]  # type: ignore[union-attr]
+
+
+def test_a_service_that_can_never_be_placed_takes_those_along_that_need_it_and_cannot_be_either() -> None:
+    policy = Scheduler([Node(0, "small", NodeShape(2, 0, 64, 64)), Node(1, "large", NodeShape(4, 0, 64, 64))])
+    policy.occupy((NodeShare(0, 1, b"\1"),), Request(colocate="home"))
+    core = AgentCore(policy, spawners=1)
+    core.start(0.0)
+    core.handle(connected("spawner.0"))
+    core.handle(submitted(1, ["long"], with_(EXECUTABLE, request=Request(cores=3))))
+    too_large = Request(cores=3, colocate="home")
+    core.handle(submitted(2, ["other"], service(request=too_large)))
+    # It was bound when its service was in another pilot, which is over: the service comes after it.
+    core.handle(submitted(3, ["a"], with_(EXECUTABLE, request=too_large), extra=NEEDS_S))
+    core.handle(submitted(4, ["s"], service(request=too_large)))
+    step = core.handle(ended("spawner.0", 1, end("long")))
+    assert sorted(outcomes_of(step)) == [
+        ("a", Ending.CANCELLED), ("long", Ending.DONE), ("other", Ending.INFEASIBLE), ("s", Ending.INFEASIBLE),
+    ]  # fmt: skip
+
+
+def test_services_that_are_lost_together_take_back_what_needs_any_of_them() -> None:
+    core = ready_core(cores=3)
+    core.handle(submitted(1, ["s", "r"], service("on_failure", retries=5)))
+    for uid in ("s", "r"):
+        core.handle(started("spawner.0", uid))
+        core.handle(ready(1, "here:1", uid))
+    core.handle(submitted(2, ["before"]))
+    needs_r = Extra(variables={"R": "here:1"}, services={"R": TaskUid("r")})
+    core.handle(submitted(3, ["a"], EXECUTABLE, extra=NEEDS_S))
+    core.handle(submitted(4, ["b"], EXECUTABLE, extra=needs_r))
+    core.handle(ended("spawner.0", 1, end("s", ending=Ending.SIGNALLED), end("r", ending=Ending.SIGNALLED)))
+    assert [core.doing(TaskUid(uid)) for uid in "ab"] == ["awaiting service"] * 2
+    for uid in ("s", "r"):
+        core.handle(started("spawner.0", uid, 2))
+        core.handle(ready(2, "there:2", uid))
+    assert [core.doing(TaskUid(uid)) for uid in "ab"] == ["waiting"] * 2

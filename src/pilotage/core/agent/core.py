@@ -316,6 +316,8 @@ class AgentCore:
 
     def _end_stranded(self, now: float, uids: list[TaskUid], reason: str) -> None:
         """Nothing runs and these can never be placed: they would wait for ever."""
+        # Those that need a service have ended with it, where that was stranded before them.
+        uids = [uid for uid in uids if uid in self.state.tasks]
         for uid in uids:
             self._waiting.withdraw(uid)
         self._endings.finish(now, uids, Ending.INFEASIBLE, reason)

@@ -8,7 +8,7 @@ until the service is ready; it ends if the service is over.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from pilotage.core.agent import actions, events, facts
 from pilotage.core.agent.dispatch import Dispatch
@@ -110,9 +110,14 @@ class Services:
                 self._unsettled.clear()
             if not named:
                 return
+            changed: dict[TaskUid, None] = {}
             for uid in named:
                 self._look_at(uid)
-                self._serve(now, uid)
+                if self._has_changed(now, uid):
+                    changed[uid] = None
+            if changed:
+                self._take_back(now, changed)
+            self._go_on(now, [uid for uid in named if uid in self._told or uid not in self._watched])
 
     def _look_at(self, uid: TaskUid) -> None:
         state, watched = self._state, self._watched[uid]
@@ -129,26 +134,23 @@ class Services:
 
     # ---------------------------------------------------------------------------------------------- those that need them
 
-    def _serve(self, now: float, service: TaskUid) -> None:
-        """Let those that need this service know how it is now."""
-        is_over = service not in self._state.tasks
+    def _has_changed(self, now: float, service: TaskUid) -> bool:
+        """Note how the service is now; tell whether what those that need it were told of it holds no longer."""
         before, info = self._told.pop(service, None), information(self._state, service)
         if info is not None:
             self._told[service] = info
-        if is_over:
+        if service not in self._state.tasks:
             del self._watched[service]
             self._journal.emit(facts.ServiceOver(now, service, self._how_it_ended(service)))
-        if is_over or (before is not None and info != before):
-            self._take_back(now, service)
-        if is_over or info is not None:
-            self._waiting.enqueue_each(self._waiting.take_unserved(service), now)
+            return True
+        return before is not None and info != before
 
-    def _take_back(self, now: float, service: TaskUid) -> None:
-        """What those that need the service were told of it holds no longer."""
+    def _take_back(self, now: float, services: Container[TaskUid]) -> None:
+        """Those that need one of these services and have not begun wait anew."""
         state = self._state
         waiting: list[TaskUid] = []
         handed: list[TaskUid] = []
-        for uid in self._dependents(service):
+        for uid in self._dependents(services):
             if state.tasks[uid].lane:
                 handed.append(uid)
             elif self._waiting.dequeue(uid):
@@ -156,13 +158,21 @@ class Services:
         self._dispatch.recall(handed)
         self._waiting.enqueue_each(waiting, now)
 
-    def _dependents(self, service: TaskUid) -> list[TaskUid]:
-        # Seldom asked for, so there is no index of them that would have to be kept.
+    def _dependents(self, services: Container[TaskUid]) -> list[TaskUid]:
+        # Seldom asked for, so there is no index of them that would have to be kept; but asked once for all of a step, as a
+        # spawner that is lost takes many services along.
         return [
             uid
             for uid, task in self._state.tasks.items()
-            if task.row.extra is not None and not task.started and service in task.row.extra.services.values()
+            if (extra := task.row.extra) is not None
+            and extra.services
+            and not task.started
+            and any(service in services for service in extra.services.values())
         ]
+
+    def _go_on(self, now: float, services: Iterable[TaskUid]) -> None:
+        """Those that wait for one of these services, which are ready or over, wait no longer for it."""
+        self._waiting.enqueue_each([uid for service in services for uid in self._waiting.take_unserved(service)], now)
 
     def mistrust(self, runner: RunnerId) -> None:
         """Take back what this runner has not begun and needs services: it may not have heard that it is to give it back."""
