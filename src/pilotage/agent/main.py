@@ -70,7 +70,14 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: in
     began = (pilot_folder / SETTINGS_FILE).stat().st_mtime
     policy = Scheduler(settings.nodes)
     deadline = began + settings.runtime_s if settings.runtime_s else None
-    core = AgentCore(policy, spawners=settings.spawners, deadline=deadline, state=state)
+    core = AgentCore(
+        policy,
+        spawners=settings.spawners,
+        deadline=deadline,
+        state=state,
+        idle_timeout_s=settings.idle_timeout_s,
+        barrier=settings.startup_barrier,
+    )
     if state is not None:
         core.recover(time.time())
         _quarantine(core, log_folder)

@@ -49,6 +49,10 @@ class PilotSettings(msgspec.Struct, frozen=True, kw_only=True):
     client_loss_timeout_s: float = 300.0
     runtime_s: float = 0.0
     """Seconds after which the pilot ends itself; 0.0: no limit."""
+    idle_timeout_s: float = 0.0
+    """Seconds without anything to do after which the pilot ends itself; 0.0: no limit."""
+    startup_barrier: int = 0
+    """Tasks that have to arrive before any is started."""
     spawners: int = 2
     keep_history: bool = True
     """Tracing: keep every record of the log, not only those that recovery needs."""

@@ -41,7 +41,8 @@ class Manager:
         if name in managers and scheduler is not None and managers[name].scheduler != scheduler:
             has = f"scheduler={managers[name].scheduler!r}" if managers[name].scheduler else "no scheduler"
             raise InvalidRequest(
-                f"scheduler={scheduler!r}: manager {name!r} was made with {has}, which stays; leave it out, or choose another uid"
+                f"scheduler={scheduler!r}: manager {name!r} was made with {has}, which stays; "
+                "leave it out, or choose another uid"
             )
         self._session = session
         self._uid = name

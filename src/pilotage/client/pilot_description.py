@@ -40,6 +40,8 @@ PILOT_FIELDS: Mapping[str, Field] = {
     "exit_on_error": Field(Kind.FLAG, True),
     "on_client_loss": Field(Kind.TEXT),
     "client_loss_timeout_s": Field(Kind.NUMBER, 300.0),
+    "idle_timeout_s": Field(Kind.NUMBER, 0.0),
+    "startup_barrier": Field(Kind.WHOLE, 0),
     "cores_per_node": Field(Kind.WHOLE),
     "gpus_per_node": Field(Kind.WHOLE),
     "memory_per_node": Field(Kind.NUMBER),
@@ -63,7 +65,9 @@ class PilotDescription(Description):
     ``resource`` names the platform (``local.localhost``); ``nodes``, or ``cores`` and ``gpus``, say how much of it;
     ``runtime`` is in minutes, ``memory`` in MB over all nodes. ``on_client_loss`` is ``continue`` (to the end of the
     runtime), ``drain`` (finish what was submitted) or ``terminate``, ``client_loss_timeout_s`` after the client was heard
-    last; not set, the platform decides. On emulated platforms ``cores_per_node``, ``gpus_per_node``, ``memory_per_node``
+    last; not set, the platform decides. ``idle_timeout_s``: when it has had no tasks but services, and has not heard from its
+    client, for so long, the pilot ends itself (0: never). ``startup_barrier``: it starts no task but services before so many
+    tasks have arrived, or it is to end. On emulated platforms ``cores_per_node``, ``gpus_per_node``, ``memory_per_node``
     and ``disk_per_node`` (MB) give the shape of a node. ``executor='simulated'`` starts nothing: each task takes
     ``simulated_duration_s``. ``services`` (task descriptions) start first: other tasks wait until all are ready.
     ``prepare_env`` names environments and says how to come by each. ``input_staging`` brings files into the pilot's folder
@@ -103,6 +107,8 @@ class PilotDescription(Description):
     exit_on_error: bool
     on_client_loss: str | None
     client_loss_timeout_s: float
+    idle_timeout_s: float
+    startup_barrier: int
     cores_per_node: int | None
     gpus_per_node: int | None
     memory_per_node: float | None
@@ -248,6 +254,8 @@ _LEAST: Mapping[str, int] = {
     "nodes": 0,
     "memory": 0,
     "client_loss_timeout_s": 0,
+    "idle_timeout_s": 0,
+    "startup_barrier": 0,
     "simulated_duration_s": 0,
     "cores_per_node": 1,
     "gpus_per_node": 0,

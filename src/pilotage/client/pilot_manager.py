@@ -111,7 +111,8 @@ class PilotManager(Manager):
             from pilotage.client.staging import stage
 
             stage(staging_of(f"pilot {uid!r}", description)[0], "stage_in", uid, os.fspath(folder))
-        session.step(events.PilotSubmitted(time.time(), self._uid, uid, description_bytes, nodes, tuple(services)))
+        barrier = description.startup_barrier
+        session.step(events.PilotSubmitted(time.time(), self._uid, uid, description_bytes, nodes, tuple(services), barrier))
         try:
             self.complete(session.state.pilots[uid])
         except BaseException:

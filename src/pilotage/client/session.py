@@ -398,6 +398,8 @@ class Session:
                 description.client_loss_timeout_s if "client_loss_timeout_s" in description else where.client_loss_timeout_s
             ),
             runtime_s=description.runtime * 60,
+            idle_timeout_s=description.idle_timeout_s,
+            startup_barrier=description.startup_barrier,
             keep_history=self._trace,
         )
         return start_local_pilot(settings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from pilotage.core.agent import actions, events
@@ -40,14 +42,19 @@ class PromptCore(AgentCore):
 
 
 def fresh_core(
-    count: int = 1, cores: int = 2, spawners: int = 1, state: AgentState | None = None, deadline: float | None = None
+    count: int = 1,
+    cores: int = 2,
+    spawners: int = 1,
+    state: AgentState | None = None,
+    deadline: float | None = None,
+    **more: Any,
 ) -> AgentCore:
-    return PromptCore(Scheduler(nodes(count, cores)), spawners=spawners, state=state, deadline=deadline)
+    return PromptCore(Scheduler(nodes(count, cores)), spawners=spawners, state=state, deadline=deadline, **more)
 
 
-def ready_core(count: int = 1, cores: int = 2, spawners: int = 1, deadline: float | None = None) -> AgentCore:
+def ready_core(count: int = 1, cores: int = 2, spawners: int = 1, deadline: float | None = None, **more: Any) -> AgentCore:
     """A core whose spawners are connected."""
-    core = fresh_core(count, cores, spawners, deadline=deadline)
+    core = fresh_core(count, cores, spawners, deadline=deadline, **more)
     core.start(0.0)
     for number in range(spawners):
         core.handle(connected(f"spawner.{number}"))
@@ -134,10 +141,10 @@ def told_by(step: Step, *kinds: type) -> list[actions.Action]:
     return [action for action in step.actions if isinstance(action, kinds)]
 
 
-def again(core: AgentCore, count: int = 1, cores: int = 2, at: float = 9.0) -> tuple[AgentCore, Step]:
+def again(core: AgentCore, count: int = 1, cores: int = 2, at: float = 9.0, **more: Any) -> tuple[AgentCore, Step]:
     """Another agent, from what the log of this one says; its spawner has what it had."""
     state = msgspec.msgpack.decode(msgspec.msgpack.encode(core.state), type=AgentState)
-    another = fresh_core(count, cores, state=state)
+    another = fresh_core(count, cores, state=state, **more)
     another.recover(at)
     step = another.start(at)
     held = [(uid, task.attempt) for uid, task in state.tasks.items() if task.lane]

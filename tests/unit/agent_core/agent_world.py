@@ -24,6 +24,7 @@ from agent_world_surroundings import Surroundings
 from agent_world_witness import Witness
 
 from pilotage.core.agent import actions, events, facts
+from pilotage.core.agent.aftermath import aftermath
 from pilotage.core.agent.core import AgentCore, Step
 from pilotage.core.agent.state import AgentState, apply
 from pilotage.core.scheduling.scheduler import Scheduler
@@ -64,6 +65,9 @@ class World(Witness):
         """How readily the client ends the pilot."""
         self.task_seconds = self.random.choice((1e-5, 0.01, 1.0))
         self.deadline = self.now + 40.0 if self.random.random() < 0.1 else None
+        pilot = random.Random(f"pilot of {seed}")
+        self.idle_timeout_s = pilot.choice((0.0, 0.0, 0.0, 0.01, 1.0))
+        self.barrier = pilot.choice((0, 0, 0, 5, 40))
         self.calm = False
         self.processes: dict[RunnerId, Process] = {}
         self.pids = 100
@@ -86,7 +90,14 @@ class World(Witness):
         assert _encode(state) == _encode(self.shadow), "what is recovered is not what was"
         self.cancels_heard: dict[int, list[TaskUid]] = {}
         self.policy = Scheduler(NODES)
-        self.core = AgentCore(self.policy, spawners=2, deadline=self.deadline, state=state)
+        self.core = AgentCore(
+            self.policy,
+            spawners=2,
+            deadline=self.deadline,
+            state=state,
+            idle_timeout_s=self.idle_timeout_s,
+            barrier=self.barrier,
+        )
         self.core.recover(self.now)
         self.facts: list[facts.Fact] = []
         self.actions: list[actions.Action] = []
@@ -200,8 +211,11 @@ class World(Witness):
         record = _encode(taken)
         self.records.append(record)
         for fact in _decode_record(record):
+            received = self.shadow.received
             self.read_fact(fact)
             apply(self.shadow, fact)
+            if self.shadow.received != received or not self.is_idle():
+                self.busy_at = self.now
         for message in [message for message in self.cancels_heard if message <= self.shadow.received]:
             self.cancel_logged.update(self.cancels_heard.pop(message))
         assert _encode(self.shadow) == _encode(self.core.state), "the facts do not make the state that the agent has"
@@ -374,7 +388,8 @@ class World(Witness):
         for name in ENVIRONMENTS:
             client.ask_environment(name)
         for turn in range(2000):
-            if not client.ended_pilot and client.only_services_left():
+            # Behind a barrier that no more tasks come to, and beside services, nothing else would ever end.
+            if not client.ended_pilot and (client.only_services_left() or len(client.tasks) < self.barrier):
                 client.end_pilot(drain=self.random.random() < 0.7)
             self.turn()
             self.run_processes(everything=True)
@@ -416,7 +431,8 @@ class World(Witness):
         self.policy.check([])
         free = self.policy.free()
         assert (free.cores, free.gpu_shares, free.memory) == (6, 128, 16), free
-        assert state.outcomes == len(client.tasks)
+        assert state.outcomes == len(client.tasks) - len(self.late)
+        assert state.late.keys() == self.late == {uid for uid, _ in aftermath(state, 0).not_begun}
         assert all(load == 0 for load in self.core._pool._spawners.values()), "the loads of the spawners do not sum up"
 
     def fingerprint(self) -> str:

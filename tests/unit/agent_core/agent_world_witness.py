@@ -21,6 +21,8 @@ class Witness:
 
     now: float
     deaths: int
+    idle_timeout_s: float
+    barrier: int
     client: Client
     core: AgentCore
     shadow: AgentState
@@ -53,11 +55,29 @@ class Witness:
         self.unprepared: set[str] = set()
         """Environments that could not be had, at some time."""
         self.unwell: set[Execution] = set()
+        self.late: set[TaskUid] = set()
+        """Tasks that came when the pilot had begun to end, as it was idle: the client will bind them elsewhere."""
+        self.busy_at = 0.0
+        """When the pilot had something to do, or heard of its client, last."""
+        self.idle_ends = self.barriers = 0
         self.stagings = self.preparations = self.pauses = self.put_off = 0
 
     def read_fact(self, fact: facts.Fact) -> None:
         """Judge a fact as it is written."""
-        if isinstance(fact, facts.LaunchRequested):
+        if isinstance(fact, facts.TasksAccepted):
+            if self.shadow.ending is not None and self.shadow.ending.idle:
+                self.late.update(row.uid for row in fact.batch.rows)
+        elif isinstance(fact, facts.PilotEnding) and fact.idle:
+            self.idle_ends += 1
+            assert self.is_idle(), f"the pilot ends as idle, and has {self.shadow.tasks}"
+            assert self.now - self.busy_at > self.idle_timeout_s - 1e-6 > 0, f"idle for {self.now - self.busy_at} s"
+        elif isinstance(fact, facts.LaunchRequested):
+            arrived = self.shadow.outcomes + len(self.shadow.tasks)
+            uids = [uid for launch in fact.lanes for uid, _ in launch.tasks]
+            if self.barrier and any(self.client.tasks[uid].service is None for uid in uids):
+                self.barriers += 1
+                over = self.shadow.ending is not None
+                assert arrived >= self.barrier or over, f"{uids} are launched, {arrived} of {self.barrier} have arrived"
             for launch in fact.lanes:
                 for uid, attempt in launch.tasks:
                     assert uid not in self.final, f"{uid} is launched again after its outcome"
@@ -101,6 +121,9 @@ class Witness:
                     f"{outcome.task} is staged still"
                 )
 
+    def is_idle(self) -> bool:
+        return self.shadow.tasks.keys() <= self.shadow.services.keys()
+
     def judge_stop(self, services: list[TaskUid]) -> None:
         """Services are stopped with their pilot only, and a draining one must have nothing else to do."""
         ending = self.shadow.ending
@@ -115,6 +138,7 @@ class Witness:
 
     def note_begin(self, process: Process, execution: Execution) -> None:
         uid, _ = execution
+        assert uid not in self.late, f"{uid} begins, though the pilot had begun to end"
         assert execution not in self.begun, f"{execution} begins twice, on {self.begun[execution]} and on {process.name}"
         assert uid not in self.alive, f"{execution} begins on {process.name} while {self.alive[uid]} still runs"
         assert uid not in self.final, f"{execution} begins on {process.name} after its outcome {self.final[uid]}"

@@ -25,6 +25,7 @@ from pilotage.core.agent.core import AgentCore
 from pilotage.core.agent.dispatch import Dispatch
 from pilotage.core.agent.endings import Endings
 from pilotage.core.agent.environments import Environments
+from pilotage.core.agent.idleness import Idleness
 from pilotage.core.agent.reports import Reports
 from pilotage.core.agent.retry import runs_again
 from pilotage.core.agent.services import Services
@@ -68,6 +69,9 @@ def test_the_walks_meet_what_they_are_for():
     assert sum(attempt > 1 for world in worlds for _, attempt in world.ready) > 10, "services that were started again"
     assert sum(len(world.cleaned) for world in worlds) > 100, "sandboxes that were removed"
     assert sum(len(world.quarantined) for world in worlds) > 10
+    assert sum(world.idle_ends for world in worlds) > 5, "pilots that were idle"
+    assert sum(len(world.late) for world in worlds) > 100, "tasks that came when their pilot had begun to end"
+    assert sum(world.barriers for world in worlds) > 100, "barriers"
 
 
 def test_one_seed_is_one_log_under_any_hash_seed():
@@ -474,7 +478,52 @@ def recovery_does_not_know_what_templates_want(patch):
     patch.setattr(AgentCore, "recover", recover)
 
 
+def a_barrier_is_forgotten_by_recovery(patch):
+    original = AgentCore.recover
+
+    def recover(self, now):
+        self._waiting.barrier = 0
+        original(self, now)
+
+    patch.setattr(AgentCore, "recover", recover)
+
+
+def what_is_cancelled_stays_behind_the_barrier(patch):
+    original = Waiting.withdraw
+
+    def withdraw(self, uid):
+        if uid in self.barred:
+            barred = dict(self.barred)
+            original(self, uid)
+            self.barred = barred
+        else:
+            original(self, uid)
+
+    patch.setattr(Waiting, "withdraw", withdraw)
+
+
+def a_pilot_is_idle_while_tasks_wait(patch):
+    def look(self, now):
+        if self._timeout_s and self._since is None and not self._state.lanes:
+            self._since = now
+
+    patch.setattr(Idleness, "look", look)
+
+
+def what_came_too_late_is_answered(patch):
+    def accepted(state, fact):
+        ending, state.ending = state.ending, None
+        apply(state, fact)
+        state.ending = ending
+
+    change_apply(patch, facts.TasksAccepted, accepted)
+
+
 FAULTS = [
+    a_barrier_is_forgotten_by_recovery,
+    what_is_cancelled_stays_behind_the_barrier,
+    a_pilot_is_idle_while_tasks_wait,
+    what_came_too_late_is_answered,
     the_lane_is_not_left,
     closed_lanes_are_not_released,
     a_retry_ignores_the_cancel,

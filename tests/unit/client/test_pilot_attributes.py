@@ -32,6 +32,8 @@ GOOD: dict[str, list[Any]] = {
     "exit_on_error": [False],
     "on_client_loss": ["continue", "drain", "terminate"],
     "client_loss_timeout_s": [0, 60.0],
+    "idle_timeout_s": [0, 300.0],
+    "startup_barrier": [0, 1000],
     "cores_per_node": [4],
     "gpus_per_node": [0, 2],
     "memory_per_node": [4096],
@@ -76,6 +78,11 @@ BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
         )
     ],
     "client_loss_timeout_s": [({"client_loss_timeout_s": -5}, "client_loss_timeout_s=-5: it must be 0 or more (seconds)")],
+    "idle_timeout_s": [({"idle_timeout_s": -1}, "idle_timeout_s=-1: it must be 0 or more (seconds)")],
+    "startup_barrier": [
+        ({"startup_barrier": -1}, "startup_barrier=-1: it must be 0 or more"),
+        ({"startup_barrier": "all"}, "startup_barrier takes a whole number (int), not 'all' (str)"),
+    ],
     "cores_per_node": [({"cores_per_node": 0}, "cores_per_node=0: it must be 1 or more")],
     "gpus_per_node": [({"gpus_per_node": -1}, "gpus_per_node=-1: it must be 0 or more")],
     "memory_per_node": [({"memory_per_node": -1}, "memory_per_node=-1: it must be 0 or more (MB)")],

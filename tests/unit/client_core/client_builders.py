@@ -85,10 +85,10 @@ class Session:
 
     # the user
 
-    def add(self, pilot: str, cores: int = 2, gpus: int = 0, services: tuple[str, ...] = ()) -> None:
+    def add(self, pilot: str, cores: int = 2, gpus: int = 0, services: tuple[str, ...] = (), barrier: int = 0) -> None:
         uid = PilotUid(pilot)
         awaited = tuple(map(TaskUid, services))
-        self.do(events.PilotSubmitted(self.tick(), "pmgr.0000", uid, raw({}), nodes(cores, gpus), awaited))
+        self.do(events.PilotSubmitted(self.tick(), "pmgr.0000", uid, raw({}), nodes(cores, gpus), awaited, barrier))
         self.do(events.PilotsAttached(self.tick(), MANAGER, [uid]))
 
     def submit(

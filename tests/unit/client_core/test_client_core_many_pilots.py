@@ -262,3 +262,13 @@ def test_logs_and_snapshots_of_before_are_read() -> None:
     session.core = ClientCore(again)
     session.outcomes("p", outcome("a"))
     assert (again.pilots[PilotUid("p")].load, again.managers[MANAGER].scheduler) == (0, "")
+
+
+def test_a_pilot_gets_as_many_tasks_as_it_waits_for(make: Make) -> None:
+    session = make(scheduler="backfilling")
+    session.add("p", cores=2, barrier=30)
+    session.greet("p")
+    session.submit(*numbered(20))
+    assert shared(session) == {"p": 20}
+    session.submit(*numbered(20, 20))
+    assert shared(session) == {"p": 30, "": 10}

@@ -46,6 +46,9 @@ class Acceptance:
             self._journal.stale += len(known)
             self._bind_again(event, known)
         self._endings.learn(batch.templates)
+        if self._state.ending is not None and self._state.ending.idle:
+            # With the goodbye the client learns that none of these began.
+            return
         if self._state.ending is not None:
             uids = [row.uid for row in rows]
             message = f"the pilot was ending when the task arrived: {self._state.ending.reason}"

@@ -41,7 +41,7 @@ def aftermath(state: AgentState, delivered: int, *, complete: bool = True) -> Af
     return Aftermath(
         state.received if complete else None,
         [*outcomes, *state.unsent, *(_cut_short(state, outcome) for outcome in state.outputs.values())],
-        [(uid, task.binding) for uid, task in tasks if complete and not task.lane],
+        [*((uid, task.binding) for uid, task in tasks if complete and not task.lane), *state.late.items()],
         [(uid, task.binding) for uid, task in tasks if task.lane or not complete],
         {uid: (task.attempt, task.failures) for uid, task in tasks if task.attempt},
     )

@@ -19,6 +19,8 @@ class EndingPilot(msgspec.Struct, array_like=True, frozen=True):
     drain: bool
     state: str
     reason: str
+    idle: bool = False
+    """Whether it ends as there was nothing left to do."""
 
 
 class ClientSide(msgspec.Struct):
@@ -68,7 +70,7 @@ def apply_to_client_side(
         case facts.PilotEnding():
             if fact.number:
                 state.received = fact.number
-            state.ending = EndingPilot(fact.time, fact.drain, fact.state, fact.reason)
+            state.ending = EndingPilot(fact.time, fact.drain, fact.state, fact.reason, fact.idle)
         case facts.PilotEnded():
             state.numbered = state.ended = fact.number
 

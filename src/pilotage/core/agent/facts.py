@@ -134,13 +134,18 @@ class OutcomesDelivered(msgspec.Struct, frozen=True, array_like=True, tag=13):
 
 
 class PilotEnding(msgspec.Struct, frozen=True, array_like=True, tag=14):
-    """The pilot takes no more tasks. ``drain``: it ends after those it has."""
+    """The pilot takes no more tasks. ``drain``: it ends after those it has.
+
+    ``idle``: nobody asked for it, there was nothing left to do. Tasks that arrive from here on are none of its tasks: they are
+    neither run nor answered for, so that the client binds them elsewhere.
+    """
 
     time: float
     number: int
     drain: bool
     state: str
     reason: str
+    idle: bool = False
 
 
 class PilotEnded(msgspec.Struct, frozen=True, array_like=True, tag=15):

@@ -25,6 +25,7 @@ class Inquiry:
         state = self._state
         answer: dict[str, str | int | float | list[str]] = {
             "waiting": self._policy.waiting(),
+            "behind the barrier": len(self._waiting.barred),
             "staging input": len(state.inputs),
             "awaiting environment": sum(map(len, self._waiting.held.values())),
             "awaiting service": len(self._waiting.unserved),
@@ -67,6 +68,9 @@ class Inquiry:
             return self._why_in_lane(uid, task)
         if uid in self._state.inputs or uid in self._state.outputs:
             return self._why_staged(uid, task)
+        if uid in self._waiting.barred:
+            arrived, barrier = self._waiting.arrived, self._waiting.barrier
+            return f"waits until {barrier:,} tasks have arrived, as startup_barrier says; {arrived:,} have so far"
         name = self._awaited(task)
         if name is not None:
             if name in self._state.environments:

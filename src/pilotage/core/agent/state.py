@@ -112,6 +112,8 @@ class AgentState(ClientSide):
     """Services that are ready, and what tasks are told of them."""
     services_over: dict[TaskUid, str] = {}
     """Services that have ended for good, and how."""
+    late: dict[TaskUid, Binding] = {}
+    """Tasks that arrived when the pilot, as it was idle, had begun to end; it never touched them."""
     granted: dict[int, None] = {}
     """Nodes that a partition got after it began."""
     parted: dict[int, None] = {}
@@ -143,6 +145,9 @@ def apply(state: AgentState, fact: Fact) -> None:
             state.received = fact.number
             state.templates.update(fact.batch.templates)
             tasks, binding, now = state.tasks, fact.binding, fact.time
+            if state.ending is not None and state.ending.idle:
+                state.late.update((row.uid, binding) for row in fact.batch.rows)
+                return
             for row in fact.batch.rows:
                 record = tasks[row.uid] = TaskRecord(row, binding, now)
                 extra = row.extra

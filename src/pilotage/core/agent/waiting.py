@@ -1,4 +1,8 @@
-"""Tasks that wait: for their named environment, for the services that they need, then for resources, in the policy's queue."""
+"""Tasks that wait: for others to arrive, for their named environment, for the services that they need, then for resources.
+
+The last of these they do in the policy's queue. A *barrier* keeps all tasks but services out of it until so many have arrived,
+or the pilot is to end: then all begin together, and what is measured is not how fast they were submitted.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,11 @@ ALWAYS_THERE = ("", "rp", "pilotage")
 class Waiting:
     """The way into the queue, and out of it other than by being placed. Derived from the state."""
 
-    def __init__(self, state: AgentState, policy: Policy) -> None:
+    def __init__(self, state: AgentState, policy: Policy, barrier: int = 0) -> None:
+        self.barrier = barrier
+        """Tasks that have to arrive before any goes on; 0 if there is no barrier, or none any more."""
+        self.barred: dict[TaskUid, None] = {}
+        """Tasks that wait for others to arrive."""
         self._state = state
         self._policy = policy
         self._groups: dict[TemplateId, GroupKey] = {}
@@ -46,6 +54,9 @@ class Waiting:
         name = self._state.templates[template].named_env
         if not uids:
             return
+        if self.barrier and not self.lift_barrier(now) and self._state.templates[template].service is None:
+            self.barred.update(dict.fromkeys(uids))
+            return
         if name and not self._is_there(name):
             self.held.setdefault(name, {}).update(dict.fromkeys(uids))
             return
@@ -53,6 +64,18 @@ class Waiting:
             uids = [uid for uid in uids if self._is_served(uid)]
         if uids:
             self._policy.enqueue_many(uids, self.group(template), now)
+
+    @property
+    def arrived(self) -> int:
+        """How many tasks have arrived, whatever became of them."""
+        return self._state.outcomes + len(self._state.tasks)
+
+    def lift_barrier(self, now: float) -> bool:
+        """Let those behind the barrier go on if all have arrived, or none will; return whether there is no barrier now."""
+        if self.barrier and (self.arrived >= self.barrier or self._state.ending is not None):
+            self.barrier, barred, self.barred = 0, self.barred, {}
+            self.enqueue_each(barred, now)
+        return not self.barrier
 
     def _is_served(self, uid: TaskUid) -> bool:
         """Tell whether the services that a task needs are ready; note it if they are not."""
@@ -103,6 +126,9 @@ class Waiting:
 
     def withdraw(self, uid: TaskUid) -> None:
         """Let a task wait no longer."""
+        if uid in self.barred:
+            del self.barred[uid]
+            return
         if self.unserved.pop(uid, None) is not None or self.forsaken.pop(uid, None) is not None:
             return
         name = self._state.templates[self._state.tasks[uid].row.template].named_env

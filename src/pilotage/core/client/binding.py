@@ -168,14 +168,18 @@ class Dealer:
 
 
 class _Room:
-    """How much more an active pilot should hold: as many tasks as it ends in a second, or twice what it can run."""
+    """How much more an active pilot should hold: as many tasks as it ends in a second, or twice what it can run.
+
+    Or, if that is more, as many as it waits for before it starts any.
+    """
 
     def __init__(self, state: ClientState, pilot: PilotRecord, capacity: Capacity) -> None:
         self.pilot = pilot
         self._templates = state.templates
         self._capacity = capacity
         extra = sum(count * (self._weight(template) - 1) for template, count in pilot.wide.items())
-        self._tasks = max(pilot.throughput, pilot.interval_outcomes) - pilot.load
+        # What stays below a pilot's barrier would wait there for ever.
+        self._tasks = max(pilot.throughput, pilot.interval_outcomes, pilot.barrier) - pilot.load
         self._cores = TASKS_PER_CORE * capacity.cores - pilot.load - extra
 
     @property

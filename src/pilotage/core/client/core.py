@@ -73,7 +73,7 @@ class ClientCore:
             case events.AgentGreeted():
                 self._pilots.greeted(event)
             case events.PilotSubmitted():
-                journal.emit(facts.PilotAccepted(event.time, event.manager, event.pilot, event.description, event.nodes))
+                journal.emit(_accepted(event))
                 if event.services:
                     journal.emit(facts.PilotServicesAwaited(event.pilot, list(event.services)))
                 journal.tell_pilot(event.pilot)
@@ -128,3 +128,7 @@ class ClientCore:
                     failure += f": {outcome.message or outcome.ending.name.lower().replace('_', ' ')}"
                 self._journal.act(actions.Warn(f"pilot {pilot!r} ends: {failure}"))
                 self._pilots.end(now, [pilot], drain=False, failure=failure)
+
+
+def _accepted(event: events.PilotSubmitted) -> facts.PilotAccepted:
+    return facts.PilotAccepted(event.time, event.manager, event.pilot, event.description, event.nodes, event.barrier)

@@ -43,6 +43,8 @@ class PilotSubmitted(msgspec.Struct, frozen=True):
     nodes: list[Node]
     services: tuple[TaskUid, ...] = ()
     """Tasks that follow, pinned to this pilot: it takes others once these are ready, and ends if one cannot be."""
+    barrier: int = 0
+    """It starts none before it has so many."""
 
 
 class PilotProcessStarted(msgspec.Struct, frozen=True):

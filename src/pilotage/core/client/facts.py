@@ -44,13 +44,14 @@ class ManagerAdded(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class PilotAccepted(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """A pilot is to be started."""
+    """A pilot is to be started; it starts no task before it has ``barrier`` of them."""
 
     time: float
     manager: str
     pilot: PilotUid
     description: msgspec.Raw
     nodes: list[Node]
+    barrier: int = 0
 
 
 class PilotLaunched(msgspec.Struct, frozen=True, array_like=True, tag=5):

@@ -119,6 +119,8 @@ class PilotRecord(msgspec.Struct):
     """Why it was told to end as one that failed, whatever its agent lives to say of it."""
     wide: dict[TemplateId, int] = {}
     """Of the unfinished tasks bound to it those that ask for more than a core, by template."""
+    barrier: int = 0
+    """It starts no task before it has so many."""
 
     @property
     def cores(self) -> int:
@@ -265,7 +267,9 @@ def _apply_pilot(
     fact: facts.PilotAccepted | facts.PilotLaunched | facts.PilotActivated | facts.PilotEndAsked | facts.PilotEnded,
 ) -> None:
     if isinstance(fact, facts.PilotAccepted):
-        state.pilots[fact.pilot] = PilotRecord(fact.pilot, fact.manager, fact.description, fact.nodes, submitted=fact.time)
+        state.pilots[fact.pilot] = PilotRecord(
+            fact.pilot, fact.manager, fact.description, fact.nodes, submitted=fact.time, barrier=fact.barrier
+        )
         return
     pilot = state.pilots[fact.pilot]
     if isinstance(fact, facts.PilotLaunched):
