@@ -15,6 +15,7 @@ import msgspec
 
 from pilotage.errors import InvalidRequest, nearest
 from pilotage.model.resources import NodeShape, blocks
+from pilotage.sim.misfortunes import ADOPTION_S
 from pilotage.sim.model import Faults, Launcher, Machine, Quantity
 from pilotage.sim.toml_values import Source
 from pilotage.sim.workloads.description import WorkloadDescription
@@ -25,6 +26,7 @@ KINDS: tuple[Kind, ...] = ("machine", "launcher", "workload")
 
 ENDING = ".toml"
 _SHIPPED = Path(__file__).parent
+_MOST_LOSS = 0.5
 
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
@@ -186,8 +188,13 @@ def check_faults(source: Source, faults: Faults, path: tuple[str | int, ...]) ->
         value = getattr(faults, field)
         if value < 0.0:
             raise source.error((*path, field), f"is {value:g}; give 0 or more")
-    if faults.message_loss >= 1.0:
-        raise source.error((*path, "message_loss"), f"is {faults.message_loss:g}; it is a share, give less than 1")
+    if faults.message_loss > _MOST_LOSS:
+        raise source.error((*path, "message_loss"), f"is {faults.message_loss:g}; it is a share, give {_MOST_LOSS:g} or less")
+    if faults.restart_s >= ADOPTION_S:
+        raise source.error(
+            (*path, "restart_s"),
+            f"is {faults.restart_s:g}; what runs waits {ADOPTION_S:g} s for an agent, so give less than that",
+        )
     for field in ("lose_nodes_at_s", "lose_partitions_at_s", "kill_agents_at_s"):
         for index, (time_s, _) in enumerate(getattr(faults, field)):
             if time_s < 0.0:

@@ -12,7 +12,7 @@ from typing import Annotated, Protocol
 
 import msgspec
 
-from pilotage.errors import InvalidRequest
+from pilotage.errors import InvalidRequest, nearest
 from pilotage.model.partitions import Order, PolicyName, PolicySpec
 from pilotage.model.resources import NodeShape
 from pilotage.sim.files import check_faults, find_file, read_faults, read_launcher, read_machine, read_workload
@@ -173,6 +173,8 @@ def settle(plan: Plan, workload: WorkloadChoice) -> Trial:
     pilots = plan.pilots or 1
     if pilots > nodes:
         raise InvalidRequest(f"pilots={pilots:,} cannot share {nodes:,} nodes; ask for as many pilots or fewer")
+    faults = _faults(plan)
+    _check_faults(faults, nodes, pilots)
     return Trial(
         name=plan.name,
         workload=workload,
@@ -181,7 +183,7 @@ def settle(plan: Plan, workload: WorkloadChoice) -> Trial:
         launcher=_launcher(plan, machine),
         scheduler=_scheduler(plan, machine, nodes),
         pilots=pilots,
-        faults=_faults(plan),
+        faults=faults,
         walltime_s=None if plan.walltime_min is None else plan.walltime_min * 60.0,
         seed=plan.seed or 0,
     )
@@ -228,3 +230,16 @@ def _faults(plan: Plan) -> Faults:
             return plan.faults
         case _:
             return read_faults(plan.faults, plan.folder)
+
+
+def _check_faults(faults: Faults, nodes: int, pilots: int) -> None:
+    """Refuse faults of what this plan does not have."""
+    for _, node in faults.lose_nodes_at_s:
+        if not 0 <= node < nodes:
+            raise InvalidRequest(f"faults: node {node} is to be lost, and there are nodes 0 to {nodes - 1}; name one of these")
+    known = [f"pilot.{number:04d}" for number in range(pilots)]
+    for what, named in (("lose_partitions_at_s", faults.lose_partitions_at_s), ("kill_agents_at_s", faults.kill_agents_at_s)):
+        for _, name in named:
+            if name not in known:
+                hint = nearest(name, known) or f"; there are {known[0]} to {known[-1]}"
+                raise InvalidRequest(f"faults: {what} names {name!r}, which is no pilot{hint}")

@@ -296,7 +296,8 @@ CASES = [
         3,
         "classes: a workload has one class of tasks or more",
     ),
-    ("faults", "message_loss = 1.5", "", "", 1, "message_loss: is 1.5; it is a share, give less than 1"),
+    ("faults", "message_loss = 1.5", "", "", 1, "message_loss: is 1.5; it is a share, give 0.5 or less"),
+    ("faults", "restart_s = 60", "", "", 1, "restart_s: is 60; what runs waits 60 s for an agent, so give less than that"),
     ("faults", "restart_s = -1", "", "", 1, "restart_s: is -1; give 0 or more"),
     ("faults", "lose_nodes_at_s = [\n[1, 2],\n[-1, 2]]", "", "", 3, "lose_nodes_at_s[2]: a time of -1 s is before the begin"),
     (

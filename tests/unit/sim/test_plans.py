@@ -91,7 +91,7 @@ def test_a_plan_with_tables(tmp_path: Path) -> None:
         ('scheduler = "pakced"', "1: scheduler: invalid enum value 'pakced', and it is 'pakced'"),
         ("[scheduler]\npolcy = 'packed'", "2: scheduler.polcy: there is no such field; did you mean 'policy'?"),
         ("walltime_min = 0", "1: walltime_min: expected `float` > 0.0, and it is 0"),
-        ("nodes = 4\n[faults]\nmessage_loss = 2", "3: faults.message_loss: is 2; it is a share, give less than 1"),
+        ("nodes = 4\n[faults]\nmessage_loss = 2", "3: faults.message_loss: is 2; it is a share, give 0.5 or less"),
     ],
 )
 def test_a_plan_that_is_wrong(text: str, message: str, tmp_path: Path) -> None:
@@ -110,6 +110,15 @@ def test_a_plan_that_is_wrong(text: str, message: str, tmp_path: Path) -> None:
         (Plan(machine="fronteir"), "no machine is named 'fronteir'; did you mean 'frontier'?"),
         (Plan(launcher="sruns"), "no launcher is named 'sruns'; did you mean 'srun'?"),
         (Plan(faults="gone.toml"), "faults 'gone.toml': there is no such file; give the path of one"),
+        (Plan(faults=Faults(lose_nodes_at_s=((1.0, 4),))), "faults: node 4 is to be lost, and there are nodes 0 to 3"),
+        (
+            Plan(faults=Faults(kill_agents_at_s=((1.0, "pilot.1"),))),
+            "faults: kill_agents_at_s names 'pilot.1', which is no pilot; did you mean 'pilot.0000'?",
+        ),
+        (
+            Plan(faults=Faults(lose_partitions_at_s=((1.0, "x"),)), pilots=2),
+            "faults: lose_partitions_at_s names 'x', which is no pilot; there are pilot.0000 to pilot.0001",
+        ),
         (Plan(scheduler="torus"), "scheduler 'torus': say how the 4 nodes lie, in a plan's file: "),
     ],
 )
