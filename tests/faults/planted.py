@@ -164,6 +164,7 @@ def arm_client() -> None:
     import pilotage.client.launcher
     import pilotage.client.pilot_link
     import pilotage.client.session
+    import pilotage.wire.agent_link
     from pilotage.log.lease import Lease
     from pilotage.log.writer import LogWriter
     from pilotage.wire.unix import UnixClientChannel
@@ -171,7 +172,7 @@ def arm_client() -> None:
     folder = Path(os.environ["FAULTS_FOLDER"])
     (folder / "client.pid").write_text(str(os.getpid()))
     crashes = Crashes(f"client.{os.environ['FAULTS_CLIENT']}")
-    _set_limits(pilotage.client.pilot_link)
+    _set_limits(pilotage.wire.agent_link)
     if "FAULTS_END_PATIENCE_S" in os.environ:
         pilotage.client.session.END_PATIENCE_S = float(os.environ["FAULTS_END_PATIENCE_S"])
     _note_synced("client")

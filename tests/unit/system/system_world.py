@@ -30,7 +30,6 @@ from pilotage.agent import agent as agent_module
 from pilotage.agent import fencing as fencing_module
 from pilotage.agent import progress as progress_module
 from pilotage.client import engine as engine_module
-from pilotage.client import pilot_link as pilot_link_module
 from pilotage.core.agent.aftermath import Aftermath
 from pilotage.core.client import events
 from pilotage.core.client.facts import Held
@@ -39,6 +38,7 @@ from pilotage.model.ids import Attempt, PilotUid, TaskUid, TemplateId
 from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.states import FINAL
 from pilotage.model.workload import Batch, Row, Template
+from pilotage.wire import agent_link as agent_link_module
 from pilotage.wire.keys import Connection
 
 STEPS = 180
@@ -333,7 +333,7 @@ class World:
             (engine_module, "tail_of_output", lambda folder: ""),
             (fencing_module, "fence", self.fence),
             (
-                pilot_link_module,
+                agent_link_module,
                 "read_connection",
                 lambda path: Connection(PilotUid(path.parent.name), 1, "there", "boot", 1, 1),
             ),
