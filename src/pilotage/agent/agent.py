@@ -69,7 +69,7 @@ class Agent:
         self._link = link
         self._blobs = blobs
         self._crew = crew
-        self._told = Progress(core.state, link)
+        self._told = Progress(core.state, link, core.load)
         self._facts: list[facts.Fact] = []
         self._actions: list[actions.Action] = []
         self._terminated = ""
@@ -171,6 +171,7 @@ class Agent:
             todo, self._actions = self._actions, []
             if taken:
                 self._link.logged(self._append(_encode(taken)))
+                self._told.changed()
             for action in todo:
                 self._perform(action)
             self._core.performed()
@@ -291,6 +292,8 @@ class Agent:
                     self._handle(events.NodesReclaimed(now, message.number, message.reclaim, message.count))
             case wire.Inspect():
                 self._answer(channel, peer, message)
+            case wire.AskLoad():
+                self._told.ask_load(message.every_s)
             case wire.Heartbeat() | wire.ClientHello():
                 pass
             case _:

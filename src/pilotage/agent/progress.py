@@ -1,18 +1,19 @@
-"""What the client is told when there is time: tasks that run or whose output is staged, services that are ready, and what
-its user should know.
+"""What the client is told when there is time: tasks that run or whose output is staged, services that are ready, what its
+user should know, and, if it asked for that, how busy the pilot is.
 
 Messages of progress are plain ones, which may be lost with a connection. So what holds on (tasks that run, or whose output is
-staged, services, a lack of room) is told again after each hello.
+staged, services, a lack of room) is told again after each hello; for the load a client asks again.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pilotage.agent.client_link import ClientLink
 from pilotage.core.agent.state import AgentState
 from pilotage.model.ids import TaskUid
+from pilotage.model.partitions import Load
 from pilotage.wire.messages import Progress as ProgressMessage
 
 PROGRESS_S = 0.05
@@ -20,18 +21,40 @@ PROGRESS_S = 0.05
 
 
 class Progress:
-    """Collects what is new; ``tell`` is due at ``due``."""
+    """Collects what is new; ``tell`` is due at ``due``. ``load`` returns how busy the pilot is."""
 
-    def __init__(self, state: AgentState, link: ClientLink) -> None:
+    def __init__(self, state: AgentState, link: ClientLink, load: Callable[[], Load]) -> None:
         self._state = state
         self._link = link
+        self._load = load
+        self._load_every_s = 0.0
+        self._load_told: Load | None = None
+        self._load_told_at = 0.0
+        self._load_due: float | None = None
+        self._news_due: float | None = None
         self._started: dict[TaskUid, None] = {}
         self._unloading: dict[TaskUid, None] = {}
         self._ready: dict[TaskUid, None] = {}
         self._lasting = ""
         self._notice = ""
-        self.due: float | None = None
+
+    @property
+    def due(self) -> float | None:
         """When ``tell`` has something to tell (seconds since the epoch)."""
+        if self._news_due is None or self._load_due is None:
+            return self._news_due if self._load_due is None else self._load_due
+        return min(self._news_due, self._load_due)
+
+    def ask_load(self, every_s: float) -> None:
+        """The client wants to know the load: now, and, unless this is 0.0, when it has changed, ``every_s`` at the most."""
+        self._load_every_s = every_s
+        self._load_told = None
+        self._load_due = time.time()
+
+    def changed(self) -> None:
+        """Something has happened; the load may be another one now."""
+        if self._load_every_s and self._load_due is None:
+            self._load_due = self._load_told_at + self._load_every_s
 
     def tasks_started(self, tasks: Iterable[TaskUid]) -> None:
         """These run."""
@@ -56,7 +79,8 @@ class Progress:
         self._want()
 
     def greeted(self) -> None:
-        """A client said hello: it may have missed what was told."""
+        """A client said hello: it may have missed what was told, and has not asked for the load."""
+        self._load_every_s, self._load_due = 0.0, None
         for lane in self._state.lanes.values():
             self._started.update(lane.tasks)
         self._unloading.update(dict.fromkeys(self._state.outputs))
@@ -67,7 +91,7 @@ class Progress:
 
     def tell(self) -> None:
         """Tell what is new, if a client is there."""
-        self.due = None
+        self._news_due = None
         tasks, outputs = self._state.tasks, self._state.outputs
         started = [
             (uid, tasks[uid].binding, tasks[uid].attempt, tasks[uid].started)
@@ -88,9 +112,22 @@ class Progress:
         self._started.clear()
         self._unloading.clear()
         self._ready.clear()
-        if started or ready or notice or unloading:
-            self._link.send(ProgressMessage(started, ready, notice, unloading))
+        load = self._new_load()
+        if started or ready or notice or unloading or load is not None:
+            self._link.send(ProgressMessage(started, ready, notice, unloading, load))
+
+    def _new_load(self) -> Load | None:
+        """Return the load, if it is time to tell it and it is another one than was told last."""
+        now = time.time()
+        if self._load_due is None or now < self._load_due:
+            return None
+        self._load_due, self._load_told_at = None, now
+        load = self._load()
+        if load == self._load_told:
+            return None
+        self._load_told = load
+        return load
 
     def _want(self) -> None:
-        if self.due is None:
-            self.due = time.time() + PROGRESS_S
+        if self._news_due is None:
+            self._news_due = time.time() + PROGRESS_S

@@ -33,7 +33,10 @@ class PolicySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """How busy a partition is: tasks that wait there and the cores that they ask for, and what is free."""
+    """How busy a pilot or a partition is: tasks that wait there for resources, what they ask for, and what is free.
+
+    GPUs in 64ths, memory in blocks of 64 MiB.
+    """
 
     waiting: int = 0
     waiting_cores: int = 0
@@ -42,6 +45,13 @@ class Load(msgspec.Struct, frozen=True, array_like=True, gc=False):
     free_cores: int = 0
     paused: bool = False
     """Whether nothing is placed for now, as the disk is full."""
+    nodes: int = 0
+    """Nodes that can be used."""
+    free_gpu_shares: int = 0
+    free_memory: int = 0
+    waiting_gpu_shares: int = 0
+    running: int = 0
+    """Tasks that wait for nothing more: in the hands of runners, or over and their output being staged."""
 
 
 class PartitionSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,7 +6,7 @@ between partitions by messages of their own.
 Two kinds. *Numbered* messages change what must survive (tasks, cancellations, outcomes, the end of the pilot). Each
 direction numbers them from 1 over the life of the pilot; the sender's log owns them until the receiver has acknowledged them
 as durable, gaps are sent again after a reconnect and doubles are dropped. *Plain* messages (hello, heartbeat, progress,
-acknowledgement, inspection) may be lost.
+acknowledgement, inspection, the question for the load) may be lost.
 
 A connection opens with ``ClientHello``, answered by ``AgentHello`` or ``Refused``. Both hellos carry the number of the last
 message durably received, so each side knows where to go on.
@@ -120,8 +120,8 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, tag=11):
 
     ``services`` that are ready, ``(task, binding, attempt, info)``: told when they become so, and again after each hello.
     ``notice``: what the user should know of the pilot, such as that its disk is full; empty: nothing. ``unloading``: tasks
-    whose attempts are over and whose output is being staged, ``(task, binding, attempt)``. ``load``: how busy a partition is,
-    for its metascheduler.
+    whose attempts are over and whose output is being staged, ``(task, binding, attempt)``. ``load``: how busy the pilot is, if
+    that was asked for.
     """
 
     started: list[tuple[TaskUid, Binding, Attempt, float]]
@@ -179,7 +179,18 @@ class NodesReturned(msgspec.Struct, frozen=True, array_like=True, tag=17):
     nodes: list[int]
 
 
+class AskLoad(msgspec.Struct, frozen=True, array_like=True, tag=18):
+    """Tell the load in ``Progress``: now, and from now on when it has changed, ``every_s`` at the most (0.0: not again).
+
+    It holds for this connection.
+    """
+
+    every_s: float = 0.0
+
+
 ToPartition = GrantNodes | ReclaimNodes
-FromClient = ClientHello | Heartbeat | Acknowledge | Submit | Cancel | EndPilot | PrepareEnvironment | Inspect | ToPartition
+FromClient = (
+    ClientHello | Heartbeat | Acknowledge | Submit | Cancel | EndPilot | PrepareEnvironment | Inspect | AskLoad | ToPartition
+)
 FromAgent = AgentHello | Refused | Heartbeat | Acknowledge | Outcomes | PilotEnded | Progress | Inspection | NodesReturned
 Numbered = Submit | Cancel | EndPilot | PrepareEnvironment | ToPartition | Outcomes | PilotEnded | NodesReturned

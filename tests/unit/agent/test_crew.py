@@ -26,6 +26,7 @@ from pilotage.executors.simulated import SimulatedExecutor
 from pilotage.model.environments import EnvironmentDifference, EnvironmentSpec
 from pilotage.model.ids import Attempt, Binding, LaneId, PilotUid, RunnerId, SessionUid, TaskUid, TemplateId
 from pilotage.model.outcome import Ending, Outcome
+from pilotage.model.partitions import Load
 from pilotage.model.resources import Node, NodeShape
 from pilotage.model.services import Service
 from pilotage.model.staging import Directive
@@ -206,7 +207,7 @@ def test_what_holds_on_is_told_to_each_client_that_comes():
     state.tasks[TaskUid("next")] = TaskRecord(Row(TaskUid("next"), TemplateId(1)), Binding(2), 0.0, Attempt(1))
     state.lanes[LaneId(1)] = LaneRecord(RunnerId("spawner.0"), (), TemplateId(1), {TaskUid("web"): None, TaskUid("next"): None})
     link = Link()
-    progress = Progress(state, link)  # type: ignore[arg-type]
+    progress = Progress(state, link, Load)  # type: ignore[arg-type]
     progress.greeted()
     assert progress.due is not None and progress.due <= time.time() + 1
     progress.tell()
@@ -243,7 +244,7 @@ def test_tasks_whose_output_is_staged_are_told_instead_of_as_running():
         state.tasks[TaskUid(uid)] = TaskRecord(rows[uid], Binding(1), 0.0, Attempt(2), started=5.0)
         state.outputs[TaskUid(uid)] = Outcome(TaskUid(uid), Binding(1), Attempt(2), Ending.DONE)
     link = Link()
-    progress = Progress(state, link)  # type: ignore[arg-type]
+    progress = Progress(state, link, Load)  # type: ignore[arg-type]
     progress.tasks_started([TaskUid("out")])
     progress.outputs_begun([TaskUid(uid) for uid in rows])
     progress.tell()
@@ -253,6 +254,6 @@ def test_tasks_whose_output_is_staged_are_told_instead_of_as_running():
 
 
 def test_a_client_of_a_pilot_without_services_is_told_nothing():
-    progress = Progress(AgentState(), Link())  # type: ignore[arg-type]
+    progress = Progress(AgentState(), Link(), Load)  # type: ignore[arg-type]
     progress.greeted()
     assert progress.due is None

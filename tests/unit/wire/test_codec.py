@@ -8,12 +8,14 @@ import pytest
 from pilotage.errors import ProtocolError
 from pilotage.model.ids import Attempt, Binding, PilotUid, SessionUid, TaskUid
 from pilotage.model.outcome import Ending, Outcome
+from pilotage.model.partitions import Load
 from pilotage.model.resources import Node, NodeShape
 from pilotage.wire import codec
 from pilotage.wire.codec import decode_from_agent, decode_from_client, encode
 from pilotage.wire.messages import (
     Acknowledge,
     AgentHello,
+    AskLoad,
     Cancel,
     ClientHello,
     EndPilot,
@@ -40,6 +42,7 @@ FROM_CLIENT: list[FromClient] = [
     EndPilot(4, drain=True),
     EndPilot(5, failure="service 'db' of the pilot ended before it was ready"),
     Inspect(1, TASK),
+    AskLoad(0.5),
 ]
 FROM_AGENT: list[FromAgent] = [
     AgentHello(1, SessionUid("s"), PilotUid("p"), 2, 9, [Node(0, "n0", NodeShape(4))], 1.5),
@@ -49,6 +52,7 @@ FROM_AGENT: list[FromAgent] = [
     PilotEnded(9, "DONE", "drained"),
     Progress([(TASK, Binding(1), Attempt(1), 2.5)]),
     Progress([], unloading=[(TASK, Binding(1), Attempt(1))]),
+    Progress([], load=Load(waiting=3, free_cores=5, running=7)),
     Inspection(1, {"state": "waiting", "cores": 3, "why": ["a", "b"]}),
 ]
 

@@ -75,9 +75,20 @@ class Nodes:
         return any(self._waiting.refusal(template) is not None for template in templates)
 
     def load(self, paused: bool) -> Load:
-        """Return how busy the partition is."""
-        free, demand = self._policy.free(), self._policy.demand()
-        return Load(demand.tasks, demand.cores, free.idle_nodes, free.cores, paused)
+        """Return how busy the partition, or a pilot without partitions, is."""
+        state, free, demand = self._state, self._policy.free(), self._policy.demand()
+        return Load(
+            demand.tasks,
+            demand.cores,
+            free.idle_nodes,
+            free.cores,
+            paused,
+            free.nodes,
+            free.gpu_shares,
+            free.memory,
+            demand.gpu_shares,
+            len(state.outputs) + sum(len(lane.tasks) for lane in state.lanes.values()),
+        )
 
 
 class PartitionDelivery(Delivery):
