@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from textwrap import fill
 from typing import Any
@@ -57,7 +58,7 @@ def print_run(run: Trialled, advice: Advice) -> None:
         f"started by {trial.launcher.name}: {plural(demand.tasks, 'task')}, {_ends(run)}"
     )
     lines = {
-        "makespan": f"{span(result.makespan_s)}, {_least(least)}",
+        "makespan": f"{span(result.makespan_s)}{_least(least)}",
         "cores used": f"{result.utilization:.1%} of {_hours(result.core_s.offered)} core-hours",
         "running": f"{result.most_at_once:,} at a time at the most",
         "started": f"{_rate(result.starts_per_s)} per second, {_rate(busiest)} in the busiest {span(result.series.width_s)}",
@@ -184,7 +185,8 @@ def _limit(advice: Advice) -> str:
 
 
 def _least(seconds: float) -> str:
-    return "which is no less than nothing" if not seconds else f"{span(seconds)} at best on these nodes"
+    """Return how short it could be; nothing if that says nothing: tasks take no time, or some can never run."""
+    return f", {span(seconds)} at best on these nodes" if 0.0 < seconds < math.inf else ""
 
 
 def _hours(seconds: float) -> str:

@@ -6,11 +6,13 @@ from typing import Literal
 
 import msgspec
 
+from pilotage.model.outcome import Ending
 from pilotage.sim.plans import Trialled
 from pilotage.sim.result import ResourceTime
 
 Limit = Literal[
     "nothing",
+    "requests",
     "startup",
     "scheduling",
     "launcher ceiling",
@@ -34,7 +36,7 @@ _CEILING = 0.98
 
 
 class Advice(msgspec.Struct, frozen=True):
-    """What limits a run; ``share`` is that of the core-time (or GPU-time) that it costs."""
+    """What limits a run; ``share`` is that of the core-time (or GPU-time) that it costs, or of the tasks that are refused."""
 
     limit: Limit
     share: float
@@ -43,9 +45,17 @@ class Advice(msgspec.Struct, frozen=True):
 
 def advise(run: Trialled) -> Advice:
     """Return what costs a run most, in words that say what would help."""
+    refused = run.result.outcomes.get(Ending.INFEASIBLE, 0)
+    if refused:
+        text = (
+            f"{refused:,} of the tasks ask for more than there is, and what comes after them never comes: "
+            "use more nodes, or those of a machine that has it"
+        )
+        return Advice("requests", refused / run.demand.tasks, text)
     scarce = scarce_time(run)
-    if scarce.utilization >= GOOD:
-        return Advice("nothing", 1.0 - scarce.utilization, "tasks ran nearly all of the time")
+    if scarce.utilization >= GOOD or not scarce.offered:
+        text = "tasks ran nearly all of the time" if scarce.offered else "there is nothing to run"
+        return Advice("nothing", 1.0 - scarce.utilization, text)
     costs = {field: getattr(scarce, field) for field in scarce.__struct_fields__ if field not in ("offered", "running")}
     most = max(costs, key=lambda field: costs[field])
     share = costs[most] / scarce.offered if scarce.offered else 0.0
@@ -137,7 +147,7 @@ def _of_idle_time(run: Trialled, scarce: ResourceTime, share: float) -> Advice:
 
 
 def _seconds(held: float, scarce: ResourceTime) -> str:
-    return f"{held / scarce.offered:.0%} of the time" if scarce.offered else "long"
+    return f"{held / scarce.offered:.0%} of the time"
 
 
 def _duration(seconds: float) -> str:

@@ -117,6 +117,15 @@ def test_faults(here: Path) -> None:
     assert re.search(r"^lost +1 node$", done.stdout, re.MULTILINE)
 
 
+def test_tasks_that_fit_nowhere(here: Path) -> None:
+    (here / "mine.toml").write_text(WORKLOAD.replace("cores_per_rank = 4", "gpus_per_rank = 1"))
+    done = sim("mine.toml", "--launcher", "ideal", cwd=here)
+    assert done.returncode == 1, done.stderr
+    assert "9 tasks, 8 done, 1 infeasible" in done.stdout
+    assert re.search(r"^makespan    10 s$", done.stdout, re.MULTILINE)
+    assert "Limited by requests (11%): 1 of the tasks ask for more than there is" in done.stdout
+
+
 def test_plans_side_by_side() -> None:
     done = sim("compare", "sleep", "--vary", "launcher=srun,flux", "--vary", "nodes=2,4")
     assert done.returncode == 0, done.stderr

@@ -119,3 +119,13 @@ def test_lost_nodes(advice: Callable[..., Advice]) -> None:
     lost = "lose_nodes_at_s = [[5, 0], [5, 1], [5, 2], [5, 3]]\n"
     found = advice(tasks(64, "10", "retries = 1"), faults=lost)
     assert (found.limit, found.text[:32]) == ("losses", "nodes were lost and stayed away:")
+
+
+def test_tasks_for_which_there_is_no_room(advice: Callable[..., Advice]) -> None:
+    found = advice(tasks(3) + tasks(1, "10", "gpus_per_rank = 4", name="large"))
+    assert (found.limit, found.share) == ("requests", 0.25)
+    assert found.text.startswith("1 of the tasks ask for more than there is, and what comes after")
+
+
+def test_no_task_at_all(advice: Callable[..., Advice]) -> None:
+    assert advice(tasks(0)).text == "there is nothing to run"
