@@ -8,8 +8,9 @@ written; ``check_end`` compares them.
 The agent is a turn of events, then a commit: facts appended to the log, then actions performed. It may die before the
 append (the turn is lost), after it, and between any two actions; another agent then recovers from the log alone.
 
-There are tasks of all kinds: with files to stage, environments to wait for, slots of their own, services. What the agent has
-for these beside its runners is in ``agent_world_surroundings``.
+There are tasks of all kinds: with files to stage, environments to wait for, slots of their own, services, others that need
+these. What the agent has for them beside its runners is in ``agent_world_surroundings``; how tasks that need services are
+judged, in ``agent_world_needs``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import random
 
 import msgspec
 from agent_world_client import ENVIRONMENTS, MENU, NODES, Client
+from agent_world_needs import Needs
 from agent_world_runners import ADOPT_S, Executor, Process
 from agent_world_surroundings import Surroundings
 from agent_world_witness import Witness
@@ -58,6 +60,8 @@ class World(Witness):
         self.menu = sorted(self.random.sample(range(len(MENU)), self.random.choice((2, 5, 9, len(MENU)))))
         self.luggage = self.random.choice((0.0, 0.2, 0.8))
         """How many tasks have files to stage."""
+        self.neediness = self.random.choice((0.0, 0.2, 0.8))
+        """How many tasks need services."""
         self.full = False
         """Whether there is no room on the disk."""
         self.disk_troubles = self.random.choice((0.0, 0.5))
@@ -76,6 +80,7 @@ class World(Witness):
         self.shadow = AgentState()
         self.deaths = 0
         self.client = Client(self)
+        self.needs = Needs(self)
         self.start_agent()
 
     # The agent.
@@ -88,6 +93,7 @@ class World(Witness):
             for fact in _decode_record(record):
                 apply(state, fact)
         assert _encode(state) == _encode(self.shadow), "what is recovered is not what was"
+        self.needs.agent_started()
         self.cancels_heard: dict[int, list[TaskUid]] = {}
         self.policy = Scheduler(NODES)
         self.core = AgentCore(
@@ -135,6 +141,8 @@ class World(Witness):
             raise AgentDied
 
     def handle(self, event: events.Event) -> None:
+        if isinstance(event, events.RunnerReconciled):
+            self.needs.reconciled(event.runner)
         self.note(self.core.handle(event))
 
     def note(self, step: Step) -> None:
@@ -143,6 +151,7 @@ class World(Witness):
                 assert not self.surroundings.told_full, f"{fact} though the disk is full"
         given_up = {uid for action in step.actions if isinstance(action, actions.EndStaging) for uid in action.tasks}
         for action in step.actions:
+            self.needs.note(action)
             if isinstance(action, actions.StageTasks) and action.phase == "input":
                 assert not self.surroundings.told_full, f"{action} though the disk is full"
                 for _, row in action.tasks:
@@ -191,6 +200,7 @@ class World(Witness):
                 self.die_of_chance()
             self.core.performed()
             self.check_watch()
+            self.needs.check()
             self.open_link()
 
     def check_watch(self) -> None:
@@ -267,7 +277,7 @@ class World(Witness):
             return False
         if self.calm and self.client.only_services_left():
             return True
-        return self.random.random() < (0.5 if self.calm else 0.95)
+        return self.random.random() < (0.8 if self.calm else 0.98)
 
     def next_pid(self) -> int:
         self.pids += 1

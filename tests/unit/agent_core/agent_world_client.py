@@ -7,6 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
+from agent_world_needs import SAID_BY_CLIENT, needs
 
 from pilotage.core.agent import events
 from pilotage.core.agent.retry import SERVICE_RETRIES
@@ -90,6 +91,7 @@ class Client:
         """Messages that the present agent has heard."""
         self.tasks: dict[TaskUid, Template] = {}
         self.rows: dict[TaskUid, Row] = {}
+        self.services: list[TaskUid] = []
         self.cancelled: set[TaskUid] = set()
         self.ended_pilot = False
         self.templates: set[TemplateId] = set()
@@ -106,12 +108,25 @@ class Client:
             for _ in range(chance.choice((1, 1, 3))):
                 uid = TaskUid(f"t{len(self.tasks):04d}")
                 self.tasks[uid] = MENU[number]
-                self.rows[uid] = Row(uid, number, extra=luggage(chance, self.world.luggage))
+                self.rows[uid] = Row(uid, number, extra=self.extra(chance))
+                if MENU[number].service is not None:
+                    self.services.append(uid)
                 rows.append(self.rows[uid])
             if number not in self.templates:
                 self.templates.add(number)
                 templates[number] = MENU[number]
         self.messages.append(events.TasksSubmitted(0.0, len(self.messages) + 1, Binding(1), Batch(templates, rows)))
+
+    def extra(self, chance: random.Random) -> Extra | None:
+        """What the next task has of its own; some need services."""
+        extra = luggage(chance, self.world.luggage)
+        if chance.random() >= self.world.neediness:
+            return extra
+        services = needs(chance, self.services, list(self.world.core.state.services))
+        extra = extra or Extra()
+        return msgspec.structs.replace(
+            extra, services=services, variables={**extra.variables, **dict.fromkeys(services, SAID_BY_CLIENT)}
+        )
 
     def ask_environment(self, name: str) -> None:
         self.messages.append(events.EnvironmentAsked(0.0, len(self.messages) + 1, name, SPEC))

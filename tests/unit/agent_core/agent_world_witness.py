@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent_world_client import ENVIRONMENTS, Client, retries_of
+from agent_world_needs import Needs
 from agent_world_runners import Process
 from agent_world_surroundings import Surroundings
 
@@ -27,6 +28,7 @@ class Witness:
     core: AgentCore
     shadow: AgentState
     surroundings: Surroundings
+    needs: Needs
     processes: dict[RunnerId, Process]
 
     def __init__(self) -> None:
@@ -85,6 +87,7 @@ class Witness:
                     assert uid not in self.shadow.inputs, f"{uid} is launched before its input is staged"
                     assert uid not in self.shadow.outputs, f"{uid} is launched while its output is staged"
                     assert (uid, attempt) not in self.launched, f"attempt {attempt} of {uid} is launched twice"
+                    self.needs.judge_launch(uid, self.shadow)
                     self.launched.add((uid, attempt))
         elif isinstance(fact, facts.EndAsked) and fact.ending in (Ending.CANCELLED, Ending.LOST):
             self.cancel_logged.update(fact.tasks)
@@ -193,7 +196,7 @@ class Witness:
             if extra is not None and extra.output_staging:
                 assert execution in self.staged_out, f"{uid} is said to be done, but its output is not there"
         elif outcome.ending is Ending.CANCELLED:
-            assert uid in client.cancelled or over, f"nobody cancelled {uid}"
+            assert self.needs.may_be_cancelled(outcome) or uid in client.cancelled or over, f"nobody cancelled {uid}"
         elif outcome.ending is Ending.TIMED_OUT:
             late = template.timeout_s or execution in self.unwell
             assert late and execution in self.begun, f"{uid} was not out of time"

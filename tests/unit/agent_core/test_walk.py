@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from agent_world import walk
 
+from pilotage.core.agent import dispatch as dispatch_module
 from pilotage.core.agent import endings as endings_module
 from pilotage.core.agent import events, facts
 from pilotage.core.agent import journal as journal_module
@@ -63,10 +64,14 @@ def test_the_walks_meet_what_they_are_for():
     assert sum(world.preparations for world in worlds) > 60
     assert sum(bool(world.unprepared) for world in worlds) > 20, "environments that could not be had"
     assert sum(world.pauses for world in worlds) > 20, "disks that were full"
-    assert sum(world.put_off for world in worlds) > 100, "files that there was no room for"
+    assert sum(world.put_off for world in worlds) > 40, "files that there was no room for"
     assert sum(len(world.ready) for world in worlds) > 100, "services that were ready"
     assert sum(len(world.unwell) for world in worlds) > 20, "services that were unwell"
     assert sum(attempt > 1 for world in worlds for _, attempt in world.ready) > 10, "services that were started again"
+    assert sum(world.needs.launched for world in worlds) > 50, "tasks that were launched with an address"
+    assert sum(world.needs.waited for world in worlds) > 1000, "tasks that waited for their service to be ready again"
+    assert sum(world.needs.outdated for world in worlds) > 10, "addresses that changed before the task began"
+    assert sum(len(world.needs.forsaken) for world in worlds) > 100, "tasks that ended with their service"
     assert sum(len(world.cleaned) for world in worlds) > 100, "sandboxes that were removed"
     assert sum(len(world.quarantined) for world in worlds) > 10
     assert sum(world.idle_ends for world in worlds) > 5, "pilots that were idle"
@@ -389,6 +394,41 @@ def a_service_is_ready_whichever_attempt_answered(patch):
     change_event(patch, events.ServiceReady, latest)
 
 
+def a_service_that_is_started_again_is_not_waited_for(patch):
+    patch.setattr(Waiting, "_is_served", lambda self, uid: True)
+
+
+def tasks_are_told_the_address_that_the_client_knew(patch):
+    patch.setattr(dispatch_module, "told", lambda state, row: row)
+
+
+def what_was_handed_over_stays_when_its_service_moves(patch):
+    patch.setattr(Dispatch, "recall", lambda self, uids: None)
+
+
+def only_what_was_handed_over_is_taken_back_when_its_service_moves(patch):
+    dequeue = Waiting.dequeue
+    patch.setattr(Waiting, "dequeue", lambda self, uid: uid in self.unserved and dequeue(self, uid))
+
+
+def a_runner_that_did_not_hear_what_was_taken_back_is_trusted(patch):
+    patch.setattr(Services, "mistrust", lambda self, runner: None)
+
+
+def recovery_does_not_know_that_services_are_over(patch):
+    original = Services.recover
+
+    def recover(self):
+        self._state.services_over.clear()
+        original(self)
+
+    patch.setattr(Services, "recover", recover)
+
+
+def a_task_waits_on_when_its_service_is_ready_again(patch):
+    patch.setattr(Services, "_go_on", lambda self, now, services: None)
+
+
 def a_full_disk_is_no_reason_to_wait(patch):
     patch.setattr(Dispatch, "paused", property(lambda self: "", lambda self, reason: None), raising=False)
 
@@ -562,6 +602,13 @@ FAULTS = [
     a_service_that_is_unwell_goes_on,
     a_service_stays_ready_when_it_is_started_again,
     a_service_is_ready_whichever_attempt_answered,
+    a_service_that_is_started_again_is_not_waited_for,
+    tasks_are_told_the_address_that_the_client_knew,
+    what_was_handed_over_stays_when_its_service_moves,
+    only_what_was_handed_over_is_taken_back_when_its_service_moves,
+    a_runner_that_did_not_hear_what_was_taken_back_is_trusted,
+    recovery_does_not_know_that_services_are_over,
+    a_task_waits_on_when_its_service_is_ready_again,
     a_full_disk_is_no_reason_to_wait,
     lanes_are_refilled_while_the_disk_is_full,
     input_is_staged_while_the_disk_is_full,

@@ -117,7 +117,7 @@ class Services:
                     changed[uid] = None
             if changed:
                 self._take_back(now, changed)
-            self._go_on(now, [uid for uid in named if uid in self._told or uid not in self._watched])
+            self._go_on(now, [uid for uid in named if uid in self._told])
 
     def _look_at(self, uid: TaskUid) -> None:
         state, watched = self._state, self._watched[uid]
@@ -171,7 +171,7 @@ class Services:
         ]
 
     def _go_on(self, now: float, services: Iterable[TaskUid]) -> None:
-        """Those that wait for one of these services, which are ready or over, wait no longer for it."""
+        """Those that wait for one of these services, which are ready, wait no longer for it."""
         self._waiting.enqueue_each([uid for service in services for uid in self._waiting.take_unserved(service)], now)
 
     def mistrust(self, runner: RunnerId) -> None:
