@@ -175,7 +175,7 @@ class Curves:
         for curve in (*levels, *counts):
             while curve.width_s < widest:
                 curve.lengthen()
-        bins = int(-(-until_s // widest))
+        bins = int(until_s / widest) + 1  # what ends at the very end counts, too
         running, held, cores, gpus = (curve.means(bins) for curve in levels)
         starts, ends = (curve.rates(bins) for curve in counts)
         return Series(

@@ -81,7 +81,8 @@ class Counts(_Curve):
 
     def note(self, time_s: float, count: int = 1) -> None:
         """It happened ``count`` times, then."""
-        self._counts[self.cover(time_s)] += count
+        place = self.cover(time_s)
+        self._counts[place] += count
 
     def _merge(self) -> None:
         counts = self._counts

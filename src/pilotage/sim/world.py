@@ -34,7 +34,7 @@ from pilotage.sim.misfortunes import Misfortunes
 from pilotage.sim.model import IDEAL, Arrival, Faults, Launcher, Machine, Workload
 from pilotage.sim.pilots import SimulatedPilot
 from pilotage.sim.result import PartitionResult, ResourceTime, Result
-from pilotage.sim.stage import EPOCH_S, Stage
+from pilotage.sim.stage import Stage
 
 MOST_OPEN = 250_000
 """Tasks without an outcome that the user's program has at one time, at the most."""
@@ -152,7 +152,6 @@ class World:
         name, shape = self.machine.name, self.machine.shape
         nodes = [Node(index, f"{name}{first + index:05d}", shape) for index in range(count)]
         delays = Delays(launcher, count, count * shape.cores, self.stage.chance(f"launcher {uid}"))
-        end = None if self._walltime_s is None else EPOCH_S + self._walltime_s
         policy = partial(Scheduler, nodes)
         pilot = SimulatedPilot(self.stage, uid, nodes, policy, delays, self._walltime_s)
         self.pilots[uid] = pilot
@@ -183,7 +182,10 @@ class World:
 
     def _submit_due(self) -> None:
         witness = self.stage.witness
-        while self._due and not self._ending:
+        if self.over:
+            # Nobody is left to take anything: the user's program gives up.
+            self._due.clear()
+        while self._due:
             room = self._most_open - len(witness.open)
             if room < min(len(self._due[0].rows), self._most_open // 8):
                 return
@@ -248,7 +250,7 @@ class World:
     def run(self, until_s: float = float("inf")) -> None:
         """Let time pass until then, or until all is over."""
         timeline = self.timeline
-        while timeline.next_s() <= until_s and not self.over:
+        while (due := timeline.next_s()) <= until_s and due < float("inf") and not self.over:
             timeline.step()
         if not self.over:
             if until_s == float("inf"):

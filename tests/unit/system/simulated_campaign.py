@@ -1,22 +1,20 @@
-"""A large machine and a campaign of all kinds of tasks, by one seed. As a program: ``simulated_campaign.py NODES TASKS``."""
+"""A large machine and a campaign of all kinds of tasks, by one seed."""
 
 from __future__ import annotations
 
 import random
-import sys
-import time
+from collections.abc import Iterator
 
-from pilotage.core.scheduling import Scheduler
 from pilotage.model.ids import TaskUid, TemplateId
-from pilotage.model.resources import Node, NodeShape, Request
-from pilotage.model.workload import Batch, Row, Template
-from pilotage.testing.virtual_pilot import Report, VirtualPilot
+from pilotage.model.outcome import Outcome
+from pilotage.model.resources import NodeShape, Request
+from pilotage.model.workload import Row, Template
+from pilotage.sim.model import Arrival, Machine
+from pilotage.sim.result import Result
+from pilotage.sim.world import World
 
 SHAPE = NodeShape(cores=56, gpus=8, memory=8192, disk=30_000)
-
-
-def machine(count: int) -> list[Node]:
-    return [Node(index, f"node{index:05d}", SHAPE, domain=7) for index in range(count)]
+MACHINE = Machine(name="node", description="", nodes=10_000, shape=SHAPE, source="made for tests")
 
 
 def requests(chance: random.Random, widest: int) -> list[Request]:
@@ -31,28 +29,36 @@ def requests(chance: random.Random, widest: int) -> list[Request]:
     return found
 
 
-def campaign(nodes: int, tasks: int, seed: int = 7) -> tuple[VirtualPilot, Report]:
+class Campaign:
+    """Tasks of all shapes, all at the begin."""
+
+    def __init__(self, nodes: int, tasks: int, seed: int) -> None:
+        self._chance = random.Random(seed)
+        shapes = requests(self._chance, min(128, nodes // 4))
+        self.templates = {
+            TemplateId(number): Template(executable="/bin/true", request=shape) for number, shape in enumerate(shapes)
+        }
+        self._weights = [30.0, 10, 10, 10, *[4.0] * 8, *[2.0] * 4, *(3.0 / 2**power for power in range(len(shapes) - 16))]
+        self._tasks = tasks
+        self._durations: dict[TaskUid, float] = {}
+
+    def arrivals(self) -> Iterator[Arrival]:
+        for first in range(0, self._tasks, 2000):
+            rows = []
+            for number in range(first, min(first + 2000, self._tasks)):
+                uid = TaskUid(f"task.{number:06d}")
+                self._durations[uid] = self._chance.choice((5.0, 60.0, 300.0)) * (0.5 + self._chance.random())
+                rows.append(Row(uid, self._chance.choices(list(self.templates), self._weights)[0]))
+            yield Arrival(0.0, rows)
+
+    def duration_s(self, task: TaskUid) -> float:
+        return self._durations[task]
+
+    def follow(self, outcome: Outcome, time_s: float) -> None:
+        return None
+
+
+def campaign(nodes: int, tasks: int, seed: int = 7) -> tuple[World, Result]:
     """Run it to its end."""
-    chance = random.Random(seed)
-    shapes = requests(chance, min(128, nodes // 4))
-    templates = {TemplateId(number): Template(executable="/bin/true", request=shape) for number, shape in enumerate(shapes, 1)}
-    weights = [30.0, 10, 10, 10, *[4.0] * 8, *[2.0] * 4, *(3.0 / 2**power for power in range(len(shapes) - 16))]
-    durations: dict[TaskUid, float] = {}
-    nodes_there = machine(nodes)
-    pilot = VirtualPilot(Scheduler(nodes_there), nodes_there, durations.__getitem__, note_history=tasks <= 20_000)
-    for first in range(0, tasks, 2000):
-        rows = []
-        for number in range(first, min(first + 2000, tasks)):
-            uid = TaskUid(f"task.{number:06d}")
-            durations[uid] = chance.choice((5.0, 60.0, 300.0)) * (0.5 + chance.random())
-            rows.append(Row(uid, chance.choices(list(templates), weights)[0]))
-        pilot.submit(Batch(templates if first == 0 else {}, rows))
-    return pilot, pilot.run()
-
-
-if __name__ == "__main__":
-    began = time.process_time()
-    pilot, report = campaign(int(sys.argv[1]), int(sys.argv[2]))
-    pilot.policy.check()
-    print(f"{len(report.outcomes)} tasks in {time.process_time() - began:.1f} s of CPU, {report.steps} steps;", end=" ")
-    print(f"{report.makespan_s:.0f} virtual seconds, utilization {report.utilization:.3f}")
+    world = World(MACHINE, Campaign(nodes, tasks, seed), nodes=nodes, note_history=tasks <= 20_000)
+    return world, world.finish()

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from pilotage.core.agent import actions, facts
 from pilotage.core.agent.journal import Journal
-from pilotage.core.agent.lanes import HORIZON_S, SPAWNED, Pace
+from pilotage.core.agent.lanes import HORIZON_S, SERVICE, SPAWNED, Pace
 from pilotage.core.agent.needs import told
 from pilotage.core.agent.runners import RunnerPool
 from pilotage.core.agent.waiting import Waiting
@@ -132,10 +132,12 @@ class Dispatch:
         return bool(launches)
 
     def stranded(self) -> list[tuple[list[TaskUid], str]]:
-        """Return what can never be placed, as the node of its tag is too small, or lost; only when nothing runs."""
-        if self._policy.waiting() and not self._state.lanes and self._pool.ready:
-            return self._policy.stranded()
-        return []
+        """Return what can never be placed, as the node of its tag is too small, or lost; only when at most services run."""
+        if not self._policy.waiting() or not self._pool.ready:
+            return []
+        if any(self._group(lane.template).lane_kind != SERVICE for lane in self._state.lanes.values()):
+            return []
+        return self._policy.stranded()
 
     def _refill(self, now: float) -> list[facts.LaneLaunch]:
         lanes, runners = self._state.lanes, self._state.runners
