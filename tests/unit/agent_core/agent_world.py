@@ -60,8 +60,6 @@ class World(Witness):
         self.menu = sorted(self.random.sample(range(len(MENU)), self.random.choice((2, 5, 9, len(MENU)))))
         self.luggage = self.random.choice((0.0, 0.2, 0.8))
         """How many tasks have files to stage."""
-        self.neediness = self.random.choice((0.0, 0.2, 0.8))
-        """How many tasks need services."""
         self.full = False
         """Whether there is no room on the disk."""
         self.disk_troubles = self.random.choice((0.0, 0.5))
@@ -80,6 +78,7 @@ class World(Witness):
         self.shadow = AgentState()
         self.deaths = 0
         self.client = Client(self)
+        self.client.neediness = self.random.choice((0.0, 0.2, 0.8))
         self.needs = Needs(self)
         self.start_agent()
 

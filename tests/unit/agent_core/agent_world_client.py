@@ -92,6 +92,8 @@ class Client:
         self.tasks: dict[TaskUid, Template] = {}
         self.rows: dict[TaskUid, Row] = {}
         self.services: list[TaskUid] = []
+        self.neediness = 0.0
+        """How many tasks need services."""
         self.cancelled: set[TaskUid] = set()
         self.ended_pilot = False
         self.templates: set[TemplateId] = set()
@@ -120,7 +122,7 @@ class Client:
     def extra(self, chance: random.Random) -> Extra | None:
         """What the next task has of its own; some need services."""
         extra = luggage(chance, self.world.luggage)
-        if chance.random() >= self.world.neediness:
+        if not self.neediness or chance.random() >= self.neediness:
             return extra
         services = needs(chance, self.services, list(self.world.core.state.services))
         extra = extra or Extra()
