@@ -160,7 +160,12 @@ class Crew:
             from pilotage.agent.stagers import Stagers
 
             settings = self._settings
-            self._stagers = Stagers(settings.pilot_folder, settings.working_folder, self._incarnation)
+            self._stagers = Stagers(
+                settings.pilot_folder,
+                settings.working_folder,
+                self._incarnation,
+                agent_folder=str(settings.agent_folder),
+            )
             self._poll.register(self._stagers, select.EPOLLIN)
         return self._stagers
 

@@ -3,16 +3,22 @@
 What an environment amounts to is written beside the environments that are built, ``env/.<name>.difference``, and is durable
 before anybody hears that it is prepared. So an agent that stands in for a dead one has all differences again at its start,
 and a name means the same for the life of the pilot: to prepare it differently is refused.
+
+The agents of a pilot's partitions prepare each environment once between them: who has ``env/.<name>.lock`` does it, and the
+others find what it amounts to.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import threading
+import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -21,11 +27,13 @@ from pilotage.agent.settings import PilotSettings
 from pilotage.environments.own import ENVIRONMENTS_FOLDER
 from pilotage.environments.preparation import Preparation
 from pilotage.errors import BackendError
-from pilotage.executors.orphans import ENVIRONMENT_MARK, end_orphans
+from pilotage.executors.orphans import ENVIRONMENT_MARK, end_orphans, marks_of
 from pilotage.model.environments import EnvironmentDifference, EnvironmentSpec
 
 _SUFFIX = ".difference"
+_LOCK_SUFFIX = ".lock"
 _ORPHANS_S = 5.0
+_LOOK_S = 0.05
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -96,7 +104,7 @@ class Environments:
     def _work(self) -> None:
         if self._has_heritage:
             # What the last agent was preparing when it died, and holds what is to be built anew.
-            end_orphans(self._settings.session, self._settings.pilot, (), _ORPHANS_S, owners=(ENVIRONMENT_MARK,))
+            self._end_preparations(marks_of(self._settings.partition))
             self._has_heritage = False
         while True:
             with self._lock:
@@ -109,6 +117,7 @@ class Environments:
                     "PILOTAGE_SESSION_ID": settings.session,
                     "PILOTAGE_PILOT_ID": settings.pilot,
                     ENVIRONMENT_MARK.decode(): name,
+                    **marks_of(settings.partition),
                 }
                 self._current = Preparation(
                     name,
@@ -119,9 +128,45 @@ class Environments:
                     marks,
                     self._scratch,
                 )
-            error = self._prepare(name, spec, self._current)
+            prepare = self._prepare_alone if settings.partition else self._prepare
+            error = prepare(name, spec, self._current)
             if not self._stopping:
                 self._tell(name, error)
+
+    def _end_preparations(self, marked: dict[str, str]) -> None:
+        settings = self._settings
+        end_orphans(settings.session, settings.pilot, (), _ORPHANS_S, (ENVIRONMENT_MARK,), marked=marked)
+
+    def _prepare_alone(self, name: str, spec: EnvironmentSpec, preparation: Preparation) -> str:
+        """Prepare what others may be preparing, too."""
+        try:
+            with self._alone_with(name):
+                return self._prepare(name, spec, preparation)
+        except OSError as error:
+            return f"{error.filename or self._folder} cannot be locked against other partitions: {error.strerror}"
+
+    @contextmanager
+    def _alone_with(self, name: str) -> Iterator[None]:
+        """Keep the other agents of the pilot from preparing this environment; learn what they made of it before."""
+        self._folder.mkdir(exist_ok=True)
+        lock = os.open(self._folder / f".{name}{_LOCK_SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            while not self._stopping:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    time.sleep(_LOOK_S)
+                    continue
+                path = self._folder / f".{name}{_SUFFIX}"
+                if path.exists():
+                    self._prepared.setdefault(name, msgspec.json.decode(path.read_bytes(), type=Prepared))
+                else:
+                    # Who had the lock before may have died, and left running what was to prepare it.
+                    self._end_preparations({ENVIRONMENT_MARK.decode(): name})
+                break
+            yield
+        finally:
+            os.close(lock)
 
     def _prepare(self, name: str, spec: EnvironmentSpec, preparation: Preparation) -> str:
         """Return why it cannot be had; nothing if all is well."""

@@ -4,6 +4,10 @@ The pilot's folder (mode 0700) holds ``pilot.json`` (this), ``connection.json`` 
 when it is ready), ``log/``, ``tasks/`` with the default sandboxes, ``env/`` with named environments that were built here and
 what all of them amount to, ``bin/`` with commands for tasks, and what each process printed: ``bootstrap.err``,
 ``agent.err``, ``spawner.0.err``, ``worker.0.out`` and so on.
+
+The agent of a pilot with partitions is their *head*: it runs no tasks itself. Each partition has an agent of its own, a
+*sub-agent*, for which the head writes such settings, too. What is a sub-agent's own (``pilot.json``, ``connection.json``,
+``log/``, what it and its runners printed) lies in ``partitions/<name>/`` of the pilot's folder; the rest is the pilot's.
 """
 
 from __future__ import annotations
@@ -14,11 +18,13 @@ from typing import Literal
 import msgspec
 
 from pilotage.model.ids import PilotUid, SessionUid
+from pilotage.model.partitions import PartitionSpec, PolicySpec
 from pilotage.model.resources import Node
 
 SETTINGS_FILE = "pilot.json"
 CONNECTION_FILE = "connection.json"
 LOG_FOLDER = "log"
+PARTITIONS_FOLDER = "partitions"
 
 
 class PilotSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,17 +64,37 @@ class PilotSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Tracing: keep every record of the log, not only those that recovery needs."""
     log: bool = True
     """False, for measuring what the log costs: nothing is written, and nothing survives."""
+    partitions: list[PartitionSpec] = []
+    """How the pilot's nodes are divided: then its agent is a head. Empty: it has no partitions."""
+    partition: str = ""
+    """Of a sub-agent: the partition."""
+    present: list[int] | None = None
+    """Of a sub-agent: the indices of the nodes with which the partition began."""
+    scheduler: PolicySpec = PolicySpec()
+    """Of a sub-agent: by which rule tasks are placed."""
     sync_delay_s: float = 0.0
     """Added to each sync of the log, for measuring what a slow disk does."""
 
+    @property
+    def agent_folder(self) -> Path:
+        """Where this agent has what is its own: the pilot's folder, or that of the partition."""
+        if self.partition:
+            return partition_folder(Path(self.pilot_folder), self.partition)
+        return Path(self.pilot_folder)
+
+
+def partition_folder(pilot_folder: Path, partition: str) -> Path:
+    """Return the folder of a partition's agent."""
+    return pilot_folder / PARTITIONS_FOLDER / partition
+
 
 def write_settings(settings: PilotSettings) -> None:
-    """Write ``pilot.json`` into the pilot's folder, readable by its owner alone."""
-    path = Path(settings.pilot_folder) / SETTINGS_FILE
+    """Write ``pilot.json`` into the agent's folder, readable by its owner alone."""
+    path = settings.agent_folder / SETTINGS_FILE
     path.touch(mode=0o600)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(settings)))
 
 
-def read_settings(pilot_folder: Path) -> PilotSettings:
-    """Read ``pilot.json`` of a pilot's folder."""
-    return msgspec.json.decode((pilot_folder / SETTINGS_FILE).read_bytes(), type=PilotSettings)
+def read_settings(agent_folder: Path) -> PilotSettings:
+    """Read ``pilot.json`` of an agent's folder."""
+    return msgspec.json.decode((agent_folder / SETTINGS_FILE).read_bytes(), type=PilotSettings)

@@ -86,15 +86,17 @@ class Stagers:
     """Stages for the tasks of one pilot.
 
     ``working_folder`` is that of the user's program, where tasks without a sandbox run. ``incarnation``: of the agent; those
-    before it are dead.
+    before it are dead. ``agent_folder`` has what is the agent's own, if that is not ``pilot_folder``.
     """
 
-    def __init__(self, pilot_folder: str, working_folder: str, incarnation: int, stagers: int = STAGERS) -> None:
+    def __init__(
+        self, pilot_folder: str, working_folder: str, incarnation: int, stagers: int = STAGERS, agent_folder: str = ""
+    ) -> None:
         self._pilot_folder = pilot_folder
         self._working_folder = working_folder
         self._places = Places.of_pilot(pilot_folder)
-        self._notes = Notes(os.path.join(pilot_folder, NOTES_FILE))
-        family = hashlib.sha256(os.fsencode(pilot_folder)).hexdigest()[:12] + "-"
+        self._notes = Notes(os.path.join(agent_folder or pilot_folder, NOTES_FILE))
+        family = hashlib.sha256(os.fsencode(agent_folder or pilot_folder)).hexdigest()[:12] + "-"
         self._stager = Stager(
             f"{family}{incarnation}",
             self._is_stopped,

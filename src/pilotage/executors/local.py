@@ -22,7 +22,7 @@ import msgspec
 from pilotage.errors import InvariantViolated, unreachable
 from pilotage.executors.base import RunnerListener, RunnerProcess
 from pilotage.executors.connections import Connections, Hello, send_away
-from pilotage.executors.orphans import TASK_MARK, WORKER_MARK, end_orphans
+from pilotage.executors.orphans import TASK_MARK, WORKER_MARK, end_orphans, marks_of
 from pilotage.executors.runner import Runner
 from pilotage.executors.worker_calls import WorkerCalls
 from pilotage.model.environments import EnvironmentDifference
@@ -52,13 +52,23 @@ _decode = msgspec.msgpack.Decoder(wire.FromRunner).decode
 class LocalExecutor:
     """The ``Executor`` of this node. ``folder`` is the agent's private folder; ``session`` and ``pilot`` name the tasks' owner.
 
-    ``log_folder`` takes what runners print before they open files of their own.
+    ``log_folder`` takes what runners print before they open files of their own. ``partition``: of the pilot, if it has some.
     """
 
-    def __init__(self, folder: Path, session: SessionUid, pilot: PilotUid, log_folder: Path, incarnation: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        session: SessionUid,
+        pilot: PilotUid,
+        log_folder: Path,
+        incarnation: int,
+        *,
+        partition: str = "",
+    ) -> None:
         self._folder = folder
         self._session = session
         self._pilot = pilot
+        self._marks = marks_of(partition)
         self._log_folder = log_folder
         self._incarnation = incarnation
         self._listener: RunnerListener | None = None
@@ -271,7 +281,7 @@ class LocalExecutor:
         for runner in mine:
             runner.kill()
         # Spawners leave nothing behind; those that were killed may have, and workers of theirs.
-        end_orphans(self._session, self._pilot, (), _ORPHANS_S)
+        end_orphans(self._session, self._pilot, (), _ORPHANS_S, marked=self._marks)
         for runner in self._runners.values():
             self._close(runner)
         self._connections.close()
@@ -492,7 +502,8 @@ class LocalExecutor:
         if not self._is_looked_after(runner):
             # Also when nothing is known of what it held: it may have died together with the last agent.
             living = {other.pid for other in self._runners.values() if other.pid}
-            end_orphans(self._session, self._pilot, living, _ORPHANS_S, owners=(TASK_MARK, WORKER_MARK))
+            owners = (TASK_MARK, WORKER_MARK)
+            end_orphans(self._session, self._pilot, living, _ORPHANS_S, owners, marked=self._marks)
         for other in list(self._runners.values()):
             if other.beside == name and not other.greeted and not other.pid:
                 other.gone = f"the function worker {other.name} was not started: its spawner {name} was lost"

@@ -1,7 +1,8 @@
 """Ending what dead runners, and dead agents, have left running.
 
-Each process of a task, of a function worker or of what prepares an environment carries the uids of its session and pilot among
-its variables, which its children inherit even through ``setsid`` and double forks. That marker, read from ``/proc``, finds
+Each process of a task, of a function worker or of what prepares an environment carries the uids of its session and pilot, and
+the name of its partition if it is of one, among its variables, which its children inherit even through ``setsid`` and double
+forks. That marker, read from ``/proc``, finds
 them. A living spawner is the subreaper of all that it started, so what descends from a living runner has somebody who looks
 after it; the rest are orphans. The start time keeps a reused pid from being hit.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from pilotage.model.ids import PilotUid, SessionUid
 from pilotage.system.processes import started_ticks
@@ -22,16 +23,30 @@ TASK_MARK, WORKER_MARK, ENVIRONMENT_MARK = b"PILOTAGE_TASK_ID", b"PILOTAGE_WORKE
 """Variables that say what a process belongs to; the last is for what prepares a named environment."""
 
 ALL_MARKS = (TASK_MARK, WORKER_MARK, ENVIRONMENT_MARK)
+PARTITION_MARK = "PILOTAGE_PARTITION"
+"""The variable that names the partition, in pilots that have several."""
+
+
+def marks_of(partition: str) -> dict[str, str]:
+    """Return what marks the processes of a partition beside their session and pilot; nothing if there are no partitions."""
+    return {PARTITION_MARK: partition} if partition else {}
 
 
 def orphans(
-    session: SessionUid, pilot: PilotUid, runners: Collection[int], owners: Collection[bytes] = ALL_MARKS
+    session: SessionUid,
+    pilot: PilotUid,
+    runners: Collection[int],
+    owners: Collection[bytes] = ALL_MARKS,
+    *,
+    marked: Mapping[str, str] | None = None,
 ) -> dict[int, int]:
     """Return the pilot's processes of these kinds that neither are nor descend from ``runners`` (process ids).
 
-    The result maps process ids to their start times in clock ticks. Zombies are left out: they run no more.
+    ``marked``: variables that they must have besides, such as that of their partition. The result maps process ids to their
+    start times in clock ticks. Zombies are left out: they run no more.
     """
-    marks = {f"PILOTAGE_SESSION_ID={session}".encode(), f"PILOTAGE_PILOT_ID={pilot}".encode()}
+    wanted = {"PILOTAGE_SESSION_ID": session, "PILOTAGE_PILOT_ID": pilot, **(marked or {})}
+    marks = {f"{name}={value}".encode() for name, value in wanted.items()}
     prefixes = tuple(owner + b"=" for owner in owners)
     found: dict[int, int] = {}
     undecided = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
@@ -66,10 +81,12 @@ def end_orphans(
     runners: Collection[int],
     deadline_s: float,
     owners: Collection[bytes] = ALL_MARKS,
+    *,
+    marked: Mapping[str, str] | None = None,
 ) -> bool:
     """Kill all ``orphans``; return True when none is left, False when the deadline (in seconds from now) came first."""
     until = time.monotonic() + deadline_s
-    while found := orphans(session, pilot, runners, owners):
+    while found := orphans(session, pilot, runners, owners, marked=marked):
         for pid, ticks in found.items():
             if started_ticks(pid) == ticks:
                 try:

@@ -14,7 +14,7 @@ import errno
 import os
 import sys
 
-from pilotage.model.ids import Attempt, RunnerId, TaskUid
+from pilotage.model.ids import Attempt, TaskUid
 from pilotage.outputs.files import OUTPUT_FOLDER
 from pilotage.outputs.limits import Kept, Limit, kept_of, kept_of_file, shorten
 from pilotage.outputs.records import DATA, INDEX, STREAMS, Record, render
@@ -28,9 +28,12 @@ _MODE = 0o666
 
 
 class Aggregate:
-    """One runner's way to its node's aggregate. Nothing is made before the first use."""
+    """One runner's way to its node's aggregate. Nothing is made before the first use.
 
-    def __init__(self, pilot_folder: str, runner: RunnerId) -> None:
+    ``runner`` names it among all runners of the pilot.
+    """
+
+    def __init__(self, pilot_folder: str, runner: str) -> None:
         self._folder = os.path.join(pilot_folder, OUTPUT_FOLDER)
         self._runner = runner
         self._data = self._index = -1

@@ -61,8 +61,7 @@ class FunctionWorkers:
         program = f"import sys; sys.path[:] = {path!r}; from pilotage.workers.main import main; main()"
         variables = {
             **environment,
-            "PILOTAGE_SESSION_ID": self._settings.session,
-            "PILOTAGE_PILOT_ID": self._settings.pilot,
+            **self._settings.marks(),
             "PILOTAGE_WORKER_ID": worker,
         }
         self._exited.pop(worker, None)
@@ -70,7 +69,7 @@ class FunctionWorkers:
             pid = self._launcher.spawn_program(
                 [sys.executable, "-c", program, str(self._folder), worker],
                 variables,
-                os.path.join(self._settings.pilot_folder, worker),
+                os.path.join(self._settings.printing_folder, worker),
             )
         except LaunchFailed as failure:
             self._tell(WorkerExited(worker, 0, 127, str(failure)), now)

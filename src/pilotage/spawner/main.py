@@ -19,7 +19,7 @@ def main() -> None:
     """Run a spawner until the agent stops it, or is gone for too long."""
     folder, runner = Path(sys.argv[1]), RunnerId(sys.argv[2])
     settings = read_settings(folder)
-    _print_to(os.path.join(settings.pilot_folder, f"{runner}.err"))
+    _print_to(os.path.join(settings.printing_folder, f"{runner}.err"))
     # Only the agent and TERM end a spawner: an interrupt at a terminal is for the user's program.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)

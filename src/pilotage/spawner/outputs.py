@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from pilotage.model.ids import Attempt, RunnerId
+from pilotage.model.ids import Attempt
 from pilotage.model.workload import Row, Template
 from pilotage.outputs.aggregate import Aggregate
 from pilotage.outputs.files import file_names, tail
@@ -89,7 +89,7 @@ class Output:
 class Outputs:
     """The outputs of all tasks of a spawner. ``storage_full`` is called when there was no room for one in the aggregate."""
 
-    def __init__(self, pilot_folder: str, runner: RunnerId, timers: Timers, storage_full: Callable[[OSError], None]) -> None:
+    def __init__(self, pilot_folder: str, runner: str, timers: Timers, storage_full: Callable[[OSError], None]) -> None:
         self._aggregate = Aggregate(pilot_folder, runner)
         self._timers = timers
         self._storage_full = storage_full

@@ -62,7 +62,7 @@ class Spawner:
         self._outbox = Outbox()
         self._timers = Timers()
         self._place = Place(settings)
-        self._outputs = Outputs(settings.pilot_folder, runner, self._timers, self._storage_full)
+        self._outputs = Outputs(settings.pilot_folder, settings.printing_name(runner), self._timers, self._storage_full)
         self._launcher = Launcher(settings, self._place, self._outputs)
         self._forest = Forest(self._recognise)
         self._memory_kills = MemoryKills()

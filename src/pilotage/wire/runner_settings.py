@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from pilotage.model.ids import PilotUid, SessionUid
+from pilotage.model.ids import PilotUid, RunnerId, SessionUid
 from pilotage.model.resources import Node
 
 AGENT_SOCKET = "agent.sock"
@@ -27,7 +27,7 @@ class RunnerSettings(msgspec.Struct, frozen=True):
     session: SessionUid
     pilot: PilotUid
     pilot_folder: str
-    """Where the pilot keeps its log, ``tasks/<uid>/`` (the default sandboxes) and what runners print."""
+    """Where the pilot keeps ``tasks/<uid>/`` (the default sandboxes) and what they print."""
     blob_folder: str
     nodes: list[Node]
     bind: bool
@@ -42,8 +42,26 @@ class RunnerSettings(msgspec.Struct, frozen=True):
     """The machine's number of each core of the node, where they are not 0, 1, 2, ...: we may own but some of them."""
     notify_socket: str = ""
     """Where services say that they are ready; they find it in ``$NOTIFY_SOCKET``."""
+    partition: str = ""
+    """The partition of the pilot whose agent's runners these are; empty: the pilot has none."""
+    agent_folder: str = ""
+    """Where runners print; empty: the pilot's folder."""
     orphan_timeout_s: float = 60.0
     """A runner without an agent for this long ends its tasks and itself."""
+
+    @property
+    def printing_folder(self) -> str:
+        """Where runners print what they have to say themselves."""
+        return self.agent_folder or self.pilot_folder
+
+    def printing_name(self, runner: RunnerId) -> str:
+        """Return the runner's name among all those of the pilot, for files that they have in one folder."""
+        return f"{self.partition}.{runner}" if self.partition else runner
+
+    def marks(self) -> dict[str, str]:
+        """Return the variables that tell of each process here whose it is."""
+        marks = {"PILOTAGE_SESSION_ID": self.session, "PILOTAGE_PILOT_ID": self.pilot}
+        return {**marks, "PILOTAGE_PARTITION": self.partition} if self.partition else marks
 
     def machine_cores(self, indices: Iterable[int]) -> frozenset[int]:
         """Return the machine's numbers of the node's cores of these indices.

@@ -37,7 +37,7 @@ class Outputs:
         """Whether the present call has printed, so that ``end_call`` has something to do."""
         self._settings = settings
         self._templates = templates
-        self._aggregate = Aggregate(settings.pilot_folder, worker)
+        self._aggregate = Aggregate(settings.pilot_folder, settings.printing_name(worker))
         self._destination: Destination | None = None
         """Of the present call, once it has written something out."""
         # Held for a write to a stream or file; taken again by a signal handler that prints in the middle of one.

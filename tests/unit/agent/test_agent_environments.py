@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import stat
 import subprocess
 import time
@@ -29,7 +30,7 @@ def shell(*commands: str) -> msgspec.Raw:
 class Pilot:
     """The folder of a pilot, and the environments of its agents."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, partition: str = "") -> None:
         self.folder = folder
         self.session = SessionUid(f"session.{folder.name}.{os.getpid()}")
         self.settings = PilotSettings(
@@ -41,6 +42,7 @@ class Pilot:
             nodes=[],
             environment={"PATH": os.defpath, "HOME": "/root"},
             working_folder=str(folder),
+            partition=partition,
         )
         self.agents: list[Environments] = []
 
@@ -162,3 +164,35 @@ def test_a_mistake_of_ours_does_not_leave_tasks_waiting(pilot, monkeypatch):
     agent = pilot.agent()
     agent.prepare("e", shell("true"))
     assert "its preparation broke: ZeroDivisionError" in pilot.next()[1]
+
+
+def test_partitions_prepare_an_environment_once_between_them(tmp_path):
+    pilots = [Pilot(tmp_path, partition=f"p{number}") for number in range(3)]
+    agents = [pilot.agent() for pilot in pilots]
+    try:
+        for agent in agents:
+            agent.prepare("e", shell("echo once >> witness", "export A=$(wc -l < witness)"))
+        assert [pilot.next() for pilot in pilots] == [("e", "")] * 3
+        for agent, pilot in zip(agents, pilots, strict=True):
+            agent.define("e")
+            assert pilot.defined["e"].variables == {"A": "1"}
+        assert (pilots[0].folder / "witness").read_text() == "once\n"
+    finally:
+        for agent in agents:
+            agent.close()
+
+
+def test_what_a_dead_partition_left_preparing_is_ended_before_another_begins(tmp_path):
+    first, second = Pilot(tmp_path, partition="p0"), Pilot(tmp_path, partition="p1")
+    marks = {"PILOTAGE_SESSION_ID": first.settings.session, "PILOTAGE_PILOT_ID": first.settings.pilot}
+    marks |= {"PILOTAGE_ENVIRONMENT": "e", "PILOTAGE_PARTITION": "p0"}
+    left = subprocess.Popen(["sleep", "60"], env={**os.environ, **marks})
+    agent = second.agent()
+    try:
+        agent.prepare("e", shell("export A=1"))
+        assert second.next() == ("e", "")
+        assert left.wait(PATIENCE_S) == -signal.SIGKILL
+    finally:
+        agent.close()
+        left.kill()
+        left.wait()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from executor_support import PATIENCE_S, PILOT, orphaned_sleeper
 
-from pilotage.executors.orphans import end_orphans, orphans
+from pilotage.executors.orphans import end_orphans, marks_of, orphans
 from pilotage.model.ids import PilotUid, SessionUid
 
 
@@ -36,6 +36,15 @@ def test_tasks_of_the_same_name_in_another_session_or_pilot_are_left_alone(sessi
     assert end_orphans(SessionUid(f"{session}.other"), PILOT, (), PATIENCE_S)
     assert end_orphans(session, PilotUid("pilot.0001"), (), PATIENCE_S)
     assert len(orphans(session, PILOT, ())) == 1
+
+
+def test_tasks_of_another_partition_are_left_alone(session):
+    orphaned_sleeper(session, PILOTAGE_TASK_ID="task.0", PILOTAGE_PARTITION="left")
+    orphaned_sleeper(session, PILOTAGE_TASK_ID="task.1", PILOTAGE_PARTITION="right")
+    assert end_orphans(session, PILOT, (), PATIENCE_S, marked=marks_of("left"))
+    assert orphans(session, PILOT, (), marked=marks_of("left")) == {}
+    assert len(orphans(session, PILOT, (), marked=marks_of("right"))) == 1
+    assert len(orphans(session, PILOT, (), marked=marks_of(""))) == 1
 
 
 def test_what_belongs_to_no_task_and_no_worker_is_left_alone(session):
