@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pilotage.client.pilot_description import PilotDescription as PilotDescription
     from pilotage.client.pilot_manager import PilotManager as PilotManager
     from pilotage.client.python_task import PythonTask as PythonTask
+    from pilotage.client.resources import Resources as Resources
     from pilotage.client.session import Session as Session
     from pilotage.client.task import Task as Task
     from pilotage.client.task_description import TaskDescription as TaskDescription
@@ -65,6 +66,7 @@ _HOMES = {
     "RO": "pilotage.client.node_list",
     "RankRequirements": "pilotage.client.node_list",
     "ResourceOccupation": "pilotage.client.node_list",
+    "Resources": "pilotage.client.resources",
     "Session": "pilotage.client.session",
     "Slot": "pilotage.client.node_list",
     "Task": "pilotage.client.task",

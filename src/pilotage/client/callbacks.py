@@ -114,7 +114,13 @@ class FutureNews(msgspec.Struct, frozen=True):
     resolve: Callable[[Future[Any], TaskRecord], None]
 
 
-News = TaskNews | PilotNews | WaitingNews | FutureNews
+class Errand(msgspec.Struct, frozen=True):
+    """Something else that is to be done in its turn; it raises nothing."""
+
+    call: Callable[[], None]
+
+
+News = TaskNews | PilotNews | WaitingNews | FutureNews | Errand
 
 
 class Dispatcher:
@@ -181,6 +187,8 @@ class Dispatcher:
                 news.resolve(future, record)
         elif isinstance(news, PilotNews):
             self._serve_pilot(news)
+        elif isinstance(news, Errand):
+            news.call()
         else:
             for entry in news.callbacks.of(_ANY):
                 entry.call(news.manager, news.count)

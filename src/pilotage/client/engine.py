@@ -24,8 +24,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+from pilotage.client.adapting import Adaptations
 from pilotage.client.callbacks import Dispatcher, FutureNews
 from pilotage.client.launcher import StartedPilot, claimed_by, tail_of_output
+from pilotage.client.loads import Loads
 from pilotage.client.pilot_link import PilotLink
 from pilotage.client.waiting import HasState, Waiter
 from pilotage.core.client import actions, events, facts
@@ -126,6 +128,8 @@ class Engine:
         self._log = writer
         self._late_facts: list[facts.Fact] = []
         self._links: dict[PilotUid, PilotLink] = {}
+        self.loads = Loads(self.lock, self._links)
+        self.adaptations = Adaptations(self.loads, self._wake)
         self._waiters: list[Waiter] = []
         self._fencers: list[threading.Thread] = []
         self._ending = threading.Event()
@@ -229,6 +233,9 @@ class Engine:
                 unreachable(action)
 
     def _tell_tasks(self, records: list[TaskRecord]) -> None:
+        if self.adaptations:
+            self.adaptations.note(records)
+            self._poke()
         self._wake()
         if self.futures:
             found = [
@@ -269,6 +276,7 @@ class Engine:
     def _fail(self, reason: str) -> None:
         """The session cannot go on in this process: pilots go on without it, and everyone who waits is told."""
         self._failure = f"session {self._session} has stopped: {reason}"
+        self.adaptations.end_all()
         log.error("%s", self._failure)
         for waiter in self._waiters:
             waiter.wake()
@@ -416,6 +424,7 @@ class Engine:
         pilot = link.pilot
         link.close()
         self._links.pop(pilot.uid, None)
+        self.loads.over(pilot.uid)
         if pilot.pid:
             try:
                 os.waitpid(pilot.pid, os.WNOHANG)
@@ -431,6 +440,12 @@ class Engine:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=f"pilotage-{self._session}", daemon=True)
             self._thread.start()
+
+    def look_again(self) -> None:
+        """Something has changed beside the core: waits may be over, and another time may be the next. Called with the lock."""
+        if not self._closed:
+            self._wake()
+            self._poke()
 
     def _poke(self) -> None:
         os.eventfd_write(self._wakeup, 1)
@@ -451,6 +466,8 @@ class Engine:
 
     def _patience_s(self) -> float:
         dues = [due for link in list(self._links.values()) if (due := link.next_event()) is not None]
+        if (next_look := self.adaptations.next_look()) is not None:
+            dues.append(next_look)
         # The lease is shown to be alive at this rhythm, too.
         return max(0.0, min([*dues, time.monotonic() + LEASE_CHECK_S]) - time.monotonic())
 
@@ -465,6 +482,7 @@ class Engine:
                 link.synced(synced)
         for link in list(self._links.values()):
             self._serve(link, ready, now)
+        self.adaptations.look(now)
         if self._log.should_snapshot(BYTES_PER_TASK * len(self.core.state.tasks)):
             self._log.snapshot(_encode(self.core.state))
 
@@ -505,6 +523,7 @@ class Engine:
             case wire.AgentHello():
                 link.greeted(message)
                 self.handle(events.AgentGreeted(time.time(), pilot, message.incarnation, message.durable, message.nodes))
+                self.loads.greeted(pilot)
             case wire.PilotEnded():
                 if link.accept(now, message):
                     ended = events.PilotEndArrived(time.time(), pilot, message.number, message.state, message.reason)
@@ -523,6 +542,8 @@ class Engine:
             self.handle(events.OutputsSeenStaged(time.time(), pilot, message.unloading))
         if message.services:
             self.handle(events.ServicesSeen(time.time(), pilot, message.services))
+        if message.load is not None:
+            self.loads.take(pilot, message.load)
         if message.notice:
             log.warning("pilot %s: %s", pilot, message.notice)
 
@@ -557,6 +578,7 @@ class Engine:
         with self.lock:
             if self._closed:
                 return []
+            self.adaptations.end_all()
             failed = bool(self._failure)
             if terminate and not failed:
                 self.handle(events.SessionClosing(time.time()))

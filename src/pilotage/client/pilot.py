@@ -14,6 +14,7 @@ from pilotage.model.resources import Node
 if TYPE_CHECKING:
     from pilotage.client.node_list import NodeList
     from pilotage.client.pilot_manager import PilotManager
+    from pilotage.client.resources import Resources
     from pilotage.client.session import Session
     from pilotage.client.task_description import TaskDescription
 
@@ -66,6 +67,14 @@ class Pilot:
     def nodelist(self) -> NodeList:
         """Its nodes, to be divided by the user: slots that are found here can be given to tasks."""
         return self._manager.node_list(self._record)
+
+    def resources(self) -> Resources:
+        """Return what it has, what of that is free, and what waits in it; it is asked. All 0 while it is not active.
+
+        Raises:
+            SessionClosed: the session is over.
+        """
+        return self._manager.resources_of(self._record)
 
     @property
     def sandbox(self) -> str:

@@ -15,6 +15,7 @@ from pilotage.client.constants import PILOT_STATE, PMGR_METRICS
 from pilotage.client.managers import Manager, chosen
 from pilotage.client.pilot import Pilot
 from pilotage.client.pilot_description import PilotDescription, decoded, encoded, pilot_services, require_new, staging_of
+from pilotage.client.resources import Resources, resources_of
 from pilotage.client.task_description import TaskDescription
 from pilotage.core.client import events
 from pilotage.core.client.facts import ManagerKind
@@ -158,6 +159,14 @@ class PilotManager(Manager):
         """Return the services that a pilot's description asked for."""
         uids = [service.uid for service in pilot_services(record.uid, decoded(record.description))]
         return self._own_task_manager(self._handle(record)).get_tasks(uids) if uids else []
+
+    def resources_of(self, record: PilotRecord) -> Resources:
+        """Return what a pilot has, and what of that is free."""
+        self._require_open()
+        engine = self._session.engine
+        engine.loads.ask([record.uid])
+        with engine.lock:
+            return resources_of(engine.state, [record], engine.loads.told)
 
     def node_list(self, record: PilotRecord) -> NodeList:
         """Return the user's book of a pilot's nodes."""

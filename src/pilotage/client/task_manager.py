@@ -7,10 +7,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, overload
 
+from pilotage.client.adapting import Adaptation, require_adaptable
 from pilotage.client.callbacks import Callbacks, TaskNews, WaitingNews
 from pilotage.client.constants import TASK_STATE, TMGR_METRICS, WAIT_QUEUE_SIZE
 from pilotage.client.managers import Manager, chosen, require_timeout
 from pilotage.client.pilot import Pilot
+from pilotage.client.resources import Resources, resources_of
 from pilotage.client.task import Task
 from pilotage.core.client import events
 from pilotage.core.client.facts import ManagerKind, TaskScheduler
@@ -177,6 +179,46 @@ class TaskManager(Manager):
         services = {number for number, template in self._session.state.templates.copy().items() if template.service is not None}
         records = self._records(None)
         return [record for record in records if record.row.template not in services] if services else records
+
+    # adaptive campaigns
+
+    def resources(self) -> Resources:
+        """Return what its active pilots have, what of that is free, and what waits there and here. Asks them, so it is fresh.
+
+        Raises:
+            SessionClosed: the session is over.
+        """
+        self._require_open()
+        session = self._session
+        manager = session.state.managers[self._uid]
+        session.engine.loads.ask(list(manager.pilots))
+        with session.engine.lock:
+            pilots = [session.state.pilots[uid] for uid in manager.pilots]
+            return resources_of(session.state, pilots, session.engine.loads.told, manager)
+
+    def adapt(self, more: Callable[[Resources], Any], *, floor: int = 0, every_s: float = 1.0) -> Adaptation:
+        """Have ``more`` called for tasks whenever something is idle, or fewer than ``floor`` of its tasks are unfinished.
+
+        ``more(resources)`` returns descriptions, which are submitted; an empty list for none now; None for none any more. It
+        is called on the thread of all callbacks: when cores are free in active pilots and nothing waits, at most once in
+        ``every_s`` seconds; and when tasks are missing to the floor (``resources.missing``), as fast as it gives some. What it
+        raises is logged, and it is called again later.
+
+        Raises:
+            InvalidRequest: ``more`` cannot be called, or a number is none.
+            SessionClosed: the session is over.
+        """
+        self._require_open()
+        require_adaptable(more, floor, every_s)
+        engine = self._session.engine
+        adaptation = Adaptation(self, more, floor, every_s)
+        with engine.lock:
+            engine.check()
+            engine.dispatcher.start()
+            engine.adaptations.begin(adaptation)
+            engine.start()
+            engine.look_again()
+        return adaptation
 
     # for handles
 
