@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -197,6 +198,20 @@ def test_a_task_that_waits_for_a_core_when_its_service_ends_for_good_ends_with_i
     assert task.wait(timeout=PATIENCE_S) == rp.CANCELED
     assert f"cancelled: service '{server.uid}', which it needs, ended: " in outcome_of(task).message
     before.cancel()
+
+
+def test_a_task_that_waits_for_what_services_hold_is_told_of_once(fresh, caplog):
+    fresh.start(resource="local.emulated", cores=2)
+    server = fresh.tasks.submit_tasks(service("sleep 1000"))
+    with caplog.at_level(logging.WARNING, "pilotage"):
+        assert fresh.shell("true").state == rp.DONE
+        assert "nothing runs but services" not in caplog.text
+        large = fresh.tasks.submit_tasks(shell("true", ranks=2))
+        eventually(lambda: "tasks wait for resources, and nothing runs but services" in caplog.text, "the user hears of it")
+        assert fresh.shell("true").state == rp.DONE, "others go on"
+        server.cancel()
+        assert large.wait(timeout=PATIENCE_S) == rp.DONE
+    assert caplog.text.count("nothing runs but services") == 1
 
 
 def test_a_service_that_is_unwell_is_ended_and_started_again(campaign, tmp_path):

@@ -27,6 +27,7 @@ from pilotage.core.agent.lanes import SERVICE, Pace, group_of
 from pilotage.core.agent.services import STOPPED
 from pilotage.model.ids import Attempt, RunnerId, TaskUid
 from pilotage.model.outcome import Ending
+from pilotage.model.resources import Request
 from pilotage.model.states import FAILED
 
 SPAWNER = RunnerId("spawner.0")
@@ -226,3 +227,19 @@ def test_who_waits_behind_services_is_told_so():
     core = serving_core(cores=1)
     core.handle(submitted(2, ["a"], with_(EXECUTABLE)))
     assert "nothing but services runs" in core.why("a")
+
+
+def test_tasks_starve_when_nothing_runs_but_services():
+    core = serving_core(cores=2)
+    assert not core.starved, "nobody waits"
+    core.handle(submitted(2, ["small"]))
+    core.handle(submitted(3, ["large"], with_(EXECUTABLE, request=Request(cores=2))))
+    assert not core.starved, "what runs will end"
+    core.handle(ended("spawner.0", 1, end("small")))
+    assert core.starved
+    assert again(core)[0].starved, "another agent knows it, too"
+    core.handle(events.StorageFilled(5.0, "full"))
+    assert not core.starved, "that has another reason"
+    core.handle(events.StorageFreed(6.0))
+    assert launched_by(core.handle(ended("spawner.0", 2, end("s")))) == [("large", 1)]
+    assert not core.starved

@@ -240,6 +240,11 @@ class AgentCore:
         return self._delivery.finished
 
     @property
+    def starved(self) -> bool:
+        """Whether tasks wait, after this step, for what services alone hold."""
+        return self._dispatch.starved
+
+    @property
     def has_news(self) -> bool:
         """Whether ``LinkOpened`` would make a message for the client."""
         return self._delivery.has_news

@@ -139,6 +139,14 @@ class Dispatch:
             return []
         return self._policy.stranded()
 
+    @property
+    def starved(self) -> bool:
+        """Whether tasks wait for resources and nothing runs but services, so that nothing will be free by itself."""
+        lanes, templates = self._state.lanes, self._state.templates
+        if not lanes or not self._policy.waiting() or not self._pool.ready or self.paused or self.more_to_place:
+            return False
+        return all(templates[lane.template].service is not None for lane in lanes.values())
+
     def _refill(self, now: float) -> list[facts.LaneLaunch]:
         lanes, runners = self._state.lanes, self._state.runners
         launches, empty = [], []
