@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pilotage.cli.progress import Interrupts, Tally, display, follow, is_final
 from pilotage.cli.renderers import note, span
+from pilotage.errors import InvalidRequest
 from pilotage.model.sandboxes import TASKS_FOLDER
 from pilotage.model.states import FINAL
 from pilotage.outputs.files import OUTPUT_FOLDER
@@ -86,10 +87,19 @@ class Campaign:
 
     def run(self, described: Iterable[TaskDescription], total: int, limit: int = 0) -> int:
         """Run the tasks in a new session, say what became of them, and return the exit code."""
+        from pilotage.cli.session import remove_session
         from pilotage.client.session import Session
 
-        with Interrupts() as interrupts, Session(self._uid or None) as session:
-            return self.run_in(session, interrupts, described, total, limit)
+        with Interrupts() as interrupts:
+            session = Session(self._uid or None)
+            try:
+                with session:
+                    return self.run_in(session, interrupts, described, total, limit)
+            except InvalidRequest:
+                # Who mends the slip and runs it again under the same name must not be told that there is such a session.
+                if not session.state.tasks:
+                    remove_session(Path(session.path), force=True)
+                raise
 
     def run_in(
         self, session: Session, interrupts: Interrupts, described: Iterable[TaskDescription], total: int, limit: int = 0

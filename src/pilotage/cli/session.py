@@ -189,10 +189,15 @@ def rm(
     if not folders:
         raise InvalidRequest("an empty uid names no session; see: pilotage session list")
     for folder in dict.fromkeys(folders):
-        _remove(folder, force)
+        remove_session(folder, force)
 
 
-def _remove(folder: Path, force: bool) -> None:
+def remove_session(folder: Path, force: bool) -> None:
+    """Remove a session's folder and all that belongs to it.
+
+    Raises:
+        SessionInUse: it is alive and not to be ended (``force``), or what runs of it does not end.
+    """
     from pilotage.agent.private_folder import private_folder, remove_private_folder
     from pilotage.cli.lookup import living_pilots, pilot_folder, read_state, session_state
     from pilotage.client.session import CLIENT_FOLDER
