@@ -284,15 +284,17 @@ class _Rules:
         if lost < TELLING * self._held_s:
             return None
         last = ran.sort("end").row(-1, named=True)
-        return Advice(
-            "hint",
-            f"{percent(lost / self._held_s)} of the core-time was lost to the tail",
+        reason = (
             f"In the last {time(tail_s)} nothing waited any more and {number(lost / tail_s)} of {self._books.capacity:,} cores "
             f"were idle on average; the last task, {last['task']}, ran for {time(last['end'] - last['begin'])}, "
-            f"half of all for less than {time(self._median_run_s)}.",
-            "Submit the longest tasks first, or give them a higher priority; divide them if that can be done.",
-            lost,
+            f"half of all for less than {time(self._median_run_s)}."
         )
+        remedy = "Submit the longest tasks first, or give them a higher priority; divide them if that can be done."
+        idle = self._session.idle_tail()
+        if idle.beside_core_s > lost / 2:
+            reason += f" {count(idle.nodes, 'node')} had nothing left to do: {core_time(idle.beside_core_s)} of core-time."
+            remedy += " Several smaller pilots with idle_timeout_s give back what they need no longer."
+        return Advice("hint", f"{percent(lost / self._held_s)} of the core-time was lost to the tail", reason, remedy, lost)
 
     def _late_end(self) -> Advice | None:
         if self._live:
@@ -310,8 +312,9 @@ class _Rules:
         return Advice(
             "hint",
             f"The pilot was held for {time(longest)} after its last task",
-            f"That is {percent(lost / self._held_s)} of its core-time, in which nothing was left to run.",
-            "Close the session, or cancel the pilot, when the last result is in; submit what comes next before that.",
+            f"That is {percent(lost / self._held_s)} of its core-time, in which nothing was left to run: {core_time(lost)}.",
+            "Close the session, or cancel the pilot, when the last result is in, or give it an idle_timeout_s, after which it "
+            "ends by itself; submit what comes next before that.",
             lost,
         )
 

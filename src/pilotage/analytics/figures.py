@@ -60,6 +60,8 @@ class Figures(msgspec.Struct, frozen=True):
     idle: float
     wasted_core_s: float
     """Core-time of attempts that failed, were cancelled or repeated."""
+    idle_tail_core_s: float
+    """Core-time of nodes from their last use to the end of their pilot: what could have been given back sooner."""
     gpu_utilisation: float | None
     """None where the pilots have no GPUs."""
     functions_busy_s: float
@@ -94,7 +96,13 @@ class StageTimes(msgspec.Struct, frozen=True):
 
 
 def figures(
-    tasks: pl.DataFrame, attempts: pl.DataFrame, cores: CoreTime, used: float, gpus_used: float | None, now: float
+    tasks: pl.DataFrame,
+    attempts: pl.DataFrame,
+    cores: CoreTime,
+    used: float,
+    gpus_used: float | None,
+    idle_tail_core_s: float,
+    now: float,
 ) -> Figures:
     """Return the figures of these tasks and attempts, with the books of their pilots and the share that they used of them."""
     states = dict(tasks["state"].value_counts().iter_rows())
@@ -137,6 +145,7 @@ def figures(
         overhead_s=cores.overhead_s,
         idle=cores.share("idle"),
         wasted_core_s=_sum(bad["ran"] * bad["cores"]),
+        idle_tail_core_s=idle_tail_core_s,
         gpu_utilisation=gpus_used,
         functions_busy_s=busy_s,
         function_rate=functions["ended"].drop_nulls().len() / busy_s if busy_s else 0.0,

@@ -20,6 +20,7 @@ from pilotage.analytics import consistency, frames, parts
 from pilotage.analytics.components import components
 from pilotage.analytics.failures import failures
 from pilotage.analytics.figures import Figures, Overhead, StageTimes, figures, overheads, stage_times
+from pilotage.analytics.idle_tail import IdleTail, idle_tail
 from pilotage.analytics.printed import printed_lines
 from pilotage.analytics.spans import (
     STAGES,
@@ -360,7 +361,11 @@ class Session:
         asked = float(self.tasks["gpus"].sum()) > 0
         gpus = None if not self.has_gpus else _used(self.core_time("gpus")) if asked else 0.0
         cores = self.core_time()
-        return figures(self.tasks, self.attempts, cores, _used(cores), gpus, self.end)
+        return figures(self.tasks, self.attempts, cores, _used(cores), gpus, self.idle_tail().core_s, self.end)
+
+    def idle_tail(self) -> IdleTail:
+        """Return what nodes were held for after their last use: what could have been given back sooner."""
+        return idle_tail(self.run.pilots.values())
 
     def overheads(self) -> list[Overhead]:
         """Return what is paid besides the tasks, by kind; of a session of null tasks that is all of it."""

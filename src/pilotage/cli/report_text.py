@@ -71,6 +71,9 @@ def _print_figures(report: Report) -> None:
     }
     if report.gpus is not None and found.gpu_utilisation is not None:
         lines["GPUs used"] = f"{words.percent(found.gpu_utilisation)} of {words.core_time(report.gpus.seconds, 'GPU')}"
+    if found.idle_tail_core_s and found.core_s:
+        share = words.percent(found.idle_tail_core_s / found.core_s)
+        lines["idle tail"] = f"{share}: {words.core_time(found.idle_tail_core_s)} of nodes after their last use"
     print()
     for title, line in lines.items():
         print(f"{title:<12}  {line}")

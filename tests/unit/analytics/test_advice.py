@@ -120,6 +120,15 @@ def long_tail() -> InventedRun:
     return made
 
 
+def stragglers() -> InventedRun:
+    """Of four nodes three are done after a fifth of the time."""
+    made = InventedRun(nodes=4, cores=2)
+    for node in range(4):
+        for core in range(2):
+            made.add(100.0, 200.0 if node == 0 else 120.0, node=node, core=core)
+    return made
+
+
 def ended_late() -> InventedRun:
     made = InventedRun(cores=4)
     for core in range(4):
@@ -177,7 +186,21 @@ CASES = [
         "3 of 4 cores were idle on average",
         "longest tasks first",
     ),
+    (
+        stragglers,
+        "hint",
+        "60 % of the core-time was lost to the tail",
+        "3 nodes had nothing left to do: 480 core-s of core-time",
+        "Several smaller pilots with idle_timeout_s",
+    ),
     (ended_late, "hint", "The pilot was held for 50 s after its last task", "50 % of its core-time", "Close the session"),
+    (
+        ended_late,
+        "hint",
+        "The pilot was held for 50 s after its last task",
+        "nothing was left to run: 200 core-s",
+        "idle_timeout_s",
+    ),
     (too_large, "hint", "The pilot was larger than what was asked of it", "Never more than 1 of 4 cores", "Ask for 1 cores"),
     (unused_gpus, "hint", "The pilot held 2 GPUs and no task asked for one", "billed", "gpus_per_rank"),
 ]

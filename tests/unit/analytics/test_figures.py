@@ -29,6 +29,7 @@ def test_figures_of_a_small_run() -> None:
     assert told.core_s == 20.0
     assert told.utilisation == pytest.approx(10 / 20)
     assert told.wasted_core_s == 3.0
+    assert told.idle_tail_core_s == 0.0
     assert told.gpu_utilisation is None
 
 
