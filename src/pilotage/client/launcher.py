@@ -84,7 +84,7 @@ def user_python_path() -> list[str]:
 
 
 def tail_of_output(folder: Path, limit: int = 1000) -> str:
-    """Return the end of what the bootstrap and the agent of a pilot printed, for error messages."""
+    """Return the end of what the bootstrap and the agent of a pilot printed, for error messages: whole lines where it can."""
     parts = []
     for name in (BOOTSTRAP_OUTPUT, AGENT_OUTPUT):
         try:
@@ -92,5 +92,6 @@ def tail_of_output(folder: Path, limit: int = 1000) -> str:
         except OSError:
             continue
         if text:
-            parts.append(text[-limit:])
+            end = text[-limit:]
+            parts.append(end if len(text) <= limit else end.partition("\n")[2] or end)
     return "\n".join(parts)

@@ -328,6 +328,20 @@ def test_a_task_that_may_run_twice_is_lost_where_no_pilot_is_left_for_it() -> No
     assert session.ending_of("unsent") is Ending.LAUNCH_FAILED
 
 
+@pytest.mark.parametrize(
+    ("was_active", "remedy"), [(True, "with a pilot that lives longer"), (False, "with a pilot that starts")]
+)
+def test_a_task_that_its_pilot_never_began_is_told_what_to_do(was_active: bool, remedy: str) -> None:
+    session = Session()
+    session.add("p")
+    if was_active:
+        session.greet("p")
+    session.submit("a")
+    session.lose("p")
+    found = session.state.tasks[TaskUid("a")].outcome
+    assert found is not None and found.message.endswith(f"before the task began; submit the task again, {remedy}")
+
+
 def test_retries_over_lost_pilots_are_bounded() -> None:
     session = Session("p")
     session.submit("a", template=RETRIED)

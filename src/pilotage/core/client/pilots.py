@@ -164,4 +164,6 @@ class Pilots:
 
 
 def _better(pilot: PilotRecord) -> str:
-    return "whose services can start" if pilot.failure else "that lives longer"
+    if pilot.failure:
+        return "whose services can start"
+    return "that lives longer" if pilot.incarnation else "that starts"
