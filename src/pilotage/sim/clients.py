@@ -12,7 +12,6 @@ from typing import Protocol
 
 import msgspec
 
-from pilotage.core.agent.state import AgentState
 from pilotage.core.client import actions, events, facts
 from pilotage.core.client.core import ClientCore
 from pilotage.core.client.state import Queued, QueuedCancel, QueuedEnd, QueuedEnvironment, QueuedTasks
@@ -21,21 +20,20 @@ from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid
 from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.states import FINAL
 from pilotage.model.workload import Batch
-from pilotage.sim.links import WINDOW_MESSAGES, Companion, End, Link, Troubles
+from pilotage.sim.links import Companion, Link, LinkUp, Troubles
+from pilotage.sim.metaschedulers import SimulatedMetascheduler
+from pilotage.sim.outboxes import message_of
 from pilotage.sim.pilots import SimulatedPilot
+from pilotage.sim.processes import Uplink
 from pilotage.sim.stage import Stage
 from pilotage.wire.codec import encode
 from pilotage.wire.messages import (
     Acknowledge,
     AgentHello,
-    Cancel,
-    EndPilot,
     FromAgent,
     Outcomes,
     PilotEnded,
-    PrepareEnvironment,
     Progress,
-    Submit,
 )
 
 PILOTS, TASKS = "pmgr.0000", "tmgr.0000"
@@ -44,6 +42,8 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
 _NOTHING = msgspec.Raw(_encode({}))
 
+AnyPilot = SimulatedPilot | SimulatedMetascheduler
+
 Hear = Callable[[Sequence[Outcome]], None]
 """What the user's program is told."""
 
@@ -51,8 +51,11 @@ Hear = Callable[[Sequence[Outcome]], None]
 class Client(Protocol):
     """What the world asks of a client."""
 
-    def add_pilot(self, pilot: SimulatedPilot) -> None:
-        """The user asks for this pilot."""
+    def add_pilot(self, pilot: AnyPilot) -> None:
+        """The user asks for this pilot, whose way up is ``open_link``."""
+
+    def open_link(self, pilot: PilotUid) -> Uplink:
+        """Return the way of a pilot to the client."""
 
     def submit(self, batch: Batch) -> None:
         """The user submits tasks."""
@@ -66,7 +69,7 @@ class Client(Protocol):
     def end(self, pilots: Sequence[PilotUid], drain: bool) -> None:
         """The user ends pilots."""
 
-    def pilot_lost(self, pilot: SimulatedPilot, reason: str) -> None:
+    def pilot_lost(self, pilot: AnyPilot, reason: str) -> None:
         """The pilot is gone, and nothing of it runs any more."""
 
     def is_over(self, pilot: PilotUid) -> bool:
@@ -97,20 +100,24 @@ class SimulatedClient:
 
     # What the user does.
 
-    def add_pilot(self, pilot: SimulatedPilot) -> None:
+    def add_pilot(self, pilot: AnyPilot) -> None:
         """The user asks for this pilot, and adds it to the manager of tasks; it starts at once."""
         uid = pilot.uid
-        records = self.core.state.pilots
-
-        def load(number: int) -> bytes:
-            return encode(message_of(number, records[uid].unacknowledged[number]))
-
-        link = self._links[uid] = Link(self._stage.timeline, self._troubles, uid, self, load)
-        pilot.use(LinkUp(link))
+        link = self._links[uid]
         self._handle(events.PilotSubmitted(self._now(), PILOTS, uid, _NOTHING, pilot.nodes))
         self._handle(events.PilotsAttached(self._now(), TASKS, [uid]))
         self._stage.timeline.at(self._stage.timeline.now, pilot.start)
         self._stage.timeline.at(self._stage.timeline.now, link.connect)
+
+    def open_link(self, pilot: PilotUid) -> Uplink:
+        """Return the way of a pilot to this client."""
+        records = self.core.state.pilots
+
+        def load(number: int) -> bytes:
+            return encode(message_of(number, records[pilot].unacknowledged[number]))
+
+        link = self._links[pilot] = Link(self._stage.timeline, self._troubles, pilot, self, load)
+        return LinkUp(link)
 
     def submit(self, batch: Batch) -> None:
         """Hand tasks to the core, as a manager does."""
@@ -128,7 +135,7 @@ class SimulatedClient:
         """End pilots."""
         self._handle(events.PilotCancelRequested(self._now(), list(pilots), drain))
 
-    def pilot_lost(self, pilot: SimulatedPilot, reason: str) -> None:
+    def pilot_lost(self, pilot: AnyPilot, reason: str) -> None:
         """Read what the pilot's log tells, as it is fenced, and give it up."""
         record = self.core.state.pilots[pilot.uid]
         found = pilot.aftermath(record.received)
@@ -152,7 +159,7 @@ class SimulatedClient:
         """An agent answered."""
         self._handle(events.AgentGreeted(self._now(), pilot, hello.incarnation, hello.durable, hello.nodes))
 
-    def heard(self, pilot: PilotUid, message: FromAgent, outcomes: Companion) -> None:
+    def heard_from_below(self, pilot: PilotUid, message: FromAgent, outcomes: Companion) -> None:
         """An agent sent this; numbered messages are new."""
         now = self._now()
         match message:
@@ -212,56 +219,6 @@ class SimulatedClient:
             link.send_down(number, message_of(number, record.unacknowledged[number]))
 
 
-def message_of(number: int, queued: Queued) -> Submit | Cancel | EndPilot | PrepareEnvironment:
-    """Return the message that a queued one is sent as."""
-    match queued:
-        case QueuedTasks():
-            return Submit(number, queued.binding, queued.batch)
-        case QueuedCancel():
-            return Cancel(number, queued.tasks)
-        case QueuedEnd():
-            return EndPilot(number, queued.drain, queued.failure)
-        case QueuedEnvironment():
-            return PrepareEnvironment(number, queued.name, queued.spec)
-        case _:
-            return unreachable(queued)
-
-
-class LinkUp:
-    """An agent's end of its link to a client or metascheduler."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another message may be sent now."""
-        return self._link.lower_has_room
-
-    def listen(self, pilot: SimulatedPilot, state: AgentState) -> None:
-        """An agent is there."""
-        end = End(
-            lambda number: encode(pilot.frame(number)),
-            sent=state.numbered,
-            delivered=state.delivered,
-            received=state.received,
-            window=WINDOW_MESSAGES,
-        )
-        self._link.listen(pilot, end, pilot.nodes)
-
-    def hang_up(self) -> None:
-        """The agent is gone."""
-        self._link.hang_up()
-
-    def send(self, number: int, message: Outcomes | PilotEnded, outcomes: list[Outcome] | None) -> None:
-        """Send a numbered message for the first time."""
-        self._link.send_up(number, message, outcomes)
-
-    def tell(self, message: FromAgent) -> None:
-        """Send a plain message."""
-        self._link.tell_up(message)
-
-
 class PlainClient:
     """Hands tasks to one pilot over a link, and counts what comes back: nothing is decided, and nothing kept."""
 
@@ -274,15 +231,19 @@ class PlainClient:
         self._unacknowledged: dict[int, Queued] = {}
         self._over = False
 
-    def add_pilot(self, pilot: SimulatedPilot) -> None:
+    def add_pilot(self, pilot: AnyPilot) -> None:
         """This is the pilot; there is no other."""
-        if self._link is not None:
-            raise ValueError("without a client there is nobody to choose among pilots; simulate with client=True, or one pilot")
+        assert self._link is not None
         timeline = self._stage.timeline
-        self._link = Link(timeline, self._troubles, pilot.uid, self, self._load)
-        pilot.use(LinkUp(self._link))
         timeline.at(timeline.now, pilot.start)
         timeline.at(timeline.now, self._link.connect)
+
+    def open_link(self, pilot: PilotUid) -> Uplink:
+        """Return the way of the pilot to this client."""
+        if self._link is not None:
+            raise ValueError("without a client there is nobody to choose among pilots; simulate with client=True, or one pilot")
+        self._link = Link(self._stage.timeline, self._troubles, pilot, self, self._load)
+        return LinkUp(self._link)
 
     def _load(self, number: int) -> bytes:
         return encode(message_of(number, self._unacknowledged[number]))
@@ -303,7 +264,7 @@ class PlainClient:
         """End the pilot."""
         self._send(QueuedEnd(drain))
 
-    def pilot_lost(self, pilot: SimulatedPilot, reason: str) -> None:
+    def pilot_lost(self, pilot: AnyPilot, reason: str) -> None:
         """Take what its log says. What is left of its tasks is lost, or never began."""
         if self._over:
             return
@@ -327,7 +288,7 @@ class PlainClient:
         """The agent answered."""
         self._forget(hello.durable)
 
-    def heard(self, pilot: PilotUid, message: FromAgent, outcomes: Companion) -> None:
+    def heard_from_below(self, pilot: PilotUid, message: FromAgent, outcomes: Companion) -> None:
         """The agent sent this; numbered messages are new."""
         match message:
             case Outcomes():

@@ -18,6 +18,7 @@ from pilotage.model.ids import PilotUid, SessionUid
 from pilotage.model.outcome import Outcome
 from pilotage.model.resources import Node
 from pilotage.sim.clock import Timeline
+from pilotage.sim.processes import Numbers, Process
 from pilotage.wire.codec import decode_from_agent, decode_from_client, encode
 from pilotage.wire.link import IncomingLink, OutgoingLink, Unacknowledged
 from pilotage.wire.messages import (
@@ -45,6 +46,8 @@ RETRY_S = 1.0
 """Where nobody listens, another attempt is made after this time."""
 WINDOW_MESSAGES = 4
 """Messages of outcomes under way, as between a real agent and its client."""
+UPPER_WINDOW_MESSAGES = 8
+"""The same of messages of tasks."""
 DOUBLES = 0.3
 """Share of new connections on which the last message before comes once more."""
 
@@ -66,22 +69,12 @@ class Troubles(msgspec.Struct, frozen=True):
 
 
 class Upper(Protocol):
-    """Who stands at the upper end: a client, or a metascheduler."""
+    """Who stands at the upper end: a client, or the metascheduler of a partition, which is named like a pilot here."""
 
     def greeted(self, pilot: PilotUid, hello: AgentHello) -> None:
         """The agent answered."""
 
-    def heard(self, pilot: PilotUid, message: FromAgent, outcomes: Companion) -> None:
-        """A message came that is new, or a plain one."""
-
-
-class Lower(Protocol):
-    """Who stands at the lower end: an agent."""
-
-    def hello_heard(self, durable: int) -> None:
-        """The client is there, and has all messages up to this one."""
-
-    def heard(self, message: FromClient) -> None:
+    def heard_from_below(self, pilot: PilotUid, message: FromAgent, outcomes: Companion) -> None:
         """A message came that is new, or a plain one."""
 
 
@@ -106,8 +99,10 @@ class Link:
         self._troubles = troubles
         self._pilot = pilot
         self._upper_owner = upper
-        self._upper = End(load, sent=0, delivered=0, received=0, window=8)
-        self._lower_owner: Lower | None = None
+        self._load = load
+        self._upper = End(load, sent=0, delivered=0, received=0, window=UPPER_WINDOW_MESSAGES)
+        self._upper_there = True
+        self._lower_owner: Process | None = None
         self._lower: End | None = None
         self._nodes: list[Node] = []
         self._incarnation = 0
@@ -122,7 +117,7 @@ class Link:
 
     # ------------------------------------------------------------------------------------------------------- the lower end
 
-    def listen(self, owner: Lower, end: End, nodes: list[Node]) -> None:
+    def listen(self, owner: Process, end: End, nodes: list[Node]) -> None:
         """An agent is there; another incarnation of it than the one before."""
         self._lower_owner, self._lower, self._nodes = owner, end, nodes
         self._incarnation += 1
@@ -155,9 +150,24 @@ class Link:
 
     # ------------------------------------------------------------------------------------------------------- the upper end
 
+    def take_over(self, sent: int, delivered: int, received: int) -> None:
+        """Another life of who stands at the upper end goes on, from what its log says; ``connect`` follows."""
+        self._upper = End(self._load, sent=sent, delivered=delivered, received=received, window=UPPER_WINDOW_MESSAGES)
+        self._upper_there = True
+
+    def let_go(self) -> None:
+        """Who stands at the upper end is gone."""
+        self._upper_there = False
+        self._break()
+
+    def ask(self, message: FromClient) -> None:
+        """Send a plain message, if the agent is there."""
+        if self._open:
+            self._down(encode(message))
+
     def connect(self) -> None:
         """Say hello, now; if nobody listens, later."""
-        if self._closed:
+        if self._closed or self._open or not self._upper_there:
             return
         if self._lower is None:
             self._timeline.at(self._timeline.now + RETRY_S, self.connect)
@@ -254,18 +264,18 @@ class Link:
             case Acknowledge():
                 end.outgoing.acknowledge(message.received, message.durable)
                 self._send_again(end.outgoing.transmit(), up=True)
-                owner.heard(message)
+                owner.heard_from_above(message)
             case Submit() | Cancel() | EndPilot() | PrepareEnvironment() | GrantNodes() | ReclaimNodes():
                 size = len(message.batch) if isinstance(message, Submit) else 0
                 if not self._is_new(end, message.number, size):
                     return
                 self._last_down = frame if self._troubles.loss else b""
-                owner.heard(message)
+                owner.heard_from_above(message)
                 # The owner may have died of it, and with it its end.
                 if end is self._lower and (told := _acknowledgement(end, message.number)) is not None and self._open:
                     self._up(encode(told), None)
             case _:
-                owner.heard(message)
+                owner.heard_from_above(message)
 
     def _is_new(self, end: End, number: int, size: int) -> bool:
         verdict = end.incoming.accept(number, size)
@@ -283,17 +293,52 @@ class Link:
             case Acknowledge():
                 end.outgoing.acknowledge(message.received, message.durable)
                 self._send_again(end.outgoing.transmit(), up=False)
-                owner.heard(pilot, message, None)
+                owner.heard_from_below(pilot, message, None)
             case Outcomes() | PilotEnded() | NodesReturned():
                 size = len(message.outcomes) if isinstance(message, Outcomes) else 0
                 if not self._is_new(end, message.number, size):
                     return
                 self._last_up = frame if self._troubles.loss else b""
-                owner.heard(pilot, message, outcomes)
+                owner.heard_from_below(pilot, message, outcomes)
                 if (told := _acknowledgement(end, message.number)) is not None and self._open:
                     self._down(encode(told))
             case _:
-                owner.heard(pilot, message, None)
+                owner.heard_from_below(pilot, message, None)
+
+
+class LinkUp:
+    """The lower end of a link, as an agent or metascheduler has it."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another message may be sent now."""
+        return self._link.lower_has_room
+
+    def listen(self, process: Process, numbers: Numbers) -> None:
+        """The process is there; its log says how far it has come."""
+        end = End(
+            lambda number: encode(process.frame(number)),
+            sent=numbers.numbered,
+            delivered=numbers.delivered,
+            received=numbers.received,
+            window=WINDOW_MESSAGES,
+        )
+        self._link.listen(process, end, process.nodes)
+
+    def hang_up(self) -> None:
+        """The process is gone."""
+        self._link.hang_up()
+
+    def send(self, number: int, message: Upward, outcomes: Companion) -> None:
+        """Send a numbered message for the first time."""
+        self._link.send_up(number, message, outcomes)
+
+    def tell(self, message: FromAgent) -> None:
+        """Send a plain message."""
+        self._link.tell_up(message)
 
 
 def _acknowledgement(end: End, number: int) -> Acknowledge | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pilotage.errors import nearest
 from pilotage.model.ids import PilotUid
-from pilotage.sim.pilots import SimulatedPilot
+from pilotage.model.partitions import PartitionSpec
+from pilotage.sim.metaschedulers import SimulatedMetascheduler
 from pilotage.sim.stage import Stage
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ _DAY_S = 86_400.0
 class Misfortunes:
     """Lines up what the faults say."""
 
-    def __init__(self, stage: Stage, world: World) -> None:
+    def __init__(self, stage: Stage, world: World, plan: Sequence[PartitionSpec]) -> None:
         faults = stage.faults
         if not 0.0 <= faults.restart_s < ADOPTION_S:
             raise ValueError(f"restart_s={faults.restart_s:g}: an agent is started again within {ADOPTION_S:g} s")
@@ -33,16 +35,18 @@ class Misfortunes:
         self._world = world
         self._chance = stage.chance("losses of nodes")
         self._nodes = [(pilot, node.index) for pilot in world.pilots.values() for node in pilot.nodes]
+        self._names = [*world.pilots, *(spec.name for spec in plan)]
         timeline = stage.timeline
         for at, name in faults.kill_agents_at_s:
-            timeline.at(at, _named(world.pilots, name).kill)
+            self._check_name(name)
+            timeline.at(at, partial(self._kill, name))
         for at, name in faults.lose_partitions_at_s:
-            pilot = _named(world.pilots, name)
-            timeline.at(at, lambda pilot=pilot: self._lose(pilot))  # type: ignore[misc]
+            self._check_name(name)
+            timeline.at(at, partial(self._lose, name))
         for at, index in faults.lose_nodes_at_s:
             if not 0 <= index < len(self._nodes):
                 raise ValueError(f"node {index} is to be lost, of {len(self._nodes)} whose indices count from 0")
-            timeline.at(at, lambda index=index: self._lose_node(index))  # type: ignore[misc]
+            timeline.at(at, partial(self._lose_node, index))
         if faults.node_losses_per_day > 0.0:
             self._line_up_loss()
 
@@ -55,20 +59,37 @@ class Misfortunes:
             self._lose_node(self._chance.randrange(len(self._nodes)))
             self._line_up_loss()
 
+    def _check_name(self, name: str) -> None:
+        if name not in self._names:
+            known = ", ".join(self._names)
+            raise ValueError(f"there is no pilot or partition {name!r}; there are {known}{nearest(name, self._names)}")
+
     def _lose_node(self, index: int) -> None:
         pilot, own = self._nodes[index]
-        pilot.lose_node(own)
+        if not pilot.gone and own not in pilot.lost_at:
+            pilot.lost_at[own] = self._stage.timeline.now
+            pilot.lose_node(own)
 
-    def _lose(self, pilot: SimulatedPilot) -> None:
-        if pilot.gone or self._world.client.is_over(pilot.uid):
-            return
-        pilot.lose()
-        timeline = self._stage.timeline
-        timeline.at(timeline.now + LOSS_SEEN_S, lambda: self._world.client.pilot_lost(pilot, "its nodes are gone"))
+    def _kill(self, name: str) -> None:
+        process = self._world.processes().get(name)
+        if process is not None:
+            process.kill()
 
+    def _lose(self, name: str) -> None:
+        timeline, world = self._stage.timeline, self._world
+        pilot = world.pilots.get(PilotUid(name))
+        if pilot is not None and not pilot.gone and not world.client.is_over(pilot.uid):
+            pilot.lose()
+            pilot.lose_nodes()
+            timeline.at(timeline.now + LOSS_SEEN_S, lambda: world.client.pilot_lost(pilot, "its nodes are gone"))
+        for divided in world.pilots.values():
+            if isinstance(divided, SimulatedMetascheduler) and name in divided.partitions and not divided.partitions[name].gone:
+                divided.lose_partition(name)
+                self._tell_loss(divided, name)
 
-def _named(pilots: Mapping[PilotUid, SimulatedPilot], name: str) -> SimulatedPilot:
-    pilot = pilots.get(PilotUid(name))
-    if pilot is None:
-        raise ValueError(f"there is no pilot or partition {name!r}; there are {', '.join(pilots)}{nearest(name, pilots)}")
-    return pilot
+    def _tell_loss(self, divided: SimulatedMetascheduler, name: str) -> None:
+        def tell() -> None:
+            if not divided.partition_lost(name):
+                self._tell_loss(divided, name)
+
+        self._stage.timeline.at(self._stage.timeline.now + LOSS_SEEN_S, tell)

@@ -1,38 +1,39 @@
-"""A simulated pilot: the real agent's core with a policy, its log, and the runners of ``launching``.
+"""A simulated pilot, or a partition of one: the real agent's core with a policy, its log, and the runners of ``launching``.
 
-Its agent does what the real one does: events to the core, facts to the log, then the actions; and it may die between any two of
-these. The next one recovers from the log alone, and finds the runners that the log names. Files are staged and environments
-prepared at once; a service is ready at once.
+Files are staged and environments prepared at once; a service is ready at once.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from functools import partial
+from typing import Any
 
 import msgspec
 
-from pilotage.core.agent import actions, events
+from pilotage.core.agent import actions, events, facts
 from pilotage.core.agent.aftermath import Aftermath, aftermath
 from pilotage.core.agent.core import AgentCore, Step
-from pilotage.core.agent.state import AgentState
+from pilotage.core.agent.state import AgentState, apply
 from pilotage.core.scheduling.policy import Policy
 from pilotage.model.ids import PilotUid
-from pilotage.model.outcome import Outcome
+from pilotage.model.partitions import Load
 from pilotage.model.resources import Node
 from pilotage.model.workload import Batch
 from pilotage.sim.delays import Delays
 from pilotage.sim.launching import Launching
-from pilotage.sim.records import AgentLog
+from pilotage.sim.processes import Process, Uplink
+from pilotage.sim.records import Log
 from pilotage.sim.stage import EPOCH_S, Stage
 from pilotage.wire.messages import (
     Acknowledge,
+    AskLoad,
     Cancel,
     EndPilot,
     FromAgent,
     FromClient,
     GrantNodes,
+    NodesReturned,
     Outcomes,
     PilotEnded,
     PrepareEnvironment,
@@ -41,60 +42,18 @@ from pilotage.wire.messages import (
     Submit,
 )
 
-DIES_WITHIN_S = 1.0
-"""An agent that is to die does so in its next turn, if one comes within this time."""
-
 _encode_outcomes = msgspec.msgpack.Encoder().encode
 _decode_batch = msgspec.msgpack.Decoder(Batch).decode
 
 MakePolicy = Callable[[], Policy]
 
 
-class Uplink(Protocol):
-    """The agent's way to who has bound the tasks to it."""
+class SimulatedPilot(Process):
+    """A pilot on ``nodes``, or a partition that begins with ``own`` of them.
 
-    @property
-    def has_room(self) -> bool:
-        """Whether another message may be sent now."""
-
-    def listen(self, pilot: SimulatedPilot, state: AgentState) -> None:
-        """An agent is there; ``state`` is what its log holds."""
-
-    def hang_up(self) -> None:
-        """The agent is gone."""
-
-    def send(self, number: int, message: Outcomes | PilotEnded, outcomes: list[Outcome] | None) -> None:
-        """Send a numbered message for the first time."""
-
-    def tell(self, message: FromAgent) -> None:
-        """Send a plain message."""
-
-
-class _Nobody:
-    has_room = False
-
-    def listen(self, pilot: SimulatedPilot, state: AgentState) -> None:
-        pass
-
-    def hang_up(self) -> None:
-        pass
-
-    def send(self, number: int, message: Outcomes | PilotEnded, outcomes: list[Outcome] | None) -> None:
-        raise AssertionError(f"{message} is sent to nobody")
-
-    def tell(self, message: FromAgent) -> None:
-        pass
-
-
-_NOBODY = _Nobody()
-
-
-class _Died(Exception):
-    """The agent's process is gone, in the middle of what it did."""
-
-
-class SimulatedPilot:
-    """A pilot on ``nodes``. ``walltime_s`` is the true time at which it ends itself; None for no limit."""
+    ``walltime_s``: the true time at which it ends itself; None for no limit. ``lost_at``: nodes that were lost, and when; all
+    partitions of a pilot share it.
+    """
 
     def __init__(
         self,
@@ -103,109 +62,85 @@ class SimulatedPilot:
         nodes: Sequence[Node],
         make_policy: MakePolicy,
         delays: Delays,
+        uplink: Uplink,
         walltime_s: float | None,
+        own: Sequence[int] | None = None,
+        lost_at: dict[int, float] | None = None,
     ) -> None:
-        self.uid = uid
-        self.nodes = list(nodes)
-        self.deaths = 0
-        self.gone = False
-        """Whether all of it is lost."""
-        self.lost_at: dict[int, float] = {}
-        """Nodes that were lost, and when."""
-        self.startup_s = delays.startup_s
+        faults = stage.faults
+        kept = bool(faults.kill_agents_at_s or faults.lose_partitions_at_s)
+        super().__init__(stage, uid, nodes, uplink, Log(AgentState, facts.Fact, apply, kept))
+        self.lost_at: dict[int, float] = {} if lost_at is None else lost_at
+        self.begun_s = stage.timeline.now
+        self.up_at_s = stage.timeline.now + delays.startup_s
+        """When it places its first task."""
+        self.first_nodes = len(self.nodes) if own is None else len(own)
+        """With how many nodes it began."""
         self.core: AgentCore | None = None
         self.policy: Policy | None = None
-        self._stage = stage
-        self._timeline = stage.timeline
-        self._chance = stage.chance(f"agent {uid}")
-        self._make_policy = make_policy
-        self._uplink: Uplink = _NOBODY
-        self._walltime_s = walltime_s
-        self._log = AgentLog(bool(stage.faults.kill_agents_at_s or stage.faults.lose_partitions_at_s))
         self.launching = Launching(uid, stage, stage.clock(self._chance), delays)
-        self._coming: deque[events.Event | list[events.Event]] = deque()
-        self._busy = False
-        self._alarm = float("inf")
-        self._doomed = -1
-        """How far the agent gets in its next turn before it dies; negative: it lives."""
-        self._agents = 0
+        self._make_policy = make_policy
+        self._walltime_s = walltime_s
+        self._own = None if own is None else list(own)
+        self._load_every_s = 0.0
+        self._load_told: Load | None = None
+        self._load_due = float("inf")
 
     # ------------------------------------------------------------------------------------------------------- life and death
 
-    def use(self, uplink: Uplink) -> None:
-        """This is the way to who hands out the tasks. Call it before ``start``."""
-        self._uplink = uplink
+    @property
+    def running_core(self) -> AgentCore | None:
+        """The core; None while there is no agent."""
+        return self.core
 
-    def start(self) -> None:
-        """Begin, now: the agent is there at once, and places tasks when the launcher is up."""
-        self._start_agent(AgentState())
-
-    def _start_agent(self, state: AgentState) -> None:
-        self._agents += 1
-        agent = self._agents
-        self._clock = self._stage.clock(self._chance)
+    def begin_life(self) -> None:
+        """The agent is there at once, and places tasks when the launcher is up."""
+        state = self._log.recover()
         self.policy = self._make_policy()
         # At its start an agent finds out which nodes there are.
         for index in self.lost_at:
             self.policy.remove_node(index)
         deadline = None if self._walltime_s is None else EPOCH_S + self._walltime_s
-        self.core = AgentCore(self.policy, spawners=1, deadline=deadline, state=state)
-        self.core.recover(self._clock.now())
-        self._coming.clear()
+        self.core = AgentCore(self.policy, spawners=1, deadline=deadline, state=state, nodes=self._own or ())
+        self.core.recover(self.now())
+        self._load_every_s, self._load_due = 0.0, float("inf")
         self._uplink.listen(self, state)
-        self._timeline.at(self.startup_s, lambda: self._begin(agent))
+        life = self._lives
+        self._timeline.at(self.up_at_s, lambda: self._come_up(life))
 
-    def _begin(self, agent: int) -> None:
-        if self.core is None or agent != self._agents:
+    def _come_up(self, life: int) -> None:
+        if self.core is None or life != self._lives:
             return
         known = list(self.core.state.runners)
         self.launching.attach(self.tell)
-        self._take_turn(self.core.start)
+        self.take_turn(self.core.start)
         if self.core is not None:
             self.launching.adopt(self.tell, known)
 
-    def kill(self) -> None:
-        """Let the agent die, at some point of its next turn; another is started."""
-        if self.core is None or self._doomed >= 0:
-            return
-        self._doomed, agent = self._chance.choice((0, 1, 2, 3, 5)), self._agents
+    def places_yet(self) -> bool:
+        """Tell whether the launcher is up."""
+        return self._timeline.now >= self.up_at_s
 
-        def give_up() -> None:
-            if self._doomed >= 0 and agent == self._agents:
-                self._die()
-
-        self._timeline.at(self._timeline.now + DIES_WITHIN_S, give_up)
-
-    def _die(self) -> None:
-        self.deaths += 1
-        self._fall()
-        self._timeline.at(self._timeline.now + self._stage.faults.restart_s, self._start_next)
-
-    def _start_next(self) -> None:
-        if not self.gone:
-            self._start_agent(self._log.recover())
-
-    def _fall(self) -> None:
+    def end_life(self) -> None:
+        """The agent is gone; its runners are not."""
         self.core = self.policy = None
-        self._doomed = -1
-        self._coming.clear()
-        self._alarm = float("inf")
         self.launching.detach()
-        self._uplink.hang_up()
 
     def lose(self) -> None:
-        """All nodes are gone, with the agent and all that ran."""
+        """The agent is gone for good, with all that ran."""
         self.gone = True
-        self._fall()
+        self.fall()
         self.launching.lose_everything()
+
+    def lose_nodes(self) -> None:
+        """All nodes are gone."""
         for node in self.nodes:
             self.lost_at.setdefault(node.index, self._timeline.now)
 
     def lose_node(self, index: int) -> None:
-        """A node is gone, with what ran there."""
-        if self.gone or index in self.lost_at:
+        """A node is gone, with what ran there; the caller has it in ``lost_at``."""
+        if self.gone:
             return
-        self.lost_at[index] = self._timeline.now
         if self.policy is not None:
             self.policy.remove_node(index)
         self.launching.lose_node(index)
@@ -215,80 +150,36 @@ class SimulatedPilot:
         """Return what the log of a pilot that is gone tells the client, who has messages up to ``delivered``."""
         return aftermath(self._log.recover(), delivered)
 
-    def now(self) -> float:
-        """Return the agent's time."""
-        return self._clock.now()
-
-    @property
-    def finished(self) -> bool:
-        """Whether it has ended, and its client will hear of it or has heard."""
-        return self.gone or (self.core is not None and self.core.finished)
-
     # ------------------------------------------------------------------------------------------------------------ the turns
 
-    def tell(self, event: events.Event | list[events.Event]) -> None:
-        """Something has happened, or several things at the same time. Without an agent nobody hears of it."""
-        if self.core is None:
+    def decide(self, core: AgentCore, event: Any) -> Step:
+        """Ask the core; what happened at the same time is decided together."""
+        return core.handle_all(event) if isinstance(event, list) else core.handle(event)
+
+    def time_passed(self) -> events.Event:
+        """Return the event that says so."""
+        return events.TimePassed(self.now())
+
+    def link_opened(self) -> events.Event:
+        """Return the event that says so."""
+        return events.LinkOpened(self.now())
+
+    def take_turn(self, first: Callable[[float], Any] | None = None) -> None:
+        """Decide what has come; of a partition the load may be another one then."""
+        super().take_turn(first)
+        if self._load_every_s and self._load_due == float("inf") and not self._busy:
+            self._load_due = self._timeline.now + self._load_every_s
+            life = self._lives
+            self._timeline.at(self._load_due, lambda: self._tell_load(life))
+
+    def _tell_load(self, life: int) -> None:
+        if self.core is None or life != self._lives:
             return
-        self._coming.append(event)
-        self._take_turn(None)
-
-    def _take_turn(self, first: Callable[[float], Step] | None) -> None:
-        if self._busy:
-            return
-        self._busy = True
-        effort = self._stage.effort
-        try:
-            while (core := self.core) is not None:
-                if first is None and not self._coming and not (core.has_news and self._uplink.has_room):
-                    break
-                began = effort.begin()
-                if first is not None:
-                    step, first = first(self.now()), None
-                else:
-                    event = self._coming.popleft() if self._coming else events.LinkOpened(self.now())
-                    step = core.handle_all(event) if isinstance(event, list) else core.handle(event)
-                effort.end(began)
-                self._commit(core, step)
-        except _Died:
-            self._die()
-        finally:
-            self._busy = False
-        self._set_alarm()
-
-    def _commit(self, core: AgentCore, step: Step) -> None:
-        self._come_closer_to_death()
-        if step.facts:
-            self._stage.digest.note(step.facts)
-            self._log.append(step.facts, core.state)
-        self._come_closer_to_death()
-        for action in step.actions:
-            self._perform(action)
-            self._come_closer_to_death()
-        core.performed()
-
-    def _come_closer_to_death(self) -> None:
-        if self._doomed >= 0:
-            self._doomed -= 1
-            if self._doomed < 0:
-                raise _Died
-
-    def _set_alarm(self) -> None:
-        core = self.core
-        due = core.next_deadline() if core is not None and self._timeline.now >= self.startup_s else None
-        if due is None:
-            return
-        at = max(self._timeline.now, self._clock.true(due))
-        if at < self._alarm:
-            self._alarm = at
-            agent = self._agents
-            self._timeline.at(at, lambda: self._ring(at, agent))
-
-    def _ring(self, at: float, agent: int) -> None:
-        if at == self._alarm:
-            self._alarm = float("inf")
-            if agent == self._agents:
-                self.tell(events.TimePassed(self.now()))
+        self._load_due = float("inf")
+        load = self.core.load()
+        if load != self._load_told:
+            self._load_told = load
+            self._uplink.tell(Progress([], load=load))
 
     # ------------------------------------------------------------------------------------------------------ to and from others
 
@@ -298,7 +189,7 @@ class SimulatedPilot:
         if self.core is not None and self.core.state.services:
             self._tell_services(list(self.core.state.services))
 
-    def heard(self, message: FromClient) -> None:
+    def heard_from_above(self, message: FromClient) -> None:
         """The client sent this; numbered messages are new."""
         now = self.now()
         match message:
@@ -316,10 +207,17 @@ class SimulatedPilot:
                 self.tell(events.EnvironmentAsked(now, message.number, message.name, message.spec))
             case GrantNodes():
                 self.tell(events.NodesGranted(now, message.number, message.nodes))
+                if self.policy is not None:
+                    for index in [index for index in message.nodes if index in self.lost_at]:
+                        self.policy.remove_node(index)
             case ReclaimNodes():
                 self.tell(events.NodesReclaimed(now, message.number, message.reclaim, message.count))
+            case AskLoad():
+                self._load_every_s, self._load_told = message.every_s, None
+                self._timeline.at(self._timeline.now, partial(self._tell_load, self._lives))
 
-    def _perform(self, action: actions.Action) -> None:
+    def perform(self, action: actions.Action) -> None:
+        """Do what the core wants."""
         launching, coming, now = self.launching, self._coming, self.now()
         match action:
             case actions.LaunchTasks():
@@ -332,6 +230,8 @@ class SimulatedPilot:
                 self._uplink.send(action.number, Outcomes(action.number, encoded), action.outcomes)
             case actions.SendPilotEnded():
                 self._uplink.send(action.number, PilotEnded(action.number, action.state, action.reason), None)
+            case actions.SendNodes():
+                self._uplink.send(action.number, NodesReturned(action.number, action.reclaim, action.nodes), None)
             case actions.StartRunner():
                 launching.start_runner(action.runner)
             case actions.StopRunner():
@@ -362,6 +262,8 @@ class SimulatedPilot:
         """Make a message again that was numbered before."""
         assert self.core is not None
         state = self.core.state
+        if number in state.undelivered_nodes:
+            return NodesReturned(number, *state.undelivered_nodes[number])
         if number == state.ended and state.ending is not None:
             return PilotEnded(number, state.ending.state, state.ending.reason)
         return Outcomes(number, msgspec.Raw(_encode_outcomes(state.undelivered[number])))

@@ -1,19 +1,16 @@
-"""The log of an agent, in memory: what it decided, as it would lie on disk. Only ``apply`` reads it back."""
+"""The log of a process, in memory: what it decided, as it would lie on disk. Only ``apply`` reads it back."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import msgspec
-
-from pilotage.core.agent import facts
-from pilotage.core.agent.state import AgentState, apply
 
 _SNAPSHOT_BYTES = 32 << 20
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_facts = msgspec.msgpack.Decoder(list[facts.Fact]).decode
-_decode_state = msgspec.msgpack.Decoder(AgentState).decode
 
 
 class Digest:
@@ -34,16 +31,23 @@ class Digest:
         return self._hash.hexdigest() if self.wanted else ""
 
 
-class AgentLog:
-    """Records of facts; ``kept`` False: nobody will ever read them back, so they are not kept."""
+State = TypeVar("State", bound=msgspec.Struct)
+Fact = TypeVar("Fact")
 
-    def __init__(self, kept: bool) -> None:
+
+class Log(Generic[State, Fact]):
+    """Records of facts. ``kept`` False: nobody will ever read them back, so they are not kept."""
+
+    def __init__(self, state: type[State], fact: Any, apply: Callable[[State, Fact], None], kept: bool) -> None:
         self.kept = kept
-        self._snapshot = _encode(AgentState())
+        self._apply = apply
+        self._decode_state = msgspec.msgpack.Decoder(state).decode
+        self._decode_facts = msgspec.msgpack.Decoder(list[fact]).decode
+        self._snapshot = _encode(state())
         self._records: list[bytes] = []
         self._bytes = 0
 
-    def append(self, record: list[facts.Fact], state: AgentState) -> None:
+    def append(self, record: list[Fact], state: State) -> None:
         """Write a record, whose facts ``state`` has in it."""
         if not self.kept:
             return
@@ -54,10 +58,10 @@ class AgentLog:
             self._snapshot, self._bytes = _encode(state), 0
             self._records.clear()
 
-    def recover(self) -> AgentState:
+    def recover(self) -> State:
         """Return the state that the log holds."""
-        state = _decode_state(self._snapshot)
+        state = self._decode_state(self._snapshot)
         for record in self._records:
-            for fact in _decode_facts(record):
-                apply(state, fact)
+            for fact in self._decode_facts(record):
+                self._apply(state, fact)
         return state

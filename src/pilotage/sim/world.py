@@ -18,23 +18,27 @@ from __future__ import annotations
 import gc
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from pilotage.core.scheduling import Scheduler
+from pilotage.core.metascheduler.plan import check_plan
+from pilotage.core.scheduling.policies import make_policy
 from pilotage.errors import InvariantViolated
 from pilotage.model.ids import PilotUid, TaskUid, TemplateId
 from pilotage.model.outcome import Outcome
-from pilotage.model.partitions import PolicySpec
+from pilotage.model.partitions import PartitionSpec, PolicySpec
 from pilotage.model.resources import Node
 from pilotage.model.workload import Batch, Row, Template
-from pilotage.sim.clients import Client, PlainClient, SimulatedClient
+from pilotage.sim.accounts import account
+from pilotage.sim.clients import AnyPilot, Client, PlainClient, SimulatedClient
 from pilotage.sim.delays import Delays
+from pilotage.sim.metaschedulers import SimulatedMetascheduler
 from pilotage.sim.misfortunes import Misfortunes
 from pilotage.sim.model import IDEAL, Arrival, Faults, Launcher, Machine, Workload
-from pilotage.sim.pilots import SimulatedPilot
-from pilotage.sim.result import PartitionResult, ResourceTime, Result
-from pilotage.sim.stage import Stage
+from pilotage.sim.pilots import MakePolicy, SimulatedPilot
+from pilotage.sim.processes import Uplink
+from pilotage.sim.result import ResourceTime, Result
+from pilotage.sim.stage import EPOCH_S, Stage
 
 MOST_OPEN = 250_000
 """Tasks without an outcome that the user's program has at one time, at the most."""
@@ -51,9 +55,10 @@ def simulate(
     workload: Workload,
     *,
     nodes: int,
-    launcher: Launcher = IDEAL,
+    launcher: Launcher | Mapping[str, Launcher] = IDEAL,
     scheduler: PolicySpec = CONTINUOUS,
     pilots: int = 1,
+    plan: Sequence[PartitionSpec] = (),
     faults: Faults | None = None,
     seed: int = 0,
     walltime_s: float | None = None,
@@ -63,12 +68,13 @@ def simulate(
 ) -> Result:
     """Run a workload on ``nodes`` nodes of a machine, and return what came of it.
 
-    ``pilots`` share the nodes. ``walltime_s`` is when they end, whatever is left; None: when all is done. ``client=False``
-    leaves out the client's core, which remembers every task: then memory does not grow with the length of the run. The same
-    arguments give the same result.
+    ``pilots`` share the nodes. ``plan``: the one pilot is divided into these partitions; then each may have a ``launcher`` of
+    its own, by its name, and ``scheduler`` is of no matter. ``walltime_s`` is when the pilots end, whatever is left; None: when
+    all is done. ``client=False`` leaves out the client's core, which remembers every task: then memory does not grow with the
+    length of the run. The same arguments give the same result.
 
     Raises:
-        ValueError: the machine has not so many nodes, a number makes no sense, or the policy does not fit the nodes.
+        ValueError: the machine has not so many nodes, a number makes no sense, or policy or plan do not fit the nodes.
         InvariantViolated: a bug: what must never be has happened, or tasks wait and nothing can happen any more.
     """
     world = World(
@@ -78,6 +84,7 @@ def simulate(
         launcher=launcher,
         scheduler=scheduler,
         pilots=pilots,
+        plan=plan,
         faults=faults,
         seed=seed,
         walltime_s=walltime_s,
@@ -103,9 +110,10 @@ class World:
         workload: Workload,
         *,
         nodes: int,
-        launcher: Launcher = IDEAL,
+        launcher: Launcher | Mapping[str, Launcher] = IDEAL,
         scheduler: PolicySpec = CONTINUOUS,
         pilots: int = 1,
+        plan: Sequence[PartitionSpec] = (),
         faults: Faults | None = None,
         seed: int = 0,
         walltime_s: float | None = None,
@@ -117,6 +125,14 @@ class World:
             raise ValueError(f"nodes={nodes}: the machine {machine.name!r} has {machine.nodes} nodes; ask for 1 to as many")
         if not 1 <= pilots <= nodes:
             raise ValueError(f"pilots={pilots} cannot share {nodes} nodes; ask for 1 to as many")
+        if isinstance(launcher, Mapping) and not plan:
+            raise ValueError("launchers are given by partition, but there is no plan of partitions; give one launcher")
+        if plan and pilots > 1:
+            raise ValueError(f"pilots={pilots} with a plan of {len(plan)} partitions: a plan divides one pilot")
+        missing = [spec.name for spec in plan if isinstance(launcher, Mapping) and spec.name not in launcher]
+        if missing:
+            raise ValueError(f"no launcher is given for partition {missing[0]!r}; give one for each partition, or one for all")
+        self._launcher = launcher
         self._cpu_before = time.process_time()
         self.machine = machine
         self.seed = seed
@@ -139,23 +155,45 @@ class World:
         """What has arrived, and waits for others to have their outcome first."""
         self._ending = False
         self.client: Client = SimulatedClient(stage, self._hear) if client else PlainClient(stage, self._hear)
-        self.pilots: dict[PilotUid, SimulatedPilot] = {}
+        self.pilots: dict[PilotUid, AnyPilot] = {}
         for number, (first, count) in enumerate(_shares(nodes, pilots)):
-            self._add_pilot(PilotUid(f"pilot.{number:04d}"), first, count, launcher, scheduler)
-        self._misfortunes = Misfortunes(stage, self)
+            self._add_pilot(PilotUid(f"pilot.{number:04d}"), first, count, scheduler, plan)
+        self._misfortunes = Misfortunes(stage, self, plan)
         for name in sorted({template.named_env for template in self._templates.values() if template.named_env}):
             for uid in self.pilots:
                 self.client.prepare(uid, name)
         self._fetch()
 
-    def _add_pilot(self, uid: PilotUid, first: int, count: int, launcher: Launcher, scheduler: PolicySpec) -> None:
-        name, shape = self.machine.name, self.machine.shape
-        nodes = [Node(index, f"{name}{first + index:05d}", shape) for index in range(count)]
-        delays = Delays(launcher, count, count * shape.cores, self.stage.chance(f"launcher {uid}"))
-        policy = partial(Scheduler, nodes)
-        pilot = SimulatedPilot(self.stage, uid, nodes, policy, delays, self._walltime_s)
+    def _add_pilot(self, uid: PilotUid, first: int, count: int, scheduler: PolicySpec, plan: Sequence[PartitionSpec]) -> None:
+        nodes = [Node(index, f"{self.machine.name}{first + index:05d}", self.machine.shape) for index in range(count)]
+        uplink = self.client.open_link(uid)
+        pilot: AnyPilot
+        if plan:
+            check_plan(plan, nodes)
+            make = partial(self._make_partition, nodes)
+            pilot = SimulatedMetascheduler(self.stage, uid, nodes, plan, make, uplink, self._walltime_s)
+        else:
+            make_one = self._policy(scheduler, nodes, None)
+            make_one()  # what does not fit is refused here
+            pilot = SimulatedPilot(self.stage, uid, nodes, make_one, self._delays(uid, count), uplink, self._walltime_s)
         self.pilots[uid] = pilot
         self.client.add_pilot(pilot)
+
+    def _make_partition(
+        self, nodes: list[Node], name: str, spec: PartitionSpec, own: list[int], uplink: Uplink, lost_at: dict[int, float]
+    ) -> SimulatedPilot:
+        policy = self._policy(spec.scheduler, nodes, own)
+        delays = self._delays(name, len(own), spec.name)
+        return SimulatedPilot(self.stage, PilotUid(name), nodes, policy, delays, uplink, self._walltime_s, own, lost_at)
+
+    def _policy(self, spec: PolicySpec, nodes: list[Node], present: list[int] | None) -> MakePolicy:
+        end = None if self._walltime_s is None else EPOCH_S + self._walltime_s
+        return partial(make_policy, spec, nodes, present=present, end=end)
+
+    def _delays(self, name: str, nodes: int, of: str = "") -> Delays:
+        """Return what starting costs in a pilot or partition; ``of`` is the name in the plan of one that was started again."""
+        launcher = self._launcher[of] if isinstance(self._launcher, Mapping) else self._launcher
+        return Delays(launcher, nodes, nodes * self.machine.shape.cores, self.stage.chance(f"launcher {name}"))
 
     # ----------------------------------------------------------------------------------------------- the user's program
 
@@ -257,9 +295,19 @@ class World:
                 raise InvariantViolated(self._why_stalled())
             timeline.now = until_s
 
+    def _metaschedulers(self) -> list[SimulatedMetascheduler]:
+        return [pilot for pilot in self.pilots.values() if isinstance(pilot, SimulatedMetascheduler)]
+
+    def processes(self) -> dict[str, AnyPilot]:
+        """Return all agents and metaschedulers that there ever were, by the names of their pilots and partitions."""
+        found: dict[str, AnyPilot] = {str(uid): pilot for uid, pilot in self.pilots.items()}
+        for pilot in self._metaschedulers():
+            found.update(pilot.partitions)
+        return found
+
     def _why_stalled(self) -> str:
         story = [f"nothing can happen any more at {self.timeline.now:g} s, and {len(self.stage.witness.open)} tasks are open"]
-        for uid, pilot in self.pilots.items():
+        for uid, pilot in self.processes().items():
             if pilot.core is None:
                 story.append(f"{uid} has no agent")
                 continue
@@ -280,11 +328,12 @@ class World:
     def result(self) -> Result:
         """Return what has come of it so far."""
         stage, until = self.stage, self.stage.last_release_s
-        partitions = [_account(pilot, self.machine, until) for pilot in self.pilots.values()]
+        accounts = [account(pilot, self.machine.shape, until) for pilot in self.pilots.values()]
+        partitions = [partition for _, _, some in accounts for partition in some]
         core_s, gpu_s = ResourceTime(), ResourceTime()
-        for partition in partitions:
-            core_s.add(partition.core_s)
-            gpu_s.add(partition.gpu_s)
+        for cores, gpus, _ in accounts:
+            core_s.add(cores)
+            gpu_s.add(gpus)
         return Result(
             seed=self.seed,
             tasks=stage.witness.submitted,
@@ -298,29 +347,13 @@ class World:
             most_at_once=stage.curves.most_at_once,
             partitions=partitions,
             steps=stage.effort.steps,
-            agent_deaths=sum(pilot.deaths for pilot in self.pilots.values()),
-            links_broken=self.client.links_broken,
+            agent_deaths=sum(process.deaths for process in self.processes().values()),
+            links_broken=self.client.links_broken + sum(meta.links_broken for meta in self._metaschedulers()),
             nodes_lost=sum(len(pilot.lost_at) for pilot in self.pilots.values()),
             history=stage.digest.text,
             core_cpu_s=stage.effort.cpu_s,
             world_cpu_s=time.process_time() - self._cpu_before - stage.effort.cpu_s,
         )
-
-
-def _account(pilot: SimulatedPilot, machine: Machine, until_s: float) -> PartitionResult:
-    """Account for all of a pilot's time."""
-    count = len(pilot.nodes)
-    up = min(pilot.startup_s, until_s)
-    lost_s = sum(max(0.0, until_s - max(at, up)) for at in pilot.lost_at.values())
-    for held, each in ((pilot.launching.core_s, machine.shape.cores), (pilot.launching.gpu_s, machine.shape.gpus)):
-        held.offered = count * each * until_s
-        held.startup = count * each * up
-        held.lost = lost_s * each
-        in_use = held.scheduling + held.waiting + held.preparing + held.running + held.acknowledging
-        held.idle = held.offered - held.startup - held.lost - in_use
-    return PartitionResult(
-        name=pilot.uid, nodes=count, starts=pilot.launching.starts, core_s=pilot.launching.core_s, gpu_s=pilot.launching.gpu_s
-    )
 
 
 def _shares(nodes: int, pilots: int) -> Iterator[tuple[int, int]]:

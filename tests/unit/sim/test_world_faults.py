@@ -8,12 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from simulated_tasks import ONE, Tasks, core_seconds, launcher, machine, rows, uids
 
 from pilotage.core.agent.core import AgentCore
-from pilotage.core.agent.state import AgentState
 from pilotage.errors import InvariantViolated
 from pilotage.model.execution import LaneTasks
 from pilotage.model.ids import TaskUid, TemplateId
@@ -25,7 +25,7 @@ from pilotage.sim.jobs import Job
 from pilotage.sim.launching import Launching
 from pilotage.sim.links import Link
 from pilotage.sim.model import IDEAL, Arrival, Faults
-from pilotage.sim.records import AgentLog
+from pilotage.sim.records import Log
 from pilotage.sim.result import Result
 from pilotage.sim.world import World, simulate
 from pilotage.wire.link import IncomingLink
@@ -266,13 +266,13 @@ def test_a_history_is_noted_where_it_is_wanted() -> None:
 
 def forgets_what_it_launched(patch: pytest.MonkeyPatch) -> None:
     """An agent recovers from a log without its last records."""
-    recover = AgentLog.recover
+    recover = Log.recover
 
-    def short(log: AgentLog) -> AgentState:
+    def short(log: Log[Any, Any]) -> Any:
         del log._records[-4:]
         return recover(log)
 
-    patch.setattr(AgentLog, "recover", short)
+    patch.setattr(Log, "recover", short)
 
 
 def takes_doubles(patch: pytest.MonkeyPatch) -> None:
