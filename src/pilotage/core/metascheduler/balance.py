@@ -130,12 +130,11 @@ class Balance:
         return sorted(capacity, key=lambda node: (-capacity[node], node))
 
     def _give(self, now: float, record: PartitionRecord, free: list[int], count: int) -> None:
-        name = self._name_of(record)
         if record.hires:
-            self._grant(now, name, free[:count])
+            self._grant(now, self._name_of(record), free[:count])
         else:
-            number = 1 + sum(each.spec.name == record.spec.name for each in self._state.partitions.values())
-            self._partitions.add(now, 0, f"{record.spec.name}.{number}", record.spec, free[: max(count, record.size)])
+            name = f"{record.spec.name}.{record.number + 1}"
+            self._partitions.add(now, 0, name, record.spec, free[: max(count, record.size)])
 
     def _name_of(self, record: PartitionRecord) -> str:
         return next(name for name, each in self._state.partitions.items() if each is record)

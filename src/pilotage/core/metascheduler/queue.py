@@ -94,6 +94,12 @@ class Queue:
             del group.waiting[uid]
         return taken
 
+    def note_placed(self, uids: Iterable[TaskUid]) -> None:
+        """These were given to a partition, or ended: others may wait for that."""
+        places = self._state.places
+        if places:
+            self.is_stale |= any(uid in places for uid in uids)
+
     def drop(self, group: Group) -> list[TaskUid]:
         """Take out all tasks of a group."""
         return self.take(group, len(group.waiting))
@@ -149,52 +155,70 @@ class Queue:
 
     def fits(self, group: Group) -> tuple[str, ...]:
         """Return the partitions that can run such tasks, as they are now, and may be asked to."""
-        state, wish = self._state, group.wish
-        only = state.anchors.get(wish.request.colocate, NOWHERE) if wish.request.colocate else NOWHERE
-        beside = TaskUid(wish.request.beside)
-        if beside in state.places:
-            only = state.places[beside]
-            if only == NOWHERE:
-                return ()
-        if only not in self._backlogs or not self._backlogs[only].record.hires:
-            only = NOWHERE
         return tuple(
-            name
-            for name, backlog in self._backlogs.items()
-            if backlog.record.hires
-            and name not in group.refused_by
-            and (not only or name == only)
-            and not self._fitting.against(wish, backlog.record, backlog.shapes, backlog.likes)
+            backlog.name
+            for backlog in self._open_to(group)
+            if not self._fitting.against(group.wish, backlog.record, backlog.shapes, backlog.likes)
         )
 
+    def _open_to(self, group: Group) -> list[Backlog]:
+        """Return the partitions that may be asked to run such tasks: where their companions are, or else any that hires."""
+        state, request = self._state, group.wish.request
+        hiring = [each for each in self._backlogs.values() if each.record.hires and each.name not in group.refused_by]
+        if request.beside:
+            where = NOWHERE if self._awaits_another(group) else state.places.get(TaskUid(request.beside), NOWHERE)
+            return [each for each in hiring if each.name == where]
+        if request.colocate:
+            where = state.anchors.get(request.colocate, NOWHERE)
+            return [each for each in hiring if each.name == where] or hiring
+        return hiring
+
+    def _awaits_another(self, group: Group) -> bool:
+        """Tell whether its tasks are to run beside one that has no place yet, and does not itself wait for these."""
+        state, request = self._state, group.wish.request
+        passed = {group.template}
+        while request.beside and state.places.get(TaskUid(request.beside)) == NOWHERE:
+            template = state.tasks[TaskUid(request.beside)].row.template
+            if template in passed:
+                return False
+            passed.add(template)
+            request = state.templates[template].request
+        return len(passed) > 1
+
     def _hopeless(self, group: Group) -> str:
-        wish, state = group.wish, self._state
-        if state.places.get(TaskUid(wish.request.beside)) == NOWHERE:
+        """Return why such tasks, which fit no partition now, never will; "" if they may."""
+        wish = group.wish
+        if self._awaits_another(group):
             return ""
-        if any(self._fitting.growth(wish, record, {}) for record in state.dormant().values()):
+        open_to = self._open_to(group)
+        if wish.request.beside and not open_to:
+            return (
+                f"it is to run beside task {wish.request.beside!r}, and no partition is known to have run that one: it never "
+                "began, ended long ago, or its partition is over; name a task that runs or ran lately in this pilot, or none"
+            )
+        if next(self._growing(group, open_to), None) is not None:
             return ""
-        for backlog in self._backlogs.values():
+        # What is asked back may stay; what names nodes may fit when it is known which do.
+        for backlog in open_to:
             record = backlog.record
-            if not record.hires or backlog.name in group.refused_by:
-                continue
-            # What is asked back may stay; what names nodes may fit when it is known which do.
             if record.reclaims and (wish.names_nodes or not self._fitting.against_own(wish, record, backlog.shapes)):
-                return ""
-            if self._fitting.growth(wish, record, backlog.shapes):
                 return ""
         return self._fitting.refusal(wish)
 
     def growing(self) -> Iterator[tuple[Group, PartitionRecord, int]]:
         """Yield the groups that fit no partition, with those that they fit when these have so many nodes more."""
-        dormant = self._state.dormant()
         for group in self.unplaced.values():
-            for backlog in self._backlogs.values():
-                record = backlog.record
-                if record.hires and backlog.name not in group.refused_by:
-                    wanted = self._fitting.growth(group.wish, record, backlog.shapes)
-                    if wanted:
-                        yield group, record, wanted - len(record.nodes)
-            for record in dormant.values():
-                wanted = self._fitting.growth(group.wish, record, {})
+            for record, more in self._growing(group, self._open_to(group)):
+                yield group, record, more
+
+    def _growing(self, group: Group, open_to: Iterable[Backlog]) -> Iterator[tuple[PartitionRecord, int]]:
+        wish, fitting = group.wish, self._fitting
+        for backlog in open_to:
+            wanted = fitting.growth(wish, backlog.record, backlog.shapes)
+            if wanted:
+                yield backlog.record, wanted - len(backlog.record.nodes)
+        if not wish.request.beside:
+            for record in self._state.dormant().values():
+                wanted = fitting.growth(wish, record, {})
                 if wanted:
-                    yield group, record, wanted
+                    yield record, wanted

@@ -76,6 +76,7 @@ class Routing:
 
     def _lease(self, now: float, partition: str, uids: list[TaskUid]) -> None:
         tasks = self._state.tasks
+        self._queue.note_placed(uids)
         # A message has one lease; tasks that come back from a partition have a higher one than new tasks.
         by_lease: dict[int, list[TaskUid]] = {}
         for uid in uids:

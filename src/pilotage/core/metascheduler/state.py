@@ -30,6 +30,9 @@ LIVING: tuple[Life, ...] = ("starting", "active", "retiring")
 HIRING: tuple[Life, ...] = ("starting", "active")
 """Partitions that take tasks, now or when they become active."""
 
+PLACES_KEPT = 1 << 16
+"""As many placements as the policies of partitions remember."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
 
@@ -81,12 +84,14 @@ class PartitionRecord(msgspec.Struct):
     numbered: int = 0
     delivered: int = 0
     received: int = 0
-    known_templates: set[TemplateId] = set()
+    known_templates: dict[TemplateId, None] = {}
     leased: int = 0
     gained: float = 0.0
     """When it last got nodes."""
     size: int = 0
     """With how many nodes it began."""
+    number: int = 1
+    """Counts the partitions of the same spec, each started after the one before was let go."""
     released: bool = False
     """Whether it ends, or ended, as there was nothing to do; it may be started again under another name."""
     reclaims: dict[int, int] = {}
@@ -123,7 +128,9 @@ class MetaschedulerState(ClientSide):
     anchors: dict[str, str] = {}
     """Groups of tasks that share a node (``colocate``), and the partition that has it."""
     places: dict[TaskUid, str] = {}
-    """Tasks beside which others want to run, and the partitions that they were given; those that wait have none."""
+    """Tasks beside which others want to run, and the partitions that have or had them; those that wait have none."""
+    recent: dict[TaskUid, str] = {}
+    """The partitions in which the last tasks ended, of ``PLACES_KEPT`` at least."""
     idle_node_s: float = 0.0
     """Seconds for which nodes, taken together, had nothing to do before their partition gave them back."""
     free_node_s: float = 0.0
@@ -160,6 +167,8 @@ def apply(state: MetaschedulerState, fact: facts.Fact, *, outcomes: list[Outcome
                 beside = TaskUid(template.request.beside)
                 if beside in tasks:
                     state.places[beside] = tasks[beside].partition
+                elif beside in state.recent:
+                    state.places[beside] = state.recent[beside]
         case facts.TasksLeased():
             _apply_leased(state, fact)
         case facts.OutcomesNumbered() | facts.OutcomesDelivered() | facts.PilotEnding() | facts.PilotEnded():
@@ -237,7 +246,7 @@ def _apply_leased(state: MetaschedulerState, fact: facts.TasksLeased) -> None:
     missing = [template for template in used if template not in partition.known_templates]
     batch = Batch({template: state.templates[template] for template in missing}, rows)
     partition.outbox.append(QueuedTasks(Binding(lease), msgspec.Raw(_encode(batch))))
-    partition.known_templates.update(missing)
+    partition.known_templates.update(dict.fromkeys(missing))
 
 
 def _with_past(state: MetaschedulerState, task: TaskRecord) -> Row:
@@ -251,7 +260,7 @@ def _with_past(state: MetaschedulerState, task: TaskRecord) -> Row:
 
 def _apply_outcomes(state: MetaschedulerState, fact: facts.OutcomesTaken, outcomes: list[Outcome]) -> None:
     # One turn per task of the whole campaign: plain attribute access, no calls.
-    name, tasks = fact.partition, state.tasks
+    name, tasks, recent = fact.partition, state.tasks, state.recent
     partition = state.partitions[name]
     aside = dict.fromkeys(fact.put_aside)
     final: list[Outcome] = []
@@ -264,6 +273,9 @@ def _apply_outcomes(state: MetaschedulerState, fact: facts.OutcomesTaken, outcom
         if outcome.binding != task.binding:
             outcome = msgspec.structs.replace(outcome, binding=task.binding)
         final.append(outcome)
+        recent[uid] = name
+    if len(recent) > 2 * PLACES_KEPT:
+        state.recent = dict(list(recent.items())[PLACES_KEPT:])
     if state.services:
         for outcome in final:
             state.services.pop(outcome.task, None)
@@ -301,12 +313,7 @@ def _apply_partition(
     fact: facts.PartitionAdded | facts.PartitionActivated | facts.PartitionEnding | facts.PartitionOver,
 ) -> None:
     if isinstance(fact, facts.PartitionAdded):
-        if fact.number:
-            state.received = fact.number
-        record = PartitionRecord(fact.spec, dict.fromkeys(fact.nodes), fact.time, gained=fact.time, size=len(fact.nodes))
-        record.outbox = [QueuedEnvironment(name, spec) for name, spec in state.environments.items()]
-        state.partitions[fact.partition] = record
-        _take_free(state, fact.nodes, fact.time)
+        _apply_added(state, fact)
         return
     partition = state.partitions[fact.partition]
     if isinstance(fact, facts.PartitionActivated):
@@ -339,6 +346,21 @@ def _apply_partition(
         partition.known_templates.clear()
         state.anchors = {tag: name for tag, name in state.anchors.items() if name != fact.partition}
         state.places = {uid: name for uid, name in state.places.items() if name != fact.partition}
+        state.recent = {uid: name for uid, name in state.recent.items() if name != fact.partition}
+
+
+def _apply_added(state: MetaschedulerState, fact: facts.PartitionAdded) -> None:
+    if fact.number:
+        state.received = fact.number
+    record = PartitionRecord(fact.spec, dict.fromkeys(fact.nodes), fact.time, gained=fact.time, size=len(fact.nodes))
+    before = state.dormant().get(fact.spec.name)
+    if before is not None:
+        # It takes the place of one that was let go, of which nothing is left to be told.
+        record.number = before.number + 1
+        state.partitions = {name: each for name, each in state.partitions.items() if each is not before}
+    record.outbox = [QueuedEnvironment(name, spec) for name, spec in state.environments.items()]
+    state.partitions[fact.partition] = record
+    _take_free(state, fact.nodes, fact.time)
 
 
 def _apply_nodes(state: MetaschedulerState, fact: facts.NodesGranted | facts.NodesReclaimed | facts.NodesTaken) -> None:

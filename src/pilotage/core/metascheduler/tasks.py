@@ -341,6 +341,7 @@ class Tasks:
             task = self._state.tasks[outcome.task]
             if task.partition == NOWHERE:
                 self._queue.withdraw(outcome.task, task.row.template)
+        self._queue.note_placed(outcome.task for outcome in outcomes)
         self._journal.emit(facts.Ended(now, NOBODY, 0, outcomes))
         self._note_final(now, outcomes)
 
