@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from pilotage.cli import bench, check, doctor, platforms, report, run, service, session, sim, task, watch
+from pilotage.cli import bench, check, doctor, experiment, platforms, report, run, service, session, sim, task, watch
 from pilotage.cli.options import ClickException, UsageError
 from pilotage.errors import InvalidRequest, PilotageError
 from pilotage.version import __version__
@@ -34,6 +34,7 @@ app.command("platforms")(platforms.platforms)
 app.add_typer(check.app, name="check")
 app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
+app.add_typer(experiment.app, name="experiment")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,49 @@
+"""All experiments, by their names."""
+
+from __future__ import annotations
+
+from pilotage.errors import InvalidRequest, nearest
+from pilotage.experiments import bluewaters, campaigns, components, frontera, frontier, special, summit, titan, titan_events
+from pilotage.experiments.definition import Experiment
+
+EXPERIMENTS: dict[str, Experiment] = {
+    experiment.uid: experiment
+    for experiment in (
+        components.E01,
+        components.E02,
+        components.E03,
+        components.E04,
+        components.E05,
+        bluewaters.E06,
+        titan.E08,
+        titan.E09,
+        special.E10,
+        titan.E20,
+        titan.E21,
+        titan_events.E22,
+        summit.E23,
+        summit.E24,
+        frontera.E25,
+        frontier.E40,
+        frontier.E41,
+        frontier.E42,
+        frontier.E43,
+        campaigns.E45,
+        campaigns.E46,
+        campaigns.E47,
+    )
+}
+
+
+def find(uid: str) -> Experiment:
+    """Return the experiment of this name, in capitals or not.
+
+    Raises:
+        InvalidRequest: there is none; names the nearest.
+    """
+    experiment = EXPERIMENTS.get(uid.upper())
+    if experiment is None:
+        raise InvalidRequest(
+            f"there is no experiment {uid!r}{nearest(uid.upper(), EXPERIMENTS)}; known are {', '.join(EXPERIMENTS)}"
+        )
+    return experiment
