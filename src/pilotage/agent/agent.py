@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from pilotage.agent.client_link import ClientLink
 from pilotage.agent.crew import Crew
 from pilotage.agent.loop import PilotLoop
-from pilotage.agent.progress import AgentProgress
+from pilotage.agent.progress import Progress
 from pilotage.agent.result_blobs import ResultBlobs
 from pilotage.agent.settings import PilotSettings
 from pilotage.core.agent import actions, events
@@ -21,6 +21,7 @@ from pilotage.model.ids import Attempt, RunnerId, TaskUid
 from pilotage.model.payload import Blob
 from pilotage.wire import messages as wire
 from pilotage.wire.channel import AgentChannel
+
 
 class Agent(PilotLoop[AgentCore]):
     """Runs one pilot, or one partition of a pilot. ``run`` returns when it has ended."""
@@ -37,15 +38,15 @@ class Agent(PilotLoop[AgentCore]):
         blobs: ResultBlobs,
         crew: Crew,
     ) -> None:
-        told = AgentProgress(core.state, link, core.load)
+        told = Progress(core.state, link, core.load)
         super().__init__(settings, core, log, channels, link, wakeup, told, (executor.fileno(), crew.fileno()))
-        self._told: AgentProgress = told
+        self._told: Progress = told
         self._executor = executor
         self._blobs = blobs
         self._crew = crew
         self.abandoned = ""
         """Why this agent of a partition ends without an end of the partition: what is there of it is for its head to judge."""
-        self._starved = False
+        self._told_of_starvation = False
 
     # --------------------------------------------------------------------------------------------------------------- the loop
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from pilotage.agent.settings import PilotSettings
+from pilotage.core.agent.client_side import ClientSide
 from pilotage.core.agent.state import AgentState
 from pilotage.model.outcome import Outcome
 from pilotage.wire.channel import AgentChannel, Peer
@@ -47,7 +48,7 @@ class ClientLink:
     """The link to the one client; observers come and go beside it. ``sync`` makes the log durable now."""
 
     def __init__(
-        self, settings: PilotSettings, state: AgentState, incarnation: int, active_since: float, sync: Callable[[], None]
+        self, settings: PilotSettings, state: ClientSide, incarnation: int, active_since: float, sync: Callable[[], None]
     ) -> None:
         self._settings = settings
         self._state = state
@@ -189,6 +190,11 @@ class ClientLink:
         self._outgoing.send(number, frame, number)
         self._send(frame)
 
+    def reaches_client(self) -> bool:
+        """Tell whether the client can be spoken to at this moment: its silence alone would be noticed much later."""
+        self.send(Heartbeat())
+        return self.connected
+
     def send(self, message: FromAgent) -> None:
         """Send a plain message, if a client is there."""
         if self._peer is not None:
@@ -230,6 +236,6 @@ class ClientLink:
         state = self._state
         if number == state.ended and state.ending is not None:
             return encode(PilotEnded(number, state.ending.state, state.ending.reason))
-        if number in state.undelivered_nodes:
+        if isinstance(state, AgentState) and number in state.undelivered_nodes:
             return encode(NodesReturned(number, *state.undelivered_nodes[number]))
         return encode(Outcomes(number, msgspec.Raw(_encode_outcomes(state.undelivered[number]))))

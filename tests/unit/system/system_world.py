@@ -28,6 +28,7 @@ from virtual_pilot import Pilot
 
 from pilotage.agent import agent as agent_module
 from pilotage.agent import fencing as fencing_module
+from pilotage.agent import loop as loop_module
 from pilotage.agent import progress as progress_module
 from pilotage.client import engine as engine_module
 from pilotage.core.agent.aftermath import Aftermath
@@ -325,7 +326,8 @@ class World:
         changes = [
             (agent_module, "time", self.clock),
             (progress_module, "time", self.clock),
-            (agent_module, "select", Select),
+            (loop_module, "time", self.clock),
+            (loop_module, "select", Select),
             (engine_module, "time", self.clock),
             (engine_module, "select", Select),
             (engine_module, "PilotLink", link),
