@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pilotage.bench import scheduler
+from pilotage.bench import metascheduler, scheduler
 from pilotage.bench.components import components
 from pilotage.bench.durability import durability
 from pilotage.bench.environments import environments
@@ -36,6 +36,7 @@ CASES: dict[str, Callable[[bool], list[Row]]] = {
     "durability": durability,
     "report": report,
     "scheduler": scheduler.run,
+    "metascheduler": metascheduler.run,
     "million": million,
     "sleepers": sleepers,
 }

@@ -30,6 +30,7 @@ RATE_INTERVAL_S = 1.0
 BLOCKED = -1
 """A room that only the end of a service can make."""
 
+_SLOTS_KEPT = 4096
 _ROUNDING = 1e-9
 
 
@@ -103,6 +104,8 @@ class Backlog:
         """Return how many such tasks can run there at once; at least 1."""
         slots = self._slots.get(group.template)
         if slots is None:
+            if len(self._slots) >= _SLOTS_KEPT:
+                self._slots.clear()
             need = group.need
             if need.exclusive or need.chosen or need.colocate:
                 slots = len(self.record.nodes) // nodes_needed(need, self.shapes)

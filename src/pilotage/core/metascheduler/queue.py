@@ -155,11 +155,19 @@ class Queue:
 
     def fits(self, group: Group) -> tuple[str, ...]:
         """Return the partitions that can run such tasks, as they are now, and may be asked to."""
-        return tuple(
-            backlog.name
-            for backlog in self._open_to(group)
-            if not self._fitting.against(group.wish, backlog.record, backlog.shapes, backlog.likes)
-        )
+        wish, against = group.wish, self._fitting.against
+        particular = bool(wish.partition) or wish.names_nodes
+        alike: dict[int, bool] = {}
+        fitting = []
+        for backlog in self._open_to(group):
+            fits = None if particular or backlog.record.reclaims else alike.get(backlog.likes)
+            if fits is None:
+                fits = not against(wish, backlog.record, backlog.shapes, backlog.likes)
+                if not backlog.record.reclaims:
+                    alike[backlog.likes] = fits
+            if fits:
+                fitting.append(backlog.name)
+        return tuple(fitting)
 
     def _open_to(self, group: Group) -> list[Backlog]:
         """Return the partitions that may be asked to run such tasks: where their companions are, or else any that hires."""
