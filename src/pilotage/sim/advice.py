@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
 
 from pilotage.model.outcome import Ending
 from pilotage.sim.plans import Trialled
-from pilotage.sim.result import ResourceTime
+from pilotage.sim.result import PartitionResult, ResourceTime
 
 Limit = Literal[
     "nothing",
@@ -20,6 +21,7 @@ Limit = Literal[
     "preparation",
     "acknowledgement",
     "losses",
+    "division",
     "arrival",
     "size",
     "tail",
@@ -31,6 +33,7 @@ GOOD = 0.95
 """From this share of running on there is little to gain."""
 
 _LARGE = 0.25
+_UNLIKE = 0.4
 _BUSY = 0.9
 _CEILING = 0.98
 
@@ -59,10 +62,11 @@ def advise(run: Trialled) -> Advice:
     costs = {field: getattr(scarce, field) for field in scarce.__struct_fields__ if field not in ("offered", "running")}
     most = max(costs, key=lambda field: costs[field])
     share = costs[most] / scarce.offered if scarce.offered else 0.0
-    launcher = run.trial.launcher.name
+    worst = max(run.result.partitions, key=lambda each: getattr(each.core_s, most))
+    launcher = run.trial.launcher_of(worst.name).name
     match most:
         case "waiting":
-            return _of_the_launcher(run, share)
+            return _of_the_launcher(run, worst, share)
         case "startup":
             text = (
                 f"{launcher} takes {_seconds(costs['startup'], scarce)} until it starts the first task: "
@@ -94,26 +98,39 @@ def scarce_time(run: Trialled) -> ResourceTime:
     return result.gpu_s
 
 
-def _of_the_launcher(run: Trialled, share: float) -> Advice:
-    trial, result = run.trial, run.result
-    launcher, nodes = trial.launcher, trial.nodes / trial.pilots
-    ceiling = launcher.most_at_once.of(nodes) * trial.pilots if launcher.most_at_once is not None else float("inf")
-    if result.most_at_once >= _CEILING * ceiling:
+def _of_the_launcher(run: Trialled, worst: PartitionResult, share: float) -> Advice:
+    launcher = run.trial.launcher_of(worst.name)
+    ceilings = [
+        each.most_at_once.of(part.nodes) if (each := run.trial.launcher_of(part.name)).most_at_once is not None else math.inf
+        for part in run.result.partitions
+    ]
+    if run.result.most_at_once >= _CEILING * sum(ceilings):
         text = (
-            f"{launcher.name} runs no more than {ceiling:,.0f} tasks at a time, and more would fit: "
+            f"{run.trial.started_by} runs no more than {sum(ceilings):,.0f} tasks at a time, and more would fit: "
             "use a launcher without such a ceiling, or larger tasks"
         )
         return Advice("launcher ceiling", share, text)
-    rate = launcher.starts_per_s.of(nodes) * trial.pilots if launcher.starts_per_s is not None else float("inf")
+    if launcher.starts_per_s is None:
+        text = f"{launcher.name} keeps tasks waiting: use a launcher without a ceiling, or larger tasks"
+        return Advice("launcher ceiling", share, text)
+    each_has = f" in each of {len(ceilings)} parts" if len(ceilings) > 1 else ""
     text = (
-        f"{launcher.name} starts {rate:,.0f} tasks in a second, and tasks of {run.demand.mean_s:,.3g} s end faster: "
-        "use longer tasks, a faster launcher, or several pilots"
+        f"{launcher.name} starts {launcher.starts_per_s.of(worst.nodes):,.3g} tasks in a second{each_has}, and tasks of "
+        f"{run.demand.mean_s:,.3g} s end faster: use longer tasks, a faster launcher, or several pilots or partitions"
     )
     return Advice("launcher rate", share, text)
 
 
 def _of_idle_time(run: Trialled, scarce: ResourceTime, share: float) -> Advice:
     trial, result, demand = run.trial, run.result, run.demand
+    used = {each.name: (each.core_s if scarce is result.core_s else each.gpu_s).utilization for each in result.partitions}
+    least, most = min(used, key=lambda name: used[name]), max(used, key=lambda name: used[name])
+    if used[most] - used[least] > _UNLIKE:
+        text = (
+            f"{least} is used to {used[least]:.0%}, and {most} to {used[most]:.0%}: divide the nodes otherwise, or let them "
+            "move (least_nodes, most_nodes)"
+        )
+        return Advice("division", share, text)
     series = result.series
     busy = series.running_gpus if scarce is result.gpu_s else series.running_cores
     per_node = trial.machine.shape.gpus if scarce is result.gpu_s else trial.machine.shape.cores

@@ -269,11 +269,14 @@ class PlainClient:
         if self._over:
             return
         self._over = True
-        witness, found = self._stage.witness, pilot.aftermath(self._link.heard_through if self._link is not None else 0)
-        lost = {uid for uid, _ in found.may_have_run}
+        found = pilot.aftermath(self._link.heard_through if self._link is not None else 0)
         self._hear(found.outcomes)
-        left = [(uid, Ending.LOST if uid in lost else Ending.CANCELLED) for uid in witness.open]
-        self._hear([Outcome(uid, Binding(1), Attempt(0), ending, message=reason) for uid, ending in left])
+        self._give_up([uid for uid, _ in found.may_have_run if uid in self._stage.witness.open], Ending.LOST, reason)
+        self._give_up(list(self._stage.witness.open), Ending.CANCELLED, reason)
+
+    def _give_up(self, tasks: Sequence[TaskUid], ending: Ending, message: str) -> None:
+        """Nothing will be heard of these."""
+        self._hear([Outcome(uid, Binding(1), Attempt(0), ending, message=message) for uid in tasks])
 
     def is_over(self, pilot: PilotUid) -> bool:
         """Tell whether the pilot has said goodbye, or is given up."""
@@ -297,6 +300,7 @@ class PlainClient:
                 self._forget(message.durable)
             case PilotEnded():
                 self._over = True
+                self._give_up(list(self._stage.witness.open), Ending.CANCELLED, "the pilot ended before it had the task")
             case _:
                 pass
 

@@ -61,6 +61,8 @@ class Job(msgspec.Struct, gc=False):
     launched: float = NEVER
     begun: float = NEVER
     ended: float = NEVER
+    gone: float = NEVER
+    """When its resources were lost with a node, from when on nobody holds them."""
     ending: Ending = Ending.DONE
     message: str = ""
     behind: deque[tuple[Execution, Kind]] | None = None

@@ -412,10 +412,9 @@ class Launching:
                 gpus += job.gpus
                 gpus_ended += job.gpus * ended
                 gpu_ran += job.gpus * ran
-            if job.ending is Ending.NODE_FAILED:
-                # What a lost node took with it is not held any longer.
-                self.core_s.acknowledging -= used * (now - ended)
-                self.gpu_s.acknowledging -= job.gpus * (now - ended)
+            if job.gone < now:
+                self.core_s.acknowledging -= used * (now - job.gone)
+                self.gpu_s.acknowledging -= job.gpus * (now - job.gone)
         self.core_s.running += core_ran
         self.core_s.acknowledging += cores * now - cores_ended
         self.gpu_s.running += gpu_ran
@@ -424,9 +423,9 @@ class Launching:
 
     def _account(self, job: Job, now: float) -> None:
         """Write down what its resources were held for."""
-        begun = min(job.begun, job.ended, now)
-        ended = min(job.ended, now)
-        released = ended if job.ending is Ending.NODE_FAILED else now
+        released = min(now, job.gone)
+        begun = min(job.begun, job.ended, released)
+        ended = min(job.ended, released)
         core_s, gpu_s, cores, gpus = self.core_s, self.gpu_s, job.cores, job.gpus
         core_s.running += cores * (ended - begun)
         core_s.acknowledging += cores * (released - ended)
@@ -512,6 +511,7 @@ class Launching:
     def lose_node(self, index: int) -> None:
         """The node is gone, with all that ran there."""
         for job in [job for job in self._jobs.values() if any(share.node == index for share in job.placement)]:
+            job.gone = min(job.gone, self._timeline.now)
             if job.behind:
                 back = [execution for execution, _ in job.behind]
                 job.behind = None

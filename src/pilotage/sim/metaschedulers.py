@@ -116,15 +116,18 @@ class SimulatedMetascheduler(Process):
             if not partition.gone:
                 partition.lose()
 
-    def lose_nodes(self) -> None:
+    def lose_all_nodes(self) -> None:
         """All nodes are gone."""
         for node in self.nodes:
             self.lost_at.setdefault(node.index, self._timeline.now)
 
     def lose_node(self, index: int) -> None:
-        """A node is gone; the caller has it in ``lost_at``."""
+        """A node is gone. Its partition notices; no metascheduler is told of a single node."""
+        records = self.core.state.partitions if self.core is not None else {}
+        owner = next((self.partitions.get(name) for name, record in records.items() if index in record.nodes), None)
+        self.lost_at.setdefault(index, max(self._timeline.now, owner.up_at_s if owner is not None else 0.0))
         for partition in self.partitions.values():
-            partition.lose_node(index)
+            partition.miss_node(index)
 
     def lose_partition(self, name: str) -> None:
         """The partition's runtime and agent are gone, with what ran there; ``partition_lost`` tells the metascheduler."""

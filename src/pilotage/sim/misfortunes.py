@@ -67,7 +67,6 @@ class Misfortunes:
     def _lose_node(self, index: int) -> None:
         pilot, own = self._nodes[index]
         if not pilot.gone and own not in pilot.lost_at:
-            pilot.lost_at[own] = self._stage.timeline.now
             pilot.lose_node(own)
 
     def _kill(self, name: str) -> None:
@@ -80,7 +79,7 @@ class Misfortunes:
         pilot = world.pilots.get(PilotUid(name))
         if pilot is not None and not pilot.gone and not world.client.is_over(pilot.uid):
             pilot.lose()
-            pilot.lose_nodes()
+            pilot.lose_all_nodes()
             timeline.at(timeline.now + LOSS_SEEN_S, lambda: world.client.pilot_lost(pilot, "its nodes are gone"))
         for divided in world.pilots.values():
             if isinstance(divided, SimulatedMetascheduler) and name in divided.partitions and not divided.partitions[name].gone:

@@ -51,8 +51,8 @@ MakePolicy = Callable[[], Policy]
 class SimulatedPilot(Process):
     """A pilot on ``nodes``, or a partition that begins with ``own`` of them.
 
-    ``walltime_s``: the true time at which it ends itself; None for no limit. ``lost_at``: nodes that were lost, and when; all
-    partitions of a pilot share it.
+    ``walltime_s``: the true time at which it ends itself; None for no limit. ``lost_at``: nodes that were lost, and from when
+    on they count as such; all partitions of a pilot share it.
     """
 
     def __init__(
@@ -132,19 +132,25 @@ class SimulatedPilot(Process):
         self.fall()
         self.launching.lose_everything()
 
-    def lose_nodes(self) -> None:
+    def lose_all_nodes(self) -> None:
         """All nodes are gone."""
         for node in self.nodes:
-            self.lost_at.setdefault(node.index, self._timeline.now)
+            self.lost_at.setdefault(node.index, max(self._timeline.now, self.up_at_s))
 
     def lose_node(self, index: int) -> None:
-        """A node is gone, with what ran there; the caller has it in ``lost_at``."""
+        """A node is gone, with what ran there; while the launcher comes up it counts as such."""
+        self.lost_at.setdefault(index, max(self._timeline.now, self.up_at_s))
+        self.miss_node(index)
+
+    def miss_node(self, index: int) -> None:
+        """A node, of this partition or of another, is gone."""
         if self.gone:
             return
         if self.policy is not None:
             self.policy.remove_node(index)
         self.launching.lose_node(index)
-        self.tell(events.TimePassed(self.now()))
+        if self.places_yet():
+            self.tell(events.TimePassed(self.now()))
 
     def aftermath(self, delivered: int) -> Aftermath:
         """Return what the log of a pilot that is gone tells the client, who has messages up to ``delivered``."""

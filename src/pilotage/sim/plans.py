@@ -12,9 +12,10 @@ from typing import Annotated, Protocol
 
 import msgspec
 
+from pilotage.core.metascheduler.plan import check_plan
 from pilotage.errors import InvalidRequest, nearest
-from pilotage.model.partitions import Order, PolicyName, PolicySpec
-from pilotage.model.resources import NodeShape
+from pilotage.model.partitions import Order, PartitionSpec, PolicyName, PolicySpec
+from pilotage.model.resources import Node, NodeShape
 from pilotage.sim.files import check_faults, find_file, read_faults, read_launcher, read_machine, read_workload
 from pilotage.sim.model import IDEAL, Faults, Launcher, Machine, Workload
 from pilotage.sim.result import Result
@@ -30,6 +31,12 @@ MOST_REMEMBERED = 200_000
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 
 
+class PlannedPartition(PartitionSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A partition of the one pilot, and what starts tasks in it: the plan's launcher, if it has none of its own."""
+
+    launcher: str = ""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is to be run with; None leaves it open. Names may be those of files."""
 
@@ -41,6 +48,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     order: Order | None = None
     pilots: AtLeastOne | None = None
     """Share the nodes."""
+    partitions: tuple[PlannedPartition, ...] | None = None
+    """Divide the one pilot, each with a scheduler of its own."""
     faults: str | Faults | None = None
     walltime_min: Annotated[float, msgspec.Meta(gt=0.0)] | None = None
     seed: Annotated[int, msgspec.Meta(ge=0)] | None = None
@@ -121,12 +130,25 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     workload: WorkloadChoice
     machine: Machine
     nodes: int
-    launcher: Launcher
+    launchers: dict[str, Launcher]
+    """By the name of the partition; of pilots without a plan under the empty name."""
     scheduler: PolicySpec
     pilots: int
+    partitions: tuple[PartitionSpec, ...]
     faults: Faults
     walltime_s: float | None
     seed: int
+
+    @property
+    def started_by(self) -> str:
+        """The names of all launchers."""
+        return ", ".join(dict.fromkeys(launcher.name for launcher in self.launchers.values()))
+
+    def launcher_of(self, partition: str) -> Launcher:
+        """Return what starts tasks in a partition, or pilot, by the name that it has in a result."""
+        # One that was started again has a name that begins with that in the plan.
+        names = [name for name in self.launchers if partition.startswith(name)]
+        return self.launchers[max(names, key=len)]
 
     def run(self) -> Trialled:
         """Run it.
@@ -140,9 +162,10 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
             self.machine,
             made,
             nodes=self.nodes,
-            launcher=self.launcher,
+            launcher=self.launchers if self.partitions else self.launchers[""],
             scheduler=self.scheduler,
             pilots=self.pilots,
+            plan=self.partitions,
             faults=self.faults,
             seed=self.seed,
             walltime_s=self.walltime_s,
@@ -173,16 +196,26 @@ def settle(plan: Plan, workload: WorkloadChoice) -> Trial:
     pilots = plan.pilots or 1
     if pilots > nodes:
         raise InvalidRequest(f"pilots={pilots:,} cannot share {nodes:,} nodes; ask for as many pilots or fewer")
+    planned = plan.partitions or ()
+    if planned and pilots > 1:
+        raise InvalidRequest(
+            f"pilots={pilots} with {len(planned)} partitions: partitions divide one pilot; leave one of them out"
+        )
+    partitions = tuple(_as_spec(partition) for partition in planned)
+    if partitions:
+        check_plan(partitions, [Node(index, "", machine.shape) for index in range(nodes)])
     faults = _faults(plan)
-    _check_faults(faults, nodes, pilots)
+    _check_faults(faults, nodes, [*(f"pilot.{number:04d}" for number in range(pilots)), *(each.name for each in partitions)])
     return Trial(
         name=plan.name,
         workload=workload,
         machine=machine,
         nodes=nodes,
-        launcher=_launcher(plan, machine),
+        launchers={each.name: _launcher(each.launcher or plan.launcher, plan, machine) for each in planned}
+        or {"": _launcher(plan.launcher, plan, machine)},
         scheduler=_scheduler(plan, machine, nodes),
         pilots=pilots,
+        partitions=partitions,
         faults=faults,
         walltime_s=None if plan.walltime_min is None else plan.walltime_min * 60.0,
         seed=plan.seed or 0,
@@ -202,8 +235,12 @@ def read_plan(name: str) -> Plan:
     return plan
 
 
-def _launcher(plan: Plan, machine: Machine) -> Launcher:
-    name = plan.launcher or (machine.launchers[0] if machine.launchers else IDEAL.name)
+def _as_spec(partition: PlannedPartition) -> PartitionSpec:
+    return PartitionSpec(**{field: getattr(partition, field) for field in PartitionSpec.__struct_fields__})
+
+
+def _launcher(said: str | None, plan: Plan, machine: Machine) -> Launcher:
+    name = said or (machine.launchers[0] if machine.launchers else IDEAL.name)
     return IDEAL if name == IDEAL.name else read_launcher(name, plan.folder)
 
 
@@ -232,14 +269,13 @@ def _faults(plan: Plan) -> Faults:
             return read_faults(plan.faults, plan.folder)
 
 
-def _check_faults(faults: Faults, nodes: int, pilots: int) -> None:
-    """Refuse faults of what this plan does not have."""
+def _check_faults(faults: Faults, nodes: int, known: list[str]) -> None:
+    """Refuse faults of what this plan does not have; ``known`` are its pilots and partitions."""
     for _, node in faults.lose_nodes_at_s:
         if not 0 <= node < nodes:
             raise InvalidRequest(f"faults: node {node} is to be lost, and there are nodes 0 to {nodes - 1}; name one of these")
-    known = [f"pilot.{number:04d}" for number in range(pilots)]
     for what, named in (("lose_partitions_at_s", faults.lose_partitions_at_s), ("kill_agents_at_s", faults.kill_agents_at_s)):
         for _, name in named:
             if name not in known:
-                hint = nearest(name, known) or f"; there are {known[0]} to {known[-1]}"
-                raise InvalidRequest(f"faults: {what} names {name!r}, which is no pilot{hint}")
+                hint = nearest(name, known) or f"; there are {', '.join(known)}"
+                raise InvalidRequest(f"faults: {what} names {name!r}, which is no pilot or partition{hint}")

@@ -85,10 +85,10 @@ class Source:
             case inspect.ListType(item_type=inner_type) | inspect.VarTupleType(item_type=inner_type):
                 for index, inner in enumerate(value if isinstance(value, list) else ()):
                     self._refuse_unknown(inner, inner_type, (*path, index))
-            case inspect.UnionType(types=types) if isinstance(value, dict):
+            case inspect.UnionType(types=types):
+                # Each union has one table and one array at the most; the others are plain values.
                 for choice in types:
-                    if isinstance(choice, (inspect.StructType, inspect.DictType)):
-                        self._refuse_unknown(value, choice, path)
+                    self._refuse_unknown(value, choice, path)
             case _:
                 pass
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from pilotage.sim.advice import Advice, advise
-from pilotage.sim.plans import Plan, described_workload, settle
+from pilotage.sim.plans import Plan, PlannedPartition, described_workload, settle
 
 MACHINE = """\
 description = "small"
@@ -26,7 +26,14 @@ gpus_per_node = "made up"
 def advice(tmp_path: Path) -> Callable[..., Advice]:
     (tmp_path / "small.toml").write_text(MACHINE)
 
-    def run(classes: str, launcher: str = "", nodes: int = 8, faults: str = "", pilots: int = 1) -> Advice:
+    def run(
+        classes: str,
+        launcher: str = "",
+        nodes: int = 8,
+        faults: str = "",
+        pilots: int = 1,
+        partitions: Sequence[PlannedPartition] = (),
+    ) -> Advice:
         workload = tmp_path / "load.toml"
         workload.write_text(f'description = "d"\nsource = "s"\nmachine = "small.toml"\n{classes}')
         (tmp_path / "slow.toml").write_text(f'description = "d"\n{launcher}')
@@ -36,6 +43,7 @@ def advice(tmp_path: Path) -> Callable[..., Advice]:
             launcher="slow.toml" if launcher else "ideal",
             faults="faults.toml" if faults else None,
             pilots=pilots,
+            partitions=tuple(partitions) or None,
             folder=tmp_path,
         )
         return advise(settle(plan, described_workload(str(workload))).run())
@@ -129,3 +137,15 @@ def test_tasks_for_which_there_is_no_room(advice: Callable[..., Advice]) -> None
 
 def test_no_task_at_all(advice: Callable[..., Advice]) -> None:
     assert advice(tasks(0)).text == "there is nothing to run"
+
+
+def test_partitions_of_which_one_has_nothing_to_do(advice: Callable[..., Advice]) -> None:
+    parts = [PlannedPartition(name="programs", kinds=("executable",)), PlannedPartition(name="calls", kinds=("function",))]
+    found = advice(tasks(64), partitions=parts)
+    assert (found.limit, found.text[:43]) == ("division", "calls is used to 0%, and programs to 100%: ")
+
+
+def test_partitions_that_start_tasks_slowly(advice: Callable[..., Advice]) -> None:
+    parts = [PlannedPartition(name="one"), PlannedPartition(name="two")]
+    found = advice(tasks(64), quantity("starts_per_s", 0.5), partitions=parts)
+    assert (found.limit, found.text[:58]) == ("launcher rate", "slow starts 0.5 tasks in a second in each of 2 parts, and ")

@@ -35,14 +35,14 @@ COSTLY = launcher(startup_s=3.0, starts_per_s=20.0, prepare_s=0.5, acknowledge_s
 BOTH = pytest.mark.parametrize("client", [True, False])
 
 
-def mixed(seed: int, count: int = 300, timeouts: bool = True) -> Tasks:
+def mixed(seed: int, count: int = 300, timeouts: bool = True, widest: int = 6) -> Tasks:
     """Tasks of many kinds that come over 100 seconds, some with retries."""
     chance = random.Random(seed)
     templates = {
         ONE: Template(executable="/bin/true"),
         TemplateId(2): Template(executable="/bin/true", request=Request(cores=3), retries=2),
         TemplateId(3): Template(mode="function", restartable=True),
-        TemplateId(4): Template(executable="/bin/true", request=Request(ranks=6, cores=2), retries=1),
+        TemplateId(4): Template(executable="/bin/true", request=Request(ranks=widest, cores=2), retries=1),
         TemplateId(5): Template(executable="/bin/true", timeout_s=20.0),
         TemplateId(6): Template(executable="/bin/server", service=Service()),
     }
