@@ -1,10 +1,10 @@
-"""How tasks are spread over pilots and placed on nodes: early binding to one, priorities, groups on one node, whole nodes."""
+"""How tasks are spread over pilots and placed on nodes: late binding, priorities, groups on one node, whole nodes."""
 
 import pilotage as rp
 
 if __name__ == "__main__":
     with rp.Session() as session:
-        # The words of RADICAL-Pilot's schedulers are accepted; how tasks are dealt follows from how busy the pilots are.
+        # Late: tasks wait until the pilot is active and has room. SCHEDULER_ROUND_ROBIN binds them in turn, and at once.
         tasks = rp.TaskManager(session=session, scheduler=rp.SCHEDULER_BACKFILLING)
         pilot = rp.PilotManager(session=session).submit_pilots(
             rp.PilotDescription(resource="local.emulated", nodes=3, cores_per_node=4, runtime=10)

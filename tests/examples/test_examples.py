@@ -16,6 +16,8 @@ SAYS = {
     "getting_started": "task.000009: DONE, exit code 0",
     "task_details": "it ended as DONE: DONE, exit code 0, attempt 1",
     "failing_tasks": "raised here: ZeroDivisionError('division by zero')",
+    "four_pilots": "8,192 tasks are done\ntasks of each pilot: [2048, 2048, 2048, 2048]\n"
+    "pilot.0000: DONE, nothing was left to do for 5 s, its idle_timeout_s",
     "several_pilots": "the wide one ran on large, the one that asked for it on small",
     "scheduler_selection": "three ranks on three nodes: ['node0', 'node1', 'node2']",
     "input_data": "task.000002: DONE, read '2 3 5 7 11'",
@@ -27,6 +29,7 @@ SAYS = {
     "services": "['200', '200', '200']",
     "cancellation": "CANCELED: it said 'saved'",
     "adaptive": "found: 0.7",
+    "adaptive_resources": "True: all that was asked for is done",
     "chained_tasks": "DONE     something failed",
 }
 """A line (or two) of what each example prints, that only comes out if it did what it shows."""
