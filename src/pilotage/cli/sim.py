@@ -75,6 +75,15 @@ SchedulerOption = Annotated[
 ]
 OrderOption = Annotated[str | None, typer.Option(metavar="ORDER", help="Who is next: priority, backfill, first_come.")]
 PilotsOption = Annotated[int | None, typer.Option("--pilots", min=1, help="Pilots that share the nodes.")]
+PartitionsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--partitions",
+        metavar="PLAN",
+        help="Divide the pilot: NAME:NODES[xCOUNT][:KIND], ..., such as flux:32x2:executable,dragon:64:function. A name that "
+        "is a launcher's stands for that. Or a plan's file.",
+    ),
+]
 FaultsOption = Annotated[str | None, typer.Option("--faults", metavar="FILE", help="What goes wrong.")]
 WalltimeOption = Annotated[float | None, typer.Option("--walltime", metavar="MIN", help="When the pilots end, in minutes.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Of all chance; the same seed gives the same run.")]
@@ -95,6 +104,7 @@ def run(
     scheduler: SchedulerOption = None,
     order: OrderOption = None,
     pilots: PilotsOption = None,
+    partitions: PartitionsOption = None,
     faults: FaultsOption = None,
     walltime: WalltimeOption = None,
     seed: SeedOption = None,
@@ -136,6 +146,7 @@ def compare(
     scheduler: SchedulerOption = None,
     order: OrderOption = None,
     pilots: PilotsOption = None,
+    partitions: PartitionsOption = None,
     faults: FaultsOption = None,
     walltime: WalltimeOption = None,
     seed: SeedOption = None,
@@ -216,22 +227,25 @@ def _chosen(workload: str, session: str) -> WorkloadChoice:
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: given[name] for name in _VARIED if given[name] is not None}
+    return {name: given[name] for name in (*_VARIED, "partitions") if given[name] is not None}
 
 
 def _plan(options: dict[str, Any], name: str = "") -> Plan:
     """Return the plan that options say; their values may be texts."""
     import msgspec
 
+    from pilotage.cli.sim_partitions import partitions_of
     from pilotage.sim.files import ENDING
     from pilotage.sim.plans import Plan
 
     fields = {"walltime_min" if key == "walltime" else key: value for key, value in options.items()}
+    if "partitions" in fields:
+        fields["partitions"] = partitions_of(fields["partitions"])
     for key in ("machine", "launcher", "faults"):
         if str(fields.get(key, "")).endswith(ENDING):
             fields[key] = _as_file(Path(fields[key]))  # not from the folder of a plan
     try:
-        return msgspec.convert({"name": name, **fields}, Plan, strict=False)
+        return msgspec.convert({"name": name, **fields}, Plan, strict=False, from_attributes=True)
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at ")
         key = place.strip("`$. ").replace("walltime_min", "walltime")

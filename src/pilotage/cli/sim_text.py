@@ -52,10 +52,11 @@ def print_run(run: Trialled, advice: Advice) -> None:
     trial, result, demand = run.trial, run.result, run.demand
     least = demand.least_makespan_s(trial.nodes, trial.machine.shape)
     busiest = max(result.series.starts_per_s, default=0.0)
-    pilots = f" in {plural(trial.pilots, 'pilot')}" if trial.pilots > 1 else ""
+    parts = max(trial.pilots, len(trial.partitions))
+    divided = f" in {plural(parts, 'partition' if trial.partitions else 'pilot')}" if parts > 1 else ""
     print(
-        f"{trial.workload.name} on {plural(trial.nodes, 'node')} of {trial.machine.name}{pilots}, "
-        f"started by {trial.launcher.name}: {plural(demand.tasks, 'task')}, {_ends(run)}"
+        f"{trial.workload.name} on {plural(trial.nodes, 'node')} of {trial.machine.name}{divided}, "
+        f"started by {trial.started_by}: {plural(demand.tasks, 'task')}, {_ends(run)}"
     )
     lines = {
         "makespan": f"{span(result.makespan_s)}{_least(least)}",
@@ -94,9 +95,10 @@ def as_document(run: Trialled, advice: Advice) -> dict[str, Any]:
         "workload": trial.workload.name,
         "machine": msgspec.to_builtins(trial.machine),
         "nodes": trial.nodes,
-        "launcher": msgspec.to_builtins(trial.launcher, str_keys=True),
+        "launchers": msgspec.to_builtins(trial.launchers, str_keys=True),
         "scheduler": msgspec.to_builtins(trial.scheduler),
         "pilots": trial.pilots,
+        "partitions": msgspec.to_builtins(trial.partitions),
         "faults": msgspec.to_builtins(trial.faults),
         "walltime_s": trial.walltime_s,
         "demand": msgspec.to_builtins(run.demand),
@@ -119,7 +121,7 @@ def compared(run: Trialled, advice: Advice) -> dict[str, Any]:
         "plan": trial.name,
         "machine": trial.machine.name,
         "nodes": f"{trial.nodes:,}",
-        "launcher": trial.launcher.name,
+        "launcher": trial.started_by,
         "makespan_s": result.makespan_s,
         "cores_used": f"{result.utilization:.1%}",
         "gpus_used": f"{result.gpu_utilization:.1%}" if run.demand.gpu_s else "",
@@ -164,6 +166,7 @@ def _print_partitions(run: Trialled) -> None:
     rows = [
         {
             "name": each.name,
+            "launcher": run.trial.launcher_of(each.name).name,
             "nodes": f"{each.nodes:,}",
             "starts": f"{each.starts:,}",
             "cores": f"{each.core_s.utilization:.1%}",
@@ -172,6 +175,7 @@ def _print_partitions(run: Trialled) -> None:
     ]
     columns = (
         Column("name", "NAME"),
+        Column("launcher", "LAUNCHER"),
         Column("nodes", "NODES", right=True),
         Column("starts", "STARTED", right=True),
         Column("cores", "CORES USED", right=True),

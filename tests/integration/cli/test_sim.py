@@ -117,6 +117,17 @@ def test_faults(here: Path) -> None:
     assert re.search(r"^lost +1 node$", done.stdout, re.MULTILINE)
 
 
+def test_partitions_in_an_option_and_in_a_file(here: Path) -> None:
+    done = sim("sleep", "--partitions", "srun:1x2,flux:2:executable")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("sleep on 4 nodes of frontier in 3 partitions, started by srun, flux: 896 tasks, 896 done\n")
+    assert re.search(r"^srun-1 +srun +1 +\d+ ", done.stdout, re.MULTILINE)
+    (here / "plan.toml").write_text('[[partitions]]\nname = "a"\nnodes = 1\n[[partitions]]\nname = "b"\n')
+    document = asked("mine.toml", "--launcher", "ideal", "--partitions", "plan.toml", cwd=here)["simulation"]
+    assert [(each["name"], each["nodes"]) for each in document["result"]["partitions"]] == [("a", 1), ("b", 1)]
+    assert sorted(document["launchers"]) == ["a", "b"]
+
+
 def test_tasks_that_fit_nowhere(here: Path) -> None:
     (here / "mine.toml").write_text(WORKLOAD.replace("cores_per_rank = 4", "gpus_per_rank = 1"))
     done = sim("mine.toml", "--launcher", "ideal", cwd=here)
@@ -164,7 +175,7 @@ def test_a_session_that_ran(tmp_path: Path) -> None:
     document = asked("--session", "small", "--launcher", "ideal", env=home)["simulation"]
     assert (document["workload"], document["result"]["outcomes"]) == ("small", {"DONE": 12})
     on_frontier = asked("-s", str(tmp_path / "sessions" / "small"), "-m", "frontier", "-n", "3", env=home)["simulation"]
-    assert (on_frontier["nodes"], on_frontier["launcher"]["name"]) == (3, "srun")
+    assert (on_frontier["nodes"], on_frontier["launchers"][""]["name"]) == (3, "srun")
 
 
 def test_what_ships_is_listed_and_shown() -> None:
@@ -191,6 +202,10 @@ BAD = [
     (["sleep", "--scheduler", "pakced"], "scheduler=pakced: invalid enum value 'pakced'; did you mean 'packed'?"),
     (["sleep", "--order", "last"], "order=last: invalid enum value 'last'; known are first_come, backfill, priority"),
     (["sleep", "--walltime", "0"], "walltime=0.0: expected `float` > 0.0"),
+    (["sleep", "--partitions", "flux"], "--partitions flux: 'flux' is not NAME:NODES[xCOUNT][:KIND], such as flux:32x2:"),
+    (["sleep", "--partitions", "a:1:jobs"], "--partitions a:1:jobs: kinds of tasks are executable, function and service, not"),
+    (["sleep", "--partitions", "a:5"], "partition 'a': nodes=5 exceeds the 4 nodes of the pilot"),
+    (["sleep", "--partitions", "gone.toml"], "plan "),
     (["sleep", "--faults", "gone.toml"], "faults "),
     (["sleep", "--json", "--quiet"], "--format, --json and --quiet say different things"),
     (["sleep", "--plan", "a.toml", "--plan", "b.toml"], "--plan: a run has one plan, not 2"),
