@@ -33,7 +33,7 @@ from pilotage.agent import progress as progress_module
 from pilotage.client import engine as engine_module
 from pilotage.core.agent.aftermath import Aftermath
 from pilotage.core.client import events
-from pilotage.core.client.facts import Held
+from pilotage.core.client.facts import Held, TaskScheduler
 from pilotage.core.client.state import ClientState, QueuedTasks, TaskRecord
 from pilotage.model.ids import Attempt, PilotUid, TaskUid, TemplateId
 from pilotage.model.outcome import Ending, Outcome
@@ -52,7 +52,10 @@ class World:
     """Everything, by one seed."""
 
     def __init__(self, seed: int, steps: int = STEPS, forgets_what_it_sent: bool = False) -> None:
+        self.seed = seed
         self.random = random.Random(seed)
+        nature = random.Random(f"world of {seed}")
+        self.scheduler: TaskScheduler = nature.choice(("", "", "round_robin", "backfilling"))
         self.clock = Clock()
         self.steps = steps
         self.haste = self.random.choice((0.4, 0.8, 1.0))

@@ -48,6 +48,9 @@ def test_the_walks_meet_what_they_are_for() -> None:
     assert sum(pilot.node_lost for world in worlds for pilot in world.pilots.values()) > 5, "nodes that were lost"
     assert sum(world.client_losses for world in worlds) > 10, "nodes of clients that were lost"
     assert sum(len(world.pilots) > 1 for world in worlds) > 20, "several pilots"
+    states = [pilot.recover() for world in worlds for pilot in world.pilots.values()]
+    assert sum(state.ending is not None and state.ending.idle for state in states) > 10, "pilots that were idle"
+    assert sum(len(state.late) for state in states) > 10, "tasks that came when their pilot had begun to end"
     assert sum(outcome.binding > 1 for world in worlds for outcome in world.told.values()) > 10, "tasks bound again"
     assert sum(bool(world.ever_ready) for world in worlds) > 50, "services that were ready"
     assert sum(len(world.wanted) for world in worlds) > 300, "tasks that want services"

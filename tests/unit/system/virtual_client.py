@@ -124,7 +124,8 @@ class Client:
                 engine.handle(events.SessionOpened(self.world.now, self.epoch))
                 for manager, kind in ((PILOTS, "pilots"), (TASKS, "tasks")):
                     if manager not in state.managers:
-                        engine.handle(events.ManagerCreated(self.world.now, manager, kind))  # type: ignore[arg-type]
+                        scheduler = self.world.scheduler if manager == TASKS else ""
+                        engine.handle(events.ManagerCreated(self.world.now, manager, kind, scheduler))  # type: ignore[arg-type]
             engine.reconnect()
             # The managers' callbacks are registered again, and hear of what has no mark.
             self.tasks_changed([record for record in state.tasks.values() if record.outcome is not None and not record.marked])

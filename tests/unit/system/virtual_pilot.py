@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -105,6 +106,8 @@ class Pilot:
         self.node_lost = False
         self.incarnation = 0
         self.deadline = world.now + 60.0 if self.random.random() < 0.15 else None
+        nature = random.Random(f"{uid} of {world.seed}")
+        self.idle_timeout_s = nature.choice((0.0, 0.0, 0.0, 0.5, 10.0))
         self.settings = PilotSettings(
             session=SESSION,
             pilot=uid,
@@ -154,7 +157,7 @@ class Pilot:
         chance, now = self.random, self.world.now
         log = Log(self.disk, self.may_die, chance)
         state = self.recover()
-        core = AgentCore(Scheduler(NODES), spawners=2, deadline=self.deadline, state=state)
+        core = AgentCore(Scheduler(NODES), spawners=2, deadline=self.deadline, state=state, idle_timeout_s=self.idle_timeout_s)
         core.recover(now)
         self.channel = VirtualAgentChannel(self.may_die, chance, self.world.descriptors)
         link = ClientLink(self.settings, state, self.incarnation, now, log.sync)
