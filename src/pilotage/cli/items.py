@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from pilotage.cli.renderers import note
 from pilotage.errors import InvalidRequest, nearest
 
 Values = Mapping[str, "int | str"]
@@ -144,14 +145,20 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
 
 
 def check_used(placeholders: Placeholders, texts: Sequence[str], items: Items) -> None:
-    """Refuse a table of which nothing is used, most likely for a name that is misspelt.
+    """Refuse a table of which nothing is used, most likely for a name that is misspelt; point out one among others that may be.
 
     Raises:
         InvalidRequest: names what stands in braces, and the nearest column.
     """
-    if len(items.names) == 1 or any(placeholders.occur(text) for text in texts):
+    if len(items.names) == 1:
         return
     said = [name for text in texts for name in re.findall(r"\{(\w+)\}", text)]
+    if any(placeholders.occur(text) for text in texts):
+        for name in dict.fromkeys(said):
+            hint = "" if name in items.names else nearest(name, items.names)
+            if hint:
+                note(f"{{{name}}} is no column of the table, and stays as it is{hint}")
+        return
     hint = f"; {{{said[0]}}} is none of them{nearest(said[0], items.names)}" if said else ""
     raise InvalidRequest(
         f"no column of the table is used; write its name in braces: {', '.join('{' + name + '}' for name in items.names)}{hint}"

@@ -198,6 +198,15 @@ def test_a_table_of_which_nothing_is_used_names_the_nearest_column(tmp_path: Pat
         check_used(Placeholders(items.names), ["prog", "{temprature}"], items)
 
 
+def test_a_name_beside_others_that_is_nearly_that_of_a_column_is_pointed_out(capsys: pytest.CaptureFixture[str]) -> None:
+    items = Items([{"i": 0, "temperature": "300", "seed": "1"}], ("i", "temperature", "seed"))
+    check_used(Placeholders(items.names), ["awk", "{print}", "{seed}", "{temperature:>5}"], items)
+    assert capsys.readouterr().err == ""
+    check_used(Placeholders(items.names), ["prog", "{seed}", "{temprature}", "{temprature}"], items)
+    said = "pilotage: {temprature} is no column of the table, and stays as it is; did you mean 'temperature'?\n"
+    assert capsys.readouterr().err == said
+
+
 def test_what_has_its_output_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "out1.dat").write_text("x")
     (tmp_path / "out2.dat").touch()
