@@ -17,6 +17,7 @@ from pilotage.bench.mpi import mpi
 from pilotage.bench.outputs import outputs
 from pilotage.bench.report import report
 from pilotage.bench.scale import million, sleepers
+from pilotage.bench.simulation import simulation
 from pilotage.bench.staging import staging
 
 CASES: dict[str, Callable[[bool], list[Row]]] = {
@@ -36,6 +37,7 @@ CASES: dict[str, Callable[[bool], list[Row]]] = {
     "durability": durability,
     "report": report,
     "scheduler": scheduler.run,
+    "simulation": simulation,
     "metascheduler": metascheduler.run,
     "million": million,
     "sleepers": sleepers,

@@ -97,12 +97,12 @@ class SimulatedPilot(Process):
         """The agent is there at once, and places tasks when the launcher is up."""
         state = self._log.recover()
         self.policy = self._make_policy()
-        # At its start an agent finds out which nodes there are.
-        for index in self.lost_at:
-            self.policy.remove_node(index)
         deadline = None if self._walltime_s is None else EPOCH_S + self._walltime_s
         self.core = AgentCore(self.policy, spawners=1, deadline=deadline, state=state, nodes=self._own or ())
         self.core.recover(self.now())
+        # At its start an agent finds out which nodes there are.
+        for index in self.lost_at:
+            self.policy.remove_node(index)
         self._load_every_s, self._load_due = 0.0, float("inf")
         self._uplink.listen(self, state)
         life = self._lives

@@ -80,7 +80,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     ``makespan_s``: until the last resources were released. ``outcomes``: tasks by how they ended. ``history``: a digest of
     all facts that the cores decided, if it was asked for. ``core_cpu_s`` is the CPU time that the cores took for their
-    decisions, ``world_cpu_s`` that of everything around them; these two alone differ from run to run.
+    decisions, ``world_cpu_s`` that of everything around them, as their shares of the time that passed outside; these two alone
+    differ from run to run.
     """
 
     seed: int

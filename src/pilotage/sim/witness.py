@@ -7,7 +7,8 @@ runs elsewhere. It knows tasks only as long as they have no outcome, so its size
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from pilotage.errors import InvariantViolated
 from pilotage.model.ids import Attempt, TaskUid
@@ -63,15 +64,18 @@ class Witness:
             if running.pop(job.uid, None) is None:
                 raise InvariantViolated(f"{job.uid} ends, and does not run")
 
-    def told(self, outcome: Outcome) -> None:
-        """The user hears of this outcome."""
-        uid = outcome.task
-        if self.open.pop(uid, None) is None:
-            raise InvariantViolated(f"{uid} has another outcome ({outcome.ending.name}), or was never submitted")
-        if uid in self._running:
-            raise InvariantViolated(f"{uid} has an outcome ({outcome.ending.name}) while it runs in {self._running[uid]}")
-        self._begun.pop(uid, None)
-        self.outcomes[outcome.ending] = self.outcomes.get(outcome.ending, 0) + 1
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """The user hears of these outcomes."""
+        open_tasks, begun, running = self.open, self._begun, self._running
+        for outcome in outcomes:
+            uid = outcome.task
+            if open_tasks.pop(uid, None) is None:
+                raise InvariantViolated(f"{uid} has another outcome ({outcome.ending.name}), or was never submitted")
+            if uid in running:
+                raise InvariantViolated(f"{uid} has an outcome ({outcome.ending.name}) while it runs in {running[uid]}")
+            begun.pop(uid, None)
+        for ending, count in Counter([outcome.ending for outcome in outcomes]).items():
+            self.outcomes[ending] = self.outcomes.get(ending, 0) + count
 
     def close(self) -> None:
         """The simulation is over: everything that was submitted has one outcome, and nothing runs."""

@@ -133,7 +133,7 @@ class World:
         if missing:
             raise ValueError(f"no launcher is given for partition {missing[0]!r}; give one for each partition, or one for all")
         self._launcher = launcher
-        self._cpu_before = time.process_time()
+        self._cpu_before, self._begun = time.process_time(), time.perf_counter()
         self.machine = machine
         self.seed = seed
         self.stage = stage = Stage(faults or Faults(), seed, workload.duration_s, note_history)
@@ -247,11 +247,11 @@ class World:
 
     def _hear(self, outcomes: Sequence[Outcome]) -> None:
         """The user's program is told of outcomes."""
-        told, follow, now = self.stage.witness.told, self._workload.follow, self.timeline.now
+        follow, now = self._workload.follow, self.timeline.now
+        self.stage.witness.tell(outcomes)
+        if self._services:
+            self._services.difference_update([outcome.task for outcome in outcomes])
         for outcome in outcomes:
-            told(outcome)
-            if self._services:
-                self._services.discard(outcome.task)
             arrival = follow(outcome, now)
             if arrival is not None:
                 self._later += 1
@@ -334,6 +334,8 @@ class World:
         for cores, gpus, _ in accounts:
             core_s.add(cores)
             gpu_s.add(gpus)
+        cpu_s = time.process_time() - self._cpu_before
+        core_share = stage.effort.decided_s / (time.perf_counter() - self._begun)
         return Result(
             seed=self.seed,
             tasks=stage.witness.submitted,
@@ -351,8 +353,8 @@ class World:
             links_broken=self.client.links_broken + sum(meta.links_broken for meta in self._metaschedulers()),
             nodes_lost=sum(len(pilot.lost_at) for pilot in self.pilots.values()),
             history=stage.digest.text,
-            core_cpu_s=stage.effort.cpu_s,
-            world_cpu_s=time.process_time() - self._cpu_before - stage.effort.cpu_s,
+            core_cpu_s=cpu_s * core_share,
+            world_cpu_s=cpu_s * (1.0 - core_share),
         )
 
 
