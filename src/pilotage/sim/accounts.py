@@ -26,7 +26,7 @@ def account(pilot: AnyPilot, shape: NodeShape, until_s: float) -> Account:
     for kind, each in (("core_s", shape.cores), ("gpu_s", shape.gpus)):
         total = ResourceTime()
         for part in parts:
-            held: ResourceTime = getattr(part.launching, kind)
+            held: ResourceTime = getattr(part.launching.ledger, kind)
             held.startup = part.first_nodes * each * _startup_s(part, until_s)
             total.add(held)
         total.offered, total.lost = len(pilot.nodes) * each * until_s, lost_s * each
@@ -36,7 +36,7 @@ def account(pilot: AnyPilot, shape: NodeShape, until_s: float) -> Account:
         return totals[0], totals[1], [_result(pilot, totals[0], totals[1])]
     results = []
     for part in parts:
-        core_s, gpu_s = (msgspec.structs.replace(held) for held in (part.launching.core_s, part.launching.gpu_s))
+        core_s, gpu_s = (msgspec.structs.replace(held) for held in (part.launching.ledger.core_s, part.launching.ledger.gpu_s))
         for held, each in ((core_s, shape.cores), (gpu_s, shape.gpus)):
             held.offered = pilot.node_s.get(part.uid, 0.0) * each
             held.idle = _rest(held)

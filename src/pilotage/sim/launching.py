@@ -7,21 +7,18 @@ The way of a task, once the agent has placed it and handed it over::
 A stage of which the model says nothing takes no time and costs no event (see ``delays`` for what it says). Ends are told to the
 agent in *ticks*, many at once, as a real agent under load takes them in: a tick is a small part of the mean duration of a task,
 and where few tasks run there is none.
-
-Runners outlive their agent. What ends while it is away is told to the next one, under the number that it had; a runner keeps an
-end until the agent has it in its log.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from pilotage.core.agent import events
 from pilotage.errors import InvariantViolated
 from pilotage.model.execution import AttemptEnd, Execution, LaneTasks
-from pilotage.model.ids import LaneId, RunnerId, TaskUid, TemplateId
+from pilotage.model.ids import RunnerId, TaskUid, TemplateId
 from pilotage.model.outcome import Ending
 from pilotage.model.workload import Template
 from pilotage.sim.clock import ProcessClock
@@ -40,7 +37,8 @@ from pilotage.sim.jobs import (
     Kind,
     held,
 )
-from pilotage.sim.result import ResourceTime
+from pilotage.sim.ledger import Ledger
+from pilotage.sim.runners import Runners
 from pilotage.sim.stage import Stage
 
 FEW_TASKS = 256
@@ -52,23 +50,9 @@ SHORTEST_TICK = 1.0 / 512
 ENDS_PER_TICK = 128
 """So many tasks end in one tick, where that is possible."""
 
-Tell = Callable[[events.Event | list[events.Event]], None]
-
-
-class Runner:
-    """A spawner or function worker: its lanes, and the ends that its agent may not have in its log yet."""
-
-    __slots__ = ("kept", "lanes", "number", "pid")
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.number = 0
-        self.kept: deque[tuple[int, list[AttemptEnd]]] = deque()
-        self.lanes: dict[LaneId, Job] = {}
-
 
 class Launching:
-    """All runners of a pilot or partition. ``tell`` is its agent's ear, None while there is no agent."""
+    """What the runners of a pilot or partition do with what they are handed."""
 
     def __init__(
         self,
@@ -78,10 +62,9 @@ class Launching:
         delays: Delays,
     ) -> None:
         self.name = name
-        self.tell: Tell | None = None
+        self.runners = Runners(stage.timeline, clock)
         self.starts = 0
-        self.core_s = ResourceTime()
-        self.gpu_s = ResourceTime()
+        self.ledger = Ledger(stage.curves)
         self._stage = stage
         self._timeline = stage.timeline
         self._witness = stage.witness
@@ -90,10 +73,6 @@ class Launching:
         self._clock = clock
         self._delays = delays
         self._ideal = delays.ideal
-        self._runners: dict[RunnerId, Runner] = {}
-        self._coming_up: list[RunnerId] = []
-        """Runners that are about to say hello."""
-        self._pids = 0
         self._kinds: dict[TemplateId, Kind] = {}
         self._jobs: dict[TaskUid, Job] = {}
         self._buckets: dict[float, list[Job]] = {}
@@ -107,75 +86,11 @@ class Launching:
         self._known_s = 0.0
         self._known = 0
 
-    # ---------------------------------------------------------------------------------------------------- runners and agents
-
-    def attach(self, tell: Tell) -> None:
-        """There is an agent; call ``adopt`` once it has begun."""
-        self.tell = tell
-
-    def adopt(self, tell: Tell, known: Iterable[RunnerId]) -> None:
-        """Tell the agent of the runners of which its log says that they were started."""
-        for name in known:
-            if name in self._runners:
-                self._coming_up.append(name)
-            else:
-                tell(events.RunnerLost(self._clock.now(), name, "its agent ended before it was started"))
-        self._say_hello()
-
-    def _say_hello(self) -> None:
-        """Runners are connected to the agent, tell of what ended meanwhile, and say what they hold."""
-        now, said = self._clock.now(), list[events.Event]()
-        coming_up, self._coming_up = self._coming_up, []
-        for name in coming_up:
-            runner = self._runners.get(name)
-            if runner is None:
-                continue  # it was stopped before it came up
-            said.append(events.RunnerConnected(now, name, runner.pid, 1, "virtual"))
-            said += [events.TasksEnded(now, name, number, ends) for number, ends in runner.kept]
-            # What is over and not told yet is held, too: its end is still to come.
-            holds = [each for job in runner.lanes.values() for each in self._executions(job)]
-            said.append(events.RunnerReconciled(now, name, holds))
-        if said:
-            self._say(said)
-
-    def _executions(self, job: Job) -> list[Execution]:
-        return [job.execution, *(execution for execution, _ in job.behind or ())]
-
-    def detach(self) -> None:
-        """The agent is gone."""
-        self.tell = None
-        self._coming_up.clear()
-
-    def start_runner(self, name: RunnerId) -> None:
-        """Start a runner, which is there at once."""
-        if name in self._runners:
-            return
-        self._pids += 1
-        self._runners[name] = Runner(self._pids)
-        if not self._coming_up:
-            # Not in the agent's turn: what it hands over in the rest of that is held when the runner says what it holds.
-            self._timeline.at(self._timeline.now, self._say_hello)
-        self._coming_up.append(name)
-
-    def stop_runner(self, name: RunnerId) -> None:
-        """Let a runner go that has nothing to do."""
-        self._runners.pop(name, None)
-
-    def release(self, name: RunnerId, through: int) -> None:
-        """The agent has these ends in its log."""
-        runner = self._runners.get(name)
-        while runner is not None and runner.kept and runner.kept[0][0] <= through:
-            runner.kept.popleft()
-
-    def _say(self, event: events.Event | list[events.Event]) -> None:
-        if self.tell is not None:
-            self.tell(event)
-
     # ------------------------------------------------------------------------------------------------------------- beginning
 
     def launch(self, name: RunnerId, lanes: Iterable[LaneTasks], templates: Mapping[TemplateId, Template]) -> None:
         """Take over tasks from the agent."""
-        runner, now = self._runners[name], self._timeline.now
+        runner, now = self.runners.known[name], self._timeline.now
         kinds, jobs = self._kinds, self._jobs
         first: list[Job] = []
         for lane in lanes:
@@ -248,15 +163,7 @@ class Launching:
         self._known_s += known_s
         self._curves.begin(at, len(jobs), cores, gpus)
         if told:
-            self._tell_starts(told)
-
-    def _tell_starts(self, jobs: list[Job]) -> None:
-        skew = self._clock.skew_s
-        by_runner: dict[RunnerId, list[Job]] = {}
-        for job in jobs:
-            by_runner.setdefault(job.runner, []).append(job)
-        for name, some in by_runner.items():
-            self._say(events.TasksStarted(self._clock.now(), name, [(*job.execution, job.begun + skew) for job in some]))
+            self.runners.tell_started(told)
 
     # ------------------------------------------------------------------------------------------------------ stages and delays
 
@@ -363,7 +270,7 @@ class Launching:
 
     def _tell(self, jobs: list[Job]) -> None:
         """These are over, and their agent hears of it."""
-        now, skew, runners = self._timeline.now, self._clock.skew_s, self._runners
+        now, skew, runners = self._timeline.now, self._clock.skew_s, self.runners.known
         ends: dict[RunnerId, list[AttemptEnd]] = {}
         following: list[Job] = []
         for job in jobs:
@@ -382,60 +289,15 @@ class Launching:
         if self._ideal:
             self._running -= len(jobs)
             self._witness.end(jobs)
-            self._account_together(jobs, now)
+            self.ledger.account_together(jobs, now)
         else:
             for job in jobs:
-                self._account(job, now)
+                self.ledger.account(job, now)
         self._stage.last_release_s = now
         self._curves.held_tasks.change(now, -len(jobs))
         for job in following:
             self._follow(job)
-        told: list[events.Event] = []
-        for name, some in ends.items():
-            runner = runners[name]
-            runner.number += 1
-            runner.kept.append((runner.number, some))
-            told.append(events.TasksEnded(self._clock.now(), name, runner.number, some))
-        self._say(told)
-
-    def _account_together(self, jobs: list[Job], now: float) -> None:
-        """Write down what the resources of tasks were held for that ran from their placement on."""
-        cores, cores_ended, core_ran, gpus, gpus_ended, gpu_ran, ended_sum = 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-        for job in jobs:
-            ended, used = job.ended, job.cores
-            ran = ended - job.begun
-            ended_sum += ended
-            cores += used
-            cores_ended += used * ended
-            core_ran += used * ran
-            if job.gpus:
-                gpus += job.gpus
-                gpus_ended += job.gpus * ended
-                gpu_ran += job.gpus * ran
-            if job.gone < now:
-                self.core_s.acknowledging -= used * (now - job.gone)
-                self.gpu_s.acknowledging -= job.gpus * (now - job.gone)
-        self.core_s.running += core_ran
-        self.core_s.acknowledging += cores * now - cores_ended
-        self.gpu_s.running += gpu_ran
-        self.gpu_s.acknowledging += gpus * now - gpus_ended
-        self._curves.end_many(len(jobs), ended_sum, cores, cores_ended, gpus, gpus_ended)
-
-    def _account(self, job: Job, now: float) -> None:
-        """Write down what its resources were held for."""
-        released = min(now, job.gone)
-        begun = min(job.begun, job.ended, released)
-        ended = min(job.ended, released)
-        core_s, gpu_s, cores, gpus = self.core_s, self.gpu_s, job.cores, job.gpus
-        core_s.running += cores * (ended - begun)
-        core_s.acknowledging += cores * (released - ended)
-        gpu_s.running += gpus * (ended - begun)
-        gpu_s.acknowledging += gpus * (released - ended)
-        scheduled, launched = min(job.scheduled, begun), min(job.launched, begun)
-        for held_s, amount in ((core_s, cores), (gpu_s, gpus)):
-            held_s.scheduling += amount * (scheduled - job.placed)
-            held_s.waiting += amount * (launched - scheduled)
-            held_s.preparing += amount * (begun - launched)
+        self.runners.tell_ended(ends)
 
     def _follow(self, before: Job) -> None:
         """The next task of a lane takes its turn."""
@@ -444,7 +306,7 @@ class Launching:
         at = before.ended if self._ideal else self._timeline.now
         job = Job(before.runner, before.lane, uid, attempt, kind, before.placement, before.cores, before.gpus, at)
         job.behind = before.behind or None
-        self._runners[before.runner].lanes[before.lane] = self._jobs[uid] = job
+        self.runners.known[before.runner].lanes[before.lane] = self._jobs[uid] = job
         self._curves.held_tasks.change(self._timeline.now, 1)
         if self._ideal:
             self._begin([job], at)
@@ -464,17 +326,17 @@ class Launching:
             else:
                 self._cut_short(job, ending, message)
         if back:
-            self._say(events.TasksReturned(self._clock.now(), name, back))
+            self.runners.say(events.TasksReturned(self._clock.now(), name, back))
 
     def recall(self, name: RunnerId, executions: Iterable[Execution]) -> None:
         """Give back what of these waits in its lane."""
         back = self._take_back(name, executions)
         if back:
-            self._say(events.TasksReturned(self._clock.now(), name, back))
+            self.runners.say(events.TasksReturned(self._clock.now(), name, back))
 
     def _take_back(self, name: RunnerId, executions: Iterable[Execution]) -> list[Execution]:
         """Take what of these waits behind another out of its lane."""
-        runner, wanted, back = self._runners.get(name), set(executions), []
+        runner, wanted, back = self.runners.known.get(name), set(executions), []
         for job in runner.lanes.values() if runner is not None else ():
             if job.behind and any(execution in wanted for execution, _ in job.behind):
                 back += [execution for execution, _ in job.behind if execution in wanted]
@@ -486,11 +348,11 @@ class Launching:
         job.stage = OVER
         del self._jobs[job.uid]
         self._curves.held_tasks.change(self._timeline.now, -1)
-        self._account(job, self._timeline.now)
+        self.ledger.account(job, self._timeline.now)
         if job.behind:
             self._follow(job)
         else:
-            del self._runners[job.runner].lanes[job.lane]
+            del self.runners.known[job.runner].lanes[job.lane]
 
     def _cut_short(self, job: Job, ending: Ending, message: str) -> None:
         """End what the launcher has begun with; what is over already stays as it ended."""
@@ -515,21 +377,21 @@ class Launching:
             if job.behind:
                 back = [execution for execution, _ in job.behind]
                 job.behind = None
-                self._say(events.TasksReturned(self._clock.now(), job.runner, back))
+                self.runners.say(events.TasksReturned(self._clock.now(), job.runner, back))
             if job.stage in (SCHEDULING, WAITING):
                 self._active += 1  # it never had its turn, and is ended like one that had
             self._cut_short(job, Ending.NODE_FAILED, "its node was lost")
 
     def lose_everything(self) -> None:
         """All nodes are gone, and nobody is told of any end any more."""
-        self.tell = None
+        self.runners.detach()
         self._stage.last_release_s = self._timeline.now
         for job in self._jobs.values():
             if self._ideal or job.stage == RUNNING:
                 job.ended = min(job.ended, self._timeline.now)
                 self._stop_running(job)
             job.ending = Ending.NODE_FAILED
-            self._account(job, self._timeline.now)
+            self.ledger.account(job, self._timeline.now)
             job.stage = OVER
         self._curves.held_tasks.change(self._timeline.now, -len(self._jobs))
         self._jobs.clear()

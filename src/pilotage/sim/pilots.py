@@ -112,10 +112,10 @@ class SimulatedPilot(Process):
         if self.core is None or life != self._lives:
             return
         known = list(self.core.state.runners)
-        self.launching.attach(self.tell)
+        self.launching.runners.attach(self.tell)
         self.take_turn(self.core.start)
         if self.core is not None:
-            self.launching.adopt(self.tell, known)
+            self.launching.runners.adopt(known)
 
     def places_yet(self) -> bool:
         """Tell whether the launcher is up."""
@@ -124,7 +124,7 @@ class SimulatedPilot(Process):
     def end_life(self) -> None:
         """The agent is gone; its runners are not."""
         self.core = self.policy = None
-        self.launching.detach()
+        self.launching.runners.detach()
 
     def lose(self) -> None:
         """The agent is gone for good, with all that ran."""
@@ -230,7 +230,7 @@ class SimulatedPilot(Process):
                 assert self.core is not None
                 launching.launch(action.runner, action.lanes, self.core.state.templates)
             case actions.ReleaseRunner():
-                launching.release(action.runner, action.through)
+                launching.runners.release(action.runner, action.through)
             case actions.SendOutcomes():
                 encoded = msgspec.Raw(_encode_outcomes(action.outcomes))
                 self._uplink.send(action.number, Outcomes(action.number, encoded), action.outcomes)
@@ -239,9 +239,9 @@ class SimulatedPilot(Process):
             case actions.SendNodes():
                 self._uplink.send(action.number, NodesReturned(action.number, action.reclaim, action.nodes), None)
             case actions.StartRunner():
-                launching.start_runner(action.runner)
+                launching.runners.start(action.runner)
             case actions.StopRunner():
-                launching.stop_runner(action.runner)
+                launching.runners.stop(action.runner)
             case actions.EndExecutions():
                 launching.end(action.runner, action.executions, action.ending, action.message)
             case actions.RecallTasks():

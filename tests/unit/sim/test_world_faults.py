@@ -27,6 +27,7 @@ from pilotage.sim.links import Link
 from pilotage.sim.model import IDEAL, Arrival, Faults
 from pilotage.sim.records import Log
 from pilotage.sim.result import Result
+from pilotage.sim.runners import Runners
 from pilotage.sim.world import World, simulate
 from pilotage.wire.link import IncomingLink
 
@@ -307,7 +308,7 @@ def never_resends(patch: pytest.MonkeyPatch) -> None:
 
 def adopts_nothing(patch: pytest.MonkeyPatch) -> None:
     """An agent that recovers is told that its runners hold nothing."""
-    patch.setattr(Launching, "_executions", lambda launching, job: [])
+    patch.setattr(Runners, "_executions", lambda runners, job: [])
 
 
 @pytest.mark.parametrize(
