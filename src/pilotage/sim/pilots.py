@@ -102,7 +102,8 @@ class SimulatedPilot(Process):
         self.core.recover(self.now())
         # At its start an agent finds out which nodes there are.
         for index in self.lost_at:
-            self.policy.remove_node(index)
+            if self._owns(index):
+                self.policy.remove_node(index)
         self._load_every_s, self._load_due = 0.0, float("inf")
         self._uplink.listen(self, state)
         life = self._lives
@@ -146,11 +147,18 @@ class SimulatedPilot(Process):
         """A node, of this partition or of another, is gone."""
         if self.gone:
             return
-        if self.policy is not None:
+        if self.policy is not None and self._owns(index):
             self.policy.remove_node(index)
         self.launching.lose_node(index)
         if self.places_yet():
             self.tell(events.TimePassed(self.now()))
+
+    def _owns(self, index: int) -> bool:
+        """Tell whether a node belongs to it now; a pilot has all of its own."""
+        if self._own is None or self.core is None:
+            return True
+        state = self.core.state
+        return index in state.granted or (index in self._own and index not in state.parted)
 
     def aftermath(self, delivered: int) -> Aftermath:
         """Return what the log of a pilot that is gone tells the client, who has messages up to ``delivered``."""
