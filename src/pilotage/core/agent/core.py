@@ -76,7 +76,7 @@ class AgentCore:
         self._pool = RunnerPool(spawners)
         self._alarms = Alarms(self.state)
         self._delivery = PartitionDelivery(journal)
-        self._idleness = Idleness(self.state, idle_timeout_s)
+        self._idleness = Idleness(self.state, idle_timeout_s, self._prepares)
         self._waiting = Waiting(self.state, policy, barrier)
         self._dispatch = Dispatch(journal, policy, self._waiting, self._pool)
         self._endings = Endings(journal, self._waiting, self._delivery)
@@ -269,6 +269,9 @@ class AgentCore:
     def why(self, uid: TaskUid) -> str:
         """Return in a sentence what the task waits for, or does."""
         return self._inquiry.why(uid)
+
+    def _prepares(self) -> bool:
+        return any(not each.prepared and not each.error for each in self.state.environments.values())
 
     # ------------------------------------------------------------------------------------------------------ from the client
 

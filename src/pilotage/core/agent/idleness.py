@@ -1,19 +1,50 @@
 """A pilot that has nothing left to do gives its nodes back.
 
 It is idle while there are no tasks in it but services that are ready, no environment is in preparation, and its client has
-sent nothing. An agent that was restarted begins to count anew.
+sent nothing. An agent that was restarted begins to count anew. Metaschedulers reckon alike.
 """
 
 from __future__ import annotations
 
-from pilotage.core.agent.state import AgentState
+from collections.abc import Callable, Sized
+from typing import Protocol
+
+from pilotage.core.agent.client_side import EndingPilot
+
+
+class AnyPilot(Protocol):
+    """The state of a pilot."""
+
+    @property
+    def received(self) -> int:
+        """Number of the client's last message that is in the log."""
+        ...
+
+    @property
+    def tasks(self) -> Sized:
+        """The tasks that are here."""
+        ...
+
+    @property
+    def services(self) -> Sized:
+        """Those of them that are services, and ready."""
+        ...
+
+    @property
+    def ending(self) -> EndingPilot | None:
+        """Why it ends, if it does."""
+        ...
 
 
 class Idleness:
-    """Knows since when the pilot is idle. Derived from the state. ``timeout_s``: how long it may be (0.0: for ever)."""
+    """Knows since when the pilot is idle. Derived from the state. ``timeout_s``: how long it may be (0.0: for ever).
 
-    def __init__(self, state: AgentState, timeout_s: float) -> None:
+    ``prepares`` tells whether an environment is in preparation.
+    """
+
+    def __init__(self, state: AnyPilot, timeout_s: float, prepares: Callable[[], bool]) -> None:
         self._state = state
+        self._prepares = prepares
         self._timeout_s = timeout_s
         self._received = state.received
         self._since: float | None = None
@@ -28,9 +59,6 @@ class Idleness:
         elif self._since is None or state.received != self._received:
             self._since = now
         self._received = state.received
-
-    def _prepares(self) -> bool:
-        return any(not environment.prepared and not environment.error for environment in self._state.environments.values())
 
     @property
     def due(self) -> float | None:

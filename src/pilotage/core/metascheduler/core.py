@@ -36,6 +36,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pilotage.core.agent.delivery import Delivery
+from pilotage.core.agent.idleness import Idleness
 from pilotage.core.metascheduler import events, facts
 from pilotage.core.metascheduler.backlogs import Backlog
 from pilotage.core.metascheduler.balance import Balance
@@ -51,7 +52,7 @@ from pilotage.core.metascheduler.tasks import STOPPED, Tasks
 from pilotage.errors import unreachable
 from pilotage.model.ids import Attempt, Binding, TaskUid
 from pilotage.model.outcome import Ending
-from pilotage.model.partitions import PartitionSpec
+from pilotage.model.partitions import Load, PartitionSpec
 from pilotage.model.resources import Node
 from pilotage.model.states import CANCELED, DONE, FAILED
 
@@ -62,8 +63,9 @@ class MetaschedulerCore:
     """Decides for one pilot with a plan. Drive it with ``handle``; read ``next_deadline`` to know when time is an event.
 
     ``plan`` is how the pilot begins; what a log holds counts more. ``nodes`` are all nodes of the pilot. ``deadline`` (seconds
-    since the epoch, None for no limit) is when the pilot ends itself. ``release_idle_s``: a partition that had nothing to do
-    for so long is let go (None: never); it is started again when tasks need it.
+    since the epoch, None for no limit) is when the pilot ends itself; it also does after ``idle_timeout_s`` without anything to
+    do (0.0: never). ``release_idle_s``: a partition that had nothing to do for so long is let go (None: never); it is started
+    again when tasks need it.
 
     Raises:
         InvalidPilot: the plan cannot be had; see ``plan.check_plan``.
@@ -75,6 +77,7 @@ class MetaschedulerCore:
         nodes: Sequence[Node],
         *,
         deadline: float | None = None,
+        idle_timeout_s: float = 0.0,
         release_idle_s: float | None = None,
         state: MetaschedulerState | None = None,
     ) -> None:
@@ -85,6 +88,8 @@ class MetaschedulerCore:
         self._journal = journal = Journal(self.state)
         self._backlogs: dict[str, Backlog] = {}
         self._delivery = Delivery(journal)
+        # What partitions prepare they prepare for tasks that are here, or soon will be.
+        self._idleness = Idleness(self.state, idle_timeout_s, lambda: False)
         self._fitting = fitting = Fitting(self.state, nodes)
         self._queue = queue = Queue(self.state, fitting, self._backlogs)
         self._tasks = tasks = Tasks(journal, queue, self._backlogs, self._delivery)
@@ -142,7 +147,8 @@ class MetaschedulerCore:
                 if not event.number or self._is_new(event.number):
                     self._partitions.retirement_asked(event)
             case events.TimePassed():
-                pass
+                if self._idleness.due is not None and now >= self._idleness.due:
+                    self._journal.emit(facts.PilotEnding(now, 0, True, DONE, self._idleness.reason, idle=True))
             case _:
                 unreachable(event)
         self._follow_up(now)
@@ -152,12 +158,13 @@ class MetaschedulerCore:
         """Do what the state as it is now calls for, whatever the event was."""
         if self.state.ending is not None:
             self._go_on_ending(now)
-        elif self.state.begun and not any(partition.living for partition in self.state.partitions.values()):
+        elif self.state.partitions and not any(partition.living for partition in self.state.partitions.values()):
             self._give_up(now)
         self._tasks.serve(now)
         self._settle(now)
         self._balance.look(now)
         self._settle(now)
+        self._idleness.look(now)
 
     def _settle(self, now: float) -> None:
         """Let tasks go where they can run, and refuse those that nowhere can any more."""
@@ -192,7 +199,7 @@ class MetaschedulerCore:
 
     def next_deadline(self) -> float | None:
         """Return the time (seconds since the epoch) at which ``TimePassed`` is due even if nothing else happens."""
-        dues = (self._balance.next_look(), self._deadline if self._may_end_sooner else None)
+        dues = (self._balance.next_look(), self._idleness.due, self._deadline if self._may_end_sooner else None)
         return min((due for due in dues if due is not None), default=None)
 
     @property
@@ -238,6 +245,10 @@ class MetaschedulerCore:
             for uid, info in state.services.items()
             if uid in state.tasks
         ]
+
+    def load(self) -> Load:
+        """Return how busy the pilot is: what its partitions told last, and what waits here."""
+        return self._inquiry.load()
 
     def summary(self) -> dict[str, str | int | float | list[str]]:
         """Return counts for reports: tasks by what becomes of them, and how each partition is."""

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from pilotage.core.agent import facts as agent_facts
 from pilotage.core.agent.facts import (
     EndAsked,
     Ended,
@@ -23,7 +24,10 @@ from pilotage.core.agent.facts import (
     TasksAccepted,
 )
 from pilotage.model.ids import Attempt, TaskUid
+from pilotage.model.outcome import Outcome
 from pilotage.model.partitions import PartitionSpec
+
+_decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
 
 Over = Literal["ended", "lost"]
 
@@ -54,6 +58,7 @@ __all__ = [
     "TasksLeased",
     "TasksReleased",
     "UNTIMED",
+    "tasks_named",
 ]
 
 
@@ -207,6 +212,22 @@ Fact = (
     | PilotEnding
     | PilotEnded
 )
+
+
+def tasks_named(fact: Fact) -> list[TaskUid]:
+    """Return the tasks that the fact is about, in its order."""
+    match fact:
+        case OutcomesTaken():
+            return [outcome.task for outcome in _decode_outcomes(fact.outcomes)]
+        case TasksLeased():
+            return list(fact.tasks)
+        case TasksReleased():
+            return [uid for uid, _, _ in fact.tasks]
+        case TasksAccepted() | EndAsked() | Ended() | ServiceReady() | ServiceOver() | Rebound():
+            return agent_facts.tasks_named(fact)
+        case _:
+            return []
+
 
 UNTIMED = (OutcomesNumbered, OutcomesDelivered, MessagesNumbered, MessagesDelivered)
 """Facts that are about numbers alone, and have no time."""

@@ -9,6 +9,7 @@ from pilotage.core.metascheduler.queue import Queue
 from pilotage.core.metascheduler.state import MetaschedulerState, TaskRecord
 from pilotage.core.metascheduler.tasks import Tasks
 from pilotage.model.ids import TaskUid
+from pilotage.model.partitions import Load
 
 
 class Inquiry:
@@ -19,6 +20,26 @@ class Inquiry:
         self._queue = queue
         self._backlogs = backlogs
         self._tasks = tasks
+
+    def load(self) -> Load:
+        """Return the sum of what the partitions told last, and of what waits here."""
+        groups = self._queue.groups()
+        waiting = sum(len(group.waiting) for group in groups)
+        cores = sum(len(group.waiting) * group.need.ranks * group.need.cores for group in groups)
+        shares = sum(len(group.waiting) * group.need.ranks * group.need.request.gpu_shares for group in groups)
+        told = [each.told for each in self._backlogs.values() if each.told is not None and each.record.hires]
+        return Load(
+            waiting + sum(load.waiting for load in told),
+            cores + sum(load.waiting_cores for load in told),
+            sum(load.idle_nodes for load in told),
+            sum(load.free_cores for load in told),
+            bool(told) and all(load.paused for load in told),
+            sum(load.nodes for load in told),
+            sum(load.free_gpu_shares for load in told),
+            sum(load.free_memory for load in told),
+            shares + sum(load.waiting_gpu_shares for load in told),
+            sum(load.running for load in told),
+        )
 
     def summary(self) -> dict[str, str | int | float | list[str]]:
         """Return counts: tasks by what becomes of them, and for each partition its life, nodes and tasks."""

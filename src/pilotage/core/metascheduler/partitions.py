@@ -55,7 +55,7 @@ class Partitions:
 
     def begin(self, now: float, plan: Sequence[PartitionSpec]) -> None:
         """Begin as the plan says, or go on with what is there; see to it that the agents of all partitions run."""
-        if not self._state.begun:
+        if not self._state.partitions:
             self._journal.emit(facts.PilotBegun(now, [node.index for node in self._nodes]))
             for spec, nodes in zip(plan, divide(plan, self._nodes), strict=True):
                 self.add(now, 0, spec.name, spec, nodes)

@@ -131,6 +131,8 @@ class MetaschedulerState(ClientSide):
     """Tasks beside which others want to run, and the partitions that have or had them; those that wait have none."""
     recent: dict[TaskUid, str] = {}
     """The partitions in which the last tasks ended, of ``PLACES_KEPT`` at least."""
+    late: dict[TaskUid, Binding] = {}
+    """Tasks that arrived when the pilot, as it was idle, had begun to end; it never touched them."""
     idle_node_s: float = 0.0
     """Seconds for which nodes, taken together, had nothing to do before their partition gave them back."""
     free_node_s: float = 0.0
@@ -159,6 +161,9 @@ def apply(state: MetaschedulerState, fact: facts.Fact, *, outcomes: list[Outcome
             _apply_outcomes(state, fact, _decode_outcomes(fact.outcomes) if outcomes is None else outcomes)
         case facts.TasksAccepted():
             state.received = fact.number
+            if state.ending is not None and state.ending.idle:
+                state.late.update((row.uid, fact.binding) for row in fact.batch.rows)
+                return
             state.templates.update(fact.batch.templates)
             tasks, binding, now = state.tasks, fact.binding, fact.time
             for row in fact.batch.rows:
@@ -355,9 +360,13 @@ def _apply_added(state: MetaschedulerState, fact: facts.PartitionAdded) -> None:
     record = PartitionRecord(fact.spec, dict.fromkeys(fact.nodes), fact.time, gained=fact.time, size=len(fact.nodes))
     before = state.dormant().get(fact.spec.name)
     if before is not None:
-        # It takes the place of one that was let go, of which nothing is left to be told.
+        # It takes the place of one that was let go. That one's own predecessor is long forgotten by everyone.
         record.number = before.number + 1
-        state.partitions = {name: each for name, each in state.partitions.items() if each is not before}
+        state.partitions = {
+            name: each
+            for name, each in state.partitions.items()
+            if each is before or each.living or not each.released or each.spec.name != fact.spec.name
+        }
     record.outbox = [QueuedEnvironment(name, spec) for name, spec in state.environments.items()]
     state.partitions[fact.partition] = record
     _take_free(state, fact.nodes, fact.time)

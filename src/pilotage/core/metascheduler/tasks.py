@@ -80,6 +80,9 @@ class Tasks:
         if known:
             self._journal.stale += len(known)
             self._bind_again(now, event.binding, known)
+        if state.ending is not None and state.ending.idle:
+            # With the goodbye the client learns that none of these began.
+            return
         if state.ending is not None:
             message = f"the pilot was ending when the task arrived: {state.ending.reason}"
             self.end(now, [row.uid for row in rows], Ending.CANCELLED, message)
