@@ -7,7 +7,6 @@ and no task that is here needs it: moving nodes ends and delays nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
 
 from pilotage.core.agent import actions, events, facts
 from pilotage.core.agent.delivery import Delivery
@@ -27,7 +26,7 @@ class Nodes:
     def __init__(self, journal: Journal, policy: Policy, waiting: Waiting, first: Iterable[int]) -> None:
         self._journal = journal
         self._state = journal.state
-        self._policy = cast(Any, policy)
+        self._policy = policy
         self._waiting = waiting
         self._first = tuple(first)
 

@@ -1,0 +1,134 @@
+"""An agent of a partition: nodes that come and go, and tasks that have a past in another partition."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from agent_builders import EXECUTABLE, connected, end, ended, launched_by, nodes, outcomes_of, submitted, told_by, with_
+
+from pilotage.core.agent import actions, events, facts
+from pilotage.core.agent.core import AgentCore
+from pilotage.core.agent.state import AgentState
+from pilotage.core.scheduling.scheduler import Scheduler
+from pilotage.model.ids import RunnerId
+from pilotage.model.outcome import Ending
+from pilotage.model.partitions import Load
+from pilotage.model.resources import Request
+from pilotage.model.workload import Extra
+
+ALL = nodes(4, cores=1)
+FIRST = (0, 1)
+
+
+def core(first: tuple[int, ...] = FIRST, state: AgentState | None = None) -> AgentCore:
+    """An agent of a partition of a pilot of four nodes of one core."""
+    made = AgentCore(Scheduler(ALL, present=first), spawners=1, state=state, nodes=first)
+    if state is not None:
+        made.recover(9.0)
+    made.start(0.0)
+    made.handle(connected("spawner.0"))
+    held = [(uid, task.attempt) for uid, task in made.state.tasks.items() if task.lane]
+    made.handle(events.RunnerReconciled(0.0, RunnerId("spawner.0"), held))
+    return made
+
+
+def again(before: AgentCore) -> AgentCore:
+    """Another agent, from what the log of this one says."""
+    return core(state=msgspec.msgpack.decode(msgspec.msgpack.encode(before.state), type=AgentState))
+
+
+def used(made: AgentCore) -> list[int]:
+    """The nodes on which lanes are open."""
+    return sorted(share.node for lane in made.state.lanes.values() for share in lane.placement)
+
+
+def granted(number: int, *indices: int) -> events.NodesGranted:
+    return events.NodesGranted(2.0, number, list(indices))
+
+
+def reclaimed(number: int, count: int, reclaim: int = 7) -> events.NodesReclaimed:
+    return events.NodesReclaimed(3.0, number, reclaim, count)
+
+
+def test_tasks_run_on_the_nodes_of_the_partition_and_on_those_that_it_is_given() -> None:
+    made = core()
+    made.handle(submitted(1, ["a", "b", "c"]))
+    assert used(made) == [0, 1]
+    step = made.handle(granted(2, 3))
+    assert step.facts[0] == facts.NodesGranted(2.0, 2, [3]) and launched_by(step) == [("c", 1)]
+    assert used(made) == [0, 1, 3]
+    assert made.handle(granted(2, 3)).facts == [], "it is told once"
+
+
+def test_idle_nodes_are_given_back_the_last_first() -> None:
+    made = core((0, 1, 2, 3))
+    made.handle(submitted(1, ["a"]))
+    step = made.handle(reclaimed(2, 2))
+    assert step.facts == [facts.NodesReturned(3.0, 2, 7, [3, 2])]
+    assert made.has_news
+    step = made.handle(events.LinkOpened(4.0))
+    assert step.actions == [actions.SendNodes(1, 7, [3, 2])]
+    made.handle(events.OutcomesReceived(5.0, 1))
+    assert not made.state.undelivered_nodes
+    made.handle(submitted(3, ["b", "c", "d"]))
+    assert used(made) == [0, 1], "the others are not its own any more"
+
+
+def test_what_cannot_be_given_back_is_answered_too() -> None:
+    made = core()
+    made.handle(submitted(1, ["a", "b"]))
+    assert made.handle(reclaimed(2, 2)).facts == [facts.NodesReturned(3.0, 2, 7, [])]
+
+
+def test_a_node_that_a_task_needs_stays() -> None:
+    made = core((0, 1, 2, 3))
+    made.handle(events.StorageFilled(0.5, "full"))
+    made.handle(submitted(1, ["wide"], with_(EXECUTABLE, request=Request(ranks=3))))
+    assert made.handle(reclaimed(2, 4)).facts == [facts.NodesReturned(3.0, 2, 7, [3])]
+    assert launched_by(made.handle(events.StorageFreed(4.0))) == [("wide", 1)]
+    assert used(made) == [0, 1, 2]
+
+
+def test_another_agent_knows_which_nodes_are_its_own() -> None:
+    made = core()
+    made.handle(granted(1, 3))
+    made.handle(submitted(2, ["a", "b"]))
+    assert used(made) == [0, 1]
+    made.handle(reclaimed(3, 1))
+    made.handle(granted(4, 2))
+    made.handle(ended("spawner.0", 1, end("b")))
+    made.handle(reclaimed(5, 2, reclaim=8))
+    another = again(made)
+    assert another.state.undelivered_nodes == {} and another.state.unsent_nodes == [(7, [3]), (8, [2, 1])]
+    another.handle(submitted(6, ["c", "d"]))
+    assert used(another) == [0], "node 1 was given back, and what was granted, too"
+    another.handle(granted(7, 1))
+    assert used(another) == [0, 1]
+
+
+def test_an_end_is_told_behind_the_nodes_that_are_given_back() -> None:
+    made = core()
+    made.handle(reclaimed(1, 1))
+    made.handle(events.EndRequested(4.0, 2, True, "retired"))
+    assert told_by(made.handle(events.LinkOpened(5.0)), actions.SendNodes) == [actions.SendNodes(1, 7, [1])]
+    assert told_by(made.handle(events.LinkOpened(5.0)), actions.SendPilotEnded) == [
+        actions.SendPilotEnded(2, "DONE", "retired")
+    ]
+
+
+def test_attempts_count_on_from_another_partition() -> None:
+    made = core()
+    template = with_(EXECUTABLE, retries=2)
+    step = made.handle(submitted(1, ["t"], template, extra=Extra(attempts=4, failures=1)))
+    assert launched_by(step) == [("t", 5)]
+    assert launched_by(made.handle(ended("spawner.0", 1, end("t", 5, Ending.EXITED)))) == [("t", 6)]
+    assert outcomes_of(made.handle(ended("spawner.0", 2, end("t", 6, Ending.EXITED)))) == [("t", Ending.EXITED)]
+
+
+@pytest.mark.parametrize(("uids", "load"), [([], (0, 2, 2)), (["a"], (0, 1, 1)), (["a", "b", "c"], (1, 0, 0))])
+def test_a_partition_tells_how_busy_it_is(uids: list[str], load: tuple[int, int, int]) -> None:
+    made = core()
+    made.handle(submitted(1, uids))
+    told = made.load()
+    assert isinstance(told, Load)
+    assert (told.waiting, told.idle_nodes, told.free_cores) == load and told.waiting_cores == told.waiting
