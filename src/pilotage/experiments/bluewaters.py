@@ -58,11 +58,15 @@ def _note(findings: Findings, result: Result, cores: int, system: System) -> Non
         begun += rate * result.series.width_s
         if begun > cores - 0.5:
             break
-    after = [count for at, count in zip(running.times_s, running.values, strict=True) if at > DURATIONS_S[cores] + full_s]
+    kept = [
+        count / cores
+        for at, count in zip(running.times_s, running.values, strict=True)
+        if full_s < at < result.makespan_s - DURATIONS_S[cores]
+    ]
     findings.values += [
         Value("most", cores, system, result.most_at_once),
         Value("slope", cores, system, full_s),
-        Value("later", cores, system, max(after, default=0.0) / cores),
+        Value("kept", cores, system, 100 * sum(kept) / len(kept) if kept else 0.0),
         Value("makespan", cores, system, result.makespan_s),
     ]
     findings.shares.append(shares(result, f"{cores:,}", system, WORDS_2018))
@@ -95,9 +99,9 @@ E06 = Experiment(
             source="section 5.2",
         ),
         Measure(
-            name="later",
-            title="most tasks at a time after the first generation, over the number of cores",
-            unit="ratio",
+            name="kept",
+            title="cores in use from then until the last generation begins to end",
+            unit="%",
             x="cores",
         ),
         Measure(name="makespan", title="makespan", unit="s", x="cores"),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from pilotage.experiments.definition import Experiment, Findings, Measure, Panel, Point, Say, Value
 from pilotage.experiments.simulations import SYSTEMS, line, own, own_over, run
+from pilotage.model.partitions import Kind, PartitionSpec
 from pilotage.sim.files import read_launcher, read_workload
 from pilotage.sim.model import IDEAL
 from pilotage.sim.result import Result
@@ -69,21 +70,27 @@ def _one_instance(name: str, sizes: Sequence[int]) -> Callable[[bool, Say], Find
 _PARTITIONS = {4: (1, 4), 16: (1, 16), 256: (1, 64), 1024: (1, 16)}
 
 
-def _instances(quick: bool, say: Say) -> Findings:
+def instances(name: str, number: int, *kinds: Kind) -> list[PartitionSpec]:
+    """Return a partition for each instance, with equal shares of the nodes."""
+    return [PartitionSpec(name=f"{name}-{index}", kinds=kinds) for index in range(number)]
+
+
+def _several(quick: bool, say: Say) -> Findings:
     findings = Findings()
     startup = read_launcher("flux").startup_s
     up_s = startup.value if startup is not None else 0.0
     for nodes, numbers in list(_PARTITIONS.items())[: 1 if quick else None]:
         for measure, number in zip(("one", "several"), numbers, strict=True):
             say(f"modelled: {nodes:,} nodes, {number} instances")
-            result = run("frontier", read_workload("null"), nodes=nodes, launcher="flux", pilots=number)
+            plan = instances("flux", number) if number > 1 else []
+            result = run("frontier", read_workload("null"), nodes=nodes, launcher="flux", plan=plan)
             findings.values.append(Value(measure, nodes, "modelled", rate(result, up_s)))
             if number > 1:
-                slept = run("frontier", read_workload("sleep"), nodes=nodes, launcher="flux", pilots=number)
+                slept = run("frontier", read_workload("sleep"), nodes=nodes, launcher="flux", plan=plan)
                 findings.values.append(Value("ru", nodes, "modelled", 100 * slept.utilization))
                 findings.lines.append(line(slept, _STARTS, f"{nodes:,} nodes, {number} instances", "modelled", "starts_per_s"))
         say(f"ideal: {nodes:,} nodes")
-        result = run("frontier", read_workload("null"), nodes=nodes, pilots=numbers[1])
+        result = run("frontier", read_workload("null"), nodes=nodes, plan=instances("flux", numbers[1]))
         findings.values += [
             own(result, nodes),
             Value("several", nodes, "ideal", result.tasks / result.core_cpu_s),
@@ -185,7 +192,7 @@ E42 = Experiment(
         Panel(title="mean rate of starts", measures=("one", "several"), y_logarithmic=True, y_label="tasks/s"),
         Panel(title=_STARTS, kind="time", y_label="tasks/s"),
     ),
-    run=_instances,
+    run=_several,
 )
 
 E43 = Experiment(

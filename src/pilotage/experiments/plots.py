@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """The palette of Okabe and Ito, which the colour-blind can read too."""
 
-_PARTS = ("#0072B2", "#D55E00", "#F0E442", "#CC79A7", "#E8E8E8")
+_PARTS = ("#0072B2", "#D55E00", "#F0E442", "#999999", "#E8E8E8")
 _STYLES: dict[System, str] = {"modelled": "-", "measured": "-", "ideal": ":"}
-_DOTS_PER_INCH = 110
+_DOTS_PER_INCH = 100
 _PANEL_INCHES = (4.6, 3.3)
 
 
@@ -95,11 +95,13 @@ def _places(measure: Measure, findings: Findings) -> list[float]:
 
 
 def _draw_shares(axes: Axes, findings: Findings) -> None:
-    labels = [f"{each.label}\n{each.system}" if each.system == "ideal" else each.label for each in findings.shares]
-    parts = list(findings.shares[0].parts)
+    # With an ideal launcher bars are nearly alike: the last one stands for all.
+    ideal = [each for each in findings.shares if each.system == "ideal"]
+    shown = [each for each in findings.shares if each.system != "ideal"] + ideal[-1:]
+    labels = [f"{each.label}\n{each.system}" if each.system == "ideal" else each.label for each in shown]
     base = [0.0] * len(labels)
-    for part, colour in zip(parts, cycle(_PARTS)):
-        heights = [100 * each.parts.get(part, 0.0) for each in findings.shares]
+    for part, colour in zip(shown[0].parts, cycle(_PARTS)):
+        heights = [100 * each.parts.get(part, 0.0) for each in shown]
         axes.bar(range(len(labels)), heights, bottom=base, color=colour, label=part, width=0.8)
         base = [low + height for low, height in zip(base, heights, strict=True)]
     axes.set_xticks(range(len(labels)), labels, rotation=60, fontsize=6)
@@ -112,8 +114,10 @@ def _draw_lines(axes: Axes, findings: Findings, panel: Panel) -> None:
     colours = dict(zip(names, cycle(_COLOURS)))
     for line in findings.lines:
         if line.panel == panel.title:
-            label = line.name + (", ideal" if line.system == "ideal" else "")
+            label = line.name if line.system != "ideal" else None
             axes.plot(line.times_s, line.values, _STYLES[line.system], color=colours[line.name], linewidth=1.0, label=label)
+    if any(line.system == "ideal" for line in findings.lines if line.panel == panel.title):
+        axes.plot([], [], _STYLES["ideal"], color="#000000", linewidth=1.0, label="ideal")
     if panel.y_logarithmic:
         axes.set_yscale("log")
     else:

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from pilotage.errors import InvalidRequest, nearest
-from pilotage.experiments import bluewaters, campaigns, components, frontera, frontier, special, summit, titan, titan_events
+from pilotage.experiments import (
+    bluewaters,
+    campaigns,
+    components,
+    frontera,
+    frontier,
+    hybrid,
+    special,
+    summit,
+    titan,
+    titan_events,
+)
 from pilotage.experiments.definition import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -28,6 +39,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         frontier.E41,
         frontier.E42,
         frontier.E43,
+        hybrid.E44,
         campaigns.E45,
         campaigns.E46,
         campaigns.E47,

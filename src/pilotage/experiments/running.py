@@ -37,13 +37,13 @@ class Report(msgspec.Struct, frozen=True):
 
 def run(experiment: Experiment, *, quick: bool = False, say: Say = lambda line: None) -> Report:
     """Make an experiment again; ``say`` is told how far it is."""
-    began = time.monotonic()
+    began, load = time.monotonic(), os.getloadavg()[0]
     findings = experiment.run(quick, say)
     made: Made = {
         "command": f"`pilotage experiment run {experiment.uid}{' --quick' if quick else ''} --out FOLDER`",
         "took": f"{time.monotonic() - began:.0f} s",
         "date": time.strftime("%Y-%m-%d"),
-        "machine": machine(),
+        "machine": f"{machine()}, with a load of {load:.1f} at the begin",
         "version": f"Pilotage {__version__}, Python {platform.python_version()}",
     }
     if quick:

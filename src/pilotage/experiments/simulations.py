@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from pilotage.experiments.definition import Line, Measure, Shares, System, Value
-from pilotage.model.partitions import PolicySpec
+from pilotage.model.partitions import PartitionSpec, PolicySpec
 from pilotage.sim.files import read_launcher, read_machine, read_workload
 from pilotage.sim.model import IDEAL, Launcher, Quantity
 from pilotage.sim.result import ResourceTime, Result
@@ -56,13 +57,16 @@ def run(
     workload: WorkloadDescription,
     *,
     nodes: int,
-    launcher: Launcher | str = IDEAL,
+    launcher: Launcher | Mapping[str, Launcher] | str = IDEAL,
     scheduler: PolicySpec = _USUAL,
-    pilots: int = 1,
+    plan: Sequence[PartitionSpec] = (),
     seed: int = 0,
     client: bool = True,
 ) -> Result:
-    """Simulate a workload on so many nodes of a machine; machine and launcher by name, or as they are."""
+    """Simulate a workload on so many nodes of a machine; machine and launcher by name, or as they are.
+
+    ``plan`` divides the pilot; then there may be a launcher for each partition, by its name.
+    """
     where = read_machine(machine)
     return simulate(
         where,
@@ -70,7 +74,7 @@ def run(
         nodes=nodes,
         launcher=read_launcher(launcher) if isinstance(launcher, str) else launcher,
         scheduler=scheduler,
-        pilots=pilots,
+        plan=plan,
         seed=seed,
         client=client,
     )
