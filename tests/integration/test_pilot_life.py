@@ -9,6 +9,8 @@ from integration_support import PATIENCE_S, Campaign, eventually, outcome_of, sh
 
 import pilotage as rp
 from pilotage.cli.observer import Observer
+from pilotage.model.ids import PilotUid
+from pilotage.system.processes import is_alive
 
 IDLE_S = 2.0
 """Long enough for tasks to arrive in time on a busy machine."""
@@ -55,3 +57,25 @@ def test_a_barrier_that_is_never_reached_ends_with_the_pilot(fresh: Campaign) ->
     tasks = fresh.tasks.submit_tasks([shell("true") for _ in range(3)])
     fresh.pilots.drain_pilots(pilot.uid)
     assert [task.wait(timeout=PATIENCE_S) for task in tasks] == [rp.DONE] * 3
+
+
+def test_a_pilot_that_ended_while_nobody_was_there_is_known_to_have(base: Path) -> None:
+    campaign = Campaign(base)
+    described = {
+        "resource": "local.localhost",
+        "cores": 1,
+        "runtime": 5,
+        "idle_timeout_s": IDLE_S,
+        "on_client_loss": "continue",
+    }
+    pilot = campaign.pilots.submit_pilots(described)
+    campaign.tasks.add_pilots(pilot)
+    task = campaign.tasks.submit_tasks(shell("echo done"))
+    task.wait(timeout=PATIENCE_S)
+    process = campaign.session.state.pilots[PilotUid(pilot.uid)]
+    campaign.session.close(terminate=False)
+    eventually(lambda: not is_alive(process.pid, process.started_ticks, process.boot_id), "the pilot has ended")
+    with rp.Session.resume(campaign.session.uid, base=base) as again:
+        (pilots,) = again.get_pilot_managers()
+        found = pilots.get_pilots(pilot.uid)
+        assert (found.wait(timeout=PATIENCE_S), found.reason) == (rp.DONE, IDLE)

@@ -409,8 +409,11 @@ class Engine:
             log.warning("pilot %s is not given up yet: %s", pilot.uid, error)
             return None
         link.remove_private_folder()
-        encoded = msgspec.Raw(_encode(found.outcomes))
-        return events.PilotLost(time.time(), pilot.uid, reason, found.received, found.outcomes, encoded, [*found.not_begun])
+        state = ""
+        if found.ending is not None:
+            state, reason = found.ending.state, found.ending.reason
+        encoded, not_begun = msgspec.Raw(_encode(found.outcomes)), [*found.not_begun]
+        return events.PilotLost(time.time(), pilot.uid, reason, found.received, found.outcomes, encoded, not_begun, state)
 
     def _note_end(self, pilot: PilotUid) -> None:
         link = self._links.get(pilot)

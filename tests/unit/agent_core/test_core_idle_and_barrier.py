@@ -132,6 +132,16 @@ def test_what_arrives_when_the_pilot_has_begun_to_end_is_left_for_another_pilot(
     left = aftermath(core.state, 1)
     assert (left.received, left.outcomes, left.may_have_run) == (4, [], [])
     assert left.not_begun == [(TaskUid(uid), Binding(1)) for uid in ("late", "later", "last")]
+    assert left.ending is not None and (left.ending.state, left.ending.idle) == (DONE, True)
+
+
+def test_a_pilot_that_still_had_something_to_do_did_not_end_in_good_order() -> None:
+    core = ready_core()
+    core.handle(submitted(1, ["a"]))
+    core.handle(events.EndRequested(2.0, 0, True, "drained"))
+    assert aftermath(core.state, 0).ending is None
+    core.handle(ended("spawner.0", 1, end("a")))
+    assert aftermath(core.state, 0).ending == core.state.ending
 
 
 def test_another_agent_does_not_touch_it_either() -> None:

@@ -14,9 +14,10 @@ from pilotage.core.client import events, facts
 from pilotage.core.client.binding import Capacity, weight
 from pilotage.core.client.core import ClientCore
 from pilotage.core.client.state import ClientState
-from pilotage.model.ids import PilotUid
+from pilotage.model.ids import Binding, PilotUid, TaskUid
 from pilotage.model.outcome import Ending
 from pilotage.model.resources import GPU_SHARES, Request
+from pilotage.model.states import DONE
 
 Make = Callable[..., Session]
 
@@ -272,3 +273,13 @@ def test_a_pilot_gets_as_many_tasks_as_it_waits_for(make: Make) -> None:
     assert shared(session) == {"p": 20}
     session.submit(*numbered(20, 20))
     assert shared(session) == {"p": 30, "": 10}
+
+
+def test_a_pilot_that_ended_in_good_order_while_its_client_was_away_did_not_fail(make: Make) -> None:
+    session = make("p", "q", scheduler="round_robin")
+    session.submit("a", "b")
+    session.number_all("p")
+    not_begun = [(TaskUid("a"), Binding(1))]
+    session.do(events.PilotLost(session.tick(), PilotUid("p"), "idle", 1, [], raw([]), not_begun, DONE))
+    assert (session.state.pilots[PilotUid("p")].state, session.state.pilots[PilotUid("p")].reason) == (DONE, "idle")
+    assert session.pilot_of("a") == "q"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from pilotage.core.agent.client_side import EndingPilot
 from pilotage.core.agent.endings import wants_output
 from pilotage.core.agent.state import AgentState
 from pilotage.model.ids import Attempt, Binding, TaskUid
@@ -29,6 +30,8 @@ class Aftermath(msgspec.Struct, frozen=True):
     may_have_run: list[tuple[TaskUid, Binding]]
     tries: dict[TaskUid, tuple[Attempt, int]] = {}
     """Of those two, the number of the last attempt and how many failed, where there was one."""
+    ending: EndingPilot | None = None
+    """How the pilot ended, if it did so in good order; its client may have been away."""
 
 
 def aftermath(state: AgentState, delivered: int, *, complete: bool = True) -> Aftermath:
@@ -44,6 +47,7 @@ def aftermath(state: AgentState, delivered: int, *, complete: bool = True) -> Af
         [*((uid, task.binding) for uid, task in tasks if complete and not task.lane), *state.late.items()],
         [(uid, task.binding) for uid, task in tasks if task.lane or not complete],
         {uid: (task.attempt, task.failures) for uid, task in tasks if task.attempt},
+        None if state.tasks else state.ending,
     )
 
 

@@ -62,6 +62,7 @@ class PilotLost(msgspec.Struct, frozen=True):
 
     What its log tells, if it could be read: ``received``, the last message of this client that it had (None: not known),
     ``outcomes`` that did not arrive (``encoded``: the same), and ``not_begun``, tasks that it certainly did not start.
+    ``state``: the one in which it ended, if it did so in good order, for this ``reason``, and nobody was there to hear of it.
     """
 
     time: float
@@ -71,6 +72,7 @@ class PilotLost(msgspec.Struct, frozen=True):
     outcomes: list[Outcome] = []
     encoded: msgspec.Raw = msgspec.Raw(b"\x90")
     not_begun: list[tuple[TaskUid, Binding]] = []
+    state: str = ""
 
 
 class AgentGreeted(msgspec.Struct, frozen=True):

@@ -78,7 +78,7 @@ class Pilots:
             unsent |= {row.uid for row in queued_rows(never_arrived)}
         unsent |= {uid for uid, binding in event.not_begun if uid in self._state.tasks and self._is_bound(uid, binding)}
         unfinished = self._unfinished(pilot)
-        state = CANCELED if pilot.ending else FAILED
+        state = event.state or (CANCELED if pilot.ending else FAILED)
         self._finish_pilot(event.time, pilot, 0, state, event.reason)
         never_began = [uid for uid in unfinished if uid in unsent]
         self._rehome(event.time, pilot, never_began, [uid for uid in unfinished if uid not in unsent])
