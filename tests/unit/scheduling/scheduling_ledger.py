@@ -5,7 +5,10 @@ It knows nothing of how the scheduler works, so a fault there can't hide here.
 
 from __future__ import annotations
 
+import math
+
 from pilotage.core.scheduling import OVERTAKE, Assignment, GroupKey, Scheduler
+from pilotage.errors import InvariantViolated
 from pilotage.model.ids import TaskUid
 from pilotage.model.resources import GPU_SHARES, Node, NodeShape, Placement, Request, core_indices
 
@@ -33,7 +36,14 @@ class Ledger:
         self.running: dict[TaskUid, Assignment] = {}
         self.waiting: dict[TaskUid, tuple[int, GroupKey]] = {}
         self.lost: set[int] = set()
+        self.closed: set[int] = set()
+        self.absent: set[int] = set()
         self.node_of_tag: dict[str, int] = {}
+        self.node_of_task: dict[TaskUid, int] = {}
+        self.groups: dict[str, set[int]] = {}
+        self.overtake = OVERTAKE
+        self.priorities = True
+        self.latest = math.inf
         self.story: list[object] = []
         self.now = 0.0
         self._arrivals = 0
@@ -65,6 +75,8 @@ class Ledger:
             self.running[uid] = lane
             self.story.append((uid, lane.placement))
             self._check_layout(lane.placement, key.request)
+            self.node_of_task[uid] = lane.placement[0].node
+            assert not key.duration_s or self.now + key.duration_s <= self.latest, f"{uid} ends too late"
         self.check()
         return opened
 
@@ -72,15 +84,22 @@ class Ledger:
         """Draw for the lane on which ``name`` runs; the last of the drawn tasks then holds it."""
         lane = self.running[task(name)]
         stranded = {uid for uids, _ in self.scheduler.stranded() for uid in uids}
-        oldest = [entry for uid, entry in self.waiting.items() if entry[1] != lane.group and uid not in stranded]
-        drawn = self.scheduler.draw(lane.group, count)
+        # Tasks that wait for one beside which they are to run are set aside, too.
+        oldest = [
+            entry
+            for uid, entry in self.waiting.items()
+            if entry[1] != lane.group and uid not in stranded and not entry[1].request.beside
+        ]
+        drawn = self.scheduler.draw(lane.group, count, lane.placement[0].node)
         assert len(drawn) <= count
         for uid in drawn:
             arrival, key = self.waiting.pop(uid)
             assert key == lane.group
+            self.node_of_task[uid] = lane.placement[0].node
             for other_arrival, other in oldest:
-                assert other.priority <= key.priority, f"{uid} was drawn while {other} waited"
-                assert other.priority < key.priority or arrival - other_arrival <= OVERTAKE
+                rank, other_rank = (key.priority, other.priority) if self.priorities else (0, 0)
+                assert other_rank <= rank, f"{uid} was drawn while {other} waited"
+                assert other_rank < rank or arrival - other_arrival <= self.overtake, f"{uid} was drawn before {other}"
         if drawn:
             del self.running[task(name)]
             self.running[drawn[-1]] = lane
@@ -90,11 +109,37 @@ class Ledger:
     def release(self, name: str | int) -> None:
         lane = self.running.pop(task(name))
         self.scheduler.release(lane.placement, lane.group.request)
+        held = {share.node for other in self.running.values() for share in other.placement}
+        idle = self.closed - held
+        assert set(self.scheduler.closed_idle()) == idle
+        self.closed -= idle
+        self.absent |= idle
 
     def remove_node(self, index: int) -> None:
         self.scheduler.remove_node(index)
         self.lost.add(index)
+        self.closed.discard(index)
+        self.absent.discard(index)
         self.node_of_tag = {tag: node for tag, node in self.node_of_tag.items() if node != index}
+
+    def close_node(self, index: int) -> None:
+        gone = self.scheduler.close_node(index)
+        held = any(share.node == index for lane in self.running.values() for share in lane.placement)
+        assert gone == (index in self.lost or not held), f"node {index} is gone: {gone}, something is held there: {held}"
+        if index not in self.lost:
+            (self.closed if held else self.absent).add(index)
+        self.node_of_tag = {tag: node for tag, node in self.node_of_tag.items() if node != index}
+
+    def add_node(self, index: int) -> None:
+        if index in self.lost:
+            try:
+                self.scheduler.add_nodes([index])
+            except InvariantViolated:
+                return
+            raise AssertionError(f"node {index} is lost and comes back")
+        self.scheduler.add_nodes([index])
+        self.closed.discard(index)
+        self.absent.discard(index)
 
     def check(self) -> None:
         """Object to a core, GPU, block of memory or disk that is held twice, and to books that differ from these."""
@@ -123,9 +168,11 @@ class Ledger:
             assert disk.get(node.index, 0) <= shape.disk
         assert all(parts <= GPU_SHARES for parts in gpus.values())
         assert all(tenants[node] == 1 for node in exclusive)
-        live = [node for node in self.machine if node.index not in self.lost]
+        gone = self.lost | self.closed | self.absent
+        live = [node for node in self.machine if node.index not in gone]
         free = self.scheduler.free()
         alive = {node.index for node in live}
+        assert free.nodes == len(alive)
         assert free.cores == sum(n.shape.cores - cores.get(n.index, 0).bit_count() for n in live)
         held_shares = sum(parts for (node, _), parts in gpus.items() if node in alive)
         assert free.gpu_shares == sum(n.shape.gpus for n in live) * GPU_SHARES - held_shares
@@ -139,12 +186,17 @@ class Ledger:
 
     def _check_layout(self, placement: Placement, request: Request) -> None:
         assert sum(share.ranks for share in placement) == request.ranks
+        assert not {share.node for share in placement} & (self.lost | self.closed | self.absent)
         if request.slots:
             assert placement == request.slots, "the user has chosen the slots"
-            assert not {share.node for share in placement} & self.lost
             return
+        if request.pinned:
+            named = {node.index for node in self.machine if node.name in request.pinned}
+            named.update(*(self.groups.get(name, ()) for name in request.pinned))
+            assert {share.node for share in placement} <= named
+        if request.beside:
+            assert {share.node for share in placement} == {self.node_of_task[TaskUid(request.beside)]}
         assert len({share.node for share in placement}) == len(placement)
-        assert not {share.node for share in placement} & self.lost
         each = request.ranks_per_node
         if each:
             assert all(share.ranks == each for share in placement[:-1])

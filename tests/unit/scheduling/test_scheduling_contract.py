@@ -1,4 +1,4 @@
-"""The policy `continuous` keeps the contract of all policies, and the suite objects to policies that do not."""
+"""All policies keep the contract, and the suite objects to policies that do not."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from pilotage.core.scheduling import Assignment, GroupKey, Policy, Scheduler
+from pilotage.core.scheduling import Assignment, GroupKey, Policy, Scheduler, make_policy
 from pilotage.model.ids import TaskUid
+from pilotage.model.partitions import PolicySpec
 from pilotage.model.resources import Node, Placement, Request
 from pilotage.testing.contracts.policies import PolicyContract
 
@@ -15,6 +16,33 @@ from pilotage.testing.contracts.policies import PolicyContract
 class TestContinuous(PolicyContract):
     def make_policy(self, machine: Sequence[Node]) -> Policy:
         return Scheduler(machine)
+
+
+class TestSpread(PolicyContract):
+    def make_policy(self, machine: Sequence[Node]) -> Policy:
+        return make_policy(PolicySpec(policy="spread"), machine)
+
+
+class TestTorus(PolicyContract):
+    def make_policy(self, machine: Sequence[Node]) -> Policy:
+        return make_policy(PolicySpec(policy="torus", torus=(len(machine), 1)), machine)
+
+
+class TestTagged(PolicyContract):
+    def make_policy(self, machine: Sequence[Node]) -> Policy:
+        return make_policy(PolicySpec(policy="tagged", groups={"first": (machine[0].name,)}), machine)
+
+
+class TestPacked(PolicyContract):
+    def make_policy(self, machine: Sequence[Node]) -> Policy:
+        return make_policy(PolicySpec(policy="packed"), machine)
+
+
+class TestHomogeneous(PolicyContract):
+    takes_all_requests = False
+
+    def make_policy(self, machine: Sequence[Node]) -> Policy:
+        return make_policy(PolicySpec(policy="homogeneous"), machine)
 
 
 class Forgetful(Scheduler):
@@ -55,6 +83,13 @@ class Levelling(Scheduler):
         super().enqueue(task, GroupKey(group.lane_kind, group.request), now)
 
 
+class Clinging(Scheduler):
+    """Goes on with nodes that were closed."""
+
+    def close_node(self, index: int) -> bool:
+        return True
+
+
 @pytest.mark.parametrize(
     ("policy", "objection"),
     [
@@ -62,6 +97,7 @@ class Levelling(Scheduler):
         (Generous, lambda suite: suite.test_whatever_comes_nothing_is_held_or_handed_out_twice_and_all_is_placed(0)),
         (Stubborn, PolicyContract.test_what_was_withdrawn_is_never_placed),
         (Obliging, lambda suite: suite.test_what_can_never_be_is_refused_with_value_and_limit({"cores": 9}, "9", "4")),
+        (Clinging, PolicyContract.test_a_node_that_is_closed_while_idle_is_gone_at_once),
         (Levelling, PolicyContract.test_of_two_that_compete_the_higher_priority_goes_first),
     ],
 )

@@ -200,7 +200,7 @@ def test_tasks_that_no_remaining_node_can_run_are_stranded() -> None:
         (
             Request(ranks=57, colocate="t"),
             "57 ranks exceed the 56 ranks of 1 core that one node holds, and colocate='t' keeps them on one node; "
-            "ask for at most 56 ranks or leave colocate out",
+            "ask for at most 56 ranks or leave the tag out",
         ),
         (
             Request(ranks=4, ranks_per_node=2, colocate="t"),

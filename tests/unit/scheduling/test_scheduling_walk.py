@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -9,17 +10,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import scheduling_walk
 from scheduling_walk import walk
 
-from pilotage.core.scheduling import slots
+from pilotage.core.scheduling import Scheduler, slots
+from pilotage.core.scheduling.homogeneous import Homogeneous, SlotPlacing
+from pilotage.core.scheduling.index import NodeIndex
+from pilotage.core.scheduling.limits import Limits
 from pilotage.core.scheduling.need import Need
+from pilotage.core.scheduling.packed import Packed
 from pilotage.core.scheduling.placing import Placing
+from pilotage.core.scheduling.policies import POLICIES
 from pilotage.core.scheduling.pool import LOST, OPEN, Pool
 from pilotage.core.scheduling.queue import WaitingQueue
 from pilotage.core.scheduling.releases import Releases
 from pilotage.core.scheduling.reservation import Reservations
+from pilotage.core.scheduling.tagged import TaggedSearch
+from pilotage.core.scheduling.tags import Places, Territories
+from pilotage.core.scheduling.torus import Torus
+from pilotage.model.partitions import PolicyName
 from pilotage.model.resources import NodeShare, Request
 
 SEEDS = range(60)
@@ -27,14 +38,23 @@ SEEDS = range(60)
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_random_walk_keeps_all_promises(seed: int) -> None:
-    print(f"seed {seed}: python {scheduling_walk.__file__} {seed}")
+    print(f"seed {seed}: python {scheduling_walk.__file__} {seed} continuous")
     walk(seed)
 
 
-def test_decisions_do_not_depend_on_the_hash_seed() -> None:
+@pytest.mark.parametrize("policy", [name for name in POLICIES if name != "continuous"])
+@pytest.mark.parametrize("seeds", [range(start, start + 10) for start in (0, 10)], ids=str)
+def test_a_random_walk_with_another_policy_keeps_all_promises(seeds: range, policy: PolicyName) -> None:
+    for seed in seeds:
+        print(f"seed {seed}: python {scheduling_walk.__file__} {seed} {policy}")
+        walk(seed, policy)
+
+
+@pytest.mark.parametrize("policy", ["continuous", "packed", "tagged"])
+def test_decisions_do_not_depend_on_the_hash_seed(policy: PolicyName) -> None:
     digests = {
         subprocess.run(
-            [sys.executable, scheduling_walk.__file__, "7"],
+            [sys.executable, scheduling_walk.__file__, "7", policy],
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             cwd=Path(scheduling_walk.__file__).parent,
             capture_output=True,
@@ -44,7 +64,7 @@ def test_decisions_do_not_depend_on_the_hash_seed() -> None:
         ).stdout
         for hash_seed in ("0", "1", "12345")
     }
-    assert digests == {scheduling_walk.digest(7) + "\n"}
+    assert digests == {scheduling_walk.digest(7, policy) + "\n"}
 
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -157,9 +177,118 @@ def chosen_slots_on_lost_nodes_are_waited_for(original: Any, request: Request, n
     return reason
 
 
+@instead(Scheduler, "close_node")
+def a_closed_node_is_said_to_be_gone_while_it_is_in_use(original: Any, scheduler: Scheduler, index: int) -> bool:
+    original(scheduler, index)
+    return True
+
+
+@instead(Scheduler, "closed_idle")
+def a_closed_node_that_came_free_is_not_told(original: Any, scheduler: Scheduler) -> list[int]:
+    return []
+
+
+@instead(Scheduler, "add_nodes")
+def a_node_that_came_back_is_not_used(original: Any, scheduler: Scheduler, indices: Any) -> None:
+    pass
+
+
+@instead(Limits, "too_late")
+def too_late_is_forgotten(original: Any, limits: Limits, group: Any, now: float) -> None:
+    group.latest = math.inf
+
+
+@instead(Territories, "nodes")
+def a_pin_leads_one_node_too_far(original: Any, territories: Territories, names: Any) -> set[int]:
+    found: set[int] = original(territories, names)
+    return found | {max(found, default=0) + 1} if max(found, default=0) + 1 < len(territories._pool.nodes) else found
+
+
+@instead(Places, "node_of")
+def beside_is_the_next_node(original: Any, places: Places, task: Any) -> int | None:
+    node: int | None = original(places, task)
+    return 0 if node else node
+
+
+@instead(Scheduler, "_end_awaiting")
+def who_waits_for_the_node_of_another_waits_for_ever(original: Any, scheduler: Scheduler, tasks: Any) -> None:
+    pass
+
+
+OF_OTHER_POLICIES: list[tuple[PolicyName, Patch]] = []
+
+
+def of(policy: PolicyName) -> Callable[[Patch], Patch]:
+    def noted(fault: Patch) -> Patch:
+        OF_OTHER_POLICIES.append((policy, fault))
+        return fault
+
+    return noted
+
+
+@of("packed")
+@instead(Packed, "_is_compact")
+def a_pinned_task_is_filled_in_anywhere(original: Any, policy: Packed, need: Need) -> bool:
+    return bool(original(policy, Need(msgspec.structs.replace(need.request, pinned=()))))
+
+
+@of("packed")
+@instead(Packed, "_note_released")
+def what_came_free_is_not_filled(original: Any, policy: Packed) -> None:
+    pass
+
+
+@of("homogeneous")
+@instead(SlotPlacing, "_cut")
+def slots_are_cut_twice_out_of_one_node(original: Any, placing: SlotPlacing, need: Any) -> Any:
+    slots = original(placing, need)
+    return [*slots, *slots[:1]]
+
+
+@of("homogeneous")
+@instead(Homogeneous, "release")
+def a_slot_is_not_put_back(original: Any, policy: Homogeneous, placement: Any, request: Any) -> None:
+    Scheduler.release(policy, placement, request)
+
+
+@of("torus")
+@instead(Torus, "_places")
+def a_block_is_taken_though_it_is_in_use(original: Any, torus: Torus, idle: int, box: Any, count: int) -> int:
+    return int(original(torus, (1 << torus.size) - 1, box, count))
+
+
+@of("spread")
+@instead(NodeIndex, "last")
+def the_least_loaded_node_is_one_with_too_little(original: Any, index: NodeIndex, cores: int, mask: int) -> int:
+    return int(original(index, 1, mask))
+
+
+@of("tagged")
+@instead(TaggedSearch, "node")
+def a_pin_is_not_looked_at(original: Any, search: TaggedSearch, need: Any, view: Any = None) -> int:
+    return int(original(search, need))
+
+
+@pytest.mark.parametrize(("policy", "fault"), OF_OTHER_POLICIES, ids=[fault.__name__ for _, fault in OF_OTHER_POLICIES])
+def test_the_walk_catches_a_fault_planted_in_a_policy(
+    policy: PolicyName, fault: Patch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault(monkeypatch)
+    with pytest.raises((AssertionError, LookupError, ValueError)):
+        for seed in SEEDS:
+            walk(seed, policy)
+
+
 @pytest.mark.parametrize(
     "fault",
     [
+        a_closed_node_is_said_to_be_gone_while_it_is_in_use,
+        a_closed_node_that_came_free_is_not_told,
+        a_node_that_came_back_is_not_used,
+        too_late_is_forgotten,
+        a_pin_leads_one_node_too_far,
+        beside_is_the_next_node,
+        who_waits_for_the_node_of_another_waits_for_ever,
         release_forgets_a_gpu,
         release_forgets_the_disk,
         index_is_not_mended_on_every_third_node,

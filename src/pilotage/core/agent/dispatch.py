@@ -18,6 +18,7 @@ from pilotage.core.agent.waiting import Waiting
 from pilotage.core.scheduling.policy import GroupKey, Policy
 from pilotage.model.execution import Execution, LaneTasks
 from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid
+from pilotage.model.resources import Placement
 
 OPENED_AT_ONCE = 1024
 """Lanes opened in one step; more are opened in the next, so that messages are read in between."""
@@ -50,7 +51,7 @@ class Dispatch:
         """Take over what the state says of lanes."""
         for lane_id, lane in self._state.lanes.items():
             group = self._group(lane.template)
-            self._policy.occupy(lane.placement, group.request)
+            self._policy.occupy(lane.placement, group.request, lane.tasks)
             self._pace(group).lanes.add(lane_id)
             if not lane.tasks:
                 self._hungry[lane_id] = None
@@ -155,7 +156,8 @@ class Dispatch:
             if lane is None:
                 continue
             held = len(lane.tasks)
-            drawn = self._draw(self._pace(self._group(lane.template)), held) if lane.runner in runners else []
+            pace = self._pace(self._group(lane.template))
+            drawn = self._draw(pace, held, lane.placement) if lane.runner in runners else []
             if drawn:
                 launches.append(facts.LaneLaunch(lane_id, lane.runner, None, drawn))
             elif not held:
@@ -178,7 +180,7 @@ class Dispatch:
             self._pool.detach(lane.runner, lane_id, now)
         self._journal.emit(facts.LanesClosed(now, lane_ids))
 
-    def _draw(self, pace: Pace, held: int) -> list[tuple[TaskUid, Attempt]]:
+    def _draw(self, pace: Pace, held: int, placement: Placement) -> list[tuple[TaskUid, Attempt]]:
         """Take waiting tasks of the group for a lane that holds ``held``, leaving the other lanes of the group their share."""
         depth = pace.depth()
         if depth < 2 or held > depth // 2 or self.paused:
@@ -186,7 +188,8 @@ class Dispatch:
         waiting = self._policy.waiting_in(pace.group)
         wanted = min(depth - held, -(-waiting // (2 * len(pace.lanes) or 1)))
         tasks = self._state.tasks
-        return [(uid, Attempt(tasks[uid].attempt + 1)) for uid in self._policy.draw(pace.group, wanted)] if wanted else []
+        drawn = self._policy.draw(pace.group, wanted, placement[0].node if placement else -1) if wanted else []
+        return [(uid, Attempt(tasks[uid].attempt + 1)) for uid in drawn]
 
     def _open(self, now: float) -> list[facts.LaneLaunch]:
         assignments = self._policy.schedule(now, OPENED_AT_ONCE)
@@ -212,7 +215,7 @@ class Dispatch:
             launches.append(facts.LaneLaunch(last, runner, assignment.placement, first))
         for launch in launches:
             pace = self._pace(self._group(tasks[launch.tasks[0][0]].row.template))
-            launch.tasks.extend(self._draw(pace, len(launch.tasks)))
+            launch.tasks.extend(self._draw(pace, len(launch.tasks), launch.placement or ()))
         return launches
 
     def _launch(self, now: float, launches: list[facts.LaneLaunch]) -> None:

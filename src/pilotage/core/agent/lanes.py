@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pilotage.core.scheduling.policy import GroupKey
+from pilotage.core.scheduling.policy import GroupKey, rounded_duration
 from pilotage.model.ids import LaneId
 from pilotage.model.workload import Template
 
@@ -40,7 +40,7 @@ def group_of(template: Template) -> GroupKey:
         kind = EXECUTABLE
     else:
         kind = FUNCTION_ALONE if template.timeout_s else FUNCTION
-    return GroupKey(kind, template.request, template.priority)
+    return GroupKey(kind, template.request, template.priority, rounded_duration(template.duration_s))
 
 
 class Pace(msgspec.Struct):

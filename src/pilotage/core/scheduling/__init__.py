@@ -7,8 +7,26 @@ have free) and ``search`` (nodes for a need). ``waits`` and ``report`` tell of i
 policy fulfils.
 """
 
-from pilotage.core.scheduling.policy import OVERTAKE, Assignment, GroupKey, Policy
-from pilotage.core.scheduling.report import FreeSummary
+from pilotage.core.scheduling.policies import make_policy
+from pilotage.core.scheduling.policy import (
+    OVERTAKE,
+    Assignment,
+    Demand,
+    FreeSummary,
+    GroupKey,
+    Policy,
+    rounded_duration,
+)
 from pilotage.core.scheduling.scheduler import Scheduler
 
-__all__ = ["OVERTAKE", "Assignment", "FreeSummary", "GroupKey", "Policy", "Scheduler"]
+__all__ = [
+    "OVERTAKE",
+    "Assignment",
+    "Demand",
+    "FreeSummary",
+    "GroupKey",
+    "Policy",
+    "Scheduler",
+    "make_policy",
+    "rounded_duration",
+]

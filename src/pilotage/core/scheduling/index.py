@@ -14,7 +14,8 @@ shifting. It is brought up to date only when it is read, as most workloads never
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from pilotage.model.resources import NodeShape
@@ -45,26 +46,45 @@ def class_floor(size_class: int) -> int:
 
 
 class NodeIndex:
-    """The nodes on which something may be placed, by what they have free."""
+    """The nodes on which something may be placed, by what they have free.
 
-    def __init__(self, shapes: Sequence[NodeShape]) -> None:
+    ``shapes`` are those of all nodes. A *view* is an index of some nodes ``only``, with the same buckets, and costs by these.
+    """
+
+    def __init__(self, shapes: Sequence[NodeShape], only: Iterable[int] | None = None) -> None:
         self.width = max(shape.cores for shape in shapes) + 1
         self.classes = memory_class(max(shape.memory for shape in shapes)) + 1
         self.gpus = max(shape.gpus for shape in shapes)
         self.levels = 0
-        self.counts_at = [0] * (self.classes * (self.gpus + 1))
-        self.bucket_of = [-1] * len(shapes)
-        self._slot = [0] * len(shapes)
+        self.only = None if only is None else frozenset(only)
+        """The nodes of a view; None: all."""
         self._buckets: dict[int, list[int]] = {}
         self.shapes = list(dict.fromkeys(shapes))
         numbers = {shape: number for number, shape in enumerate(self.shapes)}
-        self._shape_number = [numbers[shape] for shape in shapes]
-        self.idle_bucket = [self.base(shape.gpus, shape.memory) + shape.cores for shape in shapes]
         self._idle = [0] * len(self.shapes)
         self._flips: list[int] = []
-        # The last of a bucket is taken first: put in backwards, the first node is used first.
-        for node in reversed(range(len(shapes))):
-            self.move(node, self.idle_bucket[node])
+        self.counts_at: list[int] | dict[int, int]
+        self.bucket_of: list[int] | dict[int, int]
+        self._slot: list[int] | dict[int, int]
+        self._shape_number: list[int] | dict[int, int]
+        self.idle_bucket: list[int] | dict[int, int]
+        if self.only is None:
+            self.counts_at = [0] * (self.classes * (self.gpus + 1))
+            self.bucket_of = [-1] * len(shapes)
+            self._slot = [0] * len(shapes)
+            self._shape_number = [numbers[shape] for shape in shapes]
+            self.idle_bucket = [self.base(shape.gpus, shape.memory) + shape.cores for shape in shapes]
+            # The last of a bucket is taken first: put in backwards, the first node is used first.
+            for node in reversed(range(len(shapes))):
+                self.move(node, self.idle_bucket[node])
+        else:
+            self.counts_at = defaultdict(int)
+            self.bucket_of = dict.fromkeys(self.only, -1)
+            self._slot = dict.fromkeys(self.only, 0)
+            self._shape_number = {node: numbers[shapes[node]] for node in self.only}
+            self.idle_bucket = {
+                node: self.base(shapes[node].gpus, shapes[node].memory) + shapes[node].cores for node in self.only
+            }
 
     def base(self, whole_gpus: int, memory: int) -> int:
         """Return the bucket of nodes with so many GPUs and blocks free, and no core; the number of free cores is added."""
@@ -132,6 +152,16 @@ class NodeIndex:
             levels ^= lowest
         return -1
 
+    def last(self, cores: int, mask: int) -> int:
+        """Return a node with most cores free, at least ``cores``, in the levels ``mask`` (highest first), or -1."""
+        best = most = -1
+        for level in reversed(_set_bits(self.levels & mask)):
+            count = self.counts_at[level].bit_length() - 1
+            if count > most and count >= cores:
+                most = count
+                best = self._buckets[level * self.width + count][-1]
+        return best
+
     def members(self, cores: int, mask: int, *, fullest: bool) -> Iterator[int]:
         """Yield all nodes with at least ``cores`` free in the levels ``mask``: those with least free first, or with most."""
         levels = _set_bits(self.levels & mask)
@@ -157,24 +187,27 @@ class NodeIndex:
             if (mask >> node & 1) != idle:
                 self._idle[number] = mask ^ (1 << node)
 
+    def _places(self) -> Iterable[tuple[int, int]]:
+        return enumerate(self.bucket_of) if isinstance(self.bucket_of, list) else self.bucket_of.items()
+
     def faults(self) -> list[str]:
         """Return what is inconsistent in the index itself (test aid)."""
         faults = []
         seen = {node: bucket for bucket, members in self._buckets.items() for node in members}
-        for node, bucket in enumerate(self.bucket_of):
+        places = list(self._places())
+        for node, bucket in places:
             if seen.get(node, -1) != bucket:
                 faults.append(f"node {node} is noted in bucket {bucket} but stands in {seen.get(node, -1)}")
         in_use = {bucket for bucket, members in self._buckets.items() if members}
-        marked = {level * self.width + count for level, counts in enumerate(self.counts_at) for count in _set_bits(counts)}
+        counts_at = list(enumerate(self.counts_at) if isinstance(self.counts_at, list) else self.counts_at.items())
+        marked = {level * self.width + count for level, counts in counts_at for count in _set_bits(counts)}
         if in_use != marked:
             faults.append(f"buckets in use {sorted(in_use)} are marked as {sorted(marked)}")
-        if self.levels != sum(1 << level for level, counts in enumerate(self.counts_at) if counts):
+        if self.levels != sum(1 << level for level, counts in counts_at if counts):
             faults.append(f"levels {self.levels:b} do not match the counts")
         for number in range(len(self.shapes)):
             expected = sum(
-                1 << node
-                for node, bucket in enumerate(self.bucket_of)
-                if bucket == self.idle_bucket[node] and self._shape_number[node] == number
+                1 << node for node, bucket in places if bucket == self.idle_bucket[node] and self._shape_number[node] == number
             )
             if self.idle(number) != expected:
                 faults.append(f"idle nodes of shape {number} are {expected:b} but noted as {self.idle(number):b}")

@@ -12,7 +12,8 @@ class Need:
 
     ``whole`` counts whole GPUs and ``share`` 64ths of one GPU; at most one of them is not 0. ``plain`` needs count cores
     only, and the books take shortcuts there; ``one_core`` is the plainest and most frequent. ``scatters`` tells that ranks
-    may lie on more than one node. ``chosen``: what the slots that the user has chosen take of each node, if there are any.
+    may lie on more than one node, ``follows`` that all are on one node that an earlier task may have settled; ``pinned`` names
+    nodes. ``chosen``: what the slots that the user has chosen take of each node, if there are any.
     """
 
     __slots__ = (
@@ -21,9 +22,11 @@ class Need:
         "cores",
         "disk",
         "exclusive",
+        "follows",
         "memory",
         "one_core",
         "per_node",
+        "pinned",
         "plain",
         "ranks",
         "request",
@@ -45,8 +48,11 @@ class Need:
         self.exclusive = request.exclusive
         self.plain = not (self.share or self.whole or self.memory or self.disk or self.exclusive)
         self.chosen = by_node(request.slots) if request.slots else ()
-        self.one_core = self.plain and self.cores == 1 and self.ranks == 1 and not (self.colocate or self.chosen)
-        self.scatters = self.ranks > 1 and not (self.colocate or self.chosen)
+        self.pinned = request.pinned
+        self.follows = bool(request.colocate or request.beside)
+        settled = self.follows or self.chosen
+        self.one_core = self.plain and self.cores == 1 and self.ranks == 1 and not (settled or self.pinned)
+        self.scatters = self.ranks > 1 and not settled
 
     def capacity(self, shape: NodeShape) -> int:
         """Return how many ranks an idle node of this shape holds (not limited by ``per_node``)."""
@@ -116,16 +122,17 @@ def _rank_refusal(need: Need, shapes: list[NodeShape]) -> str | None:
 
 def _layout_refusal(need: Need, shapes: dict[NodeShape, int]) -> str | None:
     best = max(need.capacity(shape) for shape in shapes)
-    if need.colocate and need.ranks > best:
+    tag = f"colocate={need.colocate!r}" if need.colocate else f"task={need.request.beside!r}"
+    if need.follows and need.ranks > best:
         return (
-            f"{need.ranks} ranks exceed the {best} ranks of {_rank(need)} that one node holds, and colocate="
-            f"{need.colocate!r} keeps them on one node; ask for at most {best} ranks or leave colocate out"
+            f"{need.ranks} ranks exceed the {best} ranks of {_rank(need)} that one node holds, and {tag} keeps them on one "
+            f"node; ask for at most {best} ranks or leave the tag out"
         )
     if need.per_node:
-        if need.colocate and need.per_node < need.ranks:
+        if need.follows and need.per_node < need.ranks:
             return (
-                f"ranks_per_node={need.per_node} spreads {need.ranks} ranks over nodes, but colocate={need.colocate!r} "
-                "keeps them on one node; leave one of the two out"
+                f"ranks_per_node={need.per_node} spreads {need.ranks} ranks over nodes, but {tag} keeps them on one node; "
+                "leave one of the two out"
             )
         if need.per_node > best:
             return (
@@ -172,7 +179,7 @@ def describe(need: Need) -> str:
     words = _rank(need) if need.ranks == 1 else f"{need.ranks} ranks of {_rank(need)}"
     if need.per_node:
         words += f", {need.per_node} rank{'s' * (need.per_node != 1)} on each node"
-    elif need.ranks == 1 or need.colocate:
+    elif need.ranks == 1 or need.follows:
         words += " on one node"
     if need.exclusive:
         words += " that nothing else uses"

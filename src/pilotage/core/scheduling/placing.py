@@ -4,19 +4,23 @@ There are four ways. Tasks of one core, the plainest and most frequent, go the s
 and are placed as many at a time as it holds. *Wide* ones may lie on several nodes. Tasks whose slots the user has chosen
 take just these. What no room was found for is *refused*: its group notes how far the log of releases was.
 
-Tasks that ``colocate`` follow the first of their tag to its node, or choose anew when that node is lost.
+Tasks that ``colocate`` follow the first of their tag to its node, or choose anew when that node is lost. A task that runs
+``beside`` an earlier one waits until that is placed, and can't run when its node is gone, or when nothing is known of it.
 """
 
 from __future__ import annotations
 
 from pilotage.core.scheduling import need as needs
 from pilotage.core.scheduling import slots
+from pilotage.core.scheduling.need import Need
 from pilotage.core.scheduling.policy import Assignment
-from pilotage.core.scheduling.pool import LOST, OPEN, Pool
+from pilotage.core.scheduling.pool import CLOSED, LOST, OPEN, Pool
 from pilotage.core.scheduling.queue import Group, WaitingQueue
 from pilotage.core.scheduling.releases import Releases
 from pilotage.core.scheduling.search import Layout, Search
+from pilotage.core.scheduling.tags import PLACES_KEPT, Places
 from pilotage.errors import InvariantViolated
+from pilotage.model.ids import TaskUid
 
 _THOROUGH_EVERY = 64
 """Of the searches that were cut short, every so many is followed by one without a bound."""
@@ -33,11 +37,12 @@ class Placing:
         self._last_node = -1
         self._cuts = 0
         self.node_of_tag: dict[str, int] = {}
+        self.places = Places()
 
     def place(self, group: Group, limit: int, before: int, out: list[Assignment]) -> int:
         """Place up to ``limit`` tasks that arrived before number ``before``, as long as there is room; return how many."""
         need = group.need
-        if need.one_core:
+        if need.one_core and self._search.fills:
             return self._place_cores(group, limit, before, out)
         if need.chosen:
             return self.place_chosen(group, OPEN, out)
@@ -54,6 +59,7 @@ class Placing:
         """Place tasks that ask for one core and nothing else: what ``_place_narrow`` does, by the shortest way."""
         pool = self._pool
         key = group.key
+        recent = self.places.recent
         first = len(out)
         left = limit
         while left:
@@ -68,6 +74,8 @@ class Placing:
             if not tasks:
                 break
             left -= len(tasks)
+            recent.extend(tasks)
+            recent.append(node)
             for task, share in zip(tasks, pool.carve_cores(node, len(tasks))):  # noqa: B905 - the keyword is costly here
                 out.append(Assignment(key, [task], (share,)))
         return len(out) - first
@@ -93,7 +101,7 @@ class Placing:
         pool = self._pool
         need = group.need
         key = group.key
-        if need.colocate:
+        if need.follows:
             group.refused_at = -1
         placed = 0
         while placed < limit:
@@ -106,9 +114,12 @@ class Placing:
             wanted = min(limit - placed, pool.capacity(need, node) // need.ranks)
             if not wanted:
                 raise InvariantViolated(f"node {node} was found for {need.request}, but has no room for it")
+            if not self._search.fills:
+                wanted = 1
             tasks = self._queue.take(group, wanted, before)
             for task in tasks:
                 out.append(Assignment(key, [task], (pool.carve(need, node, need.ranks),)))
+            self.places.note(tasks, node)
             placed += len(tasks)
             if need.colocate:
                 self.node_of_tag[need.colocate] = node
@@ -120,29 +131,57 @@ class Placing:
 
     def _node_for(self, group: Group) -> int:
         need = group.need
-        if not need.colocate:
-            refused = group.refused_at >= 0
-            if need.share or need.whole:
-                return self._releases.node_for(group) if refused else self._search.node(need)
-            # Going on where the last task went saves most searches. GPUs want the tightest fit instead.
-            node = self._last_node
-            if node >= 0 and not self._pool.state[node] and self._pool.capacity(need, node):
-                return node
-            node = self._releases.node_for(group) if refused else self._search.node(need)
-            if node >= 0:
-                self._last_node = node
+        search = self._search
+        if need.follows:
+            return self._followed_node(group)
+        refused = group.refused_at >= 0
+        if need.share or need.whole or group.index is not None or not search.fills:
+            return self._releases.node_for(group) if refused and search.fills else search.node(need, group.index)
+        # Going on where the last task went saves most searches. GPUs want the tightest fit instead.
+        node = self._last_node
+        if node >= 0 and not self._pool.state[node] and self._pool.capacity(need, node):
             return node
-        bound = self.node_of_tag.get(need.colocate)
-        if bound is None:
-            return self._search.node(need)
-        if need.capacity(self._pool.shape[bound]) < need.ranks:
-            group.stranded = (
-                f"colocate={need.colocate!r} keeps it on node {self._pool.nodes[bound].name}, which is too small for "
-                f"{needs.describe(need)}"
-            )
+        node = self._releases.node_for(group) if refused else search.node(need)
+        if node >= 0:
+            self._last_node = node
+        return node
+
+    def settled_node(self, need: Need) -> int | None:
+        """Return the node that an earlier task settled for one that follows it, or None if there is none yet."""
+        return self.node_of_tag.get(need.colocate) if need.colocate else self.places.node_of(TaskUid(need.request.beside))
+
+    def _followed_node(self, group: Group) -> int:
+        need = group.need
+        pool = self._pool
+        node = self.settled_node(need)
+        if node is None:
+            if need.colocate:
+                return self._search.node(need, group.index)
+            earlier = TaskUid(need.request.beside)
+            if self._queue.group_of(earlier) is None:
+                group.stranded = (
+                    f"task={earlier!r} is to say on which node it runs, but no placement of that task is known here (the last "
+                    f"{PLACES_KEPT:,} are); submit it after=[{earlier!r}] and soon, or leave the tag out"
+                )
+            elif not self._queue.is_before(earlier, group):
+                group.stranded = (
+                    f"task={earlier!r} is to say on which node it runs, but that task came later; submit it first, or "
+                    "leave the tag out"
+                )
+            else:
+                group.stranded = ""
             return -1
-        if self._pool.state[bound] == OPEN and self._pool.capacity(need, bound) >= need.ranks:
-            return bound
+        name = pool.nodes[node].name
+        tag = f"colocate={need.colocate!r}" if need.colocate else f"task={need.request.beside!r}"
+        if pool.state[node] >= CLOSED:
+            gone = "is lost" if pool.state[node] == LOST else "is no longer of this partition"
+            group.stranded = f"{tag} keeps it on node {name}, which {gone}; leave the tag out"
+        elif need.capacity(pool.shape[node]) < need.ranks:
+            group.stranded = f"{tag} keeps it on node {name}, which is too small for {needs.describe(need)}"
+        elif group.index is not None and node not in group.index.bucket_of:
+            group.stranded = f"{tag} keeps it on node {name}, which is not one of {', '.join(need.pinned)}; leave one tag out"
+        elif pool.state[node] == OPEN and pool.capacity(need, node) >= need.ranks:
+            return node
         return -1
 
     def _place_wide(self, group: Group, limit: int, before: int, out: list[Assignment]) -> int:
@@ -161,17 +200,19 @@ class Placing:
         return placed
 
     def _layout_for(self, group: Group) -> Layout | None:
-        if group.need.colocate:
-            node = self._node_for(group)
+        if group.need.follows:
+            node = self._followed_node(group)
             return None if node < 0 else [(node, group.need.ranks)]
-        return self._search.nodes(group.need)
+        return self._search.nodes(group.need, group.index)
 
     def place_on(self, group: Group, layout: Layout, before: int, out: list[Assignment]) -> None:
         """Place the first task of the group, which arrived before ``before``, on this layout."""
         pool = self._pool
         need = group.need
         placement = tuple([pool.carve(need, node, ranks) for node, ranks in layout])
-        out.append(Assignment(group.key, self._queue.take(group, 1, before), placement))
+        tasks = self._queue.take(group, 1, before)
+        self.places.note(tasks, layout[0][0])
+        out.append(Assignment(group.key, tasks, placement))
         if need.colocate:
             self.node_of_tag[need.colocate] = layout[0][0]
 
@@ -183,7 +224,9 @@ class Placing:
         placement = group.key.request.slots
         for slot in placement:
             self._pool.occupy(slot)
-        out.append(Assignment(group.key, self._queue.take(group, 1, group.arrivals[0] + 1), placement))
+        tasks = self._queue.take(group, 1, group.arrivals[0] + 1)
+        self.places.note(tasks, placement[0].node)
+        out.append(Assignment(group.key, tasks, placement))
         return 1
 
     def _search_again(self, group: Group) -> bool:
@@ -210,6 +253,6 @@ class Placing:
     def _is_idle(self) -> bool:
         pool = self._pool
         return all(
-            count == shape.cores or state == LOST
+            count == shape.cores or state >= CLOSED
             for count, shape, state in zip(pool.count, pool.shape, pool.state, strict=True)
         )

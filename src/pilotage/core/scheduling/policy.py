@@ -6,7 +6,8 @@ with each call. The same calls in the same order give the same answers, in every
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -37,6 +38,38 @@ class Assignment(msgspec.Struct, gc=False):
     group: GroupKey
     tasks: list[TaskUid]
     placement: Placement
+
+
+def rounded_duration(duration_s: float) -> float:
+    """Return a duration rounded up to one of 64 values in each octave, so that tasks fall into few groups.
+
+    >>> [rounded_duration(seconds) for seconds in (0.0, 0.1, 1.0, 600.0, 601.0, 900.0)]
+    [0.0, 0.1005859375, 1.0, 600.0, 608.0, 904.0]
+    """
+    if duration_s <= 0.0:
+        return 0.0
+    mantissa, exponent = math.frexp(duration_s)
+    return math.ldexp(math.ceil(mantissa * 128), exponent - 7)
+
+
+class FreeSummary(msgspec.Struct, frozen=True, gc=False):
+    """What is free on all nodes together: ``gpu_shares`` in 64ths, ``memory`` and ``disk`` in blocks of 64 MiB."""
+
+    nodes: int
+    idle_nodes: int
+    cores: int
+    gpu_shares: int
+    memory: int
+    disk: int
+
+
+class Demand(msgspec.Struct, frozen=True, gc=False):
+    """What waits and can run, summed up: ``gpu_shares`` in 64ths; ``nodes``: how many the largest task needs at least."""
+
+    tasks: int = 0
+    cores: int = 0
+    gpu_shares: int = 0
+    nodes: int = 0
 
 
 class Policy(Protocol):
@@ -72,20 +105,35 @@ class Policy(Protocol):
         """Open up to ``limit`` lanes, each with one task, and take what they hold."""
         ...
 
-    def draw(self, group: GroupKey, count: int) -> list[TaskUid]:
-        """Return up to ``count`` waiting tasks of ``group`` to run on a lane already held, or none if others come first."""
+    def draw(self, group: GroupKey, count: int, node: int = -1) -> list[TaskUid]:
+        """Return up to ``count`` waiting tasks of ``group`` to run on a lane already held, or none if others come first.
+
+        ``node`` is the first one of the lane, so that other tasks can run beside these (-1: not known).
+        """
         ...
 
     def release(self, placement: Placement, request: Request) -> None:
         """Give back what a lane held."""
         ...
 
-    def occupy(self, placement: Placement, request: Request) -> None:
-        """Take exactly ``placement``. Raises InvariantViolated if any part of it is not free."""
+    def occupy(self, placement: Placement, request: Request, tasks: Iterable[TaskUid] = ()) -> None:
+        """Take exactly ``placement`` for these tasks. Raises InvariantViolated if any part of it is not free."""
         ...
 
     def remove_node(self, index: int) -> None:
-        """Place nothing more on this node; what is released on it later is dropped."""
+        """Place nothing more on this node, which is lost; what is released on it later is dropped."""
+        ...
+
+    def add_nodes(self, indices: Iterable[int]) -> None:
+        """Use these nodes from now on: absent ones, which come idle, or closed ones. Raises InvariantViolated if it is lost."""
+        ...
+
+    def close_node(self, index: int) -> bool:
+        """Place nothing more on this node; it is absent once nothing is held there. Return whether that is so now."""
+        ...
+
+    def closed_idle(self) -> list[int]:
+        """Return the nodes that were closed while something was held there, and became absent since this was asked last."""
         ...
 
     def waiting(self) -> int:
@@ -94,6 +142,14 @@ class Policy(Protocol):
 
     def waiting_in(self, group: GroupKey) -> int:
         """Return how many tasks of ``group`` wait."""
+        ...
+
+    def free(self) -> FreeSummary:
+        """Return what is free now."""
+        ...
+
+    def demand(self) -> Demand:
+        """Return what the tasks that wait ask for."""
         ...
 
     def stranded(self) -> list[tuple[list[TaskUid], str]]:

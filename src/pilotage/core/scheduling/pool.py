@@ -4,19 +4,21 @@ Cores are one integer per node with a bit for each free core. ``carve`` takes ra
 ``give_back`` puts a share back; both only note that the index is out of date for the node. ``refresh`` mends that before
 the index is read: a node on which tasks come and go is moved once in many changes, or never.
 
-A node is open, reserved (its resources are kept for one waiting task: it is in the books, not in the index) or lost.
+A node is *open*; *reserved* (its resources are kept for one waiting task: it is in the books, not in the index); *closed* (as
+reserved, but for nobody: it leaves when nothing is held there); *absent* (it belongs to another policy, and may come back); or
+*lost*, which it stays: what is held there is forgotten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from pilotage.core.scheduling.index import NodeIndex
 from pilotage.core.scheduling.need import Need
 from pilotage.errors import InvariantViolated
 from pilotage.model.resources import GPU_SHARES, Node, NodeShape, NodeShare, core_indices, core_mask
 
-OPEN, RESERVED, LOST = range(3)
+OPEN, RESERVED, CLOSED, LOST, ABSENT = range(5)
 
 _PARTIALS_SEEN = 256
 """Nodes with started GPUs that are looked at in one search."""
@@ -39,6 +41,8 @@ class Pool:
         self.disk = [shape.disk for shape in self.shape]
         self.state = [OPEN] * len(self.nodes)
         self.index = NodeIndex(self.shape)
+        self._views: list[NodeIndex] = []
+        self._views_of: dict[int, list[NodeIndex]] = {}
         self._stale: list[int] = []
         self._is_stale = [False] * len(self.nodes)
         # The bucket of a node less its free cores; -1 after its GPUs or memory have changed.
@@ -121,6 +125,23 @@ class Pool:
             self._touch(node)
         return shares
 
+    def view(self, only: Iterable[int]) -> NodeIndex:
+        """Return an index of some nodes only, which is kept up to date until it is dropped."""
+        self.refresh()
+        view = NodeIndex(self.shape, only)
+        # Put in backwards, the first node is used first.
+        for node in sorted(view.bucket_of, reverse=True):
+            view.move(node, self.index.bucket_of[node])
+            self._views_of.setdefault(node, []).append(view)
+        self._views.append(view)
+        return view
+
+    def drop_view(self, view: NodeIndex) -> None:
+        """Keep this view up to date no more."""
+        self._views.remove(view)
+        for node in view.only or ():
+            self._views_of[node].remove(view)
+
     def refresh(self) -> None:
         """Put all nodes that changed where their free resources belong in the index."""
         stale = self._stale
@@ -143,7 +164,11 @@ class Pool:
         base = self._base[node]
         if base < 0:
             base = self._base[node] = self.index.base(self.whole[node], self.memory[node])
-        self.index.move(node, base + count if count else -1)
+        bucket = base + count if count else -1
+        self.index.move(node, bucket)
+        if self._views:
+            for view in self._views_of.get(node, ()):
+                view.move(node, bucket)
         part = self.part[node] if count else 0
         noted = self._noted_part[node]
         if part != noted:
@@ -159,7 +184,9 @@ class Pool:
     def give_back(self, share: NodeShare) -> bool:
         """Put a share back; return False if it is lost. Raises InvariantViolated if it was free."""
         node = share.node
-        if self.state[node] == LOST:
+        if self.state[node] >= LOST:
+            if self.state[node] == ABSENT:
+                raise InvariantViolated(f"node {node}: {share} is released, but the node is not of this policy")
             return False
         mask = int.from_bytes(share.cores, "little")
         free = self.cores[node]
@@ -191,7 +218,7 @@ class Pool:
         node, gpus = share.node, self.gpus[share.node]
         if self.state[node] == LOST:
             return
-        if not self.has(share):
+        if self.state[node] == ABSENT or not self.has(share):
             raise InvariantViolated(
                 f"node {node}: {share} is to be occupied, but free are only cores {core_indices(core_mask(self.cores[node]))}, "
                 f"GPUs {gpus}, memory {self.memory[node]} and disk {self.disk[node]}"
@@ -209,19 +236,33 @@ class Pool:
         self._touch(node)
 
     def set_state(self, node: int, state: int) -> None:
-        """Open, reserve or lose the node. A lost node has nothing free and stays lost."""
-        if self.state[node] == LOST:
+        """Change the node's state. One that is lost or absent has nothing free; a lost one stays lost."""
+        old = self.state[node]
+        if old == LOST:
             return
         self.state[node] = state
-        if state == LOST:
+        if state >= LOST:
             self.cores[node] = self.count[node] = self.memory[node] = self.disk[node] = 0
             self.whole[node] = self.part[node] = 0
             self.gpus[node] = [0] * len(self.gpus[node])
-            self._base[node] = -1
+        elif old == ABSENT:
+            shape = self.shape[node]
+            self.cores[node], self.count[node] = self._full[node], shape.cores
+            self.memory[node], self.disk[node], self.whole[node] = shape.memory, shape.disk, shape.gpus
+            self.gpus[node] = [GPU_SHARES] * shape.gpus
+        self._base[node] = -1
         self._touch(node)
 
-    def started_gpus(self, share: int) -> list[int]:
+    def is_idle(self, node: int) -> bool:
+        """Tell whether nothing is held on the node. (Whatever is held takes a core.)"""
+        return self.count[node] == self.shape[node].cores
+
+    def started_gpus(self, share: int, only: Collection[int] | None = None) -> list[int]:
         """Return nodes of which a GPU in use has ``share`` 64ths free, tightest first, a bounded number of them."""
+        if only is not None:
+            noted = self._noted_part
+            started = [node for node in sorted(only) if noted[node] >= share]
+            return sorted(started, key=noted.__getitem__)[:_PARTIALS_SEEN]
         nodes: list[int] = []
         sizes = self._partial_sizes >> share << share
         while sizes and len(nodes) < _PARTIALS_SEEN:
@@ -311,6 +352,11 @@ class Pool:
         """Return what is inconsistent in the books (test aid)."""
         self.refresh()
         faults = self.index.faults()
+        for view in self._views:
+            faults += view.faults()
+            for node in view.only or ():
+                if view.bucket_of[node] != self.index.bucket_of[node]:
+                    faults.append(f"node {node} stands in bucket {view.bucket_of[node]} of a view of some nodes")
         for node, shape in enumerate(self.shape):
             gpus = self.gpus[node]
             right = (

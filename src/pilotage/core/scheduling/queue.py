@@ -8,10 +8,12 @@ its turn comes.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Sequence
 
+from pilotage.core.scheduling.index import NodeIndex
 from pilotage.core.scheduling.need import Need
 from pilotage.core.scheduling.policy import GroupKey
 from pilotage.errors import InvariantViolated
@@ -29,7 +31,10 @@ class Group:
 
     __slots__ = (
         "arrivals",
+        "bagged",
+        "index",
         "key",
+        "latest",
         "live",
         "missing",
         "need",
@@ -42,16 +47,22 @@ class Group:
         "tasks",
     )
 
-    def __init__(self, key: GroupKey, need: Need) -> None:
+    def __init__(self, key: GroupKey, need: Need, order_base: int) -> None:
         self.key = key
         self.need = need
-        self.order_base = -key.priority * _PRIORITY_STEP
+        self.order_base = order_base
+        self.index: NodeIndex | None = None
+        """The nodes to which it is pinned, by what they have free; None: any."""
+        self.latest = math.inf
+        """When tasks can be started at the latest."""
         self.tasks: deque[TaskUid] = deque()
         self.arrivals: deque[int] = deque()
         self.live = 0
         self.queued = False
+        self.bagged = False
+        """Whether it is in a bag (see ``bag``)."""
         self.stranded: str | None = None
-        """Why the group can no longer be placed, or None."""
+        """Why the group can't be placed any more, or None; empty: it waits for the task beside which it is to run."""
         self.refused_at = -1
         """How many releases had been noted when a search found no room; -1: search anew."""
         self.missing = 0
@@ -63,15 +74,17 @@ class Group:
 
 
 class WaitingQueue:
-    """All waiting tasks by group, and the groups in the order of their turns."""
+    """All waiting tasks by group, and the groups in the order of their turns. ``priorities``: whether these count."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, priorities: bool = True) -> None:
+        self._priorities = priorities
         self.groups: dict[GroupKey, Group] = {}
         self.count = 0
         self._group_of: dict[TaskUid, Group] = {}
         self._order: list[tuple[int, Group]] = []
         self._front = 0
-        self._arrived = 0
+        self.arrived = 0
+        """How many tasks have arrived."""
         self._last: Group | None = None
 
     def group(self, key: GroupKey) -> Group:
@@ -83,7 +96,7 @@ class WaitingQueue:
         if group is None:
             if len(self.groups) >= 2 * _EMPTY_KEPT:
                 self._forget_empty()
-            group = self.groups[key] = Group(key, Need(key.request))
+            group = self.groups[key] = Group(key, Need(key.request), -key.priority * _PRIORITY_STEP if self._priorities else 0)
         self._last = group
         return group
 
@@ -104,8 +117,8 @@ class WaitingQueue:
             raise InvariantViolated(f"task {task!r} is enqueued, but waits already")
         self._group_of[task] = group
         group.tasks.append(task)
-        group.arrivals.append(self._arrived)
-        self._arrived += 1
+        group.arrivals.append(self.arrived)
+        self.arrived += 1
         group.live += 1
         self.count += 1
         if not group.queued:
@@ -120,9 +133,9 @@ class WaitingQueue:
         if len(self._group_of) != waiting + len(tasks):
             raise InvariantViolated(f"of {len(tasks)} tasks from {tasks[0]!r} on, some are enqueued that wait already")
         group.tasks.extend(tasks)
-        end = self._arrived + len(tasks)
-        group.arrivals.extend(range(self._arrived, end))
-        self._arrived = end
+        end = self.arrived + len(tasks)
+        group.arrivals.extend(range(self.arrived, end))
+        self.arrived = end
         group.live += len(tasks)
         self.count += len(tasks)
         if not group.queued:
@@ -207,7 +220,7 @@ class WaitingQueue:
         """Return before which arrival the tasks of ``group``, which stands at ``position``, are not behind the next group."""
         place = self._front + position + 1
         if place >= len(self._order):
-            return self._arrived
+            return self.arrived
         return self._order[place][0] - group.order_base
 
     def oldest_other(self, group: Group) -> int | None:
@@ -235,6 +248,11 @@ class WaitingQueue:
         if group.live == len(group.tasks):
             return list(group.tasks)
         return [task for task in dict.fromkeys(group.tasks) if self._group_of.get(task) is group]
+
+    def is_before(self, task: TaskUid, group: Group) -> bool:
+        """Tell whether ``task``, which waits, arrived before the first task of ``group``."""
+        other = self._group_of[task]
+        return other.arrivals[other.tasks.index(task)] < group.arrivals[0]
 
     def before(self, group: Group, task: TaskUid) -> int:
         """Return how many waiting tasks have their turn before ``task`` of ``group``."""

@@ -69,7 +69,7 @@ class Releases:
             group.refused_at = -1
             return True
         need = group.need
-        if need.colocate or need.chosen:
+        if need.follows or need.chosen:
             return True
         if not (need.scatters or need.exclusive):
             return self.node_for(group) >= 0
@@ -86,11 +86,12 @@ class Releases:
         pool = self._pool
         need = group.need
         released = self.nodes
+        only = None if group.index is None else group.index.only
         for place in range(group.refused_at - self.before, len(released)):
             node = released[place]
             if pool.count[node] < need.cores or pool.memory[node] < need.memory or pool.state[node]:
                 continue
-            if pool.capacity(need, node):
+            if pool.capacity(need, node) and (only is None or node in only):
                 group.refused_at = self.before + place
                 return node
         group.refused_at = self.before + len(released)

@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-import msgspec
-
-from pilotage.core.scheduling.pool import LOST, Pool
-from pilotage.model.resources import GPU_SHARES, Placement
-
-
-class FreeSummary(msgspec.Struct, frozen=True, gc=False):
-    """What is free on all nodes together: ``gpu_shares`` in 64ths, ``memory`` and ``disk`` in blocks of 64 MiB."""
-
-    nodes: int
-    idle_nodes: int
-    cores: int
-    gpu_shares: int
-    memory: int
-    disk: int
+from pilotage.core.scheduling.need import Need
+from pilotage.core.scheduling.policy import Demand, FreeSummary
+from pilotage.core.scheduling.pool import CLOSED, LOST, Pool
+from pilotage.core.scheduling.queue import Group
+from pilotage.model.resources import GPU_SHARES, NodeShape, Placement
 
 
 def free_summary(pool: Pool) -> FreeSummary:
-    """Return what is free now, on reserved nodes too."""
+    """Return what is free now, on reserved nodes too, but not on those that are closed."""
+    usable = [node for node, state in enumerate(pool.state) if state < CLOSED]
     return FreeSummary(
-        nodes=sum(state != LOST for state in pool.state),
-        idle_nodes=sum(
-            state != LOST and count == shape.cores
-            for state, count, shape in zip(pool.state, pool.count, pool.shape, strict=True)
-        ),
-        cores=sum(pool.count),
-        gpu_shares=sum(map(sum, pool.gpus)),
-        memory=sum(pool.memory),
-        disk=sum(pool.disk),
+        nodes=len(usable),
+        idle_nodes=sum(map(pool.is_idle, usable)),
+        cores=sum([pool.count[node] for node in usable]),
+        gpu_shares=sum([sum(pool.gpus[node]) for node in usable]),
+        memory=sum([pool.memory[node] for node in usable]),
+        disk=sum([pool.disk[node] for node in usable]),
     )
+
+
+def demand(groups: Iterable[Group], shapes: Mapping[NodeShape, int]) -> Demand:
+    """Return what the tasks of these groups ask for, on nodes of these shapes."""
+    known = [shape for shape, number in shapes.items() if number]
+    tasks = cores = gpu_shares = nodes = 0
+    for group in groups:
+        if group.live and group.stranded is None:
+            request = group.need.request
+            tasks += group.live
+            cores += group.live * request.ranks * request.cores
+            gpu_shares += group.live * request.ranks * request.gpu_shares
+            nodes = max(nodes, _least_nodes(group.need, known))
+    return Demand(tasks, cores, gpu_shares, nodes)
+
+
+def _least_nodes(need: Need, shapes: Iterable[NodeShape]) -> int:
+    if need.chosen or need.follows:
+        return len(need.chosen) or 1
+    most = max([need.capacity(shape) for shape in shapes], default=0)
+    if need.per_node:
+        most = min(most, need.per_node)
+    return -(-need.ranks // most) if most else 0
 
 
 def sum_faults(pool: Pool, held: Iterable[Placement]) -> list[str]:
@@ -43,7 +54,7 @@ def sum_faults(pool: Pool, held: Iterable[Placement]) -> list[str]:
     memory = list(pool.memory)
     disk = list(pool.disk)
     faults = []
-    for share in (share for placement in held for share in placement if pool.state[share.node] != LOST):
+    for share in (share for placement in held for share in placement if pool.state[share.node] < LOST):
         mask = int.from_bytes(share.cores, "little")
         if cores[share.node] & mask:
             faults.append(f"node {share.node}: cores of {share} are free or held twice")
@@ -55,6 +66,6 @@ def sum_faults(pool: Pool, held: Iterable[Placement]) -> list[str]:
     for node, shape in enumerate(pool.shape):
         total = ((1 << shape.cores) - 1, [GPU_SHARES] * shape.gpus, shape.memory, shape.disk)
         actual = (cores[node], gpus[node], memory[node], disk[node])
-        if pool.state[node] != LOST and actual != total:
+        if pool.state[node] < LOST and actual != total:
             faults.append(f"node {node}: held and free are together {actual}, not {total}")
     return faults

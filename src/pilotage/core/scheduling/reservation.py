@@ -8,6 +8,7 @@ ends it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import accumulate
 
 from pilotage.core.scheduling.need import Need
@@ -64,21 +65,29 @@ class Reservations:
             return False
         if self._placed - group.overtaken_from < self._overtake_limit and now - group.refused_since < self._patience_s:
             return False
-        nodes = self._nodes_for(group.need)
-        if not nodes:
+        return self.make(group)
+
+    def make(self, group: Group) -> bool:
+        """Reserve nodes for the first task of this group; tell if that can be."""
+        nodes = self._nodes_for(group)
+        if not nodes or any(self._pool.state[node] != OPEN for node in nodes):
             return False
         for node in nodes:
             self._pool.set_state(node, RESERVED)
         self.current = Reservation(group, nodes)
         return True
 
-    def _nodes_for(self, need: Need) -> list[int]:
-        bound = self._placing.node_of_tag.get(need.colocate)
-        if bound is not None:
-            return [bound]
+    def _nodes_for(self, group: Group) -> list[int]:
+        need = group.need
         if need.chosen:
             return [share.node for share in need.chosen]
-        return nodes_to_drain(self._pool, need)
+        if need.follows:
+            node = self._placing.settled_node(need)
+            if node is not None or not need.colocate:
+                if node is None or (group.index is not None and node not in group.index.bucket_of):
+                    return []
+                return [node]
+        return nodes_to_drain(self._pool, need, None if group.index is None else group.index.only)
 
     def serve(self, out: list[Assignment]) -> None:
         """Place the task for which nodes are reserved, if it fits there now."""
@@ -120,15 +129,16 @@ class Reservations:
         return faults
 
 
-def nodes_to_drain(pool: Pool, need: Need) -> list[int]:
-    """Return open nodes that can hold ``need`` once they are free, near each other, on which least is running."""
-    least = need.ranks if need.colocate else need.per_node or 1
+def nodes_to_drain(pool: Pool, need: Need, only: Collection[int] | None) -> list[int]:
+    """Return open nodes (of ``only``, if given) that hold ``need`` once they are free: near each other, with least running."""
+    least = need.ranks if need.follows else need.per_node or 1
     room_of = {shape: room for shape in pool.index.shapes if (room := need.capacity(shape)) >= least}
-    nodes = [n for n, shape in enumerate(pool.shape) if shape in room_of and pool.state[n] == OPEN]
+    open_nodes = [n for n, state in enumerate(pool.state) if state == OPEN and (only is None or n in only)]
+    nodes = [node for node in open_nodes if pool.shape[node] in room_of]
     rooms = [need.per_node or room_of[pool.shape[node]] for node in nodes]
     running = [0, *accumulate(pool.shape[node].cores - pool.count[node] for node in nodes)]
     window = tightest(rooms, need.ranks, running[:-1], running[1:])
     if window is None:
         # The last of even shares fits on a smaller node only: whichever that is, it is among all.
-        return [n for n, state in enumerate(pool.state) if state == OPEN]
+        return open_nodes
     return nodes[window[0] : window[1]]

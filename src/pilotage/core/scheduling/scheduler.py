@@ -1,4 +1,4 @@
-"""Whose turn it is: arrival order within a priority, with backfill. All policies share this; they differ in ``Search``.
+"""Whose turn it is: the order of arrival, within a priority, with backfill. Policies share this and differ in ``Search``.
 
 How it decides:
 
@@ -7,33 +7,43 @@ How it decides:
 * A refused group isn't searched for again until a release may help: it is tried on the nodes released since, only (see
   ``releases``).
 * A task that is passed over for too long gets a reservation (see ``reservation``).
-* Groups that can run nowhere any more, as nodes were lost, are set aside as *stranded*.
+* In the order `first_come` nobody is passed over, nor are priorities looked at; in `backfill` only these are not.
+* Groups that can run nowhere any more are set aside as *stranded*: nodes were lost or given away, or the tasks, whose
+  duration is declared, would not end before the pilot does.
 * Tasks whose slots the user has chosen wait for just these (see ``slots``); in all else they are like others.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
-from pilotage.core.scheduling import need as needs
-from pilotage.core.scheduling import slots, waits
+from pilotage.core.scheduling import waits
+from pilotage.core.scheduling.limits import Limits
 from pilotage.core.scheduling.need import Need
 from pilotage.core.scheduling.placing import Placing
-from pilotage.core.scheduling.policy import OVERTAKE, Assignment, GroupKey
-from pilotage.core.scheduling.pool import LOST, Pool
+from pilotage.core.scheduling.policy import OVERTAKE, Assignment, Demand, FreeSummary, GroupKey
+from pilotage.core.scheduling.pool import ABSENT, CLOSED, LOST, OPEN, Pool
 from pilotage.core.scheduling.queue import Group, WaitingQueue
 from pilotage.core.scheduling.releases import RELEASES_KEPT, Releases
-from pilotage.core.scheduling.report import FreeSummary, free_summary, sum_faults
+from pilotage.core.scheduling.report import demand, free_summary, sum_faults
 from pilotage.core.scheduling.reservation import Reservations
 from pilotage.core.scheduling.search import Search
 from pilotage.errors import InvariantViolated
 from pilotage.model.ids import TaskUid
-from pilotage.model.resources import Node, NodeShape, Placement, Request
+from pilotage.model.partitions import Order
+from pilotage.model.resources import Node, Placement, Request
+
+NO_GROUPS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 class Scheduler:
-    """The policy `continuous` (see ``Policy`` for the contract and the head of this module for its rules).
+    """All policies but one (see ``Policy`` for the contract and the head of this module for the rules).
+
+    ``search`` makes the way of choosing nodes. ``present``: the indices of the nodes that may be used now (None: all).
+    ``groups`` are names for sets of nodes. ``latest``: when tasks of declared duration have to end.
 
     ``look_ahead`` bounds the groups that are passed over in one ``schedule``, ``search_bound`` the nodes that are looked at
     in one search, ``overtake_limit`` (tasks) and ``patience_s`` how long the first task is passed over before it gets a
@@ -44,34 +54,59 @@ class Scheduler:
         self,
         nodes: Sequence[Node],
         *,
+        search: Callable[[Pool, int], Search] = Search,
+        order: Order = "priority",
+        present: Iterable[int] | None = None,
+        groups: Mapping[str, Sequence[str]] = NO_GROUPS,
+        latest: float = math.inf,
         look_ahead: int = 64,
         search_bound: int = 256,
         overtake_limit: int = OVERTAKE,
         patience_s: float = 60.0,
         retry_bound: int = 64,
     ) -> None:
+        if order == "first_come":
+            look_ahead, patience_s, overtake_limit = 0, math.inf, sys.maxsize
         self._pool = Pool(nodes)
-        self._queue = WaitingQueue()
+        self._queue = WaitingQueue(priorities=order == "priority")
         self._releases = Releases(self._pool, retry_bound)
-        self._placing = Placing(self._pool, self._queue, Search(self._pool, search_bound), self._releases)
+        self._placing = Placing(self._pool, self._queue, search(self._pool, search_bound), self._releases)
         self._reservations = Reservations(self._pool, self._placing, self._releases, overtake_limit, patience_s)
         self._place = self._placing.place
         self._look_ahead = look_ahead
-        self._shapes: dict[NodeShape, int] = Counter(node.shape for node in nodes)
+        self._overtake = 0 if order == "first_come" else OVERTAKE + 1
+        self._now = -math.inf
+        self._awaited: dict[TaskUid, dict[GroupKey, Group]] = {}
+        """Groups that are set aside, by the task beside which they are to run, which is not placed."""
+        self._closed_idle: list[int] = []
+        if present is not None:
+            for index in set(range(len(nodes))).difference(present):
+                self._pool.set_state(index, ABSENT)
+        self._limits = Limits(self._pool, groups, latest)
 
     # Who waits.
 
     def refusal(self, request: Request) -> str | None:
         """Return why no set of the nodes can ever satisfy ``request`` (value, limit, remedy), or None if one can."""
-        return self._refusal(Need(request))
+        return self._limits.refusal(Need(request))
 
     def enqueue(self, task: TaskUid, group: GroupKey, now: float) -> None:
         """Let ``task`` wait as the last of all. Raises InvariantViolated if it waits already."""
-        self._queue.append(self._queue.find(group) or self._new_group(group), task)
+        found = self._queue.find(group)
+        if found is None or found.stranded is not None:
+            found = self._renewed(group)
+        self._queue.append(found, task)
+        if self._awaited:
+            self._end_awaiting([task])
 
     def enqueue_many(self, tasks: Sequence[TaskUid], group: GroupKey, now: float) -> None:
         """Let ``tasks`` wait as the last of all, in their order. Raises InvariantViolated if one waits already."""
-        self._queue.extend(self._queue.find(group) or self._new_group(group), tasks)
+        found = self._queue.find(group)
+        if found is None or found.stranded is not None:
+            found = self._renewed(group)
+        self._queue.extend(found, tasks)
+        if self._awaited:
+            self._end_awaiting(tasks)
 
     def withdraw(self, task: TaskUid) -> bool:
         """Take a waiting task out; return False if it does not wait here."""
@@ -80,6 +115,8 @@ class Scheduler:
             return False
         first = group.tasks[0] == task
         self._queue.withdraw(task)
+        if self._awaited:
+            self._end_awaiting([task])
         if first:
             group.overtaken_from = -1
             current = self._reservations.current
@@ -101,7 +138,7 @@ class Scheduler:
         return [
             (self._queue.tasks_of(group), group.stranded)
             for group in self._queue.groups.values()
-            if group.live and group.stranded is not None
+            if group.live and group.stranded
         ]
 
     # What is placed.
@@ -111,10 +148,11 @@ class Scheduler:
         out: list[Assignment] = []
         if limit < 1:
             return out
+        self._now = now
         reservations = self._reservations
         releases = self._releases
         if reservations.current is not None:
-            reservations.serve(out)
+            self._serve_reservation(now, out)
         queue = self._queue
         position = seen = cores = memory = 0
         while len(out) < limit and position <= self._look_ahead:
@@ -129,36 +167,49 @@ class Scheduler:
                 if ahead != position:
                     position = ahead
                     continue
+            if now > group.latest:
+                self._set_aside(group, self._limits.too_late(group, now))
+                continue
             if group.refused_at < 0 or releases.may_help(group):
                 placed = self._place(group, limit - len(out), queue.turn_before(position, group), out)
                 if placed:
                     reservations.note_placed(group, placed)
-                if placed or group.stranded is not None:
+                if group.stranded is not None:
+                    self._note_stranded(group)
+                    continue
+                if placed:
                     continue
             if position == 0 and reservations.age(group, now):
                 reservations.serve(out)
                 continue
             position += 1
         releases.seen = releases.before + len(releases.nodes)
+        if self._awaited and out:
+            self._end_awaiting([lane.tasks[0] for lane in out])
         return out
 
-    def draw(self, group: GroupKey, count: int) -> list[TaskUid]:
-        """Return up to ``count`` waiting tasks of ``group`` to run one after another on a lane already held.
+    def draw(self, group: GroupKey, count: int, node: int = -1) -> list[TaskUid]:
+        """Return up to ``count`` waiting tasks of ``group`` to run one after another on a lane that begins on ``node``.
 
         A task is drawn only while it is not more than ``OVERTAKE`` arrivals younger than the oldest waiting task of any
-        other group of the same priority; none is drawn while a group of higher priority or a reservation waits.
+        other group of the same priority (not younger at all in the order `first_come`); none is drawn while a group of
+        higher priority or a reservation waits.
         """
         found = self._queue.find(group)
-        if found is None or not found.live or self._reservations.current is not None:
+        if found is None or not found.live or self._reservations.current is not None or self._now > found.latest:
             return []
         turn = self._queue.oldest_other(found)
         if turn is None:
             before = found.arrivals[-1] + 1
         else:
-            before = turn + OVERTAKE + 1
+            before = turn + self._overtake
         tasks = self._queue.take(found, count, before)
         if tasks:
             self._reservations.note_placed(found, len(tasks))
+            if node >= 0:
+                self._placing.places.note(tasks, node)
+            if self._awaited:
+                self._end_awaiting(tasks)
         return tasks
 
     def release(self, placement: Placement, request: Request) -> None:
@@ -168,12 +219,21 @@ class Scheduler:
         for share in placement:
             if pool.give_back(share):
                 releases.nodes.append(share.node)
-                if pool.state[share.node] and self._reservations.current is not None:
-                    self._reservations.current.changed = True
+                if pool.state[share.node]:
+                    self._released_apart(share.node)
         if len(releases.nodes) > RELEASES_KEPT:
             releases.trim()
 
-    def occupy(self, placement: Placement, request: Request) -> None:
+    def _released_apart(self, node: int) -> None:
+        """Something came free on a node that is not open."""
+        current = self._reservations.current
+        if current is not None:
+            current.changed = True
+        if self._pool.state[node] == CLOSED and self._pool.is_idle(node):
+            self._pool.set_state(node, ABSENT)
+            self._closed_idle.append(node)
+
+    def occupy(self, placement: Placement, request: Request, tasks: Iterable[TaskUid] = ()) -> None:
         """Take exactly ``placement``, as it is read from the log. Raises InvariantViolated if it is not free."""
         done = []
         try:
@@ -186,29 +246,66 @@ class Scheduler:
             raise
         if request.colocate and placement and self._pool.state[placement[0].node] != LOST:
             self._placing.node_of_tag.setdefault(request.colocate, placement[0].node)
+        if placement and tasks:
+            self._placing.places.note(tasks, placement[0].node)
+
+    # Nodes that come and go.
 
     def remove_node(self, index: int) -> None:
-        """Place nothing more on this node; what is released on it later is dropped."""
-        if self._pool.state[index] == LOST:
-            return
-        reservations = self._reservations
-        if reservations.current is not None and index in reservations.current.nodes:
-            reservations.end()
-        self._pool.set_state(index, LOST)
-        self._shapes[self._pool.shape[index]] -= 1
+        """Place nothing more on this node, which is lost; what is released on it later is dropped."""
+        if self._pool.state[index] != LOST:
+            self._take_away(index, LOST)
+
+    def close_node(self, index: int) -> bool:
+        """Place nothing more on this node; it is absent once nothing is held there. Return whether that is so now."""
+        if self._pool.state[index] < CLOSED:
+            self._take_away(index, ABSENT if self._pool.is_idle(index) else CLOSED)
+        return self._pool.state[index] >= LOST
+
+    def closed_idle(self) -> list[int]:
+        """Return the nodes that were closed while something was held there, and became absent since this was asked last."""
+        idle, self._closed_idle = self._closed_idle, []
+        return idle
+
+    def add_nodes(self, indices: Iterable[int]) -> None:
+        """Use these nodes from now on: absent ones, which come idle, or closed ones. Raises InvariantViolated if it is lost."""
+        added = list(indices)
+        for index in added:
+            if self._pool.state[index] == LOST:
+                raise InvariantViolated(f"node {index} is to be used, but it is lost")
+            if self._pool.state[index] >= CLOSED:
+                self._pool.set_state(index, OPEN)
+        self._releases.extend(added)
+        self._reconsider()
+
+    def _take_away(self, index: int, state: int) -> None:
+        current = self._reservations.current
+        if current is not None and index in current.nodes:
+            self._reservations.end()
+        self._pool.set_state(index, state)
         self._placing.forget_node(index)
+        self._reconsider()
+
+    def _reconsider(self) -> None:
+        """The nodes are others: find out who can run at all, and search anew for all of them."""
+        self._limits.count()
         for group in self._queue.groups.values():
             group.refused_at = -1
-            group.stranded = self._refusal(group.need)
+            group.stranded = self._limits.refusal(group.need)
             self._queue.line_up(group)
-        if reservations.current is not None and reservations.current.group.stranded is not None:
-            reservations.end()
+        current = self._reservations.current
+        if current is not None and current.group.stranded is not None:
+            self._reservations.end()
 
     # What is told.
 
     def free(self) -> FreeSummary:
         """Return what is free now, on reserved nodes too."""
         return free_summary(self._pool)
+
+    def demand(self) -> Demand:
+        """Return what the tasks ask for that wait and can run."""
+        return demand(self._queue.groups.values(), self._limits.shapes)
 
     def why(self, subject: TaskUid | GroupKey) -> str:
         """Return in a sentence why the task, or the first of the group, waits."""
@@ -227,13 +324,37 @@ class Scheduler:
         if faults:
             raise InvariantViolated("the scheduler's books do not balance: " + "; ".join(faults))
 
-    def _new_group(self, key: GroupKey) -> Group:
+    def _renewed(self, key: GroupKey) -> Group:
+        """Return the group of this key, with what limits it found out anew."""
         group = self._queue.group(key)
-        if not group.live:
-            group.stranded = self._refusal(group.need)
+        if not group.live or group.need.follows:
+            self._limits.apply(group, self._queue.groups.values())
         return group
 
-    def _refusal(self, need: Need) -> str | None:
-        if need.chosen:
-            return slots.refusal(need.request, self._pool.nodes, self._pool.state)
-        return needs.refusal(need, self._shapes)
+    def _serve_reservation(self, now: float, out: list[Assignment]) -> None:
+        current = self._reservations.current
+        if current is not None and now > current.group.latest:
+            self._set_aside(current.group, self._limits.too_late(current.group, now))
+        else:
+            self._reservations.serve(out)
+
+    def _set_aside(self, group: Group, reason: str) -> None:
+        """Strand a group; the queue takes it out of the order of turns when it is next looked at."""
+        group.stranded = reason
+        self._note_stranded(group)
+
+    def _note_stranded(self, group: Group) -> None:
+        beside = group.need.request.beside
+        if beside:
+            self._awaited.setdefault(TaskUid(beside), {})[group.key] = group
+        current = self._reservations.current
+        if current is not None and current.group is group:
+            self._reservations.end()
+
+    def _end_awaiting(self, tasks: Sequence[TaskUid]) -> None:
+        """These tasks came, were placed or withdrawn: who wants to run beside one of them is looked at again."""
+        for task in tasks:
+            for group in self._awaited.pop(task, {}).values():
+                group.stranded = self._limits.refusal(group.need)
+                group.refused_at = -1
+                self._queue.line_up(group)

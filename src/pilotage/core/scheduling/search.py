@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from pilotage.core.scheduling.index import lowest_run
+from pilotage.core.scheduling.index import NodeIndex, lowest_run
 from pilotage.core.scheduling.need import Need
 from pilotage.core.scheduling.pool import Pool
 from pilotage.model.resources import GPU_SHARES
@@ -26,22 +26,25 @@ class Search:
         self._index = pool.index
         self._bound = bound
         self._masks: dict[tuple[int, int], tuple[int, int]] = {}
+        self.fills = True
+        """Whether tasks go on where the last one went, and several alike are put on a node at once."""
         self.thorough = False
         self.cut = False
         self.missing = 0
         """How many ranks found no room in the last search over several nodes."""
 
-    def node(self, need: Need) -> int:
-        """Return an open node that can hold all ranks of ``need`` now, or -1."""
+    def node(self, need: Need, view: NodeIndex | None = None) -> int:
+        """Return an open node, of those in ``view``, that can hold all ranks of ``need`` now, or -1."""
         self._pool.refresh()
+        index = view or self._index
         if need.plain:
-            return self._index.first(need.cores * need.ranks, -1)
+            return index.first(need.cores * need.ranks, -1)
         if need.exclusive:
-            return self._idle_node(need)
+            return self._idle_node(need, index)
         ranks = need.ranks
         gpus = need.whole * ranks
         if need.share:
-            for node in self._pool.started_gpus(need.share):
+            for node in self._pool.started_gpus(need.share, index.only):
                 if self._pool.capacity(need, node) >= ranks:
                     return node
             gpus = -(-ranks // (GPU_SHARES // need.share))
@@ -55,19 +58,19 @@ class Search:
         certain, maybe = masks
         cores = need.cores * ranks
         if not need.disk:
-            node = self._index.first(cores, certain)
-            if node >= 0 or not maybe & self._index.levels:
+            node = index.first(cores, certain)
+            if node >= 0 or not maybe & index.levels:
                 return node
-            return self._look_through(need, cores, maybe)
-        return self._look_through(need, cores, certain | maybe)
+            return self._look_through(need, cores, maybe, index)
+        return self._look_through(need, cores, certain | maybe, index)
 
     def core(self) -> int:
         """Return an open node with a free core, or -1."""
         self._pool.refresh()
         return self._index.first(1, -1)
 
-    def _look_through(self, need: Need, cores: int, mask: int) -> int:
-        seen = self._index.members(cores, mask, fullest=True)
+    def _look_through(self, need: Need, cores: int, mask: int, index: NodeIndex) -> int:
+        seen = index.members(cores, mask, fullest=True)
         for node in seen if self.thorough else islice(seen, self._bound):
             if self._pool.capacity(need, node) >= need.ranks:
                 return node
@@ -75,44 +78,48 @@ class Search:
             self.cut = True
         return -1
 
-    def _idle_node(self, need: Need) -> int:
-        for number, shape in enumerate(self._index.shapes):
+    def _idle_node(self, need: Need, index: NodeIndex) -> int:
+        for number, shape in enumerate(index.shapes):
             if need.capacity(shape) >= need.ranks:
-                idle = self._index.idle(number)
+                idle = index.idle(number)
                 if idle:
                     return (idle & -idle).bit_length() - 1
         return -1
 
-    def nodes(self, need: Need) -> Layout | None:
-        """Return open nodes that can hold the ranks of ``need`` together now, or None; ``missing`` then tells how many lack."""
+    def nodes(self, need: Need, view: NodeIndex | None = None) -> Layout | None:
+        """Return open nodes, of those in ``view``, that can hold the ranks of ``need`` together now.
+
+        If there are none it is None, and ``missing`` tells how many ranks find no room.
+        """
         self._pool.refresh()
         if need.per_node in (0, need.ranks):
-            node = self.node(need)
+            node = self.node(need, view)
             if node >= 0:
                 return [(node, need.ranks)]
-        return self._neighbours(need) or self._freest(need)
+        index = view or self._index
+        return self._neighbours(need, index) or self._freest(need, index)
 
-    def _neighbours(self, need: Need) -> Layout | None:
+    def _neighbours(self, need: Need, index: NodeIndex) -> Layout | None:
         """Return idle nodes side by side."""
-        for number, shape in enumerate(self._index.shapes):
+        for number, shape in enumerate(index.shapes):
             each = need.capacity(shape)
             if need.per_node:
                 each = need.per_node if each >= need.per_node else 0
             if each:
                 length = -(-need.ranks // each)
-                start = lowest_run(self._index.idle(number), length)
+                start = lowest_run(index.idle(number), length)
                 if start >= 0:
                     last = need.ranks - each * (length - 1)
                     return [(start + k, each) for k in range(length - 1)] + [(start + length - 1, last)]
         return None
 
-    def _freest(self, need: Need) -> Layout | None:
+    def _freest(self, need: Need, index: NodeIndex) -> Layout | None:
         """Return the nodes nearest to each other among those with most free."""
         found: Layout = []
         enough = room = 0
-        certain, maybe = self._index.masks(need.whole, need.memory)
+        certain, maybe = index.masks(need.whole, need.memory)
         limit = max(self._bound, 8 * need.ranks)
-        freest = self._index.members(need.cores, certain | maybe, fullest=False)
+        freest = index.members(need.cores, certain | maybe, fullest=False)
         for seen, node in enumerate(freest, 1):
             fit = self._pool.capacity(need, node)
             if fit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pilotage.core.scheduling.need import by_node
-from pilotage.core.scheduling.pool import LOST, OPEN, Pool
+from pilotage.core.scheduling.pool import CLOSED, LOST, OPEN, Pool
 from pilotage.model.resources import BLOCK_MIB, GPU_SHARES, Node, NodeShare, Placement, Request, core_indices, core_mask
 
 
@@ -33,8 +33,9 @@ def refusal(request: Request, nodes: Sequence[Node], states: Sequence[int]) -> s
         seen[slot.node] = cores | seen.get(slot.node, 0)
     for share in by_node(request.slots):
         node = nodes[share.node]
-        if states[share.node] == LOST:
-            return f"the slots name node {node.name}, which is lost; name other nodes, or leave the slots out"
+        if states[share.node] >= CLOSED:
+            gone = "lost" if states[share.node] == LOST else "not of this partition"
+            return f"the slots name node {node.name}, which is {gone}; name other nodes, or leave the slots out"
         reason = _too_much(share, node)
         if reason is not None:
             return reason

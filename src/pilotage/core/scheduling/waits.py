@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pilotage.core.scheduling import need as needs
 from pilotage.core.scheduling import slots
-from pilotage.core.scheduling.need import Need
 from pilotage.core.scheduling.placing import Placing
 from pilotage.core.scheduling.pool import OPEN, Pool
 from pilotage.core.scheduling.queue import Group
@@ -16,13 +15,15 @@ NOTHING_WAITS = "nothing waits here under this name"
 
 def why(task: TaskUid, group: Group, before: int, pool: Pool, placing: Placing, reservation: Reservation | None) -> str:
     """Return why the ``task`` of ``group`` waits, with ``before`` tasks before it."""
-    if group.stranded is not None:
+    if group.stranded:
         return f"cannot run any more: {group.stranded}"
     need = group.need
-    words = [slots.describe(pool, need.chosen)] if need.chosen else _rooms(need, pool)
-    bound = placing.node_of_tag.get(need.colocate)
+    words = [slots.describe(pool, need.chosen)] if need.chosen else _rooms(group, pool)
+    bound = placing.settled_node(need) if need.follows else None
     if bound is not None:
-        words.append(f"the tag {need.colocate!r} keeps it on node {pool.nodes[bound].name}")
+        words.append(f"the tag {need.colocate or need.request.beside!r} keeps it on node {pool.nodes[bound].name}")
+    elif need.request.beside:
+        words.append(f"it is to run on the node of task {need.request.beside!r}, which is not placed yet")
     words.append(f"{_many(before, 'task is', 'tasks are')} before it")
     if reservation is not None:
         nodes = _many(len(reservation.nodes), "node", "nodes")
@@ -31,9 +32,13 @@ def why(task: TaskUid, group: Group, before: int, pool: Pool, placing: Placing, 
     return "; ".join(words)
 
 
-def _rooms(need: Need, pool: Pool) -> list[str]:
-    rooms = [pool.capacity(need, node) for node, state in enumerate(pool.state) if state == OPEN]
+def _rooms(group: Group, pool: Pool) -> list[str]:
+    need = group.need
+    only = range(len(pool.state)) if group.index is None else group.index.bucket_of
+    rooms = [pool.capacity(need, node) for node in only if pool.state[node] == OPEN]
     nodes = _many(sum(room > 0 for room in rooms), "node has", "nodes have")
+    if need.pinned:
+        nodes = f"of {_many(len(only), 'node', 'nodes')} named {', '.join(need.pinned)} {nodes}"
     what = "it" if need.ranks == 1 else f"{sum(rooms):,} ranks of it"
     return [f"needs {needs.describe(need)}", f"{nodes} room for {what} now"]
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from pilotage.core.scheduling.policy import Assignment, GroupKey, Policy
+from pilotage.core.scheduling.policy import Assignment, Demand, GroupKey, Policy
 from pilotage.errors import InvariantViolated
 from pilotage.model.ids import TaskUid
 from pilotage.model.resources import GPU_SHARES, Node, NodeShape, Placement, Request, core_indices
@@ -84,6 +84,13 @@ class Books:
 class PolicyContract(ABC):
     """Subclass it under a name that begins with ``Test``, and say how a policy is made."""
 
+    takes_all_requests = True
+    """Whether tasks may differ in what they ask for; of one that says no, only like tasks are asked."""
+
+    def _require_mixture(self) -> None:
+        if not self.takes_all_requests:
+            pytest.skip("its tasks are all alike")
+
     @abstractmethod
     def make_policy(self, machine: Sequence[Node]) -> Policy:
         """Return a fresh policy over these nodes."""
@@ -115,6 +122,7 @@ class PolicyContract(ABC):
         assert len(policy.schedule(0.0, 3)) == 3
 
     def test_each_lane_is_opened_with_one_task_of_its_group(self) -> None:
+        self._require_mixture()
         policy = self.make_policy(nodes(2, cores=4))
         policy.enqueue(TaskUid("narrow"), group(), 0.0)
         policy.enqueue(TaskUid("wide"), group(ranks=2, cores=2), 0.0)
@@ -208,8 +216,64 @@ class PolicyContract(ABC):
         assert policy.why(uids(1, 1)[0])
         assert policy.why(group())
 
+    def test_a_closed_node_leaves_when_nothing_is_held_there(self) -> None:
+        policy = self.make_policy(nodes(2, cores=1))
+        held = {assignment.placement[0].node: assignment for assignment in self._placed(policy, group(), count=2)}
+        assert policy.close_node(0) is False and policy.closed_idle() == []
+        policy.release(held[0].placement, Request())
+        assert policy.closed_idle() == [0] and policy.closed_idle() == []
+        policy.enqueue_many(uids(10, 1), group(), 0.0)
+        assert policy.schedule(0.0, PLENTY) == [], "the node is not its own any more"
+        policy.release(held[1].placement, Request())
+        assert policy.free().nodes == 1
+        assert [assignment.placement[0].node for assignment in policy.schedule(0.0, PLENTY)] == [1]
+        policy.check()
+
+    def test_a_node_that_is_closed_while_idle_is_gone_at_once(self) -> None:
+        policy = self.make_policy(nodes(2, cores=1))
+        assert policy.close_node(1) is True and policy.closed_idle() == []
+        assert policy.free().nodes == 1
+        policy.enqueue_many(uids(0, 2), group(), 0.0)
+        assert [assignment.placement[0].node for assignment in policy.schedule(0.0, PLENTY)] == [0]
+
+    def test_a_node_that_comes_back_is_used(self) -> None:
+        policy = self.make_policy(nodes(2, cores=1))
+        policy.close_node(0)
+        policy.enqueue_many(uids(0, 2), group(), 0.0)
+        (first,) = policy.schedule(0.0, PLENTY)
+        policy.close_node(1)
+        policy.add_nodes([0, 1])
+        (second,) = policy.schedule(0.0, PLENTY)
+        assert {first.placement[0].node, second.placement[0].node} == {0, 1}
+        policy.check()
+
+    def test_a_lost_node_does_not_come_back(self) -> None:
+        policy = self.make_policy(nodes(2, cores=1))
+        policy.remove_node(0)
+        assert policy.close_node(0) is True
+        with pytest.raises(InvariantViolated):
+            policy.add_nodes([0])
+
+    def test_what_is_released_on_a_node_that_left_is_no_quiet_matter(self) -> None:
+        policy = self.make_policy(nodes(2, cores=1))
+        (placed,) = self._placed(policy, group())
+        policy.release(placed.placement, Request())
+        policy.close_node(placed.placement[0].node)
+        with pytest.raises(InvariantViolated):
+            policy.release(placed.placement, Request())
+
+    def test_demand_sums_up_what_waits(self) -> None:
+        policy = self.make_policy(nodes(2, cores=4, gpus=1))
+        assert policy.demand() == Demand()
+        wide = group(ranks=2, cores=4, gpu_shares=GPU_SHARES)
+        policy.enqueue_many(uids(0, 3), wide, 0.0)
+        assert policy.demand() == Demand(tasks=3, cores=24, gpu_shares=6 * GPU_SHARES, nodes=2)
+        assert len(policy.schedule(0.0, PLENTY)) == 1
+        assert policy.demand() == Demand(tasks=2, cores=16, gpu_shares=4 * GPU_SHARES, nodes=2)
+
     def test_a_large_task_starts_though_small_ones_keep_coming(self) -> None:
         """The policy may take its time, but it must not take forever."""
+        self._require_mixture()
         policy = self.make_policy(nodes(4, cores=4))
         running = {assignment.tasks[0]: assignment for assignment in self._placed(policy, group(), count=16)}
         policy.enqueue(TaskUid("large"), group(ranks=4, cores=4), 0.0)
@@ -248,7 +312,7 @@ class PolicyContract(ABC):
 
         for step in range(200):
             now += chance.random()
-            request = Request(
+            request = Request() if not self.takes_all_requests else Request(
                 chance.choice((1, 1, 2, 4)), chance.choice((1, 2, 3)), chance.choice((0, 0, 32, 64)), chance.choice((0, 3)),
                 chance.choice((0, 2)),
             )  # fmt: skip
@@ -278,6 +342,8 @@ class PolicyContract(ABC):
             found = []
             for step in range(50):
                 key = group(chance.choice((0, 1)), cores=chance.choice((1, 2)), gpu_shares=chance.choice((0, 32)))
+                if not self.takes_all_requests:
+                    key = group(key.priority)
                 policy.enqueue_many(uids(10 * step, 4), key, float(step))
                 found.append(policy.schedule(float(step), 3))
                 for assignment in found[-1][:2]:
