@@ -19,7 +19,8 @@ def python(source: str, *arguments: object, **more: object) -> rp.TaskDescriptio
 
 
 def test_arguments_arrive_as_they_were_given(campaign: Campaign) -> None:
-    given = ["two words", "ünïcode 日本 🧪", "", 'quote\'s "and" $NOBODY `x` \\', "line\nbreak", "-n", "*", 3, 2.5, Path("/a b")]
+    words = ["two words", "ünïcode 日本 🧪", "", 'quote\'s "and" $NOBODY `x` \\', "line\nbreak", "-n", "*"]
+    given = [*words, 3, 2.5, Path("/a b")]
     task = campaign.run(python("import sys; print(sys.argv[1:])", *given))
     assert task.stdout == f"{[str(one) for one in given]}\n"
 

@@ -116,8 +116,9 @@ class _Scanner:
                 elif opening == "{":
                     self._scan_pair(path)
                 else:
-                    self.lines[(*path, index)] = self._line_here()
-                    self._scan_value((*path, index))
+                    place = (*path, index)
+                    self.lines[place] = self._line_here()
+                    self._scan_value(place)
                     index += 1
             self._at += 1
             return
