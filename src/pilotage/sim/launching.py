@@ -47,7 +47,7 @@ FEW_TASKS = 256
 LONGEST_TICK = 1.0 / 64
 SHORTEST_TICK = 1.0 / 512
 """Of the mean duration of a task."""
-ENDS_PER_TICK = 128
+ENDS_PER_TICK = 256
 """So many tasks end in one tick, where that is possible."""
 
 
