@@ -26,7 +26,7 @@ from pilotage.errors import unreachable
 from pilotage.model.execution import Execution
 from pilotage.model.ids import Attempt, Binding, TaskUid, TemplateId
 from pilotage.model.outcome import Ending, Outcome
-from pilotage.model.partitions import Kind, PartitionSpec
+from pilotage.model.partitions import Order, PartitionSpec, PolicyName, PolicySpec
 from pilotage.model.resources import Node, NodeShape, Request
 from pilotage.model.services import Service
 from pilotage.model.workload import Batch, Row, Template
@@ -53,7 +53,8 @@ MENU = (
 )
 IMPOSSIBLE = (6, 9)
 BESIDE, BESIDE_IT = "t0000", 15
-KINDS: tuple[Kind, ...] = ("executable", "function", "service")
+POLICIES: tuple[PolicyName, ...] = ("continuous", "continuous", "packed", "spread")
+ORDERS: tuple[Order, ...] = ("priority", "backfill", "first_come")
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_record = msgspec.msgpack.Decoder(list[facts.Fact]).decode
@@ -109,6 +110,7 @@ def some_plan(chance: random.Random) -> list[PartitionSpec]:
                 tags=("special",) if number == count - 1 and chance.random() < 0.5 else (),
                 most_task_nodes=chance.choice((0, 0, 1)) if number else 0,
                 longest_s=chance.choice((0.0, 0.0, 10.0)) if number else 0.0,
+                scheduler=PolicySpec(policy=chance.choice(POLICIES), order=chance.choice(ORDERS)),
             )
         )
     return plan
@@ -127,8 +129,8 @@ class World:
         self.task_seconds = chance.choice((1e-4, 0.1, 5.0))
         self.head_mishaps = chance.choice((0.0, 0.01, 0.05))
         self.partition_mishaps = chance.choice((0.0, 0.003, 0.02))
-        self.losses = chance.choice((0.0, 0.03, 0.1))
-        self.shyness = chance.choice((0.3, 0.9))
+        self.losses = chance.choice((0.0, 0.05, 0.2))
+        self.shyness = chance.choice((0.0, 0.7))
         """How often a partition is spared that has nothing which may run again elsewhere."""
         self.changes = chance.choice((0.0, 0.03))
         """How readily the user adds and retires partitions."""
@@ -413,7 +415,7 @@ class World:
                 partition.run()
         elif draw < 0.75:
             client.submit()
-        elif draw < 0.78:
+        elif draw < 0.80:
             if client.tasks:
                 client.cancel()
         elif draw < 0.86:

@@ -15,7 +15,7 @@ from pilotage.core.agent.state import AgentState, apply
 from pilotage.core.client.state import QueuedCancel, QueuedEnd, QueuedEnvironment, QueuedTasks
 from pilotage.core.metascheduler import events as head_events
 from pilotage.core.metascheduler.state import Queued, QueuedGrant, QueuedReclaim
-from pilotage.core.scheduling.scheduler import Scheduler
+from pilotage.core.scheduling.policies import make_policy
 from pilotage.errors import unreachable
 from pilotage.model.execution import Execution
 from pilotage.model.ids import Attempt, RunnerId, TaskUid
@@ -96,7 +96,7 @@ class Partition:
         state = self.recover()
         self.incarnation += 1
         present = [node for node in self.first if node not in state.parted]
-        policy = Scheduler(self.world.nodes, present=self.first)
+        policy = make_policy(self.spec.scheduler, self.world.nodes, present=self.first)
         core = self.core = AgentCore(policy, spawners=1, state=state, nodes=self.first)
         assert set(core._nodes.own()) == {*present, *state.granted}
         core.recover(self.now)

@@ -13,6 +13,7 @@ how long nodes belong to nobody: see ``idle_node_s`` and ``free_node_s`` in the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 from pilotage.core.metascheduler import actions, facts
@@ -105,11 +106,12 @@ class Balance:
 
     def _serve_unplaced(self, now: float) -> bool:
         """Get nodes for the first tasks that none can run as it is; return whether there are such."""
-        wishes = sorted(self._queue.growing(), key=lambda wish: (-wish[0].priority, wish[0].arrival, wish[2]))
-        if not wishes:
+        first = next(self._queue.growing(), None)
+        if first is None:
             self._end_patience()
             return False
-        group, record, count = wishes[0]
+        group, wishes = first
+        record, count = min(wishes, key=lambda wish: wish[1])
         free = self._best_free(group)
         if len(free) >= count:
             self._end_patience()
@@ -141,16 +143,22 @@ class Balance:
 
     def _hold_back(self, record: PartitionRecord, missing: int) -> None:
         """Let partitions that could spare nodes run dry, those with the least to do first."""
-        able = [each for each in self._backlogs.values() if self._spare(each, record) > 0]
-        for backlog in sorted(able, key=lambda each: (not each.held_back, each.seconds, each.index)):
+        able: list[tuple[Backlog, int]] = []
+        for backlog in self._backlogs.values():
+            # Services keep what they have, however long one waits for it.
+            spare = self._spare(backlog, record) - math.ceil(backlog.serving * len(backlog.record.nodes))
+            if spare > 0:
+                able.append((backlog, spare))
+        for backlog, spare in sorted(able, key=lambda each: (not each[0].held_back, each[0].seconds, each[0].index)):
             if missing <= 0:
                 break
             backlog.held_back = True
-            missing -= self._spare(backlog, record)
+            missing -= spare
 
     def _end_patience(self) -> None:
         self._unserved_since = None
         for backlog in self._backlogs.values():
+            self._queue.is_stale |= backlog.held_back
             backlog.held_back = False
 
     # ------------------------------------------------------------------------------------------- partitions with much to do

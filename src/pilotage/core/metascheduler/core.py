@@ -163,7 +163,8 @@ class MetaschedulerCore:
         self._tasks.serve(now)
         self._settle(now)
         self._balance.look(now)
-        self._settle(now)
+        if self._queue.is_stale:
+            self._settle(now)
         self._idleness.look(now)
 
     def _settle(self, now: float) -> None:

@@ -6,6 +6,7 @@ nodes of which shapes), so that sixty equal partitions cost one look.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -158,13 +159,17 @@ class Fitting:
         need = self.need(wish.request)
         others = sorted(self._movable(partition), key=lambda node: (-need.capacity(self._nodes[node].shape), node))
         most = min(limit - owned, len(others))
-        own = dict(shapes)
-        for more in range(1, most + 1):
-            shape = self._nodes[others[more - 1]].shape
-            own[shape] = own.get(shape, 0) + 1
-            if not _against(need, spec, own):
-                return owned + more
-        return 0
+
+        def fits_with(more: int) -> bool:
+            there = dict(shapes)
+            for node in others[:more]:
+                shape = self._nodes[node].shape
+                there[shape] = there.get(shape, 0) + 1
+            return not _against(need, spec, there)
+
+        if most < 1 or not fits_with(most):
+            return 0
+        return owned + 1 + bisect_left(range(1, most), True, key=fits_with)
 
     def _movable(self, partition: PartitionRecord) -> list[int]:
         movable = list(self._state.free_nodes)

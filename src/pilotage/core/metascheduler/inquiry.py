@@ -94,7 +94,8 @@ class Inquiry:
             return f"waits for the environment {name!r}, which nobody has asked for yet: Pilot.prepare_env prepares one"
         group = self._queue.group(task.row.template)
         if group.route is None:
-            wanted = min((count for each, _, count in self._queue.growing() if each is group), default=0)
+            wishes = next((wishes for each, wishes in self._queue.growing() if each is group), [])
+            wanted = min((count for _, count in wishes), default=0)
             more = f": {wanted} nodes more would do" if wanted else ""
             return f"waits for a partition that it fits to come, or to grow{more}"
         return f"waits for its turn in {self._how_busy(group.route.fits)}"

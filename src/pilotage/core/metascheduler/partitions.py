@@ -180,6 +180,8 @@ class Partitions:
         if record.incarnation != event.incarnation or record.life == "starting":
             self._journal.emit(facts.PartitionActivated(event.time, event.partition, event.incarnation))
             backlog = self._backlogs[event.partition]
+            # What an earlier incarnation told of itself may not hold any more; this one will tell.
+            backlog.told = None
             if not backlog.count:
                 backlog.idle_since = event.time
         self._journal.act(actions.OfferMessages(event.partition))

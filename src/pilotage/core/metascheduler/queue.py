@@ -213,11 +213,12 @@ class Queue:
                 return ""
         return self._fitting.refusal(wish)
 
-    def growing(self) -> Iterator[tuple[Group, PartitionRecord, int]]:
-        """Yield the groups that fit no partition, with those that they fit when these have so many nodes more."""
-        for group in self.unplaced.values():
-            for record, more in self._growing(group, self._open_to(group)):
-                yield group, record, more
+    def growing(self) -> Iterator[tuple[Group, list[tuple[PartitionRecord, int]]]]:
+        """Yield the groups that fit no partition, in turn, with those that they fit when these have so many nodes more."""
+        for group in sorted(self.unplaced.values(), key=lambda group: (-group.priority, group.arrival)):
+            wishes = list(self._growing(group, self._open_to(group)))
+            if wishes:
+                yield group, wishes
 
     def _growing(self, group: Group, open_to: Iterable[Backlog]) -> Iterator[tuple[PartitionRecord, int]]:
         wish, fitting = group.wish, self._fitting
