@@ -10,15 +10,16 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pilotage.agent.claim import claimant
 from pilotage.agent.private_folder import private_folder, remove_private_folder
 from pilotage.agent.recovery import recover_state
-from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, read_settings
+from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, PARTITIONS_FOLDER, SETTINGS_FILE, read_settings
 from pilotage.core.agent.aftermath import Aftermath, aftermath
-from pilotage.errors import BackendError, PilotageError
-from pilotage.executors.orphans import end_orphans
+from pilotage.errors import BackendError, LogCorrupted, PilotageError
+from pilotage.executors.orphans import end_orphans, marks_of
 from pilotage.system.processes import boot_id, is_alive, started_ticks
 from pilotage.wire.keys import read_connection
 
@@ -49,26 +50,88 @@ def fence(pilot_folder: Path, delivered: int) -> Aftermath:
         LogCorrupted: the agent's log cannot be trusted.
     """
     settings = read_settings(pilot_folder)
-    agent = living_agent(pilot_folder)
-    if agent is not None:
-        _signal(agent, signal.SIGKILL)
-        _await_end(lambda: living_agent(pilot_folder) is not None, RUNNERS_END_S)
-    folder = _private_folder(pilot_folder)
-    for number, patience_s in ((signal.SIGTERM, RUNNERS_END_S), (signal.SIGKILL, TASKS_END_S)):
-        for pid in _runners(folder):
-            _signal(pid, number)
-        if not _await_end(lambda: bool(_runners(folder)), patience_s) and number == signal.SIGKILL:
-            raise BackendError(f"pilot {settings.pilot}: runners of {pilot_folder} cannot be ended", transient=True)
+    # A head first: it would start its partitions' agents again.
+    _end_agent(pilot_folder)
+    partitions = _partitions(pilot_folder) if settings.partitions else {}
+    for folder in partitions.values():
+        # Those that went away for lack of a head are still ending their runners.
+        _end_agent(folder)
+    for folder in (pilot_folder, *partitions.values()):
+        _end_runners(folder, settings.pilot)
     if not end_orphans(settings.session, settings.pilot, (), TASKS_END_S):
         raise BackendError(f"pilot {settings.pilot}: processes of its tasks cannot be ended", transient=True)
-    remove_private_folder(folder)
+    for folder in (pilot_folder, *partitions.values()):
+        remove_private_folder(_private_folder(folder))
     # Last, as it may raise: whatever the log says, nothing of the pilot runs any more.
-    state, _ = recover_state(pilot_folder / LOG_FOLDER)
-    return aftermath(state, delivered, complete=not _node_was_lost(pilot_folder))
+    if settings.partitions:
+        return _aftermath_of_head(pilot_folder, partitions, delivered)
+    return _aftermath(pilot_folder, delivered)
+
+
+def fence_partition(folder: Path, delivered: int) -> Aftermath:
+    """Do the same for one partition of a pilot, which has its agent's folder here; the others go on.
+
+    Raises:
+        BackendError, LogCorrupted
+        FileNotFoundError: no agent was ever started for it.
+    """
+    settings = read_settings(folder)
+    _end_agent(folder)
+    _end_runners(folder, settings.pilot)
+    if not end_orphans(settings.session, settings.pilot, (), TASKS_END_S, marked=marks_of(settings.partition)):
+        where = f"pilot {settings.pilot}, partition {settings.partition}"
+        raise BackendError(f"{where}: processes of its tasks cannot be ended", transient=True)
+    remove_private_folder(_private_folder(folder))
+    return _aftermath(folder, delivered)
+
+
+def _partitions(pilot_folder: Path) -> dict[str, Path]:
+    """Return the folders of the partitions for which an agent was started."""
+    return {path.parent.name: path.parent for path in sorted((pilot_folder / PARTITIONS_FOLDER).glob(f"*/{SETTINGS_FILE}"))}
+
+
+def _aftermath(folder: Path, delivered: int) -> Aftermath:
+    state, _ = recover_state(folder / LOG_FOLDER)
+    return aftermath(state, delivered, complete=not _node_was_lost(folder))
+
+
+def _aftermath_of_head(pilot_folder: Path, partitions: Mapping[str, Path], delivered: int) -> Aftermath:
+    from pilotage.agent.head_recovery import recover_head
+    from pilotage.core.metascheduler.aftermath import aftermath_of_all
+
+    head = recover_head(pilot_folder / LOG_FOLDER)
+    found: dict[str, Aftermath] = {}
+    for name, folder in partitions.items():
+        record = head.partitions.get(name)
+        if record is not None and record.living:
+            try:
+                found[name] = _aftermath(folder, record.received)
+            except LogCorrupted:
+                # Of its tasks nothing is known.
+                continue
+    return aftermath_of_all(head, found, delivered, complete=not _node_was_lost(pilot_folder))
+
+
+def _end_agent(folder: Path) -> None:
+    def lives() -> bool:
+        return living_agent(folder) is not None or claimant(folder) is not None
+
+    for agent in {living_agent(folder), claimant(folder)} - {None}:
+        _signal(agent or 0, signal.SIGKILL)
+    _await_end(lives, RUNNERS_END_S)
+
+
+def _end_runners(folder: Path, pilot: str) -> None:
+    private = _private_folder(folder)
+    for number, patience_s in ((signal.SIGTERM, RUNNERS_END_S), (signal.SIGKILL, TASKS_END_S)):
+        for pid in _runners(private):
+            _signal(pid, number)
+        if not _await_end(lambda: bool(_runners(private)), patience_s) and number == signal.SIGKILL:
+            raise BackendError(f"pilot {pilot}: runners of {folder} cannot be ended", transient=True)
 
 
 def _private_folder(pilot_folder: Path) -> Path:
-    """Return the private folder that the pilot's agents had, whose TMPDIR need not be that of this process."""
+    """Return the private folder that the agents of this folder had, whose TMPDIR need not be that of this process."""
     try:
         socket_path = read_connection(pilot_folder / CONNECTION_FILE).socket
     except (FileNotFoundError, PilotageError):

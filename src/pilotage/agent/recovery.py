@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -11,6 +13,8 @@ from pilotage.core.agent.state import AgentState, apply
 from pilotage.log.reader import recover
 from pilotage.model.ids import TaskUid
 
+State = TypeVar("State")
+
 
 def recover_state(folder: Path) -> tuple[AgentState, int]:
     """Return the state that the log in ``folder`` holds, and the number of its last record.
@@ -18,22 +22,30 @@ def recover_state(folder: Path) -> tuple[AgentState, int]:
     Raises:
         LogCorrupted: history cannot be trusted.
     """
+    return recover_any(folder, AgentState, facts.Fact, apply)
+
+
+def recover_any(folder: Path, kind: type[State], fact: Any, fold: Callable[[State, Any], None]) -> tuple[State, int]:
+    """Do the same for a log of another kind: of states ``kind``, which facts of the union ``fact`` change by ``fold``."""
     recovered = recover(folder)
-    state = AgentState()
-    if recovered.snapshot is not None:
-        state = msgspec.msgpack.decode(recovered.snapshot, type=AgentState)
-    decoder = msgspec.msgpack.Decoder(list[facts.Fact])
+    state = kind() if recovered.snapshot is None else msgspec.msgpack.decode(recovered.snapshot, type=kind)
+    decoder = msgspec.msgpack.Decoder(list[fact])
     for _, record in recovered.records:
-        for fact in decoder.decode(record):
-            apply(state, fact)
+        for each in decoder.decode(record):
+            fold(state, each)
     return state, recovered.last
 
 
 def tasks_of_last_record(folder: Path) -> list[TaskUid]:
     """Return the tasks that the last record of the log in ``folder`` names; none if a snapshot stands in its place."""
-    last: list[facts.Fact] = []
-    decoder = msgspec.msgpack.Decoder(list[facts.Fact])
+    return tasks_named_last(folder, facts.Fact, facts.tasks_named)
+
+
+def tasks_named_last(folder: Path, fact: Any, named: Callable[[Any], Iterable[TaskUid]]) -> list[TaskUid]:
+    """Do the same for a log of another kind; ``named`` returns the tasks that a fact names."""
+    last: list[Any] = []
+    decoder = msgspec.msgpack.Decoder(list[fact])
     for number, record in (recovered := recover(folder)).records:
         if number == recovered.last:
             last = decoder.decode(record)
-    return [uid for fact in last for uid in facts.tasks_named(fact)]
+    return [uid for each in last for uid in named(each)]

@@ -12,32 +12,17 @@ import shutil
 import socket
 from pathlib import Path
 
+from pilotage.agent.outbox import message_of
 from pilotage.agent.settings import CONNECTION_FILE
 from pilotage.client.launcher import claimed_by
-from pilotage.core.client.state import PilotRecord, Queued, QueuedCancel, QueuedEnd, QueuedEnvironment, QueuedTasks
-from pilotage.errors import PilotageError, unreachable
+from pilotage.core.client.state import PilotRecord, Queued
+from pilotage.errors import PilotageError
 from pilotage.model.ids import SessionUid
 from pilotage.model.states import FINAL
 from pilotage.system.processes import is_alive
 from pilotage.wire.agent_link import AgentLink
 from pilotage.wire.codec import encode
 from pilotage.wire.keys import read_connection
-from pilotage.wire.messages import Cancel, EndPilot, PrepareEnvironment, Submit
-
-
-def message_of(number: int, queued: Queued) -> Submit | Cancel | EndPilot | PrepareEnvironment:
-    """Return the message that a queued one is sent as."""
-    match queued:
-        case QueuedTasks():
-            return Submit(number, queued.binding, queued.batch)
-        case QueuedCancel():
-            return Cancel(number, queued.tasks)
-        case QueuedEnd():
-            return EndPilot(number, queued.drain, queued.failure)
-        case QueuedEnvironment():
-            return PrepareEnvironment(number, queued.name, queued.spec)
-        case _:
-            return unreachable(queued)
 
 
 class PilotLink(AgentLink):

@@ -48,5 +48,8 @@ def write_commands(pilot_folder: Path) -> None:
     for name, module in _COMMANDS.items():
         script = folder / name
         if not script.exists():
-            script.write_text(f'#!/bin/sh\nexec {shlex.join(python_command(module))} "$@"\n')
-            script.chmod(0o755)
+            # The agents of several partitions may do this at the same time.
+            new = folder / f".{name}.{os.getpid()}"
+            new.write_text(f'#!/bin/sh\nexec {shlex.join(python_command(module))} "$@"\n')
+            new.chmod(0o755)
+            new.replace(script)

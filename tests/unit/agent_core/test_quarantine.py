@@ -40,7 +40,7 @@ def start_again(log_folder: Path, crash: bool = False):
     main._quarantine(core, log_folder)
     step = core.start(5.0)
     if crash:
-        main._note_crash(log_folder)
+        main.note_own_crash(log_folder)
     return core, step
 
 

@@ -1,0 +1,41 @@
+"""The process of a head: as ``agent.main``, for a pilot with partitions."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from pilotage.agent.client_link import ClientLink
+from pilotage.agent.head import Head
+from pilotage.agent.head_recovery import recover_head, tasks_of_last_head_record
+from pilotage.agent.main import listen, open_log, quarantine, signals, tell_ready, times_of, was_begun
+from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, PilotSettings
+from pilotage.core.metascheduler.core import MetaschedulerCore
+from pilotage.log.crashes import note_progress
+from pilotage.wire.keys import write_connection
+
+
+def run_head(settings: PilotSettings, folder: Path, incarnation: int, ready: int) -> None:
+    """Run the pilot to its end. ``folder`` is the head's private one."""
+    pilot_folder = settings.agent_folder
+    log_folder = pilot_folder / LOG_FOLDER
+    state = recover_head(log_folder) if was_begun(log_folder) else None
+    began, deadline = times_of(settings)
+    core = MetaschedulerCore(settings.partitions, settings.nodes, deadline=deadline, state=state)
+    if state is not None:
+        core.recover(time.time())
+        quarantine(core, log_folder, tasks_of_last_head_record)
+    log = open_log(settings, log_folder, incarnation, [])
+    channels, connection = listen(settings, folder, incarnation)
+    link = ClientLink(settings, core.state, incarnation, began, log.sync)
+    wakeup, loops = signals()
+    loop = Head(settings, core, log, channels, link, wakeup, incarnation)
+    loops.append(loop)
+    write_connection(pilot_folder / CONNECTION_FILE, connection)
+    tell_ready(ready)
+    loop.run()
+    loop.close()
+    for channel in channels:
+        channel.close()
+    log.close()
+    note_progress(log_folder)

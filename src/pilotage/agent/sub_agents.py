@@ -1,0 +1,494 @@
+"""The agents of a pilot's partitions, as their head has to do with them: started, watched, spoken to, ended, fenced.
+
+A partition's agent is a child of its head, or of the bootstrap if that head is dead: then it goes on, and the next head finds
+it by its claim (see ``agent.claim``). One that dies is started again, ``RESTARTS`` times; it recovers from its log and adopts
+what its runners hold. If it cannot be had any more the partition is fenced: what is left of it is ended, on a thread as that
+takes seconds, and its log is read for what became of its tasks.
+
+One that is to end at once, and does not answer, is told by a signal, and then killed.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+import msgspec
+
+from pilotage.agent.claim import TAKEN, claimant, count_start, starts
+from pilotage.agent.fencing import fence_partition
+from pilotage.agent.partition_link import PartitionLink
+from pilotage.agent.settings import SETTINGS_FILE, PilotSettings, partition_folder, write_settings
+from pilotage.core.client.state import QueuedEnd
+from pilotage.core.metascheduler.events import PartitionLost
+from pilotage.core.metascheduler.state import MetaschedulerState, PartitionRecord, QueuedGrant
+from pilotage.errors import LogCorrupted, PilotageError
+from pilotage.system.python import python_command
+from pilotage.wire.messages import FromAgent
+
+RESTARTS = 3
+HEAD_LOSS_S = 60.0
+"""An agent of a partition that has no head for so long ends its tasks and itself."""
+SILENT_S = 12.0
+"""One that is to end and was not heard for so long hangs; agents that live are heard every five seconds."""
+TERM_S = 5.0
+STOP_S = 15.0
+"""An agent whose partition is over has so long to end its runners."""
+CLAIM_LOOK_S = 0.1
+FENCE_PAUSE_S = 1.0
+OUTPUT_FILE = "agent.err"
+_READY_FD = 3
+_TAIL_CHARACTERS = 1000
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class SubAgent:
+    """The agent of one partition. ``pid`` is 0 if it is not known, or gone."""
+
+    def __init__(self, name: str, folder: Path, record: PartitionRecord, link: PartitionLink, now: float) -> None:
+        self.name = name
+        self.folder = folder
+        self.record = record
+        self.link = link
+        self.pid = 0
+        self.is_child = False
+        self.process_fd = -1
+        self.ready_fd = -1
+        self.look_at: float | None = None
+        """When to look again for one that has claimed the partition."""
+        self.heard_at = now
+        self.must_end_since: float | None = None
+        self.told_by_signal: float | None = None
+        self.is_killed = False
+        self.is_fencing = False
+        self.is_over = False
+
+
+class SubAgents:
+    """All of them. ``hear`` is called with what one says; ``sync`` makes the head's log durable now."""
+
+    def __init__(
+        self,
+        settings: PilotSettings,
+        incarnation: int,
+        state: MetaschedulerState,
+        poll: select.epoll,
+        hear: Callable[[SubAgent, FromAgent], None],
+        sync: Callable[[], object],
+    ) -> None:
+        self._settings = settings
+        self._incarnation = incarnation
+        self._state = state
+        self._poll = poll
+        self._hear = hear
+        self._sync = sync
+        self._agents: dict[str, SubAgent] = {}
+        self._by_descriptor: dict[int, SubAgent] = {}
+        self._heard: dict[SubAgent, None] = {}
+        """Those whose messages are not in the log yet, or not acknowledged."""
+        self._lost: deque[PartitionLost] = deque()
+        self._fencers: list[threading.Thread] = []
+        self._closing = threading.Event()
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        poll.register(self._wakeup, select.EPOLLIN)
+        self._tick_at: float | None = None
+        self.hurry_since: float | None = None
+        """Since when the head itself was told to end by a signal."""
+
+    def __getitem__(self, name: str) -> SubAgent:
+        return self._agents[name]
+
+    def __iter__(self) -> Iterator[SubAgent]:
+        return iter(self._agents.values())
+
+    def get(self, name: str) -> SubAgent | None:
+        """Return the agent of this partition, if there is one."""
+        return self._agents.get(name)
+
+    # -------------------------------------------------------------------------------------------------------- begin and end
+
+    def start(self, name: str, now: float) -> None:
+        """See to it that the partition's agent runs: start it, or find it."""
+        if name in self._agents:
+            return
+        record = self._state.partitions[name]
+        folder = partition_folder(Path(self._settings.pilot_folder), name)
+        link = PartitionLink(self._settings, self._incarnation, record, folder, self._poll)
+        agent = self._agents[name] = SubAgent(name, folder, record, link, now)
+        if not self._find(agent, now):
+            self._launch(agent, now)
+
+    def disconnect(self, name: str, now: float) -> None:
+        """The partition is over: have its agent know that we know, and go."""
+        agent = self._agents.get(name)
+        if agent is None:
+            return
+        agent.is_over = True
+        self._sync()
+        agent.link.incoming.synced(agent.link.incoming.received)
+        agent.link.acknowledge()
+        if agent.process_fd < 0 and agent.look_at is None:
+            self._forget(agent)
+        else:
+            agent.must_end_since = now
+            self._want_tick(now + STOP_S)
+
+    def close(self) -> None:
+        """Wait for the agents of partitions that are over to go; end those that do not."""
+        going = select.poll()
+        for agent in self._agents.values():
+            # They were told all that they wait for.
+            agent.link.close()
+            if agent.process_fd >= 0:
+                going.register(agent.process_fd, select.POLLIN)
+        until = time.monotonic() + STOP_S
+        while any(agent.process_fd >= 0 for agent in self._agents.values()) and (left_s := until - time.monotonic()) > 0:
+            for descriptor, _ in going.poll(left_s * 1000):
+                going.unregister(descriptor)
+                agent = self._by_descriptor[descriptor]
+                self._reap(agent)
+                self._forget(agent)
+        self._closing.set()
+        for fencer in self._fencers:
+            fencer.join()
+        for agent in list(self._agents.values()):
+            try:
+                fence_partition(agent.folder, agent.record.received)
+            except (PilotageError, OSError) as error:
+                sys.stderr.write(f"what is left of partition {agent.name}: {error}\n")
+            self._reap(agent)
+            self._forget(agent)
+        self._poll.unregister(self._wakeup)
+        os.close(self._wakeup)
+
+    # --------------------------------------------------------------------------------------------------------- the process
+
+    def _find(self, agent: SubAgent, now: float) -> bool:
+        """Look for an agent that runs already."""
+        pid = claimant(agent.folder)
+        if pid is None:
+            return False
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return False
+        if claimant(agent.folder) != pid:
+            os.close(descriptor)
+            return False
+        self._watch(agent, pid, descriptor, is_child=False)
+        agent.look_at = None
+        agent.link.retry_at = now
+        self._want_tick(now)
+        return True
+
+    def _launch(self, agent: SubAgent, now: float) -> None:
+        """Start an agent, or give the partition up if enough have been."""
+        try:
+            agent.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not (agent.folder / SETTINGS_FILE).exists():
+                write_settings(self._settings_of(agent))
+            if starts(agent.folder) > RESTARTS:
+                self._give_up(agent, f"its agent ended {RESTARTS + 1} times")
+                return
+            pid, ready_fd = self._spawn(agent.folder, count_start(agent.folder))
+        except OSError as error:
+            self._give_up(agent, f"its agent could not be started: {error}")
+            return
+        os.set_blocking(ready_fd, False)
+        agent.ready_fd = ready_fd
+        self._register(agent, ready_fd)
+        self._watch(agent, pid, os.pidfd_open(pid), is_child=True)
+
+    def _settings_of(self, agent: SubAgent) -> PilotSettings:
+        settings, record = self._settings, agent.record
+        granted = {
+            node
+            for queued in (*record.outbox, *record.unacknowledged.values())
+            if isinstance(queued, QueuedGrant)
+            for node in queued.nodes
+        }
+        return msgspec.structs.replace(
+            settings,
+            partitions=[],
+            partition=agent.name,
+            present=[node for node in record.nodes if node not in granted],
+            scheduler=record.spec.scheduler,
+            executor=record.spec.executor or settings.executor,
+            transport="ipc",
+            client_keys=[],
+            observer_keys=[],
+            client_epoch=1,
+            on_client_loss="terminate",
+            client_loss_timeout_s=HEAD_LOSS_S,
+            idle_timeout_s=0.0,
+            startup_barrier=0,
+            # There are others beside it.
+            spawners=max(1, settings.spawners // len(settings.partitions)),
+        )
+
+    @staticmethod
+    def _spawn(folder: Path, incarnation: int) -> tuple[int, int]:
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            command = python_command("pilotage.agent.main", str(folder), str(incarnation), str(_READY_FD))
+            output = os.fspath(folder / OUTPUT_FILE)
+            pid = os.posix_spawn(
+                command[0],
+                command,
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, writer, _READY_FD),
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+                    (os.POSIX_SPAWN_DUP2, 1, 2),
+                ],
+            )
+        except BaseException:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        return pid, reader
+
+    def _watch(self, agent: SubAgent, pid: int, descriptor: int, *, is_child: bool) -> None:
+        agent.pid, agent.is_child, agent.process_fd = pid, is_child, descriptor
+        agent.is_killed, agent.told_by_signal = False, None
+        self._register(agent, descriptor)
+
+    def _register(self, agent: SubAgent, descriptor: int) -> None:
+        self._poll.register(descriptor, select.EPOLLIN)
+        self._by_descriptor[descriptor] = agent
+
+    def _ended(self, agent: SubAgent, now: float) -> None:
+        """The process is gone: there may be another, or there has to be."""
+        # It may have said goodbye before it went.
+        self._receive(agent, now)
+        status = self._reap(agent)
+        self._drop_ready(agent)
+        if agent.is_over or not agent.record.living:
+            self._forget(agent)
+        elif agent.must_end_since is not None:
+            self._give_up(agent, "its agent hung, and was killed" if agent.is_killed else _how(status))
+        elif status == TAKEN:
+            if not self._find(agent, now):
+                agent.look_at = now + CLAIM_LOOK_S
+                self._want_tick(agent.look_at)
+        else:
+            sys.stderr.write(f"partition {agent.name}: {_how(status)}\n")
+            self._launch(agent, now)
+
+    def _reap(self, agent: SubAgent) -> int | None:
+        """Return how the process ended; None if it was not our child."""
+        status = None
+        if agent.is_child and agent.pid:
+            try:
+                pid, raw = os.waitpid(agent.pid, os.WNOHANG)
+                status = os.waitstatus_to_exitcode(raw) if pid else None
+            except ChildProcessError:
+                pass
+        agent.pid = 0
+        if agent.process_fd >= 0:
+            self._release(agent.process_fd)
+            agent.process_fd = -1
+        return status
+
+    def _drop_ready(self, agent: SubAgent) -> None:
+        if agent.ready_fd >= 0:
+            self._release(agent.ready_fd)
+            agent.ready_fd = -1
+
+    def _release(self, descriptor: int) -> None:
+        self._poll.unregister(descriptor)
+        self._by_descriptor.pop(descriptor, None)
+        os.close(descriptor)
+
+    def _forget(self, agent: SubAgent) -> None:
+        agent.link.close()
+        self._drop_ready(agent)
+        if agent.process_fd >= 0:
+            self._release(agent.process_fd)
+            agent.process_fd = -1
+        self._heard.pop(agent, None)
+        self._agents.pop(agent.name, None)
+
+    # ------------------------------------------------------------------------------------------------------------- fencing
+
+    def _give_up(self, agent: SubAgent, reason: str) -> None:
+        agent.is_fencing = True
+        agent.link.close()
+        fencer = threading.Thread(target=self._fence, args=(agent, reason), name=f"fence-{agent.name}", daemon=True)
+        self._fencers.append(fencer)
+        fencer.start()
+
+    def _fence(self, agent: SubAgent, reason: str) -> None:
+        """End what is left of a partition, and take what its log says."""
+        said = _tail(agent.folder / OUTPUT_FILE)
+        if said:
+            reason = f"{reason}; it printed: {said}"
+        lost = self._aftermath(agent, reason)
+        while lost is None and not self._closing.wait(FENCE_PAUSE_S):
+            lost = self._aftermath(agent, reason)
+        if lost is not None:
+            self._lost.append(lost)
+            os.eventfd_write(self._wakeup, 1)
+
+    def _aftermath(self, agent: SubAgent, reason: str) -> PartitionLost | None:
+        """Return what became of a partition, once nothing of it runs any more; None while something does."""
+        try:
+            found = fence_partition(agent.folder, agent.record.received)
+        except LogCorrupted as error:
+            return PartitionLost(0.0, agent.name, f"{reason}; {error}")
+        except FileNotFoundError:
+            return PartitionLost(0.0, agent.name, reason)
+        except (PilotageError, OSError) as error:
+            sys.stderr.write(f"partition {agent.name} is not given up yet: {error}\n")
+            return None
+        except Exception as error:  # the partition's tasks must not wait for ever because of a mistake here
+            return PartitionLost(0.0, agent.name, f"{reason}; its log could not be read: {type(error).__name__}: {error}")
+        encoded = msgspec.Raw(_encode(found.outcomes))
+        return PartitionLost(
+            0.0, agent.name, reason, found.received, found.outcomes, encoded, [*found.not_begun], {**found.tries}
+        )
+
+    def take_lost(self, now: float) -> list[PartitionLost]:
+        """Return what became of partitions that were fenced since the last call."""
+        return [msgspec.structs.replace(self._lost.popleft(), time=now) for _ in range(len(self._lost))]
+
+    # ------------------------------------------------------------------------------------------------------------ messages
+
+    def serve(self, ready: Collection[int], now: float) -> None:
+        """Take in what has arrived, and do what is due."""
+        for descriptor in ready:
+            if descriptor == self._wakeup:
+                os.eventfd_read(self._wakeup)
+                continue
+            agent = self._by_descriptor.get(descriptor)
+            if agent is None:
+                continue
+            if agent.link.owns(descriptor):
+                self._receive(agent, now)
+            elif descriptor == agent.ready_fd:
+                self._drop_ready(agent)
+                agent.link.retry_at = now
+                self._want_tick(now)
+            elif descriptor == agent.process_fd:
+                self._ended(agent, now)
+        if self._tick_at is not None and now >= self._tick_at:
+            self._tick(now)
+
+    def _receive(self, agent: SubAgent, now: float) -> None:
+        messages = agent.link.receive(now)
+        if messages:
+            agent.heard_at = now
+            self._heard[agent] = None
+            for message in messages:
+                self._hear(agent, message)
+        if agent.link.retry_at is not None:
+            self._want_tick(agent.link.retry_at)
+
+    def logged(self, record: int) -> None:
+        """All that was heard so far is in the log up to this record."""
+        for agent in self._heard:
+            agent.link.logged(record)
+
+    def synced(self, record: int) -> None:
+        """The log is on disk up to this record."""
+        for agent in self._agents.values():
+            agent.link.synced(record)
+            agent.link.acknowledge()
+
+    def acknowledge(self) -> None:
+        """Tell those that were heard how far we are."""
+        for agent in self._heard:
+            agent.link.acknowledge()
+        self._heard.clear()
+
+    # ---------------------------------------------------------------------------------------------------------------- time
+
+    def next_event(self) -> float | None:
+        """Return when ``serve`` is due though nothing has arrived."""
+        return self._tick_at
+
+    def look_at_ends(self, now: float) -> None:
+        """The state has changed: partitions may have to end at once."""
+        self._want_tick(now)
+
+    def _want_tick(self, at: float) -> None:
+        if self._tick_at is None or at < self._tick_at:
+            self._tick_at = at
+
+    def _tick(self, now: float) -> None:
+        self._tick_at = None
+        for agent in list(self._agents.values()):
+            if agent.is_fencing:
+                continue
+            if agent.look_at is not None and now >= agent.look_at:
+                agent.look_at = None
+                if not self._find(agent, now):
+                    self._launch(agent, now)
+            link = agent.link
+            if link.tick(now) and agent.pid:
+                self._sync()
+                link.connect(now)
+                if link.channel is not None:
+                    self._by_descriptor[link.channel.fileno()] = agent
+            if link.refusal:
+                sys.stderr.write(f"partition {agent.name}: {link.refusal}\n")
+                link.refusal = ""
+            self._see_to_end(agent, now)
+            for due in (link.next_event() if agent.pid else None, agent.look_at):
+                if due is not None:
+                    self._want_tick(due)
+
+    def _see_to_end(self, agent: SubAgent, now: float) -> None:
+        """Have an agent gone that has to be, and does not go by itself."""
+        if agent.must_end_since is None and self._must_end(agent.record):
+            agent.must_end_since = now
+        since = agent.must_end_since
+        if since is None or not agent.pid:
+            return
+        if agent.is_over:
+            due = since + STOP_S
+        else:
+            due = max(since, agent.heard_at) + SILENT_S
+            if self.hurry_since is not None:
+                due = min(due, self.hurry_since + SILENT_S)
+        if now < due:
+            self._want_tick(due)
+        elif agent.told_by_signal is None:
+            agent.told_by_signal = now
+            signal.pidfd_send_signal(agent.process_fd, signal.SIGTERM)
+            self._want_tick(now + TERM_S)
+        elif now < agent.told_by_signal + TERM_S:
+            self._want_tick(agent.told_by_signal + TERM_S)
+        elif not agent.is_killed:
+            agent.is_killed = True
+            signal.pidfd_send_signal(agent.process_fd, signal.SIGKILL)
+
+    def _must_end(self, record: PartitionRecord) -> bool:
+        ending = self._state.ending
+        if ending is not None and not ending.drain:
+            return True
+        told = (*record.outbox, *record.unacknowledged.values())
+        return record.life == "retiring" and any(isinstance(queued, QueuedEnd) and not queued.drain for queued in told)
+
+
+def _how(status: int | None) -> str:
+    if status is None:
+        return "its agent is gone"
+    return f"its agent was killed by signal {-status}" if status < 0 else f"its agent exited with {status}"
+
+
+def _tail(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()[-_TAIL_CHARACTERS:]
+    except OSError:
+        return ""

@@ -1,0 +1,52 @@
+"""The partitions of a pilot's description: read, and judged before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pilotage.client.fields import shown
+from pilotage.client.policies import check_policy, converted, parse_policy
+from pilotage.core.metascheduler.plan import check_plan
+from pilotage.errors import InvalidPilot
+from pilotage.model.partitions import PartitionSpec
+from pilotage.model.resources import Node
+
+
+def parse_partition(what: str, given: object) -> PartitionSpec:
+    """Return a partition as the user gave it; ``what`` is how messages name it.
+
+    Raises:
+        InvalidPilot: names the attribute, the value and the remedy.
+    """
+    if isinstance(given, PartitionSpec):
+        spec = given
+    elif isinstance(given, Mapping):
+        fields = dict(given)
+        if not isinstance(fields.get("name"), str):
+            raise InvalidPilot(f"{what} has no name; give it one, such as 'name': 'functions'")
+        what = f"{what} ({fields['name']!r})"
+        if "scheduler" in fields:
+            fields["scheduler"] = parse_policy(f"{what}: scheduler", fields["scheduler"])
+        for name in ("kinds", "tags"):
+            # A text is a sequence of letters, which nobody means.
+            if isinstance(fields.get(name), str):
+                fields[name] = (fields[name],)
+        spec = converted(what, fields, PartitionSpec)
+    else:
+        raise InvalidPilot(f"{what}: a partition is described by a PartitionSpec or a dict, not {shown(given)}")
+    parse_policy(f"{what}: scheduler", spec.scheduler)
+    return spec
+
+
+def check_partitions(pilot: str, plan: Sequence[PartitionSpec], nodes: Sequence[Node]) -> None:
+    """See that a pilot of these nodes can have these partitions.
+
+    Raises:
+        InvalidPilot: it cannot; names the partition, the value, the limit and the remedy.
+    """
+    try:
+        check_plan(plan, nodes)
+    except InvalidPilot as error:
+        raise InvalidPilot(f"{pilot}: {error}") from None
+    for spec in plan:
+        check_policy(f"{pilot}: partition {spec.name!r}: scheduler", spec.scheduler, nodes)
