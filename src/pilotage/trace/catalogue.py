@@ -68,6 +68,8 @@ OUTCOMES_DELIVERED = "outcomes.delivered"
 RUNNER_ADDED = "runner.added"
 RUNNER_IDENTIFIED = "runner.identified"
 RUNNER_REMOVED = "runner.removed"
+PARTITION_GREW = "partition.grew"
+PARTITION_SHRANK = "partition.shrank"
 LANE_OPENED = "lane.opened"
 LANE_CLOSED = "lane.closed"
 
@@ -109,6 +111,8 @@ CATALOGUE = (
     EventKind(RUNNER_ADDED, "runner", "agent.RunnerAdded", "a spawner or a function worker is about to be started"),
     EventKind(RUNNER_IDENTIFIED, "runner", "agent.RunnerIdentified", "the runner has said hello"),
     EventKind(RUNNER_REMOVED, "runner", "agent.RunnerRemoved", "the runner is gone"),
+    EventKind(PARTITION_GREW, "partition", "agent.NodesGranted", "the metascheduler has given nodes to the partition"),
+    EventKind(PARTITION_SHRANK, "partition", "agent.NodesReturned", "the partition has given nodes back"),
     EventKind(LANE_OPENED, "lane", "agent.LaunchRequested", "a placement is taken, for one task or a chain of short ones"),
     EventKind(LANE_CLOSED, "lane", "agent.LanesClosed", "the lane's resources are free"),
 )
@@ -120,6 +124,7 @@ SILENT_FACTS = {
     "client.PilotsRemoved": "says which pilots a manager may no longer use",
     "client.MetadataKept": "holds what users noted down with their tasks, which is theirs",
     "client.DependenciesKept": "holds what tasks asked to wait for, beyond what task.held tells",
+    "agent.NodesNumbered": "numbers messages; the nodes were given back before",
     "agent.ServiceOver": "says the same as task.ended of the service",
     "client.ServicesReady": "the agent's log has the same as task.ready",
     "client.EnvironmentAsked": "the agent's log has the same as environment.asked",

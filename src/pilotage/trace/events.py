@@ -112,6 +112,10 @@ def _agent_events(fact: agent.Fact, pilot: str, time: float) -> Iterator[TraceEv
             yield TraceEvent(time, names.RUNNER_IDENTIFIED, f"{pilot}/{fact.runner}", {"pid": fact.pid})
         case agent.RunnerRemoved():
             yield TraceEvent(time, names.RUNNER_REMOVED, f"{pilot}/{fact.runner}", {"reason": fact.reason})
+        case agent.NodesGranted():
+            yield TraceEvent(time, names.PARTITION_GREW, pilot, {"nodes": len(fact.nodes)})
+        case agent.NodesReturned():
+            yield TraceEvent(time, names.PARTITION_SHRANK, pilot, {"nodes": len(fact.nodes)})
         case agent.PilotEnding():
             yield TraceEvent(time, names.PILOT_ENDING, pilot, {"reason": fact.reason, "drain": int(fact.drain)})
         case agent.PilotEnded():
