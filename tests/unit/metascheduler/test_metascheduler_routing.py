@@ -23,7 +23,7 @@ from pilotage.core.metascheduler.plan import check_addition, check_plan, divide
 from pilotage.errors import InvalidPilot
 from pilotage.model.ids import TaskUid
 from pilotage.model.outcome import Ending
-from pilotage.model.partitions import Load, PartitionSpec
+from pilotage.model.partitions import Load, PartitionSpec, PolicySpec
 from pilotage.model.resources import NodeShare, Request
 from pilotage.model.services import Service
 from pilotage.model.workload import Template
@@ -158,6 +158,15 @@ def test_higher_priorities_go_first_and_among_equals_who_came_first() -> None:
     assert order == ["urgent0", "urgent1", *(f"first{number}" for number in range(4, 8)), "second0", "second1"]
 
 
+def test_priorities_count_where_partitions_go_by_them() -> None:
+    head = ready_head(part("a", 1, scheduler=PolicySpec(order="first_come")))
+    head.handle(submitted(1, names("first", 8)))
+    head.handle(submitted(2, ["urgent"], with_(priority=1)))
+    held = [uid for uid, task in head.state.tasks.items() if task.partition]
+    step = head.handle(arrived("a", 1, *(outcome(uid) for uid in held)))
+    assert leased_by(step)["a"] == [*(f"first{number}" for number in range(4, 8)), "urgent"]
+
+
 def test_a_wide_task_is_not_overtaken() -> None:
     head = ready_head(part("a", 2))
     head.handle(submitted(1, names("t", 8)))
@@ -224,6 +233,8 @@ def test_a_partition_that_the_user_retires_gets_no_more() -> None:
         ([part("a", 1, tags=("x",))], "no partition takes executables that name no partition"),
         ([part("a", 1), part("b", 1, tags=("a",))], "the tag 'a' is the name of another partition"),
         ([part("a", 1, tags=("",)), part("b", 1)], "a tag is empty"),
+        ([part("a", 1, scheduler=PolicySpec(policy="torus", torus=(2, 4)))], "partition 'a': .*2 x 4 are 8 nodes"),
+        ([part("a", 1, scheduler=PolicySpec(policy="torus"))], "partition 'a': policy='torus' needs the nodes"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(plan: list[PartitionSpec], why: str) -> None:

@@ -14,7 +14,8 @@ class Group:
     """The waiting tasks of one template, in their order. ``seconds``: how long one takes, as far as that is known."""
 
     __slots__ = (
-        "arrival", "home", "is_service", "need", "priority", "refused_by", "route", "seconds", "template", "waiting", "wish",
+        "arrival", "home", "is_service", "level", "need", "priority", "refused_by", "route", "seconds", "template", "waiting",
+        "wish",
     )  # fmt: skip
 
     def __init__(self, template_id: TemplateId, template: Template, need: Need) -> None:
@@ -22,6 +23,8 @@ class Group:
         self.wish = wish_of(template)
         self.need = need
         self.priority = template.priority
+        self.level = 0
+        """The priority by which it is filed: 0 where none of the partitions that it fits goes by priorities."""
         self.is_service = template.service is not None
         self.seconds: float | None = template.duration_s or None
         self.waiting: dict[TaskUid, None] = {}

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from pilotage.core.scheduling.policies import fault_of, misfit_of
 from pilotage.errors import InvalidPilot
 from pilotage.model.partitions import PartitionSpec
 from pilotage.model.resources import Node
@@ -25,7 +26,7 @@ def check_plan(plan: Sequence[PartitionSpec], nodes: Sequence[Node]) -> None:
         if count > 1:
             raise InvalidPilot(f"{count} partitions are named {name!r}; give each a name of its own")
     for spec in plan:
-        _check_spec(spec, len(nodes))
+        _check_spec(spec, nodes)
         _check_tags(spec, {other.name for other in plan if other is not spec})
     _check_sizes(plan, len(nodes))
     if not any(_takes_executables(spec) for spec in plan):
@@ -41,7 +42,7 @@ def check_addition(spec: PartitionSpec, taken: Sequence[str], free: int, nodes: 
     Raises:
         InvalidPilot: it cannot; the message says why, and what to do.
     """
-    _check_spec(spec, len(nodes))
+    _check_spec(spec, nodes)
     _check_tags(spec, set(taken))
     if spec.name in taken:
         raise InvalidPilot(f"there is, or was, a partition {spec.name!r} in this pilot; give the new one a name of its own")
@@ -78,10 +79,14 @@ def _sizes(plan: Sequence[PartitionSpec], count: int) -> list[int]:
     return sizes
 
 
-def _check_spec(spec: PartitionSpec, count: int) -> None:
-    who = f"partition {spec.name!r}"
+def _check_spec(spec: PartitionSpec, nodes: Sequence[Node]) -> None:
+    who, count = f"partition {spec.name!r}", len(nodes)
     if not _NAME.fullmatch(spec.name):
         raise InvalidPilot(f"{who}: a name is letters, digits, '-' and '_', and begins with a letter or digit; choose another")
+    # Policies of partitions know all nodes of the pilot.
+    misfit = fault_of(spec.scheduler) or misfit_of(spec.scheduler, nodes)
+    if misfit is not None:
+        raise InvalidPilot(f"{who}: {misfit}")
     amounts: Mapping[str, float] = {
         "nodes": spec.nodes,
         "least_nodes": spec.least_nodes,

@@ -129,7 +129,9 @@ class Queue:
             fits = self.fits(group)
             if fits:
                 route = group.route = self._routes.setdefault(fits, Route(fits))
-                group.home = route.levels.setdefault(group.priority, {})
+                ordered = any(self._backlogs[name].record.spec.scheduler.order == "priority" for name in fits)
+                group.level = group.priority if ordered else 0
+                group.home = route.levels.setdefault(group.level, {})
             else:
                 reason = self._hopeless(group)
                 if reason:
@@ -146,8 +148,8 @@ class Queue:
             group.arrival = 0
         route, group.home, group.route = group.route, None, None
         if route is not None:
-            if not route.levels[group.priority]:
-                del route.levels[group.priority]
+            if not route.levels[group.level]:
+                del route.levels[group.level]
             if not route.levels:
                 del self._routes[route.fits]
         else:
