@@ -6,6 +6,9 @@ Nodes have 56 cores, 8 GPUs and 512 GiB. Everything is counted: letting a task w
 * bulk: an idle machine; tasks wait and are placed 512 at a time, the oldest are released.
 * full: a full machine and a long queue; one core at a time becomes free, anywhere, and is given to the next task.
 * ranks: 16 ranks of 7 cores and 1 GPU; a quarter of the machine (at least one task) is in use.
+* 64 shapes: a full machine and a long queue of tasks of 1 to 8 cores and of 8 sizes of memory, all of which wait at any time;
+  64 tasks end at a time, anywhere, and what they free is given to the next.
+* homogeneous: as "full", with the policy `homogeneous`.
 * memory: 100,000 single-core tasks of all-distinct memory, in a shuffled order, placed 512 at a time.
 * memory, one at a time: the same on a machine that they fill, one release at a time: the worst there is, as nearly all
   groups are passed over each time. It has no target; the agent releases and schedules many at once.
@@ -17,10 +20,12 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
-from pilotage.core.scheduling import GroupKey, Scheduler
+from pilotage.core.scheduling import GroupKey, Policy, Scheduler, make_policy
 from pilotage.model.ids import TaskUid
+from pilotage.model.partitions import PolicySpec
 from pilotage.model.resources import Node, NodeShape, Placement, Request, blocks
 
 SIZES = (16, 256, 1024, 9408)
@@ -80,8 +85,13 @@ def in_bulk(scheduler: Scheduler, work: list[tuple[TaskUid, Request]], keep: int
     return len(plan) / (time.process_time() - begin)
 
 
-def full(nodes: int, count: int) -> float:
-    scheduler = machine(nodes)
+def homogeneous(nodes: int, count: int) -> float:
+    spec = PolicySpec(policy="homogeneous")
+    return full(nodes, count, make_policy(spec, [Node(index, f"node{index}", SHAPE, domain=28) for index in range(nodes)]))
+
+
+def full(nodes: int, count: int, policy: Policy | None = None) -> float:
+    scheduler = policy or machine(nodes)
     group = GroupKey("executable", ONE_CORE)
     scheduler.enqueue_many([TaskUid(f"fill.{number}") for number in range(nodes * 56)], group, 0.0)
     held = [lane.placement for lane in scheduler.schedule(0.0, nodes * 56)]
@@ -95,6 +105,39 @@ def full(nodes: int, count: int) -> float:
         (lane,) = scheduler.schedule(0.0, 1)
         held[freed] = lane.placement
     return count / (time.process_time() - begin)
+
+
+def shapes(nodes: int, count: int) -> float:
+    scheduler = machine(nodes)
+    groups = [
+        GroupKey("executable", Request(cores=cores, memory=size))
+        for cores in range(1, 9)
+        for size in (1, 2, 4, 8, 16, 32, 64, 128)
+    ]
+    chance = random.Random(4)
+    chance.shuffle(groups)
+    names = iter(tasks(2 * count + 64 * nodes))
+
+    def refill(number: int) -> None:
+        for group in groups:
+            scheduler.enqueue_many(list(islice(names, number)), group, 0.0)
+
+    refill(nodes)
+    lanes = scheduler.schedule(0.0, 64 * nodes)
+    running = [(lane.placement, lane.group.request) for lane in lanes]
+    placed = 0
+    begin = time.process_time()
+    while placed < count:
+        if scheduler.waiting() < 64 * 32:
+            refill(64)
+        for _ in range(64):
+            place = chance.randrange(len(running))
+            running[place], running[-1] = running[-1], running[place]
+            scheduler.release(*running.pop())
+        for lane in scheduler.schedule(0.0, 512):
+            running.append((lane.placement, lane.group.request))
+            placed += 1
+    return placed / (time.process_time() - begin)
 
 
 def ranks(nodes: int, count: int) -> float:
@@ -144,6 +187,8 @@ CASES: tuple[tuple[str, Callable[[int, int], float], int, float | None], ...] = 
     ("empty", empty, 200_000, 300_000),
     ("bulk", bulk, 400_000, 300_000),
     ("full", full, 200_000, 300_000),
+    ("64 shapes", shapes, 100_000, 100_000),
+    ("homogeneous", homogeneous, 200_000, 200_000),
     ("ranks", ranks, 40_000, 30_000),
     ("memory", memory, 100_000, 150_000),
     ("memory, one at a time", memory_singly, 100_000, None),

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pilotage.client.pilot_description import decoded, partitions_of, scheduler_of
 from pilotage.client.task_description import TaskDescription
 from pilotage.client.templates import located
 from pilotage.core.client.binding import infeasible, usable_pilots
 from pilotage.core.client.state import PilotRecord
-from pilotage.core.scheduling import slots
+from pilotage.core.scheduling import slots, tags
 from pilotage.core.scheduling.pool import OPEN
 from pilotage.errors import InvalidTask
 from pilotage.model.ids import PilotUid, TemplateId
@@ -57,7 +58,8 @@ class Feasibility:
                 if request.slots:
                     reason = _no_such_slots(request, pilots)
                 else:
-                    reason = infeasible(request, self._shapes_of(pilots) if pin else shapes)
+                    reason = _no_such_nodes(request, pilots) if request.pinned else ""
+                    reason = reason or infeasible(request, self._shapes_of(pilots) if pin else shapes)
                 if not reason:
                     continue
                 for position, row in enumerate(rows):
@@ -74,6 +76,24 @@ class Feasibility:
                 self._counted[pilot.uid] = (pilot.nodes, counted)
             shapes[pilot.uid] = counted
         return shapes
+
+
+def _no_such_nodes(request: Request, pilots: Iterable[PilotRecord]) -> str:
+    """Return why no pilot has nodes that the tags name; empty if one has, or if that is not known."""
+    reason = ""
+    for pilot in pilots:
+        refused = tags.refusal(request, pilot.nodes, _groups_of(pilot)) if pilot.nodes else None
+        if refused is None:
+            return ""
+        reason = reason or refused
+    return reason
+
+
+def _groups_of(pilot: PilotRecord) -> dict[str, tuple[str, ...]]:
+    description = decoded(pilot.description)
+    specs = [scheduler_of("pilot", description)]
+    specs += [partition.scheduler for partition in partitions_of("pilot", description)] if description.get("partitions") else []
+    return {name: nodes for spec in specs for name, nodes in spec.groups.items()}
 
 
 def _no_such_slots(request: Request, pilots: Iterable[PilotRecord]) -> str:

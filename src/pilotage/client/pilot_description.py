@@ -17,6 +17,7 @@ from pilotage.client.task_validation import validate
 from pilotage.environments.spec import parse_spec
 from pilotage.errors import InvalidPilot, InvalidRequest, InvalidTask, UnknownAttribute, nearest
 from pilotage.model.ids import PilotUid
+from pilotage.model.partitions import PartitionSpec, PolicySpec
 from pilotage.model.staging import Directive
 
 ON_CLIENT_LOSS = ("continue", "drain", "terminate")
@@ -54,6 +55,8 @@ PILOT_FIELDS: Mapping[str, Field] = {
     "output_staging": Field(Kind.COMMANDS, []),
     "prepare_env": Field(Kind.TABLE, {}),
     "services": Field(Kind.LIST, []),
+    "partitions": Field(Kind.LIST, []),
+    "scheduler": Field(Kind.ANY),
     "enable_ep": Field(Kind.FLAG, False, awaits="an endpoint for other programs"),
     "reconfig_src": Field(Kind.PATH, awaits="reconfigurable schedulers"),
 }
@@ -70,10 +73,12 @@ class PilotDescription(Description):
     tasks have arrived, or it is to end. On emulated platforms ``cores_per_node``, ``gpus_per_node``, ``memory_per_node``
     and ``disk_per_node`` (MB) give the shape of a node. ``executor='simulated'`` starts nothing: each task takes
     ``simulated_duration_s``. ``services`` (task descriptions) start first: other tasks wait until all are ready.
-    ``prepare_env`` names environments and says how to come by each. ``input_staging`` brings files into the pilot's folder
-    before it starts, ``output_staging`` from there when the session is closed. ``cleanup`` removes the folders of its tasks
-    when the session is closed. ``exit_on_error`` is accepted for older scripts: a pilot that fails ends its tasks, never the
-    program.
+    ``scheduler`` names a scheduling policy, or is a ``PolicySpec`` or a dict of the same.
+    ``partitions`` (``PartitionSpec``, or dicts of the same) divide the nodes: each has an executor, a scheduler and processes
+    of its own, and takes the tasks that fit what it says. ``prepare_env`` names environments and says how to come by each.
+    ``input_staging`` brings files into the pilot's folder before it starts, ``output_staging`` from there when the session is
+    closed. ``cleanup`` removes the folders of its tasks when the session is closed. ``exit_on_error`` is accepted for older
+    scripts: a pilot that fails ends its tasks, never the program.
 
     Raises:
         UnknownAttribute: no attribute has this name; names the nearest one.
@@ -121,6 +126,8 @@ class PilotDescription(Description):
     output_staging: Any
     prepare_env: dict[str, Any]
     services: Any
+    partitions: Any
+    scheduler: Any
     enable_ep: bool
     reconfig_src: str | None
 
@@ -177,6 +184,15 @@ class PilotDescription(Description):
                 raise InvalidPilot(f"{pilot}: prepare_env: {error}") from error
         if "input_staging" in self or "output_staging" in self:
             staging_of(pilot, self)
+        if self.get("scheduler") is not None:
+            scheduler_of(pilot, self)
+            if self.get("partitions"):
+                raise InvalidPilot(f"{pilot}: both scheduler and partitions are given; give each partition its scheduler")
+        if self.get("partitions"):
+            partitions_of(pilot, self)
+            for name in ("idle_timeout_s", "startup_barrier"):
+                if self.get(name):
+                    raise InvalidPilot(f"{pilot}: {name}={self[name]} is not supported with partitions yet; leave it out")
 
 
 def staging_of(pilot: str, description: PilotDescription) -> tuple[tuple[Directive, ...], tuple[Directive, ...]]:
@@ -191,6 +207,31 @@ def staging_of(pilot: str, description: PilotDescription) -> tuple[tuple[Directi
         parse_directives(description.get("input_staging", []), f"{pilot}: input_staging", "stage_in", InvalidPilot),
         parse_directives(description.get("output_staging", []), f"{pilot}: output_staging", "stage_out", InvalidPilot),
     )
+
+
+def scheduler_of(pilot: str, description: PilotDescription) -> PolicySpec:
+    """Return the scheduling policy of a pilot. ``pilot`` is how messages name it.
+
+    Raises:
+        InvalidPilot: names the attribute, the value and the remedy.
+    """
+    given = description.get("scheduler")
+    if given is None:
+        return PolicySpec()
+    from pilotage.client.policies import parse_policy
+
+    return parse_policy(f"{pilot}: scheduler", given)
+
+
+def partitions_of(pilot: str, description: PilotDescription) -> list[PartitionSpec]:
+    """Return the partitions of a pilot. ``pilot`` is how messages name it.
+
+    Raises:
+        InvalidPilot: names the partition, the attribute, the value and the remedy.
+    """
+    from pilotage.client.partitions import parse_partition
+
+    return [parse_partition(f"{pilot}: partitions[{number}]", given) for number, given in enumerate(description.partitions)]
 
 
 def service_of(given: object) -> TaskDescription:

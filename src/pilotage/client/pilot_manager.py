@@ -14,7 +14,16 @@ from pilotage.client.checks import UID_BYTES, is_short, length_of
 from pilotage.client.constants import PILOT_STATE, PMGR_METRICS
 from pilotage.client.managers import Manager, chosen
 from pilotage.client.pilot import Pilot
-from pilotage.client.pilot_description import PilotDescription, decoded, encoded, pilot_services, require_new, staging_of
+from pilotage.client.pilot_description import (
+    PilotDescription,
+    decoded,
+    encoded,
+    partitions_of,
+    pilot_services,
+    require_new,
+    scheduler_of,
+    staging_of,
+)
 from pilotage.client.resources import Resources, resources_of
 from pilotage.client.task_description import TaskDescription
 from pilotage.core.client import events
@@ -74,6 +83,15 @@ class PilotManager(Manager):
             description = one.clone() if isinstance(one, PilotDescription) else PilotDescription(one)
             description.verify()
             nodes = nodes_of(platform(description.resource or ""), description).nodes
+            named = f"pilot {description.uid!r}" if description.uid else "pilot"
+            if description.get("scheduler") is not None:
+                from pilotage.client.policies import check_policy
+
+                check_policy(f"{named}: scheduler", scheduler_of(named, description), nodes)
+            if description.get("partitions"):
+                from pilotage.client.partitions import check_partitions
+
+                check_partitions(named, partitions_of(named, description), nodes)
             uid = description.uid or ""
             if uid in taken:
                 raise InvalidPilot(f"pilot {uid!r}: the session has a pilot of this uid; choose another one, or leave uid out")

@@ -46,7 +46,9 @@ def description_of(
         "cleanup": template.cleanup,
         "stage_on_error": template.stage_on_error,
         "priority": template.priority,
+        "partition": template.partition,
         "timeout": template.timeout_s,
+        "duration_s": template.duration_s,
         "grace": template.grace_s,
         "retries": template.retries,
         "retry_on": list(template.retry_on),
@@ -78,13 +80,19 @@ def _resources(template: Template) -> dict[str, Any]:
     }
     if request.slots:
         return {**sizes, "slots": task_slots.attribute_of(request)}
+    tags = {
+        "colocate": request.colocate,
+        "exclusive": request.exclusive,
+        "node": list(request.pinned),
+        "task": request.beside,
+    }
     return {
         **sizes,
         "ranks": request.ranks,
         "cores_per_rank": request.cores,
         "gpus_per_rank": request.gpu_shares / GPU_SHARES,
         "ranks_per_node": request.ranks_per_node or None,
-        "tags": {name: value for name, value in (("colocate", request.colocate), ("exclusive", request.exclusive)) if value},
+        "tags": {name: value for name, value in tags.items() if value},
     }
 
 

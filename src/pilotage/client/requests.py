@@ -13,7 +13,7 @@ from pilotage.model.resources import Request, blocks, gpu_shares
 if TYPE_CHECKING:
     from pilotage.client.task_slots import NodeIndex
 
-_TAGS = ("colocate", "exclusive")
+_TAGS = ("colocate", "exclusive", "node", "group", "task")
 
 
 def request_of(task: str, said: Mapping[str, Any], named: Collection[str], node_index: NodeIndex) -> Request:
@@ -34,7 +34,11 @@ def request_of(task: str, said: Mapping[str, Any], named: Collection[str], node_
             f"{task}: gpus_per_rank={gpus}: a rank takes a part of one GPU (up to 1) or whole GPUs; "
             f"ask for {int(gpus)} or {int(gpus) + 1}"
         )
-    colocate, exclusive = _tags(task, said["tags"])
+    tags = said["tags"]
+    colocate, exclusive = _tags(task, tags)
+    pinned, beside = _places(task, tags) if tags else ((), "")
+    if beside and colocate:
+        raise InvalidTask(f"{task}: tags 'task' and 'colocate' may name different nodes; leave one of them out")
     request = Request(
         ranks=ranks,
         cores=count_of(task, "cores_per_rank", said["cores_per_rank"], 1),
@@ -44,6 +48,8 @@ def request_of(task: str, said: Mapping[str, Any], named: Collection[str], node_
         ranks_per_node=ranks_per_node,
         colocate=colocate,
         exclusive=exclusive,
+        pinned=pinned,
+        beside=beside,
     )
     if not said["slots"]:
         return request
@@ -64,3 +70,18 @@ def _tags(task: str, tags: Mapping[Any, Any]) -> tuple[str, bool]:
     if type(exclusive) is not bool:
         raise InvalidTask(f"{task}: tag 'exclusive' takes True or False (bool), not {shown(exclusive)}")
     return text_of(task, "tag 'colocate'", group), exclusive
+
+
+def _places(task: str, tags: Mapping[Any, Any]) -> tuple[tuple[str, ...], str]:
+    """Return the nodes and groups of nodes that the tags name, and the task beside which it is to run."""
+    names: list[str] = []
+    for tag in ("node", "group"):
+        given = tags.get(tag, ())
+        for name in given if isinstance(given, (list, tuple)) else (given,):
+            if not isinstance(name, str) or not name:
+                raise InvalidTask(f"{task}: tag {tag!r} takes a name (str) or a list of names, not {shown(given)}")
+            names.append(text_of(task, f"tag {tag!r}", name))
+    beside = getattr(tags.get("task", ""), "uid", tags.get("task", ""))
+    if not isinstance(beside, str) or ("task" in tags and not beside):
+        raise InvalidTask(f"{task}: tag 'task' takes the uid (str) of an earlier task, or that task, not {shown(tags['task'])}")
+    return tuple(dict.fromkeys(names)), text_of(task, "tag 'task'", beside) if beside else ""

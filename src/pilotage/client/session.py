@@ -29,7 +29,7 @@ from pilotage.client.checks import UID_BYTES, is_short, length_of
 from pilotage.client.engine import Engine, recover_state
 from pilotage.client.interrupts import Uninterrupted
 from pilotage.client.launcher import StartedPilot, start_local_pilot, user_python_path
-from pilotage.client.pilot_description import PilotDescription
+from pilotage.client.pilot_description import PilotDescription, partitions_of, scheduler_of
 from pilotage.client.submission import Submissions
 from pilotage.client.task_output import PilotOutputs
 from pilotage.core.client import events
@@ -401,6 +401,8 @@ class Session:
             idle_timeout_s=description.idle_timeout_s,
             startup_barrier=description.startup_barrier,
             keep_history=self._trace,
+            scheduler=scheduler_of(f"pilot {record.uid!r}", description),
+            partitions=partitions_of(f"pilot {record.uid!r}", description) if description.get("partitions") else [],
         )
         return start_local_pilot(settings)
 

@@ -34,8 +34,10 @@ class TaskDescription(Description):
     a function of several ranks gets its communicator first. ``sandbox``: a folder, or ``'own'``, ``'shared'``, ``'none'``;
     ``output``: ``'files'``, ``'aggregate'``, ``'tail'``, ``'discard'``. ``retries`` more attempts follow a failed or lost one
     (which ones: ``retry_on``); ``restartable`` lets a lost attempt that may have run be followed by another. ``after`` names
-    tasks to be over before, with ``after_policy`` ``'ok'``, ``'any'`` or ``'notok'``. ``tags``: ``colocate`` (tasks of one
-    name run on one node), ``exclusive`` (whole nodes).
+    tasks to be over before, with ``after_policy`` ``'ok'``, ``'any'`` or ``'notok'``.
+    ``tags``: ``colocate`` (tasks of one name run on one node), ``exclusive`` (whole nodes), ``node`` and ``group`` (names of
+    nodes, and of groups of them), ``task`` (runs on the node of that earlier one). ``duration_s`` tells the scheduler how long
+    it takes. ``partition`` names a partition of the pilot, or a tag of one.
 
     Raises:
         UnknownAttribute: no attribute has this name; names the nearest one.
@@ -75,7 +77,7 @@ class TaskDescription(Description):
     lfs_per_rank: float
     use_mpi: bool | None
     launch_method: str
-    partition: int | None
+    partition: str | int | None
     slots: Any
     environment: dict[str, Any]
     named_env: str
@@ -94,6 +96,7 @@ class TaskDescription(Description):
     stage_on_error: bool
     priority: int
     timeout: float
+    duration_s: float
     grace: float
     retries: int
     retry_on: Any

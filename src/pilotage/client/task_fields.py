@@ -34,7 +34,7 @@ TASK_FIELDS: Mapping[str, Field] = {
     "lfs_per_rank": Field(Kind.NUMBER, 0),
     "use_mpi": Field(Kind.FLAG),
     "launch_method": Field(Kind.PATH, ""),
-    "partition": Field(Kind.WHOLE, awaits="partitions"),
+    "partition": Field(Kind.ANY),
     "slots": Field(Kind.LIST, []),
     # environment
     "environment": Field(Kind.TABLE, {}),
@@ -57,6 +57,7 @@ TASK_FIELDS: Mapping[str, Field] = {
     # control
     "priority": Field(Kind.WHOLE, 0),
     "timeout": Field(Kind.NUMBER, 0.0),
+    "duration_s": Field(Kind.NUMBER, 0.0),
     "grace": Field(Kind.NUMBER, 5.0),
     "retries": Field(Kind.WHOLE, 0),
     "retry_on": Field(Kind.CODES, []),

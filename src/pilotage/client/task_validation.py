@@ -144,6 +144,7 @@ def template_of(description: TaskDescription, surroundings: Surroundings) -> Tem
         stage_on_error=said["stage_on_error"],
         service=service_of(task, said) if form in SERVICES else None,
         timeout_s=seconds_of(task, "timeout", said["timeout"], zero="; 0 means no limit"),
+        duration_s=seconds_of(task, "duration_s", said["duration_s"], zero="; 0 means that it is not known"),
         grace_s=seconds_of(task, "grace", said["grace"]),
         retries=count_of(task, "retries", said["retries"], 0),
         retry_on=_retry_on(task, said),
@@ -152,7 +153,18 @@ def template_of(description: TaskDescription, surroundings: Surroundings) -> Tem
         threading_type=one_of(task, "threading_type", said["threading_type"], THREADING_TYPES)
         if said["threading_type"]
         else "",
+        partition=_partition(task, said["partition"]),
     )
+
+
+def _partition(task: str, said: object) -> str:
+    if said is None:
+        return ""
+    if type(said) is int and said >= 0:
+        return str(said)
+    if isinstance(said, str):
+        return text_of(task, "partition", said)
+    raise InvalidTask(f"{task}: partition={shown(said)}: name a partition of the pilot, or a tag of one (str or int)")
 
 
 def _named_env(task: str, name: str) -> str:

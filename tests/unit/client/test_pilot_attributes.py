@@ -7,10 +7,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from pilotage.client.pilot_description import PILOT_FIELDS, PilotDescription, decoded, encoded, pilot_services, require_new
+from pilotage.client.pilot_description import (
+    PILOT_FIELDS,
+    PilotDescription,
+    decoded,
+    encoded,
+    partitions_of,
+    pilot_services,
+    require_new,
+)
 from pilotage.client.task_description import TaskDescription
 from pilotage.errors import InvalidPilot
 from pilotage.model.ids import PilotUid
+from pilotage.model.partitions import PartitionSpec
 
 LATER = "is not supported yet by this version; it comes with"
 HERE = {"resource": "local.localhost", "cores": 1}
@@ -40,6 +49,8 @@ GOOD: dict[str, list[Any]] = {
     "disk_per_node": [4096],
     "executor": ["local", "simulated"],
     "simulated_duration_s": [2.0],
+    "partitions": [[{"name": "all"}], [{"name": "a", "nodes": 1}, {"name": "b", "scheduler": "spread", "kinds": ["function"]}]],
+    "scheduler": ["packed", {"policy": "spread", "order": "backfill"}, {"policy": "torus", "torus": [2, 2]}],
     "prepare_env": [{"a": {"type": "shell", "pre_exec": ["export A=1"]}, "b": {"type": "venv", "setup": ["numpy"]}}],
     "services": [[SERVICE, SERVICE], [{"executable": "server", "mode": "task.service", "ready": "notify"}]],
     "access_schema": [],
@@ -99,6 +110,32 @@ BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
     "reconfig_src": [({"reconfig_src": "a"}, f"attribute 'reconfig_src' {LATER} reconfigurable schedulers. Leave it out")],
     "input_staging": [({"input_staging": ["a > b > c"]}, "input_staging: stage_in[0]: 'a > b > c' has more than one arrow")],
     "output_staging": [({"output_staging": ["task:///a"]}, "there is no task here; name a file of the pilot")],
+    "partitions": [
+        ({"partitions": {"name": "a"}}, "partitions takes a list, not {'name': 'a'} (dict)"),
+        ({"partitions": ["a"]}, "partitions[0]: a partition is described by a PartitionSpec or a dict, not 'a' (str)"),
+        ({"partitions": [{"nodes": 1}]}, "partitions[0] has no name; give it one, such as 'name': 'functions'"),
+        ({"partitions": [{"name": "a", "node": 1}]}, "partitions[0] ('a') has no attribute 'node'; did you mean 'nodes'?"),
+        ({"partitions": [{"name": "a", "nodes": "all"}]}, "partitions[0] ('a'): nodes='all' (str): Expected `int`, got `str`"),
+        (
+            {"partitions": [{"name": "a", "kinds": "functions"}]},
+            "partitions[0] ('a'): kinds=('functions',)",
+        ),
+        (
+            {"partitions": [{"name": "a", "scheduler": "spred"}]},
+            "partitions[0] ('a'): scheduler='spred' is not one of continuous, torus, tagged, homogeneous, packed, spread; "
+            "did you mean 'spread'?",
+        ),
+        (
+            {"partitions": [{"name": "a", "scheduler": {"policy": "torus"}}]},
+            "partitions[0] ('a'): scheduler: policy='torus' needs the nodes along each dimension",
+        ),
+        ({"partitions": [{"name": "a"}], "startup_barrier": 3}, "startup_barrier=3 is not supported with partitions yet"),
+    ],
+    "scheduler": [
+        ({"scheduler": "spred"}, "scheduler='spred' is not one of continuous, torus, tagged, homogeneous, packed, spread"),
+        ({"scheduler": {"order": "backfil"}}, "scheduler: order='backfil' is not one of first_come, backfill, priority"),
+        ({"scheduler": "packed", "partitions": [{"name": "a"}]}, "both scheduler and partitions are given"),
+    ],
     "prepare_env": [
         ({"prepare_env": {"a": {"typ": "venv"}}}, "prepare_env: environment 'a' has the key 'typ'; did you mean 'type'?"),
         (
@@ -179,3 +216,9 @@ def test_services_have_uids_of_their_own(taken: set[str]) -> None:
 def test_a_logged_description_is_plain() -> None:
     described = PilotDescription(HERE, services=[TaskDescription(executable="a", metadata={"any": object()})])
     assert msgspec.msgpack.decode(encoded(described))["services"][0]["executable"] == "a"
+
+
+def test_a_logged_description_keeps_its_partitions() -> None:
+    plan = [PartitionSpec(name="a", nodes=1), {"name": "b", "scheduler": "spread", "kinds": ["function"]}]
+    description = PilotDescription(HERE, partitions=plan)
+    assert partitions_of("pilot", decoded(encoded(description))) == partitions_of("pilot", description)

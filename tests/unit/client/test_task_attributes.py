@@ -126,6 +126,10 @@ GOOD: dict[str, list[tuple[dict[str, Any], See, object]]] = {
         ({**EVAL, "code": "comm.rank", "ranks": 2}, called, "evaluate_with"),
         ({**EXEC, "code": "return comm.rank", "ranks": 2}, called, "execute_with"),
     ],
+    "partition": [
+        ({"partition": "functions"}, of_template("partition"), "functions"),
+        ({"partition": 0}, of_template("partition"), "0"),
+    ],
     "launch_method": [
         ({"ranks": 2, "launch_method": "openmpi"}, of_template("launcher"), OPENMPI),
         ({"launch_method": "mpiexec"}, of_template("launcher"), MPICH),
@@ -211,6 +215,7 @@ GOOD: dict[str, list[tuple[dict[str, Any], See, object]]] = {
     "stage_on_error": [({"stage_on_error": True}, of_template("stage_on_error"), True)],
     "priority": [({"priority": -3}, of_template("priority"), -3)],
     "timeout": [({"timeout": 1.5}, of_template("timeout_s"), 1.5)],
+    "duration_s": [({"duration_s": 1.5}, of_template("duration_s"), 1.5)],
     "grace": [({"grace": 0}, of_template("grace_s"), 0.0)],
     "retries": [({"retries": 2}, of_template("retries"), 2)],
     "retry_on": [
@@ -222,6 +227,8 @@ GOOD: dict[str, list[tuple[dict[str, Any], See, object]]] = {
     "tags": [
         ({"tags": {"colocate": 7}}, of_request("colocate"), "7"),
         ({"tags": {"colocate": {"bag": 1, "size": 3}}}, of_request("colocate"), "1"),
+        ({"tags": {"node": "n1", "group": ["fat"]}}, of_request("pinned"), ("n1", "fat")),
+        ({"tags": {"task": "task.000001"}}, of_request("beside"), "task.000001"),
         ({"tags": {"colocate": "a", "exclusive": True}}, lambda t, r: (t.request.colocate, t.request.exclusive), ("a", True)),
     ],
     "cleanup": [({"cleanup": True}, of_template("cleanup"), True)],
@@ -364,7 +371,8 @@ BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
         ),
     ],
     "partition": [
-        ({"partition": 0}, "attribute 'partition' is not supported yet by this version; it comes with partitions. Leave it out")
+        ({"partition": 1.5}, "partition=1.5 (float): name a partition of the pilot, or a tag of one (str or int)"),
+        ({"partition": -1}, "partition=-1 (int): name a partition"),
     ],
     "slots": [
         ({"slots": "all"}, "slots takes a list, not 'all' (str)"),
@@ -458,6 +466,7 @@ BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
     ],
     "stage_on_error": [({"stage_on_error": 1}, "stage_on_error takes True or False (bool), not 1 (int)")],
     "priority": [({"priority": 10**10}, f"priority=10000000000: it must be -1000000000 or more, {AT_MOST}")],
+    "duration_s": [({"duration_s": -1}, "duration_s=-1: it is in seconds and must be 0 or more; 0 means that it is not known")],
     "timeout": [({"timeout": -1}, "timeout=-1: it is in seconds and must be 0 or more; 0 means no limit")],
     "grace": [({"grace": float("inf")}, "grace=inf: it is in seconds and must be 0 or more")],
     "retries": [({"retries": -1}, f"retries=-1: it must be 0 or more, {AT_MOST}")],
@@ -476,7 +485,10 @@ BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
     "restartable": [({"restartable": 1}, "restartable takes True or False (bool), not 1 (int)")],
     "pilot": [({"pilot": 3}, "pilot takes text (str), not 3 (int)")],
     "tags": [
-        ({"tags": {"colocated": "x"}}, "unknown tag 'colocated'; known are colocate, exclusive; did you mean 'colocate'?")
+        (
+            {"tags": {"colocated": "x"}},
+            "unknown tag 'colocated'; known are colocate, exclusive, node, group, task; did you mean 'colocate'?",
+        )
     ],
     "cleanup": [
         ({"cleanup": "yes"}, "cleanup takes True or False (bool), not 'yes' (str)"),
@@ -606,7 +618,7 @@ def test_every_attribute_has_good_and_bad_cases() -> None:
     known = set(TASK_FIELDS)
     awaited = {name for name in known if TASK_FIELDS[name].awaits}
     clients_own = {"metadata", "pilot"}
-    assert awaited == {"partition", "raptor_id", "raptor_class", "raptor_file"}
+    assert awaited == {"raptor_id", "raptor_class", "raptor_file"}
     assert set(GOOD) == known - awaited - clients_own
     assert set(BAD) == known - {"metadata"}
 

@@ -275,7 +275,7 @@ LATER = "is not supported yet by this version; "
         ({"executable": "a", "retries": -1}, "retries=-1: it must be 0 or more, and 1000000000 at most"),
         (
             {"executable": "a", "tags": {"colocated": "x"}},
-            "unknown tag 'colocated'; known are colocate, exclusive; did you mean 'colocate'?",
+            "unknown tag 'colocated'; known are colocate, exclusive, node, group, task; did you mean 'colocate'?",
         ),
         ({"executable": "a", "tags": {"exclusive": 1}}, "tag 'exclusive' takes True or False (bool), not 1 (int)"),
         ({"executable": "a", "tags": {"colocate": [1]}}, "tag 'colocate' takes a name (str or int), not [1] (list)"),
@@ -303,7 +303,10 @@ LATER = "is not supported yet by this version; "
             {"executable": "a", "arguments": ["\udcff"]},
             "arguments[0] is '\\udcff' (str); it is not valid Unicode and cannot be sent: rename it",
         ),
-        ({"executable": "a", "partition": 0}, f"attribute 'partition' {LATER}it comes with partitions. Leave it out"),
+        (
+            {"executable": "a", "partition": ["b"]},
+            "partition=['b'] (list): name a partition of the pilot, or a tag of one (str or int)",
+        ),
     ],
 )
 def test_a_bad_task_is_refused_by_verify_and_at_submission(attributes: dict[str, Any], told: str) -> None:

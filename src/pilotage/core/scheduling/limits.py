@@ -60,6 +60,6 @@ class Limits:
         """Return why tasks of this group can't be started any more."""
         left = max(0.0, self._latest - now)
         return (
-            f"it is declared to take {group.key.duration_s:g} s, and tasks have to end within {left:g} s in this pilot; "
+            f"it is declared to take {group.key.duration_s:,.6g} s, and tasks have to end within {left:,.6g} s in this pilot; "
             "submit it to a pilot with more runtime, or declare a shorter duration_s if it takes less"
         )
