@@ -32,6 +32,7 @@ class Queue:
         self.held: dict[str, dict[TemplateId, Group]] = {}
         self.is_stale = False
         """Whether partitions have changed so that groups may fit others."""
+        self._known_to_hire: list[Backlog] = []
 
     def group(self, template_id: TemplateId) -> Group:
         """Return the group of a template's tasks."""
@@ -109,6 +110,7 @@ class Queue:
     def refile(self, groups: Iterable[Group] | None = None) -> list[tuple[Group, str]]:
         """Look anew where these groups (None: all) can run; return those that nowhere can any more, and why."""
         if groups is None:
+            self._known_to_hire = []
             self.is_stale = False
         hopeless = []
         for group in self.groups() if groups is None else list(groups):
@@ -174,7 +176,9 @@ class Queue:
     def _open_to(self, group: Group) -> list[Backlog]:
         """Return the partitions that may be asked to run such tasks: where their companions are, or else any that hires."""
         state, request = self._state, group.wish.request
-        hiring = [each for each in self._backlogs.values() if each.record.hires and each.name not in group.refused_by]
+        hiring = self._hiring()
+        if group.refused_by:
+            hiring = [each for each in hiring if each.name not in group.refused_by]
         if request.beside:
             where = NOWHERE if self._awaits_another(group) else state.places.get(TaskUid(request.beside), NOWHERE)
             return [each for each in hiring if each.name == where]
@@ -182,6 +186,12 @@ class Queue:
             where = state.anchors.get(request.colocate, NOWHERE)
             return [each for each in hiring if each.name == where] or hiring
         return hiring
+
+    def _hiring(self) -> list[Backlog]:
+        """Return the partitions that take tasks, now or when they become active."""
+        if self.is_stale or not self._known_to_hire:
+            self._known_to_hire = [each for each in self._backlogs.values() if each.record.hires]
+        return self._known_to_hire
 
     def _awaits_another(self, group: Group) -> bool:
         """Tell whether its tasks are to run beside one that has no place yet, and does not itself wait for these."""
