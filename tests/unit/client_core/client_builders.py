@@ -16,7 +16,7 @@ from pilotage.model.resources import Node, NodeShape, Request
 from pilotage.model.workload import Batch, Row, Template
 
 MANAGER = "tmgr.0000"
-PLAIN, RESTARTABLE, RETRIED, WIDE, RETRIED_IF_LOST, RETRIED_IF_75, ON_GPU = map(TemplateId, range(1, 8))
+PLAIN, RESTARTABLE, RETRIED, WIDE, RETRIED_IF_LOST, RETRIED_IF_75, ON_GPU, BESIDE_A = map(TemplateId, range(1, 9))
 TEMPLATES = {
     PLAIN: Template(executable="/bin/true"),
     RESTARTABLE: Template(executable="/bin/true", restartable=True),
@@ -24,6 +24,7 @@ TEMPLATES = {
     WIDE: Template(executable="/bin/true", request=Request(cores=8)),
     RETRIED_IF_LOST: Template(executable="/bin/true", retries=1, retry_on=("memory", "lost")),
     RETRIED_IF_75: Template(executable="/bin/true", retries=1, retry_on=(75, "node")),
+    BESIDE_A: Template(executable="/bin/true", request=Request(beside="a")),
     ON_GPU: Template(executable="/bin/true", request=Request(gpu_shares=64)),
 }
 

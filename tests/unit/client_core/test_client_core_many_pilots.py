@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from client_builders import MANAGER, ON_GPU, RESTARTABLE, WIDE, Session, kinds, outcome, raw
+from client_builders import BESIDE_A, MANAGER, ON_GPU, RESTARTABLE, WIDE, Session, kinds, outcome, raw
 
 from pilotage.core.client import events, facts
 from pilotage.core.client.binding import Capacity, weight
@@ -84,6 +84,14 @@ def test_what_fits_nowhere_goes_round_and_is_refused_there(make: Make) -> None:
     session = make("p", "q", scheduler="round_robin")
     session.submit("a", "b", template=WIDE)
     assert where(session, ["a", "b"]) == ["p", "q"]
+
+
+@pytest.mark.parametrize("scheduler", ["round_robin", "backfilling"])
+def test_who_runs_beside_another_task_goes_to_its_pilot(make: Make, scheduler: facts.TaskScheduler) -> None:
+    session = make("p", "q", scheduler=scheduler)
+    session.submit("a")
+    session.submit(*numbered(3), template=BESIDE_A)
+    assert set(where(session, numbered(3))) == {session.pilot_of("a")}
 
 
 def test_a_pilot_that_comes_later_gets_its_turn_and_no_more(make: Make) -> None:

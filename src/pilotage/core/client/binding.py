@@ -156,6 +156,11 @@ class Dealer:
     def _fitting(self, template: TemplateId, usable: list[PilotRecord]) -> list[PilotUid]:
         """Return the pilots that can hold a task. What fits nowhere goes to any: its agent refuses it, and says why."""
         request = self._state.templates[template].request
+        if request.beside:
+            # The node is one of the pilot that has, or had, the other task.
+            earlier = self._state.tasks.get(TaskUid(request.beside))
+            if earlier is not None and any(pilot.uid == earlier.pilot for pilot in usable):
+                return [earlier.pilot]
         return [pilot.uid for pilot in usable if fits(request, pilot.nodes)] or [pilot.uid for pilot in usable]
 
     def _room(self, pilot: PilotRecord) -> _Room:
