@@ -558,6 +558,6 @@ def test_a_pilot_whose_files_are_missing_is_refused(fresh: Campaign) -> None:
 def test_what_awaits_a_later_version() -> None:
     awaited = {name for table in (TASK_FIELDS, PILOT_FIELDS) for name in table if table[name].awaits}
     assert awaited == {
-        "partition", "raptor_id", "raptor_class", "raptor_file",
+        "raptor_id", "raptor_class", "raptor_file",
         "access_schema", "backup_nodes", "app_comm", "candidate_hosts", "enable_ep", "reconfig_src",
     }  # fmt: skip

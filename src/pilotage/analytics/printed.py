@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from pilotage.trace.reader import agent_folders
+from pilotage.trace.records import PARTITIONS_FOLDER, partition_folders
 
 TAIL_BYTES = 4 << 20
 """What is read of each file, from its end."""
@@ -38,7 +39,9 @@ def printed_lines(session_folder: Path) -> pl.DataFrame:
 
 
 def _printed_files(folder: Path) -> list[Path]:
-    return sorted(path for pattern in ("*.err", "*.out") for path in folder.glob(pattern))
+    return sorted(
+        path for place in (folder, *partition_folders(folder)) for kind in ("*.err", "*.out") for path in place.glob(kind)
+    )
 
 
 def _lines(folder: Path, path: Path) -> Iterator[tuple[str, str, str, int, float, str]]:
@@ -50,7 +53,7 @@ def _lines(folder: Path, path: Path) -> Iterator[tuple[str, str, str, int, float
         written = path.stat().st_mtime
     except OSError:
         return  # gone meanwhile, or not ours to read
-    process, _, stream = path.name.rpartition(".")
+    process, _, stream = path.relative_to(folder).as_posix().removeprefix(f"{PARTITIONS_FOLDER}/").rpartition(".")
     time = next((found for line in lines if (found := time_of(line)) is not None), written)
     for number, line in enumerate(lines, start=1):
         time = time_of(line) or time

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pilotage.bench import metascheduler, scheduler
+from pilotage.bench import metascheduler, packing, scheduler
 from pilotage.bench.components import components
 from pilotage.bench.durability import durability
 from pilotage.bench.environments import environments
@@ -15,6 +15,7 @@ from pilotage.bench.lifecycle import idle, start_and_close
 from pilotage.bench.measure import Row
 from pilotage.bench.mpi import mpi
 from pilotage.bench.outputs import outputs
+from pilotage.bench.partitions import partitions
 from pilotage.bench.report import report
 from pilotage.bench.scale import million, sleepers
 from pilotage.bench.simulation import simulation
@@ -37,8 +38,10 @@ CASES: dict[str, Callable[[bool], list[Row]]] = {
     "durability": durability,
     "report": report,
     "scheduler": scheduler.run,
+    "packing": packing.run,
     "simulation": simulation,
     "metascheduler": metascheduler.run,
     "million": million,
     "sleepers": sleepers,
+    "partitions": partitions,
 }

@@ -12,7 +12,6 @@ AWAITED = {
     "submit_workers": _RAPTOR,
     "rpc": _RPC,
     "pilot_rpc": _RPC,
-    "partition": "partitions",
 }
 """What users of RADICAL-Pilot know of handles and managers and this version lacks, and the feature that brings it."""
 

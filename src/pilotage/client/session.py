@@ -286,7 +286,11 @@ class Session:
         replace_file(path, [written.encode()])
 
     def _pilot_folders(self) -> list[Path]:
-        return [self.pilot_folder(record) for record in list(self.state.pilots.values())]
+        """Return the folders of all agents: of pilots, and of their partitions."""
+        from pilotage.trace.records import partition_folders
+
+        pilots = [self.pilot_folder(record) for record in list(self.state.pilots.values())]
+        return [folder for pilot in pilots for folder in (pilot, *partition_folders(pilot))]
 
     def _fetched(self, paths: Iterable[Path], target: str | os.PathLike[str] | None) -> list[str]:
         found = sorted(path for path in paths if path.is_file())

@@ -84,7 +84,7 @@ class AgentFold:
                 opened = min(state.tasks[task_uid].launched for task_uid in lane.tasks)
                 self._open_lane(uid, lane.runner, lane.placement, opened)
         for runner, known in state.runners.items():
-            self._pilot.runners[runner] = RunnerTrace(runner, known.node, 0.0)
+            self._pilot.runners[self._runner(runner)] = RunnerTrace(self._runner(runner), known.node, 0.0)
         rows = [task.row for task in state.tasks.values()]
         self._templates.indices(rows)
         for task in state.tasks.values():
@@ -139,14 +139,17 @@ class AgentFold:
             case agent.OutputsBegun():
                 self._end_attempts(fact)
             case agent.RunnerAdded():
-                pilot.runners[fact.runner] = RunnerTrace(fact.runner, fact.node, fact.time)
+                runner = self._runner(fact.runner)
+                pilot.runners[runner] = RunnerTrace(runner, fact.node, fact.time)
             case agent.RunnerIdentified():
                 pilot.ready = pilot.ready or fact.time
-                if fact.runner in pilot.runners:
-                    pilot.runners[fact.runner].identified = fact.time
+                runner = self._runner(fact.runner)
+                if runner in pilot.runners:
+                    pilot.runners[runner].identified = fact.time
             case agent.RunnerRemoved():
-                if fact.runner in pilot.runners:
-                    pilot.runners[fact.runner].removed, pilot.runners[fact.runner].reason = fact.time, fact.reason
+                runner = self._runner(fact.runner)
+                if runner in pilot.runners:
+                    pilot.runners[runner].removed, pilot.runners[runner].reason = fact.time, fact.reason
             case agent.PilotEnding():
                 self._note_ending(fact.time, fact.state, fact.reason)
             case agent.PilotEnded():
@@ -167,7 +170,7 @@ class AgentFold:
         self._lanes[uid] = len(lanes)
         first = int.from_bytes(placement[0].cores, "little")
         lanes.uid.append(uid)
-        lanes.runner.append(runner)
+        lanes.runner.append(self._runner(runner))
         lanes.placement.append(placement)
         lanes.nodes.append(1 if len(placement) == 1 else len({share.node for share in placement}))
         lanes.node.append(placement[0].node)
@@ -178,20 +181,33 @@ class AgentFold:
         lanes.closed.append(0.0)
 
     def _accept(self, rows: list[Row], binding: Binding, time: float) -> None:
-        tasks, pilot, waits = self._tasks, self._pilot.uid, self._pilot.waits
+        tasks, waits = self._tasks, self._pilot.waits
         for row, i in zip(rows, self._templates.indices(rows), strict=True):
             self._rows[row.uid] = i
             if row.extra is not None and row.extra.input_staging:
                 self._staging.add(row.uid)
             else:
                 self._waits[row.uid] = waits.add(i, time)
-            if tasks.binding[i] > binding or (tasks.binding[i] == binding and tasks.pilot[i] != pilot):
+            if self._is_elsewhere(i, binding):
                 self._elsewhere.add(i)
                 continue
             self._elsewhere.discard(i)
-            tasks.pilot[i], tasks.binding[i], tasks.accepted[i] = pilot, binding, time
+            self._take(i, binding, time)
             if row.uid in self._staging:
                 tasks.aside[i] = STAGING_IN
+
+    def _runner(self, runner: RunnerId) -> RunnerId:
+        """Return the name of a runner of this agent among all those of the pilot."""
+        return runner
+
+    def _is_elsewhere(self, i: int, binding: Binding) -> bool:
+        """Tell whether another agent has the task by now."""
+        known = self._tasks.binding[i]
+        return known > binding or (known == binding and self._tasks.pilot[i] != self._pilot.uid)
+
+    def _take(self, i: int, binding: Binding, time: float) -> None:
+        """This agent has the task."""
+        self._tasks.pilot[i], self._tasks.binding[i], self._tasks.accepted[i] = self._pilot.uid, binding, time
 
     def _stage_in(self, uids: list[TaskUid], time: float) -> None:
         for uid in uids:

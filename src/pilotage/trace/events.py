@@ -8,6 +8,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from pilotage.core.agent import facts as agent
 from pilotage.core.agent.state import AgentState
@@ -16,24 +19,46 @@ from pilotage.core.client.state import ClientState
 from pilotage.model.ids import Binding, TaskUid
 from pilotage.trace import catalogue as names
 from pilotage.trace.catalogue import TraceEvent
+from pilotage.trace.partition_folds import head_facts
 from pilotage.trace.reader import agent_folders
-from pilotage.trace.records import CLIENT_LOG, PILOT_LOG, agent_facts, client_facts, decode_batch, decode_outcomes, read_log
+from pilotage.trace.records import (
+    CLIENT_LOG,
+    PILOT_LOG,
+    agent_facts,
+    client_facts,
+    decode_batch,
+    decode_outcomes,
+    partition_folders,
+    read_log,
+)
 
 
 def read_pilot(folder: Path | str, remarks: list[str] | None = None) -> Iterator[TraceEvent]:
     """Iterate over the events in the log of the agent in a pilot's folder, in the order in which they were logged.
 
+    Where the pilot has partitions the logs of their agents are merged with it; what they tell names the pilot as
+    ``pilot/partition``.
+
     Events that replaced records would tell are left out. What cannot be read is appended to ``remarks``. Records of numbers
     of messages have no time; their events have that of the record before.
     """
     folder = Path(folder)
-    _, records = read_log(folder / PILOT_LOG, AgentState, agent_facts, [] if remarks is None else remarks)
+    remarks = [] if remarks is None else remarks
+    partitions = partition_folders(folder)
+    logs = [_read_log(each / PILOT_LOG, f"{folder.name}/{each.name}", agent_facts, remarks) for each in partitions]
+    own = _read_log(folder / PILOT_LOG, folder.name, head_facts if partitions else agent_facts, remarks)
+    yield from heapq.merge(own, *logs, key=lambda event: event.time) if logs else own
+
+
+def _read_log(
+    folder: Path, pilot: str, decoder: msgspec.msgpack.Decoder[list[Any]], remarks: list[str]
+) -> Iterator[TraceEvent]:
+    _, records = read_log(folder, AgentState, decoder, remarks)
     time = 0.0
     for record in records:
         for fact in record:
-            if not isinstance(fact, (agent.OutcomesNumbered, agent.OutcomesDelivered, agent.NodesNumbered)):
-                time = fact.time
-            yield from _agent_events(fact, folder.name, time)
+            time = getattr(fact, "time", time)
+            yield from _agent_events(fact, pilot, time)
 
 
 def read_client(folder: Path | str, remarks: list[str] | None = None) -> Iterator[TraceEvent]:

@@ -27,6 +27,7 @@ from pilotage.trace.records import (
     CLIENT_LOG,
     PILOT_LOG,
     agent_facts,
+    agent_logs,
     client_facts,
     decode_batch,
     decode_outcomes,
@@ -154,7 +155,8 @@ def show_task(folder: Path | str, uid: str) -> TaskDetails | None:
     finder = _Finder(TaskUid(uid), tasks.binding[index], tasks.ending[index])
     finder.read_client(folder / CLIENT_LOG)
     for pilot in agent_folders(folder):
-        finder.read_agent(pilot / PILOT_LOG)
+        for log in agent_logs(pilot):
+            finder.read_agent(log)
     template = finder.templates.get(finder.row.template) if finder.row is not None else None
     events = [event for event in read_events(folder) if event.entity == uid]
     return TaskDetails(tasks.row(index), template, finder.row, finder.outcome, events)

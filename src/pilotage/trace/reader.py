@@ -16,8 +16,8 @@ import msgspec
 from pilotage.core.client import facts as client
 from pilotage.core.client.state import ClientState
 from pilotage.model.ids import PilotUid
-from pilotage.trace.agent_fold import AgentFold
 from pilotage.trace.client_fold import ClientFold
+from pilotage.trace.partition_folds import fold_pilot
 from pilotage.trace.records import CLIENT_LOG, client_facts, decode_wanted, pilot_folders, read_log
 from pilotage.trace.run import Run
 
@@ -31,7 +31,7 @@ def read_session(folder: Path | str) -> Run:
     run = Run(folder)
     ClientFold(run).read(folder / CLIENT_LOG)
     for pilot_folder in agent_folders(folder):
-        AgentFold(run, pilot_folder).read()
+        fold_pilot(run, pilot_folder)
     if not run.tasks.uid and not run.pilots:
         run.remarks.append(f"{folder}: no log of a session, or an empty one")
     return run

@@ -26,6 +26,9 @@ CLIENT_LOG = Path("client")
 PILOT_LOG = Path("log")
 """Where the agent's log lies in a pilot's folder."""
 
+PARTITIONS_FOLDER = "partitions"
+"""Where the agents of a pilot's partitions have their folders, in the pilot's folder."""
+
 SETTINGS_FILE = "pilot.json"
 """What a pilot's bootstrap was told, in the pilot's folder."""
 
@@ -86,6 +89,16 @@ def _facts_after(
         remarks.append(str(error))
     finally:
         cursor.close()
+
+
+def partition_folders(pilot_folder: Path) -> list[Path]:
+    """Return the folders of the agents of a pilot's partitions, by name; none if it has no partitions."""
+    return sorted(path.parent for path in (pilot_folder / PARTITIONS_FOLDER).glob(f"*/{SETTINGS_FILE}"))
+
+
+def agent_logs(pilot_folder: Path) -> list[Path]:
+    """Return the logs of a pilot's agents that run tasks: its own, or those of its partitions."""
+    return [folder / PILOT_LOG for folder in partition_folders(pilot_folder) or [pilot_folder]]
 
 
 def pilot_folders(session_folder: Path) -> list[Path]:

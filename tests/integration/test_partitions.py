@@ -1,0 +1,341 @@
+"""Pilots with partitions: a head, an agent for each partition, and what follows when any of them dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from integration_support import PATIENCE_S, Campaign, Programs, eventually, outcome_of, shell
+
+import pilotage as rp
+from pilotage.agent.claim import claimant
+from pilotage.cli.observer import Observer
+from pilotage.trace.events import read_events
+from pilotage.trace.reader import read_session
+from pilotage.wire.keys import read_connection
+
+THREE = [
+    {"name": "spread", "nodes": 2, "kinds": ["executable"], "scheduler": "spread", "most_task_nodes": 1},
+    {"name": "wide", "nodes": 3, "kinds": ["executable"], "tags": ["large"], "scheduler": "continuous"},
+    {"name": "functions", "nodes": 1, "kinds": ["function"]},
+]
+
+
+def start(campaign: Campaign, partitions: list[Any], nodes: int, **pilot: Any) -> rp.Pilot:
+    return campaign.start(resource="local.emulated", nodes=nodes, cores_per_node=2, partitions=partitions, **pilot)
+
+
+def folder_of(pilot: rp.Pilot, partition: str) -> Path:
+    return Path(pilot.sandbox) / "partitions" / partition
+
+
+def agent_of(pilot: rp.Pilot, partition: str) -> int:
+    """Return the pid of the partition's agent, once it listens."""
+
+    def listening() -> int | None:
+        pid = claimant(folder_of(pilot, partition))
+        try:
+            return pid if pid == read_connection(folder_of(pilot, partition) / "connection.json").pid else None
+        except FileNotFoundError:
+            return None
+
+    return int(eventually(listening, f"an agent of {partition} listens"))
+
+
+def head_of(pilot: rp.Pilot) -> int:
+    return read_connection(Path(pilot.sandbox) / "connection.json").pid
+
+
+def another(find: Callable[[], int], before: int) -> int:
+    return int(eventually(lambda: (found := find()) != before and found, f"another process comes in the place of {before}"))
+
+
+def gate(place: Path, witness: Path, **more: Any) -> rp.TaskDescription:
+    """Describe a task that notes its attempt, and runs until the gate is opened."""
+    note = f'echo "$PILOTAGE_TASK_ID $PILOTAGE_ATTEMPT" >> {witness}'
+    return shell(f"{note}; while [ ! -e {place} ]; do sleep 0.05; done; echo $PILOTAGE_PARTITION", **more)
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().split("\n")[:-1] if path.exists() else []
+
+
+def until_running(tasks: list[rp.Task], witness: Path) -> None:
+    eventually(lambda: len(lines(witness)) >= len(tasks), f"{len(tasks)} tasks run")
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        try:
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            pass
+
+
+def expect_done(tasks: list[rp.Task]) -> None:
+    assert [(task.uid, task.state, task.exception) for task in tasks if task.state != rp.DONE] == []
+
+
+def test_each_kind_of_task_goes_where_it_fits(fresh):
+    pilot = start(fresh, THREE, 6)
+    where = "echo $PILOTAGE_PARTITION"
+    small = [shell(where) for _ in range(20)]
+    large = [shell(where, partition="large", ranks=4, use_mpi=False) for _ in range(3)]
+    named = [shell(where, partition="wide") for _ in range(3)]
+    functions = [rp.TaskDescription(function=os.getenv, args=["PILOTAGE_PARTITION"]) for _ in range(10)]
+    found = fresh.run([*small, *large, *named, *functions])
+    expect_done(found)
+    printed = [task.stdout for task in found[:26]]
+    assert Counter(printed[:20]) == {"spread\n": 20}
+    assert {line for text in printed[20:] for line in text.split()} == {"wide"}
+    assert {task.result(0) for task in found[26:]} == {"functions"}
+    refused = fresh.run(shell("true", partition="nowhere"))
+    assert refused.state == rp.FAILED and outcome_of(refused).ending is rp.Ending.INFEASIBLE
+    assert "nowhere" in str(refused.exception)
+    assert {path.name for path in (Path(pilot.sandbox) / "partitions").iterdir()} == {"spread", "wide", "functions"}
+
+
+def test_a_running_task_is_cancelled_in_its_partition_and_waiting_ones_too(fresh, tmp_path):
+    start(fresh, [{"name": "a"}, {"name": "b"}], 2)
+    door, witness = tmp_path / "door", tmp_path / "witness"
+    tasks = fresh.tasks.submit_tasks([gate(door, witness) for _ in range(20)])
+    until_running(tasks[:4], witness)
+    fresh.tasks.cancel_tasks([task.uid for task in tasks])
+    fresh.tasks.wait_tasks([task.uid for task in tasks], timeout=PATIENCE_S)
+    assert {task.state for task in tasks} == {rp.CANCELED}
+
+
+def test_a_pilot_that_drains_ends_its_partitions_after_their_tasks(fresh, tmp_path):
+    pilot = start(fresh, [{"name": "a"}, {"name": "b"}], 2)
+    door, witness = tmp_path / "door", tmp_path / "witness"
+    tasks = fresh.tasks.submit_tasks([gate(door, witness) for _ in range(6)])
+    until_running(tasks[:4], witness)
+    fresh.pilots.drain_pilots(pilot.uid)
+    door.touch()
+    assert pilot.wait(rp.FINAL, timeout=PATIENCE_S) == rp.DONE
+    expect_done(tasks)
+
+
+def test_a_killed_agent_of_a_partition_is_started_again_and_adopts_what_runs(fresh, tmp_path):
+    pilot = start(fresh, [{"name": "a"}, {"name": "b"}], 2)
+    door, witness = tmp_path / "door", tmp_path / "witness"
+    tasks = fresh.tasks.submit_tasks([gate(door, witness) for _ in range(8)])
+    until_running(tasks[:4], witness)
+    before = agent_of(pilot, "a")
+    os.kill(before, signal.SIGKILL)
+    another(lambda: agent_of(pilot, "a"), before)
+    door.touch()
+    fresh.tasks.wait_tasks([task.uid for task in tasks], timeout=PATIENCE_S)
+    expect_done(tasks)
+    assert sorted(lines(witness)) == sorted(f"{task.uid} 1" for task in tasks)
+
+
+def test_the_pilot_goes_on_when_its_head_is_killed(fresh, tmp_path):
+    pilot = start(fresh, [{"name": "a"}, {"name": "b"}], 2)
+    door, witness = tmp_path / "door", tmp_path / "witness"
+    tasks = fresh.tasks.submit_tasks([gate(door, witness) for _ in range(8)])
+    until_running(tasks[:4], witness)
+    agents = agent_of(pilot, "a"), agent_of(pilot, "b")
+    before = head_of(pilot)
+    os.kill(before, signal.SIGKILL)
+    more = fresh.tasks.submit_tasks([gate(door, witness) for _ in range(8)])
+    another(lambda: head_of(pilot), before)
+    door.touch()
+    fresh.tasks.wait_tasks([task.uid for task in (*tasks, *more)], timeout=PATIENCE_S)
+    expect_done([*tasks, *more])
+    assert sorted(lines(witness)) == sorted(f"{task.uid} 1" for task in (*tasks, *more))
+    assert (agent_of(pilot, "a"), agent_of(pilot, "b")) == agents
+
+
+def test_head_and_agents_killed_together_come_back(fresh, tmp_path):
+    pilot = start(fresh, [{"name": "a"}, {"name": "b"}], 2)
+    door, witness = tmp_path / "door", tmp_path / "witness"
+    tasks = fresh.tasks.submit_tasks([gate(door, witness) for _ in range(8)])
+    until_running(tasks[:4], witness)
+    before = head_of(pilot)
+    for pid in (agent_of(pilot, "a"), before, agent_of(pilot, "b")):
+        os.kill(pid, signal.SIGKILL)
+    another(lambda: head_of(pilot), before)
+    door.touch()
+    fresh.tasks.wait_tasks([task.uid for task in tasks], timeout=PATIENCE_S)
+    expect_done(tasks)
+    assert sorted(lines(witness)) == sorted(f"{task.uid} 1" for task in tasks)
+
+
+def test_two_of_sixteen_partitions_are_lost_and_the_work_is_done(fresh, tmp_path):
+    names = [f"p{number:02}" for number in range(16)]
+    pilot = start(fresh, [{"name": name, "nodes": 1} for name in names], 16)
+    door, witness = tmp_path / "door", tmp_path / "witness"
+    tasks = fresh.tasks.submit_tasks([gate(door, witness, restartable=True) for _ in range(72)])
+    until_running(tasks[:32], witness)
+    lost = names[3], names[11]
+    for name in lost:
+        (folder_of(pilot, name) / "agent.starts").write_text("4\n")
+        pid = agent_of(pilot, name)
+        if name == lost[0]:
+            # Its log cannot be trusted any more.
+            segment = next((folder_of(pilot, name) / "log").glob("segment-*"))
+            content = bytearray(segment.read_bytes())
+            content[len(content) // 3] ^= 0xFF
+            segment.write_bytes(content)
+        os.kill(pid, signal.SIGKILL)
+    door.touch()
+    fresh.tasks.wait_tasks([task.uid for task in tasks], timeout=2 * PATIENCE_S)
+    expect_done(tasks)
+    ran = Counter(line.split()[0] for line in lines(witness))
+    assert set(ran) == {task.uid for task in tasks}
+    again = [uid for uid, count in ran.items() if count > 1]
+    # Each of them had two running; no task of another partition was touched.
+    assert len(again) <= 4 and max(ran.values()) <= 2
+    assert not {task.stdout.strip() for task in tasks} & set(lost)
+
+
+def test_what_may_have_run_in_a_lost_partition_is_lost_unless_it_may_run_again(fresh, tmp_path):
+    pilot = start(fresh, [{"name": "a", "nodes": 1}, {"name": "b", "nodes": 1, "tags": ["b"]}], 2)
+    door, witness = tmp_path / "door", tmp_path / "witness"
+    once = fresh.tasks.submit_tasks([gate(door, witness, partition="b") for _ in range(2)])
+    until_running(once, witness)
+    waiting = fresh.tasks.submit_tasks([gate(door, witness, partition="b") for _ in range(2)])
+    other = fresh.tasks.submit_tasks([gate(door, witness) for _ in range(2)])
+    until_running([*once, *other], witness)
+    (folder_of(pilot, "b") / "agent.starts").write_text("4\n")
+    os.kill(agent_of(pilot, "b"), signal.SIGKILL)
+    fresh.tasks.wait_tasks([task.uid for task in (*once, *waiting)], timeout=PATIENCE_S)
+    assert {outcome_of(task).ending for task in once} == {rp.Ending.LOST}
+    assert "partition 'b' was lost" in str(once[0].exception)
+    assert {outcome_of(task).ending for task in waiting} == {rp.Ending.INFEASIBLE}
+    door.touch()
+    fresh.tasks.wait_tasks([task.uid for task in other], timeout=PATIENCE_S)
+    expect_done(other)
+    assert len(lines(witness)) == 4
+
+
+def test_an_agent_that_hangs_does_not_keep_the_pilot_from_ending(fresh, tmp_path):
+    pilot = start(fresh, [{"name": "a"}, {"name": "b"}], 2)
+    door, witness = tmp_path / "door", tmp_path / "witness"
+    tasks = fresh.tasks.submit_tasks([gate(door, witness) for _ in range(8)])
+    until_running(tasks[:4], witness)
+    with stopped(agent_of(pilot, "b")):
+        pilot.cancel()
+        assert pilot.wait(rp.FINAL, timeout=2 * PATIENCE_S) == rp.CANCELED
+    fresh.tasks.wait_tasks([task.uid for task in tasks], timeout=PATIENCE_S)
+    assert {task.state for task in tasks} <= {rp.CANCELED, rp.FAILED}
+
+
+def test_a_pilot_whose_processes_are_all_killed_is_fenced_with_its_partitions(fresh, tmp_path):
+    pilot = start(fresh, [{"name": "a"}, {"name": "b"}], 2)
+    door, witness = tmp_path / "door", tmp_path / "witness"
+    done = fresh.run([shell("true") for _ in range(10)])
+    tasks = fresh.tasks.submit_tasks([gate(door, witness) for _ in range(8)])
+    until_running(tasks[:4], witness)
+    bootstrap = int((Path(pilot.sandbox) / "bootstrap.claim").read_text().split()[0])
+    for pid in (bootstrap, head_of(pilot), agent_of(pilot, "a")):
+        os.kill(pid, signal.SIGKILL)
+    assert pilot.wait(rp.FINAL, timeout=PATIENCE_S) == rp.FAILED
+    fresh.tasks.wait_tasks([task.uid for task in tasks], timeout=PATIENCE_S)
+    expect_done(done)
+    endings = Counter(outcome_of(task).ending for task in tasks)
+    assert set(endings) <= {rp.Ending.LOST, rp.Ending.LAUNCH_FAILED}
+    # What had begun is lost; what had not may be called so if it had been handed to a spawner.
+    assert set(lines(witness)) <= {f"{task.uid} 1" for task in tasks if outcome_of(task).ending is rp.Ending.LOST}
+    assert len(lines(witness)) == 4
+
+
+def test_a_session_is_resumed_while_partitions_work(base: Path, programs: Programs, tmp_path: Path) -> None:
+    door, witness = tmp_path / "door", tmp_path / "witness"
+    program = programs.start(
+        """
+        import sys, time
+        import pilotage as rp
+        base, door, witness = sys.argv[1:]
+        session = rp.Session("resumed.partitions", base=base)
+        pilots, tasks = rp.PilotManager(session), rp.TaskManager(session)
+        described = {"resource": "local.emulated", "nodes": 2, "cores_per_node": 2, "runtime": 10}
+        described["partitions"] = [{"name": "a"}, {"name": "b"}]
+        tasks.add_pilots(pilots.submit_pilots(described))
+        script = f'echo "$PILOTAGE_TASK_ID $PILOTAGE_ATTEMPT" >> {witness}; while [ ! -e {door} ]; do sleep 0.05; done'
+        tasks.submit_tasks([rp.TaskDescription(executable="/bin/sh", arguments=["-c", script]) for _ in range(8)])
+        time.sleep(600)
+        """,
+        base,
+        door,
+        witness,
+    )
+    eventually(lambda: len(lines(witness)) >= 4, "tasks run")
+    program.kill()
+    program.wait()
+    door.touch()
+    with rp.Session.resume("resumed.partitions", base=base) as session:
+        manager = session.get_task_managers()[0]
+        manager.wait_tasks(timeout=PATIENCE_S)
+        expect_done(manager.get_tasks())
+        assert sorted(lines(witness)) == sorted(f"{task.uid} 1" for task in manager.get_tasks())
+
+
+@pytest.mark.parametrize(
+    ("partitions", "told"),
+    [
+        (
+            [{"name": "a", "nodes": 2}, {"name": "b", "nodes": 3}],
+            "the partitions ask for 5 nodes (a 2, b 3), and the pilot has 4",
+        ),
+        ([{"name": "a"}, {"name": "a"}], "2 partitions are named 'a'"),
+        ([{"name": "a", "node": 2}], "partitions[0] ('a') has no attribute 'node'; did you mean"),
+        ([{"name": "a", "scheduler": {"policy": "torus", "torus": (3, 3)}}], "3 x 3 are 9 nodes, and the pilot has 4"),
+    ],
+)
+def test_plans_that_cannot_be_had_are_refused_at_the_callers_line(fresh, partitions, told):
+    with pytest.raises(rp.InvalidPilot) as refused:
+        fresh.pilots.submit_pilots({"resource": "local.emulated", "nodes": 4, "runtime": 10, "partitions": partitions})
+    assert told in str(refused.value)
+    assert fresh.pilots.list_pilots() == []
+
+
+def test_what_a_task_waits_for_is_asked_of_its_partition(fresh, tmp_path):
+    pilot = start(fresh, [{"name": "a"}, {"name": "b"}], 2)
+    door, witness = tmp_path / "door", tmp_path / "witness"
+    tasks = fresh.tasks.submit_tasks([gate(door, witness) for _ in range(12)])
+    until_running(tasks[:4], witness)
+    running = lines(witness)[0].split()[0]
+    with Observer.of(Path(pilot.sandbox), Path(fresh.session.path)) as observer:  # type: ignore[union-attr]
+        answer = observer.ask(running)
+        assert answer["partition"] in ("a", "b") and answer["attempt"] == 1
+        assert answer["why"].startswith(f"in partition {answer['partition']!r}: ")
+        answers = [observer.ask(task.uid) for task in tasks]
+        assert {each["state"] for each in answers} >= {"running", "waiting"}
+        assert observer.ask()["partitions"] == ["a", "b"]
+        with stopped(agent_of(pilot, answer["partition"])):
+            # It says nothing; what the head knows is enough.
+            assert answer["partition"] in observer.ask(running)["why"]
+    door.touch()
+    fresh.tasks.wait_tasks([task.uid for task in tasks], timeout=PATIENCE_S)
+    expect_done(tasks)
+
+
+def test_traces_reports_and_files_know_of_partitions(fresh):
+    pilot = start(fresh, [{"name": "a"}, {"name": "b", "kinds": ["function"]}], 3)
+    found = fresh.run([*(shell("true") for _ in range(10)), *(rp.TaskDescription(function=os.getpid) for _ in range(5))])
+    expect_done(found)
+    run = read_session(Path(fresh.session.path))
+    assert run.remarks == []
+    (traced,) = run.pilots.values()
+    assert len(traced.attempts) == 15 and len(traced.waits) >= 15
+    assert {name.split("/")[0] for name in traced.runners} == {"a", "b"}
+    rows = [run.tasks.row(run.tasks.index[task.uid]) for task in found]
+    assert all(row.accepted <= row.launched <= row.started <= row.ended for row in rows if row.started)
+    assert {slot["node_index"] for task in found for slot in task.slots} <= {0, 1, 2}
+    assert all(task.slots for task in found)
+    told = {event.name for event in read_events(Path(fresh.session.path)) if event.entity == found[0].uid}
+    assert {"task.accepted", "task.launched", "task.ended"} <= told
+    files = {Path(path).relative_to(pilot.sandbox).as_posix() for path in fresh.session.fetch_logfiles()}
+    assert {"agent.err", "partitions/a/agent.err", "partitions/b/agent.err", "partitions/a/spawner.0.err"} <= files
