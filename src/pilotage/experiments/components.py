@@ -203,7 +203,7 @@ E05 = Experiment(
     paper="P18",
     place="section 5.1, figure 8",
     kind="simulated",
-    takes="10 s",
+    takes="1 min",
     measures=(
         _rate(
             "cores of the pilot",

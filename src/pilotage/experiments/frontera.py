@@ -98,7 +98,7 @@ E25 = Experiment(
     paper="P21",
     place="section IV-E, figure 10",
     kind="simulated",
-    takes="6 min",
+    takes="10 min",
     measures=(
         _measure("ru", "utilisation over all", "%", 90.0),
         _measure("steady", "utilisation in the steady state", "%", 98.0),

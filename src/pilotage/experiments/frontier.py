@@ -171,7 +171,7 @@ E42 = Experiment(
     paper="P25",
     place="section 4.1.3, figure 6",
     kind="simulated",
-    takes="3 min",
+    takes="8 min",
     measures=(
         _rate(
             "section 4.1.3",

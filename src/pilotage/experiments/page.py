@@ -86,7 +86,8 @@ def index(documents: Sequence[Mapping[str, Any]]) -> str:
         rows.append(
             f"| [{uid}]({uid}.md) | {document['title']} | {where} | {how}, {made['date']} | {near or 'no number published'} |"
         )
-    papers = "\n".join(f"- {short}: {paper}" for short, paper in PAPERS.items())
+    used = {document["paper"] for document in documents}
+    papers = "\n".join(f"- {short}: {paper}" for short, paper in PAPERS.items() if short in used)
     return f"{texts('index')['head']}\n\n{papers}\n\n" + "\n".join(rows) + f"\n\n{texts('index')['foot']}\n"
 
 

@@ -42,7 +42,7 @@ E22 = Experiment(
     paper="P21",
     place="section IV-C, figure 8",
     kind="simulated",
-    takes="5 s",
+    takes="10 s",
     measures=(
         _measure(
             "prepare",
