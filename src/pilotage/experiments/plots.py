@@ -16,7 +16,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """The palette of Okabe and Ito, which the colour-blind can read too."""
 
 _PARTS = ("#0072B2", "#D55E00", "#F0E442", "#999999", "#E8E8E8")
-_STYLES: dict[System, str] = {"modelled": "-", "measured": "-", "ideal": ":"}
+_STYLES: dict[System, str] = {"modelled": "-", "measured": "--", "ideal": ":"}
 _DOTS_PER_INCH = 100
 _PANEL_INCHES = (4.6, 3.3)
 
