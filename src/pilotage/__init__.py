@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from pilotage.errors import *  # noqa: F403
     from pilotage.model.outcome import Ending as Ending
     from pilotage.model.outcome import Outcome as Outcome
+    from pilotage.model.partitions import PartitionSpec as PartitionSpec
+    from pilotage.model.partitions import PolicySpec as PolicySpec
     from pilotage.model.states import *  # noqa: F403
     from pilotage.workers.current import CurrentTask as CurrentTask
     from pilotage.workers.current import current_task as current_task
@@ -59,9 +61,11 @@ _HOMES = {
     "NumaNode": "pilotage.client.node_list",
     "NumaNodeList": "pilotage.client.node_list",
     "Outcome": "pilotage.model.outcome",
+    "PartitionSpec": "pilotage.model.partitions",
     "Pilot": "pilotage.client.pilot",
     "PilotDescription": "pilotage.client.pilot_description",
     "PilotManager": "pilotage.client.pilot_manager",
+    "PolicySpec": "pilotage.model.partitions",
     "PythonTask": "pilotage.client.python_task",
     "RO": "pilotage.client.node_list",
     "RankRequirements": "pilotage.client.node_list",

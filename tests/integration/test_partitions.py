@@ -10,12 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from integration_support import PATIENCE_S, Campaign, Programs, eventually, outcome_of, shell
 
 import pilotage as rp
 from pilotage.agent.claim import claimant
 from pilotage.cli.observer import Observer
+from pilotage.core.agent import facts
+from pilotage.log.reader import read_history
+from pilotage.system.processes import started_ticks
 from pilotage.trace.events import read_events
 from pilotage.trace.reader import read_session
 from pilotage.wire.keys import read_connection
@@ -25,6 +29,9 @@ THREE = [
     {"name": "wide", "nodes": 3, "kinds": ["executable"], "tags": ["large"], "scheduler": "continuous"},
     {"name": "functions", "nodes": 1, "kinds": ["function"]},
 ]
+
+
+decode = msgspec.msgpack.Decoder(list[facts.Fact]).decode
 
 
 def start(campaign: Campaign, partitions: list[Any], nodes: int, **pilot: Any) -> rp.Pilot:
@@ -339,3 +346,52 @@ def test_traces_reports_and_files_know_of_partitions(fresh):
     assert {"task.accepted", "task.launched", "task.ended"} <= told
     files = {Path(path).relative_to(pilot.sandbox).as_posix() for path in fresh.session.fetch_logfiles()}
     assert {"agent.err", "partitions/a/agent.err", "partitions/b/agent.err", "partitions/a/spawner.0.err"} <= files
+
+
+def test_an_environment_is_prepared_once_for_all_partitions(fresh, tmp_path):
+    built = tmp_path / "built"
+    environment = {"type": "shell", "pre_exec": [f"echo once >> {built}", "export ANSWER=42"]}
+    start(fresh, [{"name": "a"}, {"name": "b"}, {"name": "c"}], 3, prepare_env={"e": environment})
+    tasks = [shell("echo $ANSWER", named_env="e", partition=name) for name in ("a", "b", "c") for _ in range(2)]
+    found = fresh.run(tasks)
+    expect_done(found)
+    assert {task.stdout for task in found} == {"42\n"}
+    assert lines(built) == ["once"]
+
+
+def test_nodes_go_to_the_partition_that_has_the_work(fresh, tmp_path):
+    plan = [
+        rp.PartitionSpec(name="busy", nodes=1, least_nodes=1, most_nodes=4, tags=("work",)),
+        rp.PartitionSpec(name="idle", nodes=3, least_nodes=1, most_nodes=4),
+    ]
+    start(fresh, plan, 4)
+    door, witness = tmp_path / "door", tmp_path / "witness"
+    tasks = fresh.tasks.submit_tasks([gate(door, witness, partition="work") for _ in range(12)])
+    # All that "idle" may give away: 3 nodes of 2 cores.
+    until_running(tasks[:6], witness)
+    door.touch()
+    fresh.tasks.wait_tasks([task.uid for task in tasks], timeout=PATIENCE_S)
+    expect_done(tasks)
+    assert {task.stdout for task in tasks} == {"busy\n"}
+
+
+def test_an_agent_without_a_head_ends_its_tasks_and_says_nothing_of_them(fresh, tmp_path):
+    pilot = start(fresh, [{"name": "a"}], 1)
+    door, witness = tmp_path / "door", tmp_path / "witness"
+    tasks = fresh.tasks.submit_tasks([gate(door, witness) for _ in range(2)])
+    until_running(tasks, witness)
+    agent = agent_of(pilot, "a")
+    with stopped(int((Path(pilot.sandbox) / "bootstrap.claim").read_text().split()[0])):
+        # Nobody starts another head meanwhile.
+        head = head_of(pilot)
+        os.kill(head, signal.SIGKILL)
+        eventually(lambda: started_ticks(head) is None, "the head is dead")
+        assert claimant(folder_of(pilot, "a")) == agent
+        os.kill(agent, signal.SIGTERM)
+        eventually(lambda: claimant(folder_of(pilot, "a")) is None, "the agent is gone")
+        log = [fact for _, record in read_history(folder_of(pilot, "a") / "log") for fact in decode(record)]
+    assert not [fact for fact in log if isinstance(fact, (facts.PilotEnding, facts.Ended))]
+    assert "ends: the agent was told to end by SIGTERM" in (folder_of(pilot, "a") / "agent.err").read_text()
+    fresh.tasks.wait_tasks([task.uid for task in tasks], timeout=PATIENCE_S)
+    assert {outcome_of(task).ending for task in tasks} == {rp.Ending.LOST}
+    assert len(lines(witness)) == 2
