@@ -393,5 +393,6 @@ def test_an_agent_without_a_head_ends_its_tasks_and_says_nothing_of_them(fresh, 
     assert not [fact for fact in log if isinstance(fact, (facts.PilotEnding, facts.Ended))]
     assert "ends: the agent was told to end by SIGTERM" in (folder_of(pilot, "a") / "agent.err").read_text()
     fresh.tasks.wait_tasks([task.uid for task in tasks], timeout=PATIENCE_S)
-    assert {outcome_of(task).ending for task in tasks} == {rp.Ending.LOST}
+    # The next agent finds that their spawner is gone.
+    assert {outcome_of(task).ending for task in tasks} == {rp.Ending.NODE_FAILED}
     assert len(lines(witness)) == 2
