@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import msgspec
 
@@ -61,7 +62,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     session: str
     jobs: list[Job]
-    pilot: dict[str, str | int | float]
+    pilot: dict[str, Any]
     batch: int = 40
     patience_s: float = 60.0
     close: bool = True

@@ -1,9 +1,10 @@
 """Crash points: a process kills itself right before or after its k-th append, sync, send, acknowledgement, spawn and so on.
 
 ``$FAULTS_PLANTED`` names the crashes, ``who:point:when:k`` each, for example ``agent.1:append:after:3 client.2:send:before:1``;
-``who`` is a process with the number of its incarnation, or a runner by its name. A fifth field ``client`` means that the
-client dies with it, ``note`` that nobody dies and it is only noted that the process came by. What has fallen is written to
-``fell`` in the campaign's folder, so that a test can tell that it did test something.
+``who`` is a process with the number of its incarnation (``agent`` is also a head; agents of partitions are called as these),
+or a runner by its name. A fifth field ``client`` means that the client dies with it, ``note`` that nobody dies and it is only
+noted that the process came by. What has fallen is written to ``fell`` in the campaign's folder, so that a test can tell that it
+did test something.
 
 Pilotage knows nothing of this: ``arm`` wraps its functions from outside, and hands itself on to the processes that are started.
 """
@@ -125,13 +126,25 @@ def _arm_agent() -> None:
     from pilotage.wire.framing import FrameWriter
     from pilotage.wire.unix import UnixAgentChannel
 
-    crashes = Crashes(f"agent.{sys.argv[2]}")
+    # Of a partition's agent the folder is ``partitions/<name>`` in that of the pilot.
+    place = Path(sys.argv[1])
+    is_head = (place / "pilot.json").exists() and b'"partitions": [\n' in (place / "pilot.json").read_bytes()
+    crashes = Crashes(f"{place.name if place.parent.name == 'partitions' else 'agent'}.{sys.argv[2]}")
     _set_limits(pilotage.agent.client_link)
     _note_synced("agent")
     _hand_on(pilotage.executors.local)
     crashes.wrap(pilotage.agent.recovery, "recover", "recover")
     crashes.wrap(pilotage.agent.main, "note_start", "note start")
     crashes.wrap(pilotage.agent.main, "write_connection", "listen")
+    if is_head:
+        import pilotage.agent.head_main
+        import pilotage.agent.sub_agents
+        from pilotage.wire.unix import UnixClientChannel
+
+        _hand_on(pilotage.agent.sub_agents)
+        crashes.wrap(pilotage.agent.head_main, "write_connection", "listen")
+        crashes.wrap(UnixClientChannel, "send", lambda *arguments: f"partition-{_of_message(*arguments)}")
+        crashes.wrap(UnixClientChannel, "connect", "connect")
     crashes.wrap(LogWriter, "append", "append")
     crashes.wrap(LogWriter, "snapshot", "snapshot")
     crashes.wrap(os, "fdatasync", "sync")

@@ -7,6 +7,8 @@ left.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from .jobs import Job, Plan
@@ -14,9 +16,16 @@ from .stage import Stage
 from .witness import Harm
 
 PILOT = {"resource": "local.localhost", "cores": 2, "runtime": 10}
+DIVIDED = {
+    "resource": "local.emulated",
+    "nodes": 2,
+    "cores_per_node": 2,
+    "runtime": 10,
+    "partitions": [{"name": "a"}, {"name": "b"}],
+}
 
 
-def some_of_each(session: str) -> Plan:
+def some_of_each(session: str, pilot: dict[str, Any] = PILOT) -> Plan:
     """Return a small campaign of all kinds of tasks."""
     jobs = [Job(f"null.{number}", "null") for number in range(12)]
     jobs += [Job(f"call.{number}", "call") for number in range(12)]
@@ -33,12 +42,12 @@ def some_of_each(session: str) -> Plan:
         Job("cancelled", "sleep", seconds=0.2, cancel=True),
         *(Job(f"late.{number}", "null") for number in range(12)),
     ]
-    return Plan(session, jobs, dict(PILOT), batch=16)
+    return Plan(session, jobs, dict(pilot), batch=16)
 
 
-def crash(planted: str, harm: Harm | None = None) -> None:
+def crash(planted: str, harm: Harm | None = None, pilot: dict[str, Any] = PILOT) -> None:
     """Play a campaign with these crashes, and see that each fell and that the books are right."""
-    with Stage(some_of_each("crash"), program="tests.faults.planted", environment={"FAULTS_PLANTED": planted}) as stage:
+    with Stage(some_of_each("crash", pilot), program="tests.faults.planted", environment={"FAULTS_PLANTED": planted}) as stage:
         stage.play()
         fell = (stage.folder / "fell").read_text().split("\n") if (stage.folder / "fell").exists() else []
         if sorted(filter(None, fell)) != sorted(planted.split()):
@@ -107,3 +116,26 @@ def test_agent_and_client_that_die_together_cost_nothing(planted: str) -> None:
 )
 def test_a_spawner_that_dies_at_a_point_costs_no_more_than_what_it_ran(planted: str) -> None:
     crash(planted, Harm(runner=True))
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        pytest.param("agent.1:append:before:1 agent.2:append:after:1 agent.3:append:before:4", id="head-first-appends"),
+        pytest.param("agent.1:append:after:4 agent.2:append:before:4 agent.3:append:after:8", id="head-appends"),
+        pytest.param("agent.1:spawn:before:1 agent.2:spawn:after:1", id="head-spawns"),
+        pytest.param("agent.1:connect:after:1 agent.2:connect:before:2", id="head-connects"),
+        pytest.param("agent.1:partition-send:before:3 agent.2:partition-send:after:3", id="head-sends-down"),
+        pytest.param("agent.1:partition-acknowledge:before:1 agent.2:partition-acknowledge:after:1", id="head-acknowledges"),
+        pytest.param("agent.1:send:before:2 agent.2:send:after:2 agent.3:send:before:3", id="head-sends-up"),
+        pytest.param("agent.1:append:after:5 agent.2:recover:before:1 agent.3:recover:after:1", id="head-recovery"),
+        pytest.param("a.1:append:before:1 a.2:append:after:2 b.1:append:after:3", id="agents-append"),
+        pytest.param("a.1:hello:before:1 b.1:hello:after:1 a.2:listen:after:1", id="agents-hello"),
+        pytest.param("a.1:send:before:2 b.1:send:after:2 a.2:acknowledge:before:1", id="agents-send"),
+        pytest.param("a.1:spawn:after:1 b.1:tell:before:2", id="agents-spawn-and-tell"),
+        pytest.param("agent.1:append:after:5 a.1:append:after:4 b.1:send:after:2 a.2:recover:before:1", id="head-and-agents"),
+        pytest.param("agent.1:partition-send:after:4:client a.1:append:after:3 client.2:append:after:2", id="all"),
+    ],
+)
+def test_heads_and_agents_of_partitions_that_die_at_a_point_cost_nothing(planted: str) -> None:
+    crash(planted, pilot=DIVIDED)
