@@ -64,7 +64,7 @@ def test_the_walks_meet_what_they_are_for() -> None:
     assert sum(leased_again) > 30, "tasks that were leased again"
     several = [begins for world in worlds for begins in world.begins.values() if len({name for name, _ in begins}) > 1]
     assert several, "tasks that ran in one partition, and then in another"
-    assert sum(outcome.ending is Ending.DONE for outcome in outcomes) > len(outcomes) // 2
+    assert sum(outcome.ending is Ending.DONE for outcome in outcomes) > 2 * len(outcomes) // 5
     assert sum(outcome.ending is Ending.INFEASIBLE for outcome in outcomes) > 100
     assert sum(outcome.ending is Ending.LOST for outcome in outcomes) > 3
 

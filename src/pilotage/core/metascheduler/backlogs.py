@@ -4,7 +4,7 @@ Work is counted in *shares* of a partition: a task of which it can run twenty at
 full has work of 1. It is given more ahead of time, about ``HORIZON_S`` of work: as much again of short tasks, an eighth of long
 ones, and of tasks so short that they end by thousands as many as ended lately in that time. So it does not idle for want of a
 message, and has little to give back if it is lost. Services are apart: they keep what they have, so what they leave is the
-partition.
+partition. When little is left it is given nothing ahead of time; see ``routing``.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ from __future__ import annotations
 import msgspec
 
 from pilotage.core.metascheduler.fitting import Fitting, Shapes, nodes_needed
-from pilotage.core.metascheduler.groups import Group
+from pilotage.core.metascheduler.groups import HORIZON_S, Group
 from pilotage.core.metascheduler.state import PartitionRecord
 from pilotage.model.ids import TemplateId
 from pilotage.model.partitions import Load
-
-HORIZON_S = 2.0
-"""Work that waits in a partition ahead of time. Much longer than a round trip under load."""
 
 LEAST_AHEAD, MOST_AHEAD = 0.125, 1.0
 """What waits in a partition, as a share of what runs there."""
@@ -98,7 +95,17 @@ class Backlog:
     @property
     def takes(self) -> bool:
         """Whether it can be given tasks now."""
-        return self.record.life == "active" and not self.held_back and not (self.told is not None and self.told.paused)
+        return self.record.life == "active" and self.is_willing
+
+    @property
+    def is_willing(self) -> bool:
+        """Whether it takes tasks as soon as it is active."""
+        return not self.held_back and not (self.told is not None and self.told.paused)
+
+    @property
+    def soon(self) -> float:
+        """How much more work could start there by the time that all is done which runs there now."""
+        return max(0.0, 2.0 * (1.0 - self.serving) - self.work)
 
     def slots(self, group: Group) -> int:
         """Return how many such tasks can run there at once; at least 1."""
@@ -114,20 +121,23 @@ class Backlog:
             slots = self._slots[group.template] = max(1, slots)
         return slots
 
-    def room(self, group: Group) -> int:
-        """Return how many more tasks of a group it should get now."""
+    def room(self, group: Group, *, ahead: bool = True) -> int:
+        """Return how many more tasks of a group it should get now; ``ahead``: also those that have to wait there."""
         share, free = 1.0 / self.slots(group), 1.0 - self.serving
         if group.is_service:
             return int(free / share + _ROUNDING) or BLOCKED
         if self.serving and share > free + _ROUNDING:
             return BLOCKED
         seconds = group.seconds
-        ahead = MOST_AHEAD if seconds is None else min(MOST_AHEAD, max(LEAST_AHEAD, HORIZON_S / max(seconds, _ROUNDING)))
-        by_rate = int(max(self._rate, self._interval_ended) * HORIZON_S)
+        more = MOST_AHEAD if seconds is None else min(MOST_AHEAD, max(LEAST_AHEAD, HORIZON_S / max(seconds, _ROUNDING)))
+        # Long tasks that end together are no rate.
+        by_rate = 0 if group.is_long else int(max(self._rate, self._interval_ended) * HORIZON_S)
         room = 0
+        if not ahead:
+            room = max(1, int((free - self.work) / share + _ROUNDING)) if self.work < free - _ROUNDING else 0
         # Not before half of what is ahead is used up: then there is a message worth of tasks to send.
-        if self.work <= free * (1.0 + 0.5 * ahead) + _ROUNDING:
-            room = max(1, int((free * (1.0 + ahead) - self.work) / share + _ROUNDING))
+        elif self.work <= free * (1.0 + 0.5 * more) + _ROUNDING:
+            room = max(1, int((free * (1.0 + more) - self.work) / share + _ROUNDING))
         if 2 * self.count <= by_rate:
             room = max(room, by_rate - self.count)
         return room

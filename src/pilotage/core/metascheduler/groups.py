@@ -9,13 +9,16 @@ from pilotage.core.scheduling.need import Need
 from pilotage.model.ids import TaskUid, TemplateId
 from pilotage.model.workload import Template
 
+HORIZON_S = 2.0
+"""Work for so long waits in a partition ahead of time. Much longer than a round trip under load."""
+
 
 class Group:
     """The waiting tasks of one template, in their order. ``seconds``: how long one takes, as far as that is known."""
 
     __slots__ = (
-        "arrival", "home", "is_service", "level", "need", "priority", "refused_by", "route", "seconds", "template", "waiting",
-        "wish",
+        "arrival", "home", "is_service", "level", "need", "priority", "refused_by", "route", "seconds", "slots", "template",
+        "waiting", "wish",
     )  # fmt: skip
 
     def __init__(self, template_id: TemplateId, template: Template, need: Need) -> None:
@@ -34,6 +37,13 @@ class Group:
         self.home: dict[TemplateId, Group] | None = None
         """Where it is filed while tasks of it wait."""
         self.route: Route | None = None
+        self.slots = 0
+        """How many can run at once in all partitions that it fits; 0: nobody has asked yet."""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether its tasks take much longer than a message to a partition and back."""
+        return self.seconds is not None and self.seconds > HORIZON_S
 
 
 class Route:

@@ -134,6 +134,7 @@ class Queue:
                 ordered = any(self._backlogs[name].record.spec.scheduler.order == "priority" for name in fits)
                 group.level = group.priority if ordered else 0
                 group.home = route.levels.setdefault(group.level, {})
+                group.slots = 0
             else:
                 reason = self._hopeless(group)
                 if reason:

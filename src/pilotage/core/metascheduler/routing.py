@@ -3,11 +3,17 @@
 Each group goes to those of its partitions that have the least to do, by their expected wait, in portions that are small
 against what one of them runs at once; tasks are given out as long as partitions have room. So the cost is one decision for each
 portion, not for each task.
+
+What waits in a partition is not had back, so it is not to wait there while it could start elsewhere. While partitions are about
+to come nobody is given tasks ahead of time. Nor is anybody, unless tasks are short, when what waits here is a *tail*: no more
+than can start in the partitions by the time that each has done what runs there now. Who got some of that ahead of time would
+be at it a generation later, while others had nothing left to do.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Mapping
 
 from pilotage.core.client.binding import CHUNK_TASKS
@@ -20,6 +26,8 @@ from pilotage.model.ids import TaskUid
 
 _Turn = tuple[float, int, Backlog]
 
+_ROUNDING = 1e-6
+
 
 class Routing:
     """Leases tasks."""
@@ -29,34 +37,45 @@ class Routing:
         self._state = journal.state
         self._queue = queue
         self._backlogs = backlogs
+        self._is_tail: bool | None = None
+        """Whether what waits of the route that is dealt is a tail; None: to be found out."""
 
     def deal(self, now: float) -> None:
         """Lease what partitions have room for."""
         shares: dict[str, list[TaskUid]] = {}
-        for route in self._queue.routes_in_turn():
-            self._deal_on(route, shares)
+        routes = self._queue.routes_in_turn()
+        sharing = Counter(name for route in routes for name in route.fits) if len(routes) > 1 else Counter[str]()
+        for route in routes:
+            alone = all(sharing[name] < 2 for name in route.fits)
+            self._deal_on(route, shares, alone)
         for name, uids in shares.items():
             self._lease(now, name, uids)
             self._journal.act(actions.OfferMessages(name))
 
-    def _deal_on(self, route: Route, shares: dict[str, list[TaskUid]]) -> None:
+    def _deal_on(self, route: Route, shares: dict[str, list[TaskUid]], alone: bool) -> None:
+        """Deal the groups of a route; ``alone``: none that waits on another fits any of its partitions."""
         backlogs = [self._backlogs[name] for name in route.fits]
         turns: list[_Turn] = [(backlog.seconds, backlog.index, backlog) for backlog in backlogs if backlog.takes]
         heapq.heapify(turns)
+        ahead = not any(backlog.record.life == "starting" for backlog in backlogs)
+        # Where other routes lead, too, tasks that need much room wait for it there, or never find it.
+        self._is_tail = None if alone else False
         for group in route.in_turn():
             if not turns:
                 break
-            blocked = self._deal_group(group, turns, shares)
+            blocked = self._deal_group(group, turns, shares, ahead)
             for turn in blocked:
                 heapq.heappush(turns, turn)
 
-    def _deal_group(self, group: Group, turns: list[_Turn], shares: dict[str, list[TaskUid]]) -> list[_Turn]:
+    def _deal_group(self, group: Group, turns: list[_Turn], shares: dict[str, list[TaskUid]], ahead: bool) -> list[_Turn]:
         """Deal the tasks of a group; take out who has no room for more, and return those whom services block for it alone."""
         blocked: list[_Turn] = []
         tag = group.wish.request.colocate
         while turns and group.waiting:
             backlog = turns[0][2]
-            room = backlog.room(group)
+            room = backlog.room(group, ahead=ahead)
+            if ahead and room > 0 and self._is_in_tail(group):
+                room = backlog.room(group, ahead=False)
             if room <= 0:
                 turn = heapq.heappop(turns)
                 if room < 0:
@@ -73,6 +92,29 @@ class Routing:
             heapq.heapreplace(turns, (backlog.seconds, backlog.index, backlog))
             self._queue.is_stale |= bool(tag)
         return blocked
+
+    def _is_in_tail(self, group: Group) -> bool:
+        """Tell whether tasks of a group, which is dealt, had better wait here than in a partition."""
+        if group.is_service or group.wish.request.colocate or not (group.is_long or group.seconds is None):
+            return False
+        if self._is_tail is None:
+            self._is_tail = self._has_tail(group)
+        return self._is_tail
+
+    def _has_tail(self, group: Group) -> bool:
+        """Tell whether all that waits on the route of this group can start soon."""
+        route = group.route
+        assert route is not None
+        backlogs = [self._backlogs[name] for name in route.fits]
+        soon = sum(backlog.soon * backlog.slots(group) for backlog in backlogs if backlog.is_willing)
+        left = soon / sum(backlog.slots(group) for backlog in backlogs) + _ROUNDING
+        for each in route.in_turn():
+            if not each.slots:
+                each.slots = sum(backlog.slots(each) for backlog in backlogs)
+            left -= len(each.waiting) / each.slots
+            if left < 0.0:
+                return False
+        return True
 
     def _lease(self, now: float, partition: str, uids: list[TaskUid]) -> None:
         tasks = self._state.tasks

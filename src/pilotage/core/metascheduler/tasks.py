@@ -232,7 +232,7 @@ class Tasks:
             group = self._queue.group(template)
             backlog.remove(template, int(count), now)
             ended += int(count)
-            if ran and not group.wish.duration_s and not group.is_service:
+            if ran and not group.is_service:
                 mean = max(0.0, seconds / ran)
                 group.seconds = mean if group.seconds is None else 0.75 * group.seconds + 0.25 * mean
         backlog.note_ended(ended, now)
