@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +20,6 @@ from pilotage.agent.claim import claimant
 from pilotage.cli.observer import Observer
 from pilotage.core.agent import facts
 from pilotage.log.reader import read_history
-from pilotage.system.processes import started_ticks
 from pilotage.trace.events import read_events
 from pilotage.trace.reader import read_session
 from pilotage.wire.keys import read_connection
@@ -75,6 +75,16 @@ def lines(path: Path) -> list[str]:
 
 def until_running(tasks: list[rp.Task], witness: Path) -> None:
     eventually(lambda: len(lines(witness)) >= len(tasks), f"{len(tasks)} tasks run")
+
+
+def kill_entirely(pid: int) -> None:
+    """Kill a process, and wait until the last of its threads is gone, and its sockets with it."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        assert select.select([descriptor], [], [], PATIENCE_S)[0]
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -383,9 +393,7 @@ def test_an_agent_without_a_head_ends_its_tasks_and_says_nothing_of_them(fresh, 
     agent = agent_of(pilot, "a")
     with stopped(int((Path(pilot.sandbox) / "bootstrap.claim").read_text().split()[0])):
         # Nobody starts another head meanwhile.
-        head = head_of(pilot)
-        os.kill(head, signal.SIGKILL)
-        eventually(lambda: started_ticks(head) is None, "the head is dead")
+        kill_entirely(head_of(pilot))
         assert claimant(folder_of(pilot, "a")) == agent
         os.kill(agent, signal.SIGTERM)
         eventually(lambda: claimant(folder_of(pilot, "a")) is None, "the agent is gone")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pilotage.agent.claim import claimant
+from pilotage.agent.claim import claimant, forbid
 from pilotage.agent.private_folder import private_folder, remove_private_folder
 from pilotage.agent.recovery import recover_state
 from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, PARTITIONS_FOLDER, SETTINGS_FILE, read_settings
@@ -54,6 +54,7 @@ def fence(pilot_folder: Path, delivered: int) -> Aftermath:
     _end_agent(pilot_folder)
     partitions = _partitions(pilot_folder) if settings.partitions else {}
     for folder in partitions.values():
+        forbid(folder)
         # Those that went away for lack of a head are still ending their runners.
         _end_agent(folder)
     for folder in (pilot_folder, *partitions.values()):
@@ -76,6 +77,7 @@ def fence_partition(folder: Path, delivered: int) -> Aftermath:
         FileNotFoundError: no agent was ever started for it.
     """
     settings = read_settings(folder)
+    forbid(folder)
     _end_agent(folder)
     _end_runners(folder, settings.pilot)
     if not end_orphans(settings.session, settings.pilot, (), TASKS_END_S, marked=marks_of(settings.partition)):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pilotage.agent.claim import claimant, count_start, starts
+from pilotage.agent.claim import claimant, count_start, forbid, starts
 from pilotage.system.python import installation_path
 
 CLAIMER = """
@@ -52,6 +52,14 @@ def test_a_process_that_was_started_meanwhile_under_the_same_pid_is_no_claimant(
         assert int(pid) == claimant(tmp_path) == process.pid
         (tmp_path / "agent.claim").write_text(f"{pid} {int(ticks) - 1} {boot}\n")
         assert claimant(tmp_path) is None
+        process.kill()
+
+
+def test_nobody_begins_in_a_partition_that_is_given_up(tmp_path: Path) -> None:
+    forbid(tmp_path)
+    process, has_it = claimer(tmp_path)
+    with process:
+        assert not has_it
         process.kill()
 
 
