@@ -138,10 +138,10 @@ def _arm_agent() -> None:
     crashes.wrap(pilotage.agent.main, "write_connection", "listen")
     if is_head:
         import pilotage.agent.head_main
-        import pilotage.agent.sub_agents
+        import pilotage.agent.sub_agent
         from pilotage.wire.unix import UnixClientChannel
 
-        _hand_on(pilotage.agent.sub_agents)
+        _hand_on(pilotage.agent.sub_agent)
         crashes.wrap(pilotage.agent.head_main, "write_connection", "listen")
         crashes.wrap(UnixClientChannel, "send", lambda *arguments: f"partition-{_of_message(*arguments)}")
         crashes.wrap(UnixClientChannel, "connect", "connect")

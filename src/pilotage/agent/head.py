@@ -14,7 +14,8 @@ from pilotage.agent.client_link import ClientLink
 from pilotage.agent.head_progress import HeadProgress
 from pilotage.agent.loop import Answer, PilotLoop
 from pilotage.agent.settings import PilotSettings
-from pilotage.agent.sub_agents import SubAgent, SubAgents
+from pilotage.agent.sub_agent import SubAgent
+from pilotage.agent.sub_agents import SubAgents
 from pilotage.core.metascheduler import actions, events
 from pilotage.core.metascheduler.core import MetaschedulerCore
 from pilotage.errors import ProtocolError, unreachable

@@ -26,16 +26,14 @@ from pilotage.agent.claim import TAKEN, claimant, count_start, starts
 from pilotage.agent.fencing import fence_partition
 from pilotage.agent.partition_link import PartitionLink
 from pilotage.agent.settings import SETTINGS_FILE, PilotSettings, partition_folder, write_settings
+from pilotage.agent.sub_agent import SubAgent, aftermath_of, how_it_ended, printed_last, settings_of, spawn
 from pilotage.core.client.state import QueuedEnd
 from pilotage.core.metascheduler.events import PartitionLost
-from pilotage.core.metascheduler.state import MetaschedulerState, PartitionRecord, QueuedGrant
-from pilotage.errors import LogCorrupted, PilotageError
-from pilotage.system.python import python_command
+from pilotage.core.metascheduler.state import MetaschedulerState, PartitionRecord
+from pilotage.errors import PilotageError
 from pilotage.wire.messages import FromAgent
 
 RESTARTS = 3
-HEAD_LOSS_S = 60.0
-"""An agent of a partition that has no head for so long ends its tasks and itself."""
 SILENT_S = 12.0
 """One that is to end and was not heard for so long hangs; agents that live are heard every five seconds."""
 TERM_S = 5.0
@@ -43,33 +41,6 @@ STOP_S = 15.0
 """An agent whose partition is over has so long to end its runners."""
 CLAIM_LOOK_S = 0.1
 FENCE_PAUSE_S = 1.0
-OUTPUT_FILE = "agent.err"
-_READY_FD = 3
-_TAIL_CHARACTERS = 1000
-
-_encode = msgspec.msgpack.Encoder().encode
-
-
-class SubAgent:
-    """The agent of one partition. ``pid`` is 0 if it is not known, or gone."""
-
-    def __init__(self, name: str, folder: Path, record: PartitionRecord, link: PartitionLink, now: float) -> None:
-        self.name = name
-        self.folder = folder
-        self.record = record
-        self.link = link
-        self.pid = 0
-        self.is_child = False
-        self.process_fd = -1
-        self.ready_fd = -1
-        self.look_at: float | None = None
-        """When to look again for one that has claimed the partition."""
-        self.heard_at = now
-        self.must_end_since: float | None = None
-        self.told_by_signal: float | None = None
-        self.is_killed = False
-        self.is_fencing = False
-        self.is_over = False
 
 
 class SubAgents:
@@ -194,11 +165,11 @@ class SubAgents:
         try:
             agent.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not (agent.folder / SETTINGS_FILE).exists():
-                write_settings(self._settings_of(agent))
+                write_settings(settings_of(self._settings, agent.name, agent.record))
             if starts(agent.folder) > RESTARTS:
                 self._give_up(agent, f"its agent ended {RESTARTS + 1} times")
                 return
-            pid, ready_fd = self._spawn(agent.folder, count_start(agent.folder))
+            pid, ready_fd = spawn(agent.folder, count_start(agent.folder))
         except OSError as error:
             self._give_up(agent, f"its agent could not be started: {error}")
             return
@@ -206,57 +177,6 @@ class SubAgents:
         agent.ready_fd = ready_fd
         self._register(agent, ready_fd)
         self._watch(agent, pid, os.pidfd_open(pid), is_child=True)
-
-    def _settings_of(self, agent: SubAgent) -> PilotSettings:
-        settings, record = self._settings, agent.record
-        granted = {
-            node
-            for queued in (*record.outbox, *record.unacknowledged.values())
-            if isinstance(queued, QueuedGrant)
-            for node in queued.nodes
-        }
-        return msgspec.structs.replace(
-            settings,
-            partitions=[],
-            partition=agent.name,
-            present=[node for node in record.nodes if node not in granted],
-            scheduler=record.spec.scheduler,
-            executor=record.spec.executor or settings.executor,
-            transport="ipc",
-            client_keys=[],
-            observer_keys=[],
-            client_epoch=1,
-            on_client_loss="terminate",
-            client_loss_timeout_s=HEAD_LOSS_S,
-            idle_timeout_s=0.0,
-            startup_barrier=0,
-            # There are others beside it.
-            spawners=max(1, settings.spawners // len(settings.partitions)),
-        )
-
-    @staticmethod
-    def _spawn(folder: Path, incarnation: int) -> tuple[int, int]:
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        try:
-            command = python_command("pilotage.agent.main", str(folder), str(incarnation), str(_READY_FD))
-            output = os.fspath(folder / OUTPUT_FILE)
-            pid = os.posix_spawn(
-                command[0],
-                command,
-                os.environ,
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, writer, _READY_FD),
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_OPEN, 1, output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-                    (os.POSIX_SPAWN_DUP2, 1, 2),
-                ],
-            )
-        except BaseException:
-            os.close(reader)
-            raise
-        finally:
-            os.close(writer)
-        return pid, reader
 
     def _watch(self, agent: SubAgent, pid: int, descriptor: int, *, is_child: bool) -> None:
         agent.pid, agent.is_child, agent.process_fd = pid, is_child, descriptor
@@ -276,13 +196,13 @@ class SubAgents:
         if agent.is_over or not agent.record.living:
             self._forget(agent)
         elif agent.must_end_since is not None:
-            self._give_up(agent, "its agent hung, and was killed" if agent.is_killed else _how(status))
+            self._give_up(agent, "its agent hung, and was killed" if agent.is_killed else how_it_ended(status))
         elif status == TAKEN:
             if not self._find(agent, now):
                 agent.look_at = now + CLAIM_LOOK_S
                 self._want_tick(agent.look_at)
         else:
-            sys.stderr.write(f"partition {agent.name}: {_how(status)}\n")
+            sys.stderr.write(f"partition {agent.name}: {how_it_ended(status)}\n")
             self._launch(agent, now)
 
     def _reap(self, agent: SubAgent) -> int | None:
@@ -330,33 +250,15 @@ class SubAgents:
 
     def _fence(self, agent: SubAgent, reason: str) -> None:
         """End what is left of a partition, and take what its log says."""
-        said = _tail(agent.folder / OUTPUT_FILE)
+        said = printed_last(agent.folder)
         if said:
             reason = f"{reason}; it printed: {said}"
-        lost = self._aftermath(agent, reason)
+        lost = aftermath_of(agent, reason)
         while lost is None and not self._closing.wait(FENCE_PAUSE_S):
-            lost = self._aftermath(agent, reason)
+            lost = aftermath_of(agent, reason)
         if lost is not None:
             self._lost.append(lost)
             os.eventfd_write(self._wakeup, 1)
-
-    def _aftermath(self, agent: SubAgent, reason: str) -> PartitionLost | None:
-        """Return what became of a partition, once nothing of it runs any more; None while something does."""
-        try:
-            found = fence_partition(agent.folder, agent.record.received)
-        except LogCorrupted as error:
-            return PartitionLost(0.0, agent.name, f"{reason}; {error}")
-        except FileNotFoundError:
-            return PartitionLost(0.0, agent.name, reason)
-        except (PilotageError, OSError) as error:
-            sys.stderr.write(f"partition {agent.name} is not given up yet: {error}\n")
-            return None
-        except Exception as error:  # the partition's tasks must not wait for ever because of a mistake here
-            return PartitionLost(0.0, agent.name, f"{reason}; its log could not be read: {type(error).__name__}: {error}")
-        encoded = msgspec.Raw(_encode(found.outcomes))
-        return PartitionLost(
-            0.0, agent.name, reason, found.received, found.outcomes, encoded, [*found.not_begun], {**found.tries}
-        )
 
     def take_lost(self, now: float) -> list[PartitionLost]:
         """Return what became of partitions that were fenced since the last call."""
@@ -479,16 +381,3 @@ class SubAgents:
             return True
         told = (*record.outbox, *record.unacknowledged.values())
         return record.life == "retiring" and any(isinstance(queued, QueuedEnd) and not queued.drain for queued in told)
-
-
-def _how(status: int | None) -> str:
-    if status is None:
-        return "its agent is gone"
-    return f"its agent was killed by signal {-status}" if status < 0 else f"its agent exited with {status}"
-
-
-def _tail(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip()[-_TAIL_CHARACTERS:]
-    except OSError:
-        return ""

@@ -1,0 +1,139 @@
+"""The agent of one partition, as its head knows it: how it is started, and what becomes of a partition without one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from pilotage.agent.fencing import fence_partition
+from pilotage.agent.partition_link import PartitionLink
+from pilotage.agent.settings import PilotSettings
+from pilotage.core.metascheduler.events import PartitionLost
+from pilotage.core.metascheduler.state import PartitionRecord, QueuedGrant
+from pilotage.errors import LogCorrupted, PilotageError
+from pilotage.system.python import python_command
+
+HEAD_LOSS_S = 60.0
+"""An agent of a partition that has no head for so long ends its tasks and itself."""
+OUTPUT_FILE = "agent.err"
+_READY_FD = 3
+_TAIL_CHARACTERS = 1000
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class SubAgent:
+    """The agent of one partition. ``pid`` is 0 if it is not known, or gone."""
+
+    def __init__(self, name: str, folder: Path, record: PartitionRecord, link: PartitionLink, now: float) -> None:
+        self.name = name
+        self.folder = folder
+        self.record = record
+        self.link = link
+        self.pid = 0
+        self.is_child = False
+        self.process_fd = -1
+        self.ready_fd = -1
+        self.look_at: float | None = None
+        """When to look again for one that has claimed the partition."""
+        self.heard_at = now
+        self.must_end_since: float | None = None
+        self.told_by_signal: float | None = None
+        self.is_killed = False
+        self.is_fencing = False
+        self.is_over = False
+
+
+def settings_of(settings: PilotSettings, name: str, record: PartitionRecord) -> PilotSettings:
+    """Return what the agent of a partition has to know; ``settings`` are those of its head."""
+    granted = {
+        node
+        for queued in (*record.outbox, *record.unacknowledged.values())
+        if isinstance(queued, QueuedGrant)
+        for node in queued.nodes
+    }
+    return msgspec.structs.replace(
+        settings,
+        partitions=[],
+        partition=name,
+        present=[node for node in record.nodes if node not in granted],
+        scheduler=record.spec.scheduler,
+        executor=record.spec.executor or settings.executor,
+        transport="ipc",
+        client_keys=[],
+        observer_keys=[],
+        client_epoch=1,
+        on_client_loss="terminate",
+        client_loss_timeout_s=HEAD_LOSS_S,
+        idle_timeout_s=0.0,
+        startup_barrier=0,
+        # There are others beside it.
+        spawners=max(1, settings.spawners // len(settings.partitions)),
+    )
+
+
+def spawn(folder: Path, incarnation: int) -> tuple[int, int]:
+    """Start an agent; return its pid, and a descriptor that becomes readable when it is ready, or gone.
+
+    Raises:
+        OSError: no process started.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        command = python_command("pilotage.agent.main", str(folder), str(incarnation), str(_READY_FD))
+        output = os.fspath(folder / OUTPUT_FILE)
+        pid = os.posix_spawn(
+            command[0],
+            command,
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, writer, _READY_FD),
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+        )
+    except BaseException:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+    return pid, reader
+
+
+def aftermath_of(agent: SubAgent, reason: str) -> PartitionLost | None:
+    """End what is left of a partition, and return what became of it; None while something of it cannot be ended.
+
+    It takes as long as ending takes. The event has no time yet.
+    """
+    try:
+        found = fence_partition(agent.folder, agent.record.received)
+    except LogCorrupted as error:
+        return PartitionLost(0.0, agent.name, f"{reason}; {error}")
+    except FileNotFoundError:
+        return PartitionLost(0.0, agent.name, reason)
+    except (PilotageError, OSError) as error:
+        sys.stderr.write(f"partition {agent.name} is not given up yet: {error}\n")
+        return None
+    except Exception as error:  # the partition's tasks must not wait for ever because of a mistake here
+        return PartitionLost(0.0, agent.name, f"{reason}; its log could not be read: {type(error).__name__}: {error}")
+    encoded = msgspec.Raw(_encode(found.outcomes))
+    return PartitionLost(0.0, agent.name, reason, found.received, found.outcomes, encoded, [*found.not_begun], {**found.tries})
+
+
+def how_it_ended(status: int | None) -> str:
+    """Return in words how an agent ended; ``status`` is None if it was not our child."""
+    if status is None:
+        return "its agent is gone"
+    return f"its agent was killed by signal {-status}" if status < 0 else f"its agent exited with {status}"
+
+
+def printed_last(folder: Path) -> str:
+    """Return the end of what a partition's agents printed."""
+    try:
+        return (folder / OUTPUT_FILE).read_text(errors="replace").strip()[-_TAIL_CHARACTERS:]
+    except OSError:
+        return ""
