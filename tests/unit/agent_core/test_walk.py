@@ -231,7 +231,7 @@ def a_name_twice_in_a_cancel_counts_twice(patch):
 
 
 def recovery_takes_held_resources_for_free(patch):
-    patch.setattr(Scheduler, "occupy", lambda self, placement, request: None)
+    patch.setattr(Scheduler, "occupy", lambda self, placement, request, tasks=(), *, service=False: None)
 
 
 def recovery_forgets_who_waits(patch):

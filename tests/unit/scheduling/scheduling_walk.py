@@ -11,10 +11,11 @@ import random
 import sys
 from typing import Any, cast
 
-from scheduling_ledger import Ledger, group
+from scheduling_ledger import Ledger, group, task
 
 from pilotage.core.scheduling import OVERTAKE, Demand, GroupKey, Scheduler
 from pilotage.core.scheduling.policies import build
+from pilotage.core.scheduling.policy import SERVICE
 from pilotage.model.partitions import PolicyName, PolicySpec
 from pilotage.model.resources import Node, NodeShape, NodeShare, Request, core_mask
 
@@ -61,7 +62,8 @@ def random_groups(chance: random.Random, machine: list[Node], scheduler: Schedul
     for number in range(50):
         request = random_request(chance) if number < 40 else random_slots(chance, machine)
         if scheduler.refusal(request) is None:
-            found.append(GroupKey("executable", request, chance.choice((0, 0, 0, 1, 5)), chance.choice((0.0, 0.0, 3.0, 50.0))))
+            priority, duration_s = chance.choice((0, 0, 0, 1, 5)), chance.choice((0.0, 0.0, 3.0, 50.0))
+            found.append(GroupKey(chance.choice(("executable",) * 5 + (SERVICE,)), request, priority, duration_s))
     return found
 
 
@@ -145,23 +147,47 @@ def walk(seed: int, policy: PolicyName = "continuous", steps: int = 300) -> Ledg
         ledger.check()
     for node in machine:
         ledger.add_node(node.index)
+    drop_stranded(ledger)
+    if ledger.overtake and policy != "homogeneous":
+        outlast(ledger)
+    drain(ledger)
+    assert ledger.scheduler.demand() == Demand()
+    return ledger
+
+
+def drop_stranded(ledger: Ledger) -> None:
     for uids, reason in ledger.scheduler.stranded():
         assert reason
         for uid in uids:
             ledger.withdraw(uid)
-    drain(ledger)
-    assert ledger.scheduler.demand() == Demand()
-    return ledger
+
+
+def outlast(ledger: Ledger) -> None:
+    """Let all but services end. Whatever waits for their end, tasks of one core must run where there is one."""
+    idle = number = 0
+    while ledger.scheduler.free().cores and number < 10_000:
+        number += 1
+        ended = [uid for uid, lane in ledger.running.items() if lane.group.lane_kind != SERVICE]
+        for uid in ended:
+            ledger.release(uid)
+        small = task(f"small {number}")
+        ledger.enqueue(group(Request()), small)
+        # Longer than anybody's patience: who can get a reservation at all gets it, one after the other.
+        ledger.now += 2000.0
+        opened = ledger.schedule()
+        drop_stranded(ledger)
+        if small in ledger.running:
+            return
+        ledger.withdraw(small)
+        idle = 0 if opened or ended else idle + 1
+        assert idle <= 3 * len(ledger.waiting) + 3, [ledger.scheduler.why(uid) for uid in list(ledger.waiting)[:5]]
 
 
 def drain(ledger: Ledger) -> None:
     """Let everything end; what became stranded meanwhile is withdrawn, anything else must have run."""
     for _ in range(20 * (len(ledger.waiting) + len(ledger.running) + 10)):
         ledger.schedule()
-        for uids, reason in ledger.scheduler.stranded():
-            assert reason
-            for uid in uids:
-                ledger.withdraw(uid)
+        drop_stranded(ledger)
         if not ledger.waiting and not ledger.running:
             free = ledger.scheduler.free()
             assert free.idle_nodes == free.nodes

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from scheduling_ledger import Ledger, group, nodes, task
 
-from pilotage.core.scheduling import OVERTAKE
+from pilotage.core.scheduling import OVERTAKE, GroupKey
+from pilotage.core.scheduling.policy import SERVICE
 from pilotage.errors import InvariantViolated
+from pilotage.model.resources import NodeShare, Request
 
 SMALL = group()
 LARGE = group(cores=4)
@@ -153,6 +155,96 @@ def test_a_reservation_ends_when_its_node_is_lost_and_another_is_made() -> None:
 def lane_of(ledger: Ledger, name: str = "lane") -> None:
     ledger.enqueue(SMALL, name)
     assert name in started(ledger)
+
+
+def serve(ledger: Ledger, request: Request, *names: str) -> None:
+    ledger.enqueue(GroupKey(SERVICE, request), *names)
+    assert started(ledger) == list(names)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request(cores=8),
+        Request(exclusive=True),
+        Request(gpu_shares=128),
+        Request(ranks=3, gpu_shares=40),
+        Request(memory=7),
+        Request(disk=7),
+        Request(ranks=16),
+        Request(ranks=3, cores=4),
+        Request(ranks=4, cores=4, ranks_per_node=2),
+        Request(cores=8, colocate="tag"),
+        Request(cores=8, pinned=("n0",)),
+        Request(slots=(NodeShare(0, 1, b"\1"),)),
+        Request(slots=(NodeShare(0, 1, b"\2", ((0, 60),)),)),
+        Request(slots=(NodeShare(0, 1, b"\2", (), 7),)),
+    ],
+    ids=repr,
+)
+def test_nothing_is_reserved_where_a_service_leaves_too_little(request_: Request) -> None:
+    ledger = Ledger(nodes(2, gpus=2, memory=8, disk=8), overtake_limit=2)
+    for name in ("n0", "n1"):
+        serve(ledger, Request(gpu_shares=32, memory=2, disk=2, pinned=(name,)), name)
+    ledger.enqueue(group(request_), "large")
+    for number in range(20):
+        ledger.enqueue(SMALL, number)
+        assert started(ledger) == [str(number)]
+        ledger.release(number)
+    assert "only the end of a service can make room for it" in ledger.scheduler.why(task("large"))
+    assert "a reservation" not in ledger.scheduler.why(task("large"))
+    ledger.release("n0")
+    ledger.release("n1")
+    assert started(ledger) == ["large"]
+
+
+def test_the_next_gets_its_reservation_while_the_first_waits_for_a_service() -> None:
+    ledger = Ledger(nodes(1), overtake_limit=2, look_ahead=1)
+    serve(ledger, Request(), "service")
+    ledger.enqueue(group(cores=8), "impossible")
+    ledger.enqueue(group(cores=8, priority=1), "impossible and urgent")
+    ledger.enqueue(SMALL, *range(7))
+    for _ in range(10):
+        ledger.now += 100.0
+        ledger.schedule()
+    ledger.enqueue(group(cores=4), "large")
+    number = 7
+    while task("large") not in ledger.running:
+        ledger.enqueue(SMALL, number)
+        ledger.release(next(uid for uid in ledger.running if uid != "service"))
+        ledger.schedule()
+        number += 1
+        assert number < 100, ledger.scheduler.why(task("large"))
+
+
+def test_a_reservation_is_made_where_no_service_runs() -> None:
+    ledger = Ledger(nodes(2), overtake_limit=0)
+    serve(ledger, Request(), "service")
+    ledger.enqueue(SMALL, *range(15))
+    ledger.schedule()
+    ledger.enqueue(group(cores=8), "large")
+    ledger.schedule()
+    ledger.schedule()
+    assert "a reservation for it holds 1 node" in ledger.scheduler.why(task("large"))
+    for name in range(7, 15):
+        ledger.release(name)
+    (lane,) = ledger.schedule()
+    assert lane.tasks == ["large"] and lane.placement[0].node == 1
+
+
+def test_a_reservation_is_made_once_the_service_has_ended() -> None:
+    ledger = Ledger(nodes(1), overtake_limit=0)
+    serve(ledger, Request(), "service")
+    ledger.enqueue(SMALL, *range(7))
+    ledger.schedule()
+    ledger.enqueue(group(cores=8), "large")
+    for _ in range(3):
+        ledger.schedule()
+    ledger.release("service")
+    ledger.enqueue(SMALL, 7)
+    for _ in range(2):
+        ledger.schedule()
+    assert "a reservation for it holds 1 node" in ledger.scheduler.why(task("large"))
 
 
 def test_a_lane_draws_tasks_of_its_group_in_order() -> None:

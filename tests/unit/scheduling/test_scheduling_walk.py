@@ -27,6 +27,7 @@ from pilotage.core.scheduling.pool import LOST, OPEN, Pool
 from pilotage.core.scheduling.queue import WaitingQueue
 from pilotage.core.scheduling.releases import Releases
 from pilotage.core.scheduling.reservation import Reservations
+from pilotage.core.scheduling.services import ServiceHoldings
 from pilotage.core.scheduling.tagged import TaggedSearch
 from pilotage.core.scheduling.tags import Places, Territories
 from pilotage.core.scheduling.torus import Torus
@@ -144,6 +145,11 @@ def the_refused_are_forgotten(original: Any, releases: Releases, group: Any) -> 
 
 @instead(Reservations, "end")
 def a_reservation_is_kept_for_ever(original: Any, reservations: Reservations) -> None:
+    pass
+
+
+@instead(ServiceHoldings, "note")
+def what_services_hold_is_waited_for(original: Any, services: ServiceHoldings, placement: Any) -> None:
     pass
 
 
@@ -300,6 +306,7 @@ def test_the_walk_catches_a_fault_planted_in_a_policy(
         gaps_in_the_queue_stay,
         the_refused_are_forgotten,
         a_reservation_is_kept_for_ever,
+        what_services_hold_is_waited_for,
         a_tag_does_not_bind_its_members,
         chosen_slots_are_moved_to_the_next_cores,
         only_the_cores_of_chosen_slots_have_to_be_free,

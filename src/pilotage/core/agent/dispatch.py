@@ -11,11 +11,11 @@ from collections.abc import Iterable
 
 from pilotage.core.agent import actions, facts
 from pilotage.core.agent.journal import Journal
-from pilotage.core.agent.lanes import HORIZON_S, SERVICE, SPAWNED, Pace
+from pilotage.core.agent.lanes import HORIZON_S, SPAWNED, Pace
 from pilotage.core.agent.needs import told
 from pilotage.core.agent.runners import RunnerPool
 from pilotage.core.agent.waiting import Waiting
-from pilotage.core.scheduling.policy import GroupKey, Policy
+from pilotage.core.scheduling.policy import SERVICE, GroupKey, Policy
 from pilotage.model.execution import Execution, LaneTasks
 from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid
 from pilotage.model.resources import Placement
@@ -51,7 +51,7 @@ class Dispatch:
         """Take over what the state says of lanes."""
         for lane_id, lane in self._state.lanes.items():
             group = self._group(lane.template)
-            self._policy.occupy(lane.placement, group.request, lane.tasks)
+            self._policy.occupy(lane.placement, group.request, lane.tasks, service=group.lane_kind == SERVICE)
             self._pace(group).lanes.add(lane_id)
             if not lane.tasks:
                 self._hungry[lane_id] = None

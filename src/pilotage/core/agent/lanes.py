@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pilotage.core.scheduling.policy import GroupKey, rounded_duration
+from pilotage.core.scheduling.policy import SERVICE, GroupKey, rounded_duration
 from pilotage.model.ids import LaneId
 from pilotage.model.workload import Template
 
@@ -21,8 +21,6 @@ DEEPEST = 512
 """Tasks in one lane at the most; more per message makes them no cheaper."""
 
 EXECUTABLE = "executable"
-SERVICE = "service"
-"""Executables that run until they are ended: nothing waits behind them."""
 FUNCTION = "function"
 FUNCTION_ALONE = "function alone"
 """Functions with a time limit: one at a time, as their worker is killed when the time is over."""

@@ -158,9 +158,9 @@ class Homogeneous(Scheduler):
         if self._slots.free is not None:
             self._slots.free.append(placement)
 
-    def occupy(self, placement: Placement, request: Request, tasks: Iterable[TaskUid] = ()) -> None:
+    def occupy(self, placement: Placement, request: Request, tasks: Iterable[TaskUid] = (), *, service: bool = False) -> None:
         """Take exactly ``placement``, as it is read from the log. Raises InvariantViolated if it is not free."""
-        super().occupy(placement, request, tasks)
+        super().occupy(placement, request, tasks, service=service)
         self._fixing.fix(request)
         self._slots.free = None
 

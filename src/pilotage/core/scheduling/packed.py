@@ -86,9 +86,9 @@ class Packed(Scheduler):
         if tasks:
             self._sort_in(self._queue.group(group))
 
-    def occupy(self, placement: Placement, request: Request, tasks: Iterable[TaskUid] = ()) -> None:
+    def occupy(self, placement: Placement, request: Request, tasks: Iterable[TaskUid] = (), *, service: bool = False) -> None:
         """Take exactly ``placement``, as it is read from the log. Raises InvariantViolated if it is not free."""
-        super().occupy(placement, request, tasks)
+        super().occupy(placement, request, tasks, service=service)
         self._note_end(placement, 0.0, 0.0)
 
     def schedule(self, now: float, limit: int) -> list[Assignment]:
@@ -167,7 +167,7 @@ class Packed(Scheduler):
             for group in groups:
                 if not group.live or group.stranded is not None:
                     del self._apart[group.key]
-        waiting.sort(key=lambda group: group.arrivals[0])
+        waiting.sort(key=lambda group: (self._reservations.is_walled(group), group.arrivals[0]))
         for group in islice(waiting, self._look_ahead):
             if len(out) >= limit:
                 return
@@ -178,7 +178,7 @@ class Packed(Scheduler):
                 if group.stranded is not None:
                     self._note_stranded(group)
                 if placed:
-                    self._reservations.note_placed(group, placed)
+                    self._reservations.note_placed(group, placed, out)
 
     def _fill(self, level: int, now: float, limit: int, last: bool, out: list[Assignment]) -> None:
         """Fill nodes on which something came free, then others for groups that are new."""
@@ -246,7 +246,7 @@ class Packed(Scheduler):
                 tasks = self._queue.take(group, 1, _ALL)
                 self._placing.places.note(tasks, node)
                 out.append(Assignment(group.key, tasks, (share,)))
-                self._reservations.note_placed(group, 1)
+                self._reservations.note_placed(group, 1, out)
             seed = False
 
     def _age(self, now: float) -> bool:
@@ -256,7 +256,9 @@ class Packed(Scheduler):
         had come already: all others are a finite number.
         """
         queue, reservations = self._queue, self._reservations
-        front = queue.peek(0)
+        position = 0
+        while (front := queue.peek(position)) is not None and reservations.is_walled(front):
+            position += 1
         if front is None:
             return False
         current = reservations.current
@@ -265,7 +267,11 @@ class Packed(Scheduler):
                 reservations.end()
             return False
         apart = min(
-            [group for group in self._apart.values() if group.live and group.stranded is None],
+            [
+                group
+                for group in self._apart.values()
+                if group.live and group.stranded is None and not reservations.is_walled(group)
+            ],
             key=lambda group: (group.order_base, group.arrivals[0]),
             default=None,
         )

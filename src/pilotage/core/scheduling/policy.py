@@ -19,6 +19,10 @@ OVERTAKE = 1024
 """Arrivals by which a task may be younger than a waiting task of its rank and still be drawn onto a held lane."""
 
 
+SERVICE = "service"
+"""The ``lane_kind`` of tasks that do not end by themselves."""
+
+
 class GroupKey(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Tasks of one group are interchangeable for matching.
 
@@ -82,6 +86,8 @@ class Policy(Protocol):
     * A task that was enqueued is handed out exactly once, by ``schedule`` or ``draw``, unless ``withdraw`` returned True.
     * A task whose ``refusal`` is None is placed in the end, if every placement is released in the end and tasks of higher
       priority do not keep coming.
+    * What groups of the ``lane_kind`` SERVICE hold may never be released. A task for which only that could make room waits
+      without resources being kept for it.
     * A policy that breaks its own books raises ``InvariantViolated``; it never mends them in silence.
     """
 
@@ -116,8 +122,8 @@ class Policy(Protocol):
         """Give back what a lane held."""
         ...
 
-    def occupy(self, placement: Placement, request: Request, tasks: Iterable[TaskUid] = ()) -> None:
-        """Take exactly ``placement`` for these tasks. Raises InvariantViolated if any part of it is not free."""
+    def occupy(self, placement: Placement, request: Request, tasks: Iterable[TaskUid] = (), *, service: bool = False) -> None:
+        """Take exactly ``placement`` for these tasks, or for a service. Raises InvariantViolated if any part is not free."""
         ...
 
     def remove_node(self, index: int) -> None:

@@ -45,6 +45,7 @@ class Group:
         "refused_since",
         "stranded",
         "tasks",
+        "walled_at",
     )
 
     def __init__(self, key: GroupKey, need: Need, order_base: int) -> None:
@@ -71,6 +72,8 @@ class Group:
         """When the first task of the group was first refused while its turn had come."""
         self.overtaken_from = -1
         """How many tasks had been placed at that time; -1: its turn has not come."""
+        self.walled_at = -1
+        """At which of the ``changes`` of the reservations only the end of a service could make room; -1: at none."""
 
 
 class WaitingQueue:

@@ -4,20 +4,25 @@ When the task whose turn it is has been refused for ``patience_s``, or ``overtak
 nodes that will be free with least loss are *reserved*: nothing else is placed there and no lane draws, until it fits. So a
 large task starts in the end, however many small ones come. There is one reservation at a time, and a task of higher priority
 ends it.
+
+Nothing is reserved for a task for which only the end of a service could make room: that may never come, and all others would
+wait with it. Such a group is *walled* until a service ends or the nodes are others, and the turn to be served is the next's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import accumulate
 
 from pilotage.core.scheduling.need import Need
 from pilotage.core.scheduling.placing import Placing
-from pilotage.core.scheduling.policy import Assignment
+from pilotage.core.scheduling.policy import SERVICE, Assignment
 from pilotage.core.scheduling.pool import OPEN, RESERVED, Pool
 from pilotage.core.scheduling.queue import Group
 from pilotage.core.scheduling.releases import Releases
 from pilotage.core.scheduling.search import spread, tightest
+from pilotage.core.scheduling.services import ServiceHoldings
+from pilotage.model.resources import Placement
 
 
 class Reservation:
@@ -41,15 +46,34 @@ class Reservations:
         self._overtake_limit = overtake_limit
         self._patience_s = patience_s
         self._placed = 0
+        self._changes = 0
+        """How often a service ended or the nodes became others."""
+        self.services = ServiceHoldings(pool)
         self.current: Reservation | None = None
 
-    def note_placed(self, group: Group, count: int) -> None:
-        """Tasks of this group were placed, or drawn."""
+    def note_placed(self, group: Group, count: int, placed: Sequence[Assignment] = ()) -> None:
+        """So many tasks of this group were placed, or drawn. ``placed`` ends with what they took anew."""
         self._placed += count
+        if group.key.lane_kind == SERVICE:
+            for assignment in placed[-count:]:
+                self.services.note(assignment.placement)
         group.overtaken_from = -1
         current = self.current
         if current is not None and current.group is group:
             self.end()
+
+    def note_released(self, placement: Placement) -> None:
+        """This was released, while services hold something."""
+        if self.services.end(placement):
+            self._changes += 1
+
+    def note_nodes(self) -> None:
+        """The nodes are others."""
+        self._changes += 1
+
+    def is_walled(self, group: Group) -> bool:
+        """Tell whether nothing was reserved for this group as only the end of a service can make room for it."""
+        return group.walled_at == self._changes
 
     def age(self, group: Group, now: float) -> bool:
         """Count how long the group whose turn it is has been passed over; tell if the reservations changed by that."""
@@ -69,8 +93,14 @@ class Reservations:
 
     def make(self, group: Group) -> bool:
         """Reserve nodes for the first task of this group; tell if that can be."""
+        need = group.need
+        if need.request.beside and self._placing.settled_node(need) is None:
+            return False
         nodes = self._nodes_for(group)
-        if not nodes or any(self._pool.state[node] != OPEN for node in nodes):
+        if not nodes:
+            group.walled_at = self._changes
+            return False
+        if any(self._pool.state[node] != OPEN for node in nodes):
             return False
         for node in nodes:
             self._pool.set_state(node, RESERVED)
@@ -78,16 +108,18 @@ class Reservations:
         return True
 
     def _nodes_for(self, group: Group) -> list[int]:
+        """Return the nodes to be kept; none if what will be free on any is not enough."""
         need = group.need
+        services = self.services
         if need.chosen:
-            return [share.node for share in need.chosen]
+            return [share.node for share in need.chosen] if services.leave(need.chosen) else []
         if need.follows:
             node = self._placing.settled_node(need)
-            if node is not None or not need.colocate:
-                if node is None or (group.index is not None and node not in group.index.bucket_of):
+            if node is not None:
+                if group.index is not None and node not in group.index.bucket_of:
                     return []
-                return [node]
-        return nodes_to_drain(self._pool, need, None if group.index is None else group.index.only)
+                return [node] if services.room(need, node) >= need.ranks else []
+        return nodes_to_drain(self._pool, need, None if group.index is None else group.index.only, services)
 
     def serve(self, out: list[Assignment]) -> None:
         """Place the task for which nodes are reserved, if it fits there now."""
@@ -98,13 +130,17 @@ class Reservations:
         group = current.group
         if group.need.chosen:
             if self._placing.place_chosen(group, RESERVED, out):
-                self.note_placed(group, 1)
+                self.note_placed(group, 1, out)
+            return
+        if group.need.follows and self._placing.settled_node(group.need) not in (None, *current.nodes):
+            # Meanwhile another task of the tag has settled the node.
+            self.end()
             return
         rooms = [(node, room) for node in current.nodes if (room := self._pool.capacity(group.need, node))]
         layout = spread(rooms, group.need)
         if layout is not None:
             self._placing.place_on(group, layout, group.arrivals[0] + 1, out)
-            self.note_placed(group, 1)
+            self.note_placed(group, 1, out)
 
     def end(self) -> None:
         """Open the nodes that are reserved, if there are any."""
@@ -129,16 +165,21 @@ class Reservations:
         return faults
 
 
-def nodes_to_drain(pool: Pool, need: Need, only: Collection[int] | None) -> list[int]:
-    """Return open nodes (of ``only``, if given) that hold ``need`` once they are free: near each other, with least running."""
+def nodes_to_drain(pool: Pool, need: Need, only: Collection[int] | None, services: ServiceHoldings) -> list[int]:
+    """Return open nodes (of ``only``, if given) that hold ``need`` once all but ``services`` have ended there.
+
+    They are near each other, with least running; none are returned if all of them together are not enough.
+    """
     least = need.ranks if need.follows else need.per_node or 1
-    room_of = {shape: room for shape in pool.index.shapes if (room := need.capacity(shape)) >= least}
+    room_of = {shape: need.capacity(shape) for shape in pool.index.shapes}
     open_nodes = [n for n, state in enumerate(pool.state) if state == OPEN and (only is None or n in only)]
-    nodes = [node for node in open_nodes if pool.shape[node] in room_of]
-    rooms = [need.per_node or room_of[pool.shape[node]] for node in nodes]
+    room_on = {n: services.room(need, n) if services.on(n) else room_of[pool.shape[n]] for n in open_nodes}
+    nodes = [node for node in open_nodes if room_on[node] >= least]
+    rooms = [need.per_node or room_on[node] for node in nodes]
     running = [0, *accumulate(pool.shape[node].cores - pool.count[node] for node in nodes)]
     window = tightest(rooms, need.ranks, running[:-1], running[1:])
     if window is None:
-        # The last of even shares fits on a smaller node only: whichever that is, it is among all.
-        return open_nodes
+        # The last of even shares may fit on a smaller node only: whichever that is, it is among all.
+        enough = not need.follows and spread([(node, room) for node, room in room_on.items() if room], need)
+        return open_nodes if enough else []
     return nodes[window[0] : window[1]]

@@ -154,16 +154,16 @@ class Scheduler:
         if reservations.current is not None:
             self._serve_reservation(now, out)
         queue = self._queue
-        position = seen = cores = memory = 0
-        while len(out) < limit and position <= self._look_ahead:
+        position = turn = seen = cores = memory = 0
+        while len(out) < limit and position <= self._look_ahead + turn:
             group = queue.peek(position)
             if group is None:
                 break
-            if position:
+            if position > turn:
                 # Most groups are passed over here, as nothing that was released since could be enough for them.
                 if not cores:
                     seen, cores, memory = releases.most()
-                ahead = queue.pass_over(position, self._look_ahead + 1, seen, releases.end(), cores, memory)
+                ahead = queue.pass_over(position, self._look_ahead + turn + 1, seen, releases.end(), cores, memory)
                 if ahead != position:
                     position = ahead
                     continue
@@ -173,15 +173,18 @@ class Scheduler:
             if group.refused_at < 0 or releases.may_help(group):
                 placed = self._place(group, limit - len(out), queue.turn_before(position, group), out)
                 if placed:
-                    reservations.note_placed(group, placed)
+                    reservations.note_placed(group, placed, out)
                 if group.stranded is not None:
                     self._note_stranded(group)
                     continue
                 if placed:
                     continue
-            if position == 0 and reservations.age(group, now):
-                reservations.serve(out)
-                continue
+            if position == turn:
+                if reservations.is_walled(group):
+                    turn += 1
+                elif reservations.age(group, now):
+                    reservations.serve(out)
+                    continue
             position += 1
         releases.seen = releases.before + len(releases.nodes)
         if self._awaited and out:
@@ -216,6 +219,8 @@ class Scheduler:
         """Give back what a lane held; what lies on lost nodes is dropped. Raises InvariantViolated if it was free."""
         pool = self._pool
         releases = self._releases
+        if self._reservations.services.held:
+            self._reservations.note_released(placement)
         for share in placement:
             if pool.give_back(share):
                 releases.nodes.append(share.node)
@@ -233,7 +238,7 @@ class Scheduler:
             self._pool.set_state(node, ABSENT)
             self._closed_idle.append(node)
 
-    def occupy(self, placement: Placement, request: Request, tasks: Iterable[TaskUid] = ()) -> None:
+    def occupy(self, placement: Placement, request: Request, tasks: Iterable[TaskUid] = (), *, service: bool = False) -> None:
         """Take exactly ``placement``, as it is read from the log. Raises InvariantViolated if it is not free."""
         done = []
         try:
@@ -248,6 +253,8 @@ class Scheduler:
             self._placing.node_of_tag.setdefault(request.colocate, placement[0].node)
         if placement and tasks:
             self._placing.places.note(tasks, placement[0].node)
+        if service:
+            self._reservations.services.note(placement)
 
     # Nodes that come and go.
 
@@ -289,6 +296,7 @@ class Scheduler:
     def _reconsider(self) -> None:
         """The nodes are others: find out who can run at all, and search anew for all of them."""
         self._limits.count()
+        self._reservations.note_nodes()
         for group in self._queue.groups.values():
             group.refused_at = -1
             group.stranded = self._limits.refusal(group.need)
@@ -314,7 +322,7 @@ class Scheduler:
             return waits.NOTHING_WAITS
         task = group.tasks[0] if isinstance(subject, GroupKey) else subject
         before = self._queue.before(group, task)
-        return waits.why(task, group, before, self._pool, self._placing, self._reservations.current)
+        return waits.why(task, group, before, self._pool, self._placing, self._reservations)
 
     def check(self, held: Iterable[Placement] | None = None) -> None:
         """Raise InvariantViolated unless the books balance, and sum up with all ``held`` placements if they are given."""

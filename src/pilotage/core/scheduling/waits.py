@@ -7,13 +7,13 @@ from pilotage.core.scheduling import slots
 from pilotage.core.scheduling.placing import Placing
 from pilotage.core.scheduling.pool import OPEN, Pool
 from pilotage.core.scheduling.queue import Group
-from pilotage.core.scheduling.reservation import Reservation
+from pilotage.core.scheduling.reservation import Reservations
 from pilotage.model.ids import TaskUid
 
 NOTHING_WAITS = "nothing waits here under this name"
 
 
-def why(task: TaskUid, group: Group, before: int, pool: Pool, placing: Placing, reservation: Reservation | None) -> str:
+def why(task: TaskUid, group: Group, before: int, pool: Pool, placing: Placing, reservations: Reservations) -> str:
     """Return why the ``task`` of ``group`` waits, with ``before`` tasks before it."""
     if group.stranded:
         return f"cannot run any more: {group.stranded}"
@@ -24,7 +24,10 @@ def why(task: TaskUid, group: Group, before: int, pool: Pool, placing: Placing, 
         words.append(f"the tag {need.colocate or need.request.beside!r} keeps it on node {pool.nodes[bound].name}")
     elif need.request.beside:
         words.append(f"it is to run on the node of task {need.request.beside!r}, which is not placed yet")
+    if reservations.is_walled(group):
+        words.append("only the end of a service can make room for it")
     words.append(f"{_many(before, 'task is', 'tasks are')} before it")
+    reservation = reservations.current
     if reservation is not None:
         nodes = _many(len(reservation.nodes), "node", "nodes")
         whose = "it" if reservation.group.tasks[0] == task else f"task {reservation.group.tasks[0]}"

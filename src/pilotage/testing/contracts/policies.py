@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from pilotage.core.scheduling.policy import Assignment, Demand, GroupKey, Policy
+from pilotage.core.scheduling.policy import SERVICE, Assignment, Demand, GroupKey, Policy
 from pilotage.errors import InvariantViolated
 from pilotage.model.ids import TaskUid
 from pilotage.model.resources import GPU_SHARES, Node, NodeShape, Placement, Request, core_indices
@@ -287,6 +287,35 @@ class PolicyContract(ABC):
                 done = running.pop(uid)
                 policy.release(done.placement, done.group.request)
             running.update((assignment.tasks[0], assignment) for assignment in policy.schedule(now, PLENTY))
+
+    @pytest.mark.parametrize("read_back", [False, True])
+    def test_nothing_is_kept_for_a_task_that_only_the_end_of_a_service_could_make_room_for(self, read_back: bool) -> None:
+        self._require_mixture()
+        policy = self.make_policy(nodes(1, cores=8))
+        service = GroupKey(SERVICE, Request())
+        (held,) = self._placed(policy, service)
+        if read_back:
+            policy = self.make_policy(nodes(1, cores=8))
+            policy.occupy(held.placement, Request(), held.tasks, service=True)
+        policy.enqueue(TaskUid("large"), group(cores=8), 0.0)
+        running: list[Assignment] = []
+        placed, now = 0, 0.0
+        while placed < 5_000:
+            now += 1.0
+            assert now < 3_000, f"{placed} small tasks ran, and no more do"
+            policy.enqueue_many(uids(10 * round(now), 4), group(), now)
+            for done in running[:4]:
+                policy.release(done.placement, Request())
+            opened = policy.schedule(now, PLENTY)
+            running = running[4:] + opened
+            placed += len(opened)
+        policy.release(held.placement, Request())
+        while not any(done.tasks == ["large"] for done in running):
+            assert running, "the large task has room, and is not placed"
+            for done in running:
+                policy.release(done.placement, Request())
+            now += 1.0
+            running = policy.schedule(now, PLENTY)
 
     @pytest.mark.parametrize("seed", range(10))
     def test_whatever_comes_nothing_is_held_or_handed_out_twice_and_all_is_placed(self, seed: int) -> None:
