@@ -14,6 +14,9 @@ PolicyName = Literal["continuous", "torus", "tagged", "homogeneous", "packed", "
 Order = Literal["first_come", "backfill", "priority"]
 Kind = Literal["executable", "function", "service"]
 
+LOST_NODES = 0
+"""Stands for a request for nodes where a partition tells of nodes that are lost: nobody asked for them."""
+
 
 class PolicySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A scheduling policy by name, with what it has to know.

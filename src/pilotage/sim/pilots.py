@@ -101,9 +101,8 @@ class SimulatedPilot(Process):
         self.core = AgentCore(self.policy, spawners=1, deadline=deadline, state=state, nodes=self._own or ())
         self.core.recover(self.now())
         # At its start an agent finds out which nodes there are.
-        for index in self.lost_at:
-            if self._owns(index):
-                self.policy.remove_node(index)
+        for index in self._lost_own():
+            self.policy.remove_node(index)
         self._load_every_s, self._load_due = 0.0, float("inf")
         self._uplink.listen(self, state)
         life = self._lives
@@ -117,6 +116,7 @@ class SimulatedPilot(Process):
         self.take_turn(self.core.start)
         if self.core is not None:
             self.launching.runners.adopt(known)
+        self._tell_lost()
 
     def places_yet(self) -> bool:
         """Tell whether the launcher is up."""
@@ -150,15 +150,22 @@ class SimulatedPilot(Process):
         if self.policy is not None and self._owns(index):
             self.policy.remove_node(index)
         self.launching.lose_node(index)
-        if self.places_yet():
-            self.tell(events.TimePassed(self.now()))
+        self._tell_lost()
+
+    def _lost_own(self) -> list[int]:
+        return [index for index in self.lost_at if self._owns(index)]
+
+    def _tell_lost(self) -> None:
+        """Tell the core, once it places tasks, which of its nodes are lost."""
+        if self.core is not None and self.places_yet() and (lost := self._lost_own()):
+            self.tell(events.NodesLost(self.now(), lost))
 
     def _owns(self, index: int) -> bool:
         """Tell whether a node belongs to it now; a pilot has all of its own."""
         if self._own is None or self.core is None:
             return True
         state = self.core.state
-        return index in state.granted or (index in self._own and index not in state.parted)
+        return index not in state.lost_nodes and (index in state.granted or (index in self._own and index not in state.parted))
 
     def aftermath(self, delivered: int) -> Aftermath:
         """Return what the log of a pilot that is gone tells the client, who has messages up to ``delivered``."""
@@ -221,9 +228,7 @@ class SimulatedPilot(Process):
                 self.tell(events.EnvironmentAsked(now, message.number, message.name, message.spec))
             case GrantNodes():
                 self.tell(events.NodesGranted(now, message.number, message.nodes))
-                if self.policy is not None:
-                    for index in [index for index in message.nodes if index in self.lost_at]:
-                        self.policy.remove_node(index)
+                self._tell_lost()
             case ReclaimNodes():
                 self.tell(events.NodesReclaimed(now, message.number, message.reclaim, message.count))
             case AskLoad():

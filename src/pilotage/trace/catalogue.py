@@ -70,6 +70,7 @@ RUNNER_IDENTIFIED = "runner.identified"
 RUNNER_REMOVED = "runner.removed"
 PARTITION_GREW = "partition.grew"
 PARTITION_SHRANK = "partition.shrank"
+PARTITION_LOST_NODES = "partition.lost_nodes"
 LANE_OPENED = "lane.opened"
 LANE_CLOSED = "lane.closed"
 
@@ -113,6 +114,7 @@ CATALOGUE = (
     EventKind(RUNNER_REMOVED, "runner", "agent.RunnerRemoved", "the runner is gone"),
     EventKind(PARTITION_GREW, "partition", "agent.NodesGranted", "the metascheduler has given nodes to the partition"),
     EventKind(PARTITION_SHRANK, "partition", "agent.NodesReturned", "the partition has given nodes back"),
+    EventKind(PARTITION_LOST_NODES, "partition", "agent.NodesLost", "nodes of the partition are gone for good"),
     EventKind(LANE_OPENED, "lane", "agent.LaunchRequested", "a placement is taken, for one task or a chain of short ones"),
     EventKind(LANE_CLOSED, "lane", "agent.LanesClosed", "the lane's resources are free"),
 )

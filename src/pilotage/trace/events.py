@@ -141,6 +141,8 @@ def _agent_events(fact: agent.Fact, pilot: str, time: float) -> Iterator[TraceEv
             yield TraceEvent(time, names.PARTITION_GREW, pilot, {"nodes": len(fact.nodes)})
         case agent.NodesReturned():
             yield TraceEvent(time, names.PARTITION_SHRANK, pilot, {"nodes": len(fact.nodes)})
+        case agent.NodesLost():
+            yield TraceEvent(time, names.PARTITION_LOST_NODES, pilot, {"nodes": len(fact.nodes)})
         case agent.PilotEnding():
             yield TraceEvent(time, names.PILOT_ENDING, pilot, {"reason": fact.reason, "drain": int(fact.drain)})
         case agent.PilotEnded():

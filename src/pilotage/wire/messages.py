@@ -172,7 +172,7 @@ class ReclaimNodes(msgspec.Struct, frozen=True, array_like=True, tag=16):
 
 
 class NodesReturned(msgspec.Struct, frozen=True, array_like=True, tag=17):
-    """These nodes, which were asked for in ``reclaim``, are no longer the partition's."""
+    """These nodes, which were asked for in ``reclaim``, are no longer the partition's; ``LOST_NODES``: they are lost."""
 
     number: int
     reclaim: int

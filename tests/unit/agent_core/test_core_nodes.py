@@ -10,9 +10,9 @@ from pilotage.core.agent import actions, events, facts
 from pilotage.core.agent.core import AgentCore
 from pilotage.core.agent.state import AgentState
 from pilotage.core.scheduling.scheduler import Scheduler
-from pilotage.model.ids import RunnerId
+from pilotage.model.ids import RunnerId, TaskUid
 from pilotage.model.outcome import Ending
-from pilotage.model.partitions import Load
+from pilotage.model.partitions import LOST_NODES, Load
 from pilotage.model.resources import Request
 from pilotage.model.workload import Extra
 
@@ -40,6 +40,11 @@ def again(before: AgentCore) -> AgentCore:
 def used(made: AgentCore) -> list[int]:
     """The nodes on which lanes are open."""
     return sorted(share.node for lane in made.state.lanes.values() for share in lane.placement)
+
+
+def used_by(made: AgentCore, uid: str) -> list[int]:
+    """The nodes of the lane that has this task."""
+    return [share.node for share in made.state.lanes[made.state.tasks[TaskUid(uid)].lane].placement]
 
 
 def granted(number: int, *indices: int) -> events.NodesGranted:
@@ -105,6 +110,41 @@ def test_another_agent_knows_which_nodes_are_its_own() -> None:
     assert used(another) == [busy], "one of the first was given back, and what was granted, too"
     another.handle(granted(7, idle))
     assert used(another) == [0, 1]
+
+
+def test_lost_nodes_are_told_like_nodes_that_are_given_back() -> None:
+    made = core()
+    made.handle(granted(1, 3))
+    lost = events.NodesLost(4.0, [1, 2, 3])
+    assert made.handle(lost).facts == [facts.NodesLost(4.0, [1, 3])], "node 2 is another's"
+    assert made.handle(lost).facts == [], "it is told once"
+    for one in (made, again(made)):
+        assert one.handle(events.LinkOpened(5.0)).actions == [actions.SendNodes(1, LOST_NODES, [1, 3])]
+        one.handle(submitted(2, ["a", "b"]))
+        assert used(one) == [0]
+        assert one.handle(reclaimed(3, 3)).facts == [facts.NodesReturned(3.0, 3, 7, [])], "what is lost is not given back"
+
+
+def test_a_task_ends_on_a_node_that_is_lost_before_and_after_another_agent() -> None:
+    made = core()
+    made.handle(submitted(1, ["a", "b", "c"]))
+    made.handle(events.NodesLost(4.0, [0]))
+    other = again(made)
+    for one in (made, other):
+        (there,) = [uid for uid, task in one.state.tasks.items() if task.lane and used_by(one, uid) == [0]]
+        assert launched_by(one.handle(ended("spawner.0", 1, end(there)))) == [], "nothing more is placed there"
+        (left,) = [uid for uid, task in one.state.tasks.items() if task.lane]
+        assert launched_by(one.handle(ended("spawner.0", 2, end(left)))) == [("c", 1)]
+        assert used(one) == [1]
+
+
+def test_a_pilot_without_partitions_tells_nobody_of_lost_nodes() -> None:
+    made = AgentCore(Scheduler(ALL), spawners=1)
+    made.start(0.0)
+    made.handle(connected("spawner.0"))
+    assert made.handle(events.NodesLost(4.0, [0, 1, 2])).facts == [] and not made.has_news
+    made.handle(submitted(1, ["a", "b"]))
+    assert used(made) == [3]
 
 
 def test_an_end_is_told_behind_the_nodes_that_are_given_back() -> None:

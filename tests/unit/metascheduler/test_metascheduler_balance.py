@@ -27,7 +27,7 @@ from pilotage.core.metascheduler.core import MetaschedulerCore, Step
 from pilotage.core.metascheduler.state import QueuedGrant, QueuedReclaim
 from pilotage.model.ids import TaskUid
 from pilotage.model.outcome import Ending
-from pilotage.model.partitions import Load, PartitionSpec
+from pilotage.model.partitions import LOST_NODES, Load, PartitionSpec
 from pilotage.model.resources import Request
 from pilotage.model.workload import Template
 
@@ -201,6 +201,28 @@ def test_nodes_that_are_lost_with_their_partition_are_used_no_more() -> None:
     assert head.state.lost_nodes == {0: None} and list(head.state.free_nodes) == [1]
     step = head.handle(submitted(1, ["wide"], WIDE))
     assert ended_by(step)["wide"][0] is Ending.INFEASIBLE, "two nodes are left"
+
+
+def test_nodes_that_a_partition_lost_are_granted_to_nobody() -> None:
+    plan = (part("loses", 2, least_nodes=1, most_nodes=4), part("grows", 1, most_nodes=4), part("last", 1))
+    head = ready_head(*plan)
+    step = head.handle(events.NodesReturned(1.0, "loses", 1, LOST_NODES, [1]))
+    assert moves(step) == [facts.NodesTaken(1.0, "loses", 1, LOST_NODES, [1])]
+    assert head.state.lost_nodes == {1: None} and not head.state.free_nodes
+    assert head.handle(events.NodesReturned(1.0, "loses", 1, LOST_NODES, [1])).facts == [], "it is told once"
+    for one in (head, again(head, *plan)):
+        four = with_(WIDE, request=Request(ranks=4, cores=2))
+        step = one.handle(submitted(1, ["four"], four, at=12.0))
+        assert ended_by(step)["four"][0] is Ending.INFEASIBLE, "three nodes are left"
+        assert not any(isinstance(fact, facts.NodesGranted) for fact in step.facts)
+
+
+def test_a_partition_that_lost_a_node_gets_no_task_that_needs_it() -> None:
+    head = ready_head(part("a", 3), part("b", 3))
+    head.handle(events.NodesReturned(1.0, "a", 1, LOST_NODES, [0]))
+    assert leased_by(head.handle(submitted(1, ["wide"], WIDE))) == {"b": ["wide"]}
+    narrow = with_(WIDE, request=Request(cores=2))
+    assert leased_by(head.handle(submitted(2, ["t0", "t1", "t2"], narrow))) == {"a": ["t0", "t1"]}
 
 
 def test_another_head_goes_on_with_what_the_first_asked_for() -> None:

@@ -101,6 +101,20 @@ def test_a_lost_partition_leaves_its_tasks_and_its_nodes_to_the_others() -> None
     assert result.makespan_s == 70.0
 
 
+def test_a_node_that_a_partition_loses_is_nobodys_and_tasks_that_need_it_go_elsewhere() -> None:
+    """Wide tasks fit one partition only, once a node of the other is gone; what waited there for it goes, too."""
+    templates = {ONE: Template(executable="/bin/true", request=Request(ranks=2, cores=4), retries=1)}
+    world = World(
+        machine(cores=4), Tasks([10.0] * 8, templates), nodes=4, plan=HALVES, faults=Faults(lose_nodes_at_s=((5.0, 0),))
+    )
+    result = world.finish()
+    (pilot,) = world.pilots.values()
+    assert isinstance(pilot, SimulatedMetascheduler) and pilot.core is not None
+    assert pilot.core.state.lost_nodes == {0: None} and list(pilot.core.state.free_nodes) == [1, 2, 3]
+    assert result.outcomes == {Ending.DONE: 8}
+    assert [part.starts for part in result.partitions] == [1, 8] and result.makespan_s == 80.0
+
+
 def test_the_whole_pilot_is_lost_with_its_partitions() -> None:
     result = run(Tasks([10.0] * 64), faults=Faults(lose_partitions_at_s=((15.0, "pilot.0000"),)))
     assert result.outcomes == {Ending.DONE: 16, Ending.LOST: 48}

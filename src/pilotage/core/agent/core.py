@@ -153,6 +153,8 @@ class AgentCore:
             case events.NodesReclaimed():
                 if self._is_new(event.number):
                     self._nodes.reclaimed(event)
+            case events.NodesLost():
+                self._nodes.lost(event)
             case events.StorageFilled():
                 self._dispatch.paused = event.reason
             case events.StorageFreed():

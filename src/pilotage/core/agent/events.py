@@ -191,6 +191,13 @@ class StorageFreed(msgspec.Struct, frozen=True):
     time: float
 
 
+class NodesLost(msgspec.Struct, frozen=True):
+    """These nodes are gone for good. What ran there is told apart, by ``RunnerLost``; to tell it again does no harm."""
+
+    time: float
+    nodes: list[int]
+
+
 class LinkOpened(msgspec.Struct, frozen=True):
     """The client's link has room for a message."""
 
@@ -221,6 +228,7 @@ Event = (
     | ServiceUnwell
     | NodesGranted
     | NodesReclaimed
+    | NodesLost
     | StorageFilled
     | StorageFreed
     | LinkOpened

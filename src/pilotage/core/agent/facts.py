@@ -242,6 +242,13 @@ class NodesNumbered(msgspec.Struct, frozen=True, array_like=True, tag=25):
     number: int
 
 
+class NodesLost(msgspec.Struct, frozen=True, array_like=True, tag=26):
+    """These nodes of the partition are gone for good, and so are its own no more."""
+
+    time: float
+    nodes: list[int]
+
+
 def tasks_named(fact: Fact) -> list[TaskUid]:
     """Return the tasks that the fact is about, in its order."""
     match fact:
@@ -287,4 +294,5 @@ Fact = (
     | NodesGranted
     | NodesReturned
     | NodesNumbered
+    | NodesLost
 )

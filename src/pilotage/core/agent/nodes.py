@@ -1,7 +1,8 @@
 """Nodes that come and go while the pilot runs: a metascheduler moves them between partitions.
 
 A partition's policy knows all nodes of the pilot, and uses those that are its own. What it gives back is idle at that moment,
-and no task that is here needs it: moving nodes ends and delays nothing.
+and no task that is here needs it: moving nodes ends and delays nothing. Nodes that are lost are told like nodes that are given
+back, under the number of no request (``LOST_NODES``): so nobody is given them again.
 """
 
 from __future__ import annotations
@@ -36,16 +37,32 @@ class Nodes:
             self._policy.close_node(node)
         if self._state.granted:
             self._policy.add_nodes(list(self._state.granted))
+        for node in self._state.lost_nodes:
+            self._policy.remove_node(node)
 
     def own(self) -> list[int]:
         """Return the nodes of this partition."""
         state = self._state
-        return [*(node for node in self._first if node not in state.parted), *state.granted]
+        owned = [*(node for node in self._first if node not in state.parted), *state.granted]
+        return [node for node in owned if node not in state.lost_nodes] if state.lost_nodes else owned
 
     def granted(self, event: events.NodesGranted) -> None:
         """These belong here from now on."""
         self._journal.emit(facts.NodesGranted(event.time, event.number, event.nodes))
         self._policy.add_nodes(event.nodes)
+
+    def lost(self, event: events.NodesLost) -> None:
+        """Place nothing more on these, and tell the metascheduler, if there is one and they belong here."""
+        if not self._first:
+            for node in event.nodes:
+                self._policy.remove_node(node)
+            return
+        own = self.own()
+        lost = [node for node in dict.fromkeys(event.nodes) if node in own]
+        if lost and not self._state.ended:
+            self._journal.emit(facts.NodesLost(event.time, lost))
+        for node in lost:
+            self._policy.remove_node(node)
 
     def reclaimed(self, event: events.NodesReclaimed) -> None:
         """Give back what is idle, and is not needed."""

@@ -20,6 +20,7 @@ from pilotage.core.agent.facts import (
     LanesClosed,
     LaunchRequested,
     NodesGranted,
+    NodesLost,
     NodesNumbered,
     NodesReturned,
     OutcomesDelivered,
@@ -41,6 +42,7 @@ from pilotage.core.agent.facts import (
 from pilotage.errors import InvariantViolated, unreachable
 from pilotage.model.ids import Attempt, Binding, LaneId, RunnerId, TaskUid, TemplateId
 from pilotage.model.outcome import Ending, Outcome
+from pilotage.model.partitions import LOST_NODES
 from pilotage.model.resources import Placement
 from pilotage.model.workload import Row, Template
 
@@ -118,8 +120,10 @@ class AgentState(ClientSide):
     """Nodes that a partition got after it began."""
     parted: dict[int, None] = {}
     """Nodes that a partition began with, and gave back."""
+    lost_nodes: dict[int, None] = {}
+    """Nodes that were the partition's own when they were lost."""
     unsent_nodes: list[tuple[int, list[int]]] = []
-    """Nodes given back in no message yet, with the request that they answer."""
+    """Nodes given back, or lost, in no message yet, with the request that they answer (``LOST_NODES``: they are lost)."""
     undelivered_nodes: dict[int, tuple[int, list[int]]] = {}
     """The same by the message that says so, until the metascheduler has it on disk."""
 
@@ -219,13 +223,13 @@ def apply(state: AgentState, fact: Fact) -> None:
             state.services[fact.service] = fact.info
         case ServiceOver():
             state.services_over[fact.service] = fact.message
-        case NodesGranted() | NodesReturned() | NodesNumbered():
+        case NodesGranted() | NodesReturned() | NodesNumbered() | NodesLost():
             _apply_nodes(state, fact)
         case _:
             unreachable(fact)
 
 
-def _apply_nodes(state: AgentState, fact: NodesGranted | NodesReturned | NodesNumbered) -> None:
+def _apply_nodes(state: AgentState, fact: NodesGranted | NodesReturned | NodesNumbered | NodesLost) -> None:
     match fact:
         case NodesGranted():
             state.received = fact.number
@@ -242,6 +246,9 @@ def _apply_nodes(state: AgentState, fact: NodesGranted | NodesReturned | NodesNu
                 else:
                     state.parted[node] = None
             state.unsent_nodes.append((fact.reclaim, list(fact.nodes)))
+        case NodesLost():
+            state.lost_nodes.update(dict.fromkeys(fact.nodes))
+            state.unsent_nodes.append((LOST_NODES, list(fact.nodes)))
         case NodesNumbered():
             state.undelivered_nodes[fact.number] = state.unsent_nodes.pop(0)
             state.numbered = fact.number

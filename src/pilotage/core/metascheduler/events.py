@@ -78,7 +78,7 @@ class OutcomesArrived(msgspec.Struct, frozen=True):
 
 
 class NodesReturned(msgspec.Struct, frozen=True):
-    """The partition's message ``number`` gives back these nodes, as was asked in ``reclaim``."""
+    """The partition's message ``number`` gives back these nodes, as was asked in ``reclaim``; ``LOST_NODES``: they are lost."""
 
     time: float
     partition: str

@@ -170,7 +170,7 @@ class NodesReclaimed(msgspec.Struct, frozen=True, array_like=True, tag=50):
 
 
 class NodesTaken(msgspec.Struct, frozen=True, array_like=True, tag=51):
-    """The partition's message ``number`` answers a request: these nodes are free."""
+    """The partition's message ``number`` answers a request: these nodes are free; ``LOST_NODES``: they are lost."""
 
     time: float
     partition: str

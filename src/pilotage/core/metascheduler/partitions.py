@@ -212,7 +212,7 @@ class Partitions:
             self._tasks.take_outcomes(event.time, event.partition, event.number, event.outcomes, event.encoded)
 
     def nodes_returned(self, event: events.NodesReturned) -> None:
-        """Nodes that were asked back are free, as far as they could be had."""
+        """Nodes that were asked back are free, as far as they could be had; or nodes are lost."""
         record = self._living(event.partition)
         if record is None or event.number != record.received + 1:
             self._journal.stale += 1

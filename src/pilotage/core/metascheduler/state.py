@@ -28,6 +28,7 @@ from pilotage.core.metascheduler.records import (
 from pilotage.errors import InvariantViolated, unreachable
 from pilotage.model.ids import Binding, TaskUid, TemplateId
 from pilotage.model.outcome import Outcome
+from pilotage.model.partitions import LOST_NODES
 from pilotage.model.workload import Batch, Extra, Row, Template
 
 __all__ = [
@@ -61,6 +62,7 @@ class MetaschedulerState(ClientSide):
     free_nodes: dict[int, float] = {}
     """Nodes that no partition owns, and since when."""
     lost_nodes: dict[int, None] = {}
+    """Nodes that are gone for good, and go to nobody any more."""
     reclaims: int = 0
     """Requests for nodes so far."""
     environments: dict[str, msgspec.Raw] = {}
@@ -332,7 +334,10 @@ def _apply_nodes(state: MetaschedulerState, fact: facts.NodesGranted | facts.Nod
             partition.reclaims.pop(fact.reclaim, None)
             for node in fact.nodes:
                 del partition.nodes[node]
-                state.free_nodes[node] = fact.time
+                if fact.reclaim == LOST_NODES:
+                    state.lost_nodes[node] = None
+                else:
+                    state.free_nodes[node] = fact.time
 
 
 def _take_free(state: MetaschedulerState, nodes: list[int], now: float) -> None:

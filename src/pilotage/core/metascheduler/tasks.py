@@ -247,7 +247,7 @@ class Tasks:
             # Its nodes are not what they were thought to be; others may do.
             group = self._queue.group(task.row.template)
             group.refused_by.add(partition)
-            return outcome.attempt <= task.attempt and bool(self._queue.fits(group))
+            return bool(self._queue.fits(group))
         extra, over = task.row.extra, self._state.services_over
         if extra is not None and any(uid in over for uid in extra.services.values()):
             return False
@@ -266,6 +266,7 @@ class Tasks:
         tasks = self._state.tasks
         as_it_was: list[TaskUid] = []
         may_have_run: dict[TaskUid, tuple[Attempt, int]] = {}
+        tries: dict[TaskUid, tuple[Attempt, int]] = {}
         for outcome in outcomes:
             uid, task = outcome.task, tasks[outcome.task]
             if task.ending is not None:
@@ -274,10 +275,14 @@ class Tasks:
                 )])  # fmt: skip
             elif outcome.attempt <= task.attempt:
                 as_it_was.append(uid)
+            elif outcome.ending is Ending.INFEASIBLE:
+                # It was to run again there, as its attempts had failed, and found no place any more.
+                as_it_was.append(uid)
+                tries[uid] = (outcome.attempt, task.failures + outcome.attempt - task.attempt)
             else:
                 may_have_run[uid] = (outcome.attempt, task.failures)
         why = f"partition {partition!r} ended it: {outcomes[0].message}"
-        self.go_on(now, as_it_was, may_have_run, {}, why)
+        self.go_on(now, as_it_was, may_have_run, tries, why)
 
     # ----------------------------------------------------------------------------------------------------------- given back
 
