@@ -41,6 +41,28 @@ def with_(**changes: object) -> Template:
     return Template(executable="/bin/true", **changes)  # type: ignore[arg-type]
 
 
+def test_what_all_can_start_soon_waits_for_who_can_start_it() -> None:
+    """Partitions of two cores: eight tasks are two for each now, and two for each then; nine are more."""
+    for count, given in ((8, 2), (9, 3)):
+        head = ready_head(part("a"), part("b"))
+        step = head.handle(submitted(1, names("t", count), with_(duration_s=100.0)))
+        assert {name: len(uids) for name, uids in leased_by(step).items()} == {"a": given, "b": given}
+
+
+def test_short_tasks_are_given_ahead_of_time_to_the_last() -> None:
+    head = ready_head(part("a"), part("b"))
+    step = head.handle(submitted(1, names("t", 8), with_(duration_s=1.0)))
+    assert {name: len(uids) for name, uids in leased_by(step).items()} == {"a": 4, "b": 4}
+
+
+def test_who_shares_a_partition_with_others_keeps_its_place_there() -> None:
+    head = ready_head(part("a"), part("b", kinds=("function",)))
+    assert leased_by(head.handle(submitted(1, names("t", 4), with_(duration_s=100.0)))) == {"a": ["t0", "t1"]}
+    function = Template(mode="function", duration_s=100.0)
+    leased = leased_by(head.handle(submitted(2, names("f", 4), function)))
+    assert leased == {"a": ["t2"], "b": ["f0", "f1", "f2"]}, "it waits there for its turn, before functions come"
+
+
 @pytest.mark.parametrize(
     ("template", "rules", "goes_there"),
     [

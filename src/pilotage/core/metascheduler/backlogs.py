@@ -131,7 +131,8 @@ class Backlog:
         seconds = group.seconds
         more = MOST_AHEAD if seconds is None else min(MOST_AHEAD, max(LEAST_AHEAD, HORIZON_S / max(seconds, _ROUNDING)))
         # Long tasks that end together are no rate.
-        by_rate = 0 if group.is_long else int(max(self._rate, self._interval_ended) * HORIZON_S)
+        counts = not group.is_long and (ahead or group.seconds is not None)
+        by_rate = int(max(self._rate, self._interval_ended) * HORIZON_S) if counts else 0
         room = 0
         if not ahead:
             room = max(1, int((free - self.work) / share + _ROUNDING)) if self.work < free - _ROUNDING else 0
