@@ -139,6 +139,9 @@ class World:
         self.menu = sorted(chance.sample(range(len(MENU)), chance.choice((2, 5, 9, len(MENU)))))
         self.plan = some_plan(chance)
         self.known_tags = {"", *(tag for spec in self.plan for tag in spec.tags)}
+        self.ill_luck = random.Random(f"nodes of {seed}")
+        self.node_losses = self.ill_luck.choice((0.0, 0.0, 0.01))
+        self.nodes_gone: dict[int, None] = {}
         self.calm = False
         self.digest = hashlib.sha256()
         self.pids = 100
@@ -319,7 +322,9 @@ class World:
             self.node_moves += 1
         elif isinstance(fact, facts.NodesTaken):
             record = self.shadow.partitions[fact.partition]
-            assert len(record.nodes) - len(fact.nodes) >= max(1, record.spec.least_nodes), f"{fact} leaves less than the least"
+            left = len(record.nodes) - len(fact.nodes)
+            # What is asked back of a partition may cross what it tells of lost nodes on the way.
+            assert left >= max(1, record.spec.least_nodes) or self.nodes_gone, f"{fact} leaves less than the least"
         elif isinstance(fact, facts.PartitionEnding) and fact.released:
             assert not self.shadow.partitions[fact.partition].leased
             self.releases += 1
@@ -404,6 +409,10 @@ class World:
     def step(self) -> None:
         """Let one thing happen."""
         chance, client = self.random, self.client
+        if self.ill_luck.random() < self.node_losses and len(self.nodes_gone) < len(NODES) // 2:
+            self.nodes_gone[self.ill_luck.randrange(len(NODES))] = None
+            for partition in self.partitions.values():
+                partition.miss_nodes()
         draw = chance.random()
         if draw < 0.25:
             self.turn()
@@ -567,7 +576,7 @@ class World:
             request = template.request
             narrow = request.ranks > 1 or template.partition or request.colocate or request.pinned or request.beside
             gone = any(record.life in ("ended", "lost") for record in self.head.state.partitions.values())
-            assert impossible or narrow or gone, f"{uid} could have run: {outcome}"
+            assert impossible or narrow or gone or self.nodes_gone, f"{uid} could have run: {outcome}"
             assert "partition" in outcome.message or "node" in outcome.message
         elif outcome.ending is Ending.LOST:
             assert uid in self.launched or self.tails_lost, f"{uid} is lost, and was never launched: {outcome}"

@@ -98,7 +98,7 @@ class Partition:
         present = [node for node in self.first if node not in state.parted]
         policy = make_policy(self.spec.scheduler, self.world.nodes, present=self.first)
         core = self.core = AgentCore(policy, spawners=1, state=state, nodes=self.first)
-        assert set(core._nodes.own()) == {*present, *state.granted}
+        assert set(core._nodes.own()) == {*present, *state.granted} - state.lost_nodes.keys()
         core.recover(self.now)
         self.facts: list[facts.Fact] = []
         self.actions: list[actions.Action] = []
@@ -110,6 +110,12 @@ class Partition:
             process.cut_off()
         self.cut()
         self.note(core.start(self.now))
+        self.miss_nodes()
+
+    def miss_nodes(self) -> None:
+        """The agent finds out which nodes are gone."""
+        if self.core is not None and not self.over and self.world.nodes_gone:
+            self.handle(events.NodesLost(self.now, list(self.world.nodes_gone)))
 
     def end_agent(self) -> None:
         """Its process is gone; another is started at the next turn."""
@@ -184,6 +190,7 @@ class Partition:
                 self.handle(events.EnvironmentAsked(now, number, queued.name, queued.spec))
             case QueuedGrant():
                 self.handle(events.NodesGranted(now, number, queued.nodes))
+                self.miss_nodes()
             case QueuedReclaim():
                 self.handle(events.NodesReclaimed(now, number, queued.reclaim, queued.count))
             case _:
@@ -344,6 +351,7 @@ class Partition:
             msgspec.Raw(_encode(after.outcomes)),
             after.not_begun,
             after.tries,
+            [node for node in self.world.nodes_gone if node in self.world.head.state.partitions[self.name].nodes],
         )
 
     def take_up(self) -> list[head_events.Event]:

@@ -27,6 +27,7 @@ from pilotage.core.metascheduler.queue import Queue
 from pilotage.core.metascheduler.state import MetaschedulerState, apply
 from pilotage.core.metascheduler.tasks import Tasks
 from pilotage.model.outcome import Ending
+from pilotage.model.partitions import LOST_NODES
 
 WALKS = 100
 BITES_WITHIN = 200
@@ -60,6 +61,8 @@ def test_the_walks_meet_what_they_are_for() -> None:
     assert sum(world.releases for world in worlds) > 8, "partitions that were let go"
     assert sum(len(fact.nodes) for world in worlds for fact in read(world, facts.NodesTaken)) > 3, "nodes that moved"
     assert sum(world.node_moves for world in worlds) > 20, "nodes that were granted"
+    told = [fact for world in worlds for fact in read(world, facts.NodesTaken) if fact.reclaim == LOST_NODES]
+    assert sum(len(fact.nodes) for fact in told) > 8, "nodes that partitions lost"
     leased_again = [len(fact.tasks) for world in worlds for fact in read(world, facts.TasksLeased) if fact.lease > 1]
     assert sum(leased_again) > 30, "tasks that were leased again"
     several = [begins for world in worlds for begins in world.begins.values() if len({name for name, _ in begins}) > 1]
