@@ -213,7 +213,10 @@ class ClientLink:
 
     def next_event(self) -> float | None:
         """Return when ``tick`` is due."""
-        return self._liveness.next_event() if self._liveness is not None and self._peer is not None else None
+        if self._peer is None:
+            # Lost while something was sent to it, since the last tick: from when, that has still to be noted.
+            return 0.0 if self.lost_since is None else None
+        return self._liveness.next_event() if self._liveness is not None else None
 
     def drop(self) -> None:
         """Have nothing to do with the present connection of the client any more; the client may connect again."""
