@@ -195,11 +195,17 @@ class Dispatch:
         assignments = self._policy.schedule(now, OPENED_AT_ONCE)
         self.more_to_place = len(assignments) == OPENED_AT_ONCE
         launches = []
+        deep: list[tuple[Pace, facts.LaneLaunch]] = []
         last = self._state.last_lane
         tasks = self._state.tasks
+        pace: Pace | None = None
+        chains = False
         for assignment in assignments:
             last = LaneId(last + 1)
             group = assignment.group
+            if pace is None or pace.group is not group:
+                pace = self._pace(group)
+                chains = pace.depth() > 1
             if group.lane_kind in SPAWNED:
                 runner = self._pool.spawner()
             else:
@@ -208,13 +214,14 @@ class Dispatch:
                     fact, action = added
                     self._journal.emit(fact)
                     self._journal.act(action)
-            pace = self._pace(group)
             pace.lanes.add(last)
             self._pool.attach(runner, last)
             first = [(uid, Attempt(tasks[uid].attempt + 1)) for uid in assignment.tasks]
-            launches.append(facts.LaneLaunch(last, runner, assignment.placement, first))
-        for launch in launches:
-            pace = self._pace(self._group(tasks[launch.tasks[0][0]].row.template))
+            launch = facts.LaneLaunch(last, runner, assignment.placement, first)
+            launches.append(launch)
+            if chains:
+                deep.append((pace, launch))
+        for pace, launch in deep:
             launch.tasks.extend(self._draw(pace, len(launch.tasks), launch.placement or ()))
         return launches
 

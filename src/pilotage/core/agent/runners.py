@@ -75,6 +75,8 @@ class RunnerPool:
 
     def spawner(self) -> RunnerId:
         """Return the spawner with the least to do. Lanes count too: those opened in this step hold no tasks yet."""
+        if len(self._spawners) == 1:
+            return next(iter(self._spawners))
         return min(self._spawners, key=lambda runner: self._spawners[runner] + len(self._lanes[runner]))
 
     def worker(

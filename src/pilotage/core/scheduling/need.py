@@ -11,15 +11,17 @@ class Need:
     """A request made ready for matching; all amounts per rank.
 
     ``whole`` counts whole GPUs and ``share`` 64ths of one GPU; at most one of them is not 0. ``plain`` needs count cores
-    only, and the books take shortcuts there; ``one_core`` is the plainest and most frequent. ``scatters`` tells that ranks
-    may lie on more than one node, ``follows`` that all are on one node that an earlier task may have settled; ``pinned`` names
-    nodes. ``chosen``: what the slots that the user has chosen take of each node, if there are any.
+    only, ``cpu_only`` ones cores and memory, and the books take shortcuts there; ``one_core`` is the plainest and most
+    frequent. ``scatters`` tells that ranks may lie on more than one node, ``follows`` that all are on one node that an
+    earlier task may have settled; ``pinned`` names nodes. ``chosen``: what the slots that the user has chosen take of each
+    node, if there are any.
     """
 
     __slots__ = (
         "chosen",
         "colocate",
         "cores",
+        "cpu_only",
         "disk",
         "exclusive",
         "follows",
@@ -47,6 +49,7 @@ class Need:
         self.colocate = request.colocate
         self.exclusive = request.exclusive
         self.plain = not (self.share or self.whole or self.memory or self.disk or self.exclusive)
+        self.cpu_only = not (self.share or self.whole or self.disk or self.exclusive)
         self.chosen = by_node(request.slots) if request.slots else ()
         self.pinned = request.pinned
         self.follows = bool(request.colocate or request.beside)

@@ -23,7 +23,7 @@ SERVICE = "service"
 """The ``lane_kind`` of tasks that do not end by themselves."""
 
 
-class GroupKey(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class GroupKey(msgspec.Struct, frozen=True, gc=False, array_like=True, cache_hash=True):
     """Tasks of one group are interchangeable for matching.
 
     They have the same ``lane_kind``, ``request``, ``priority`` (higher first) and declared ``duration_s`` (0.0: none; see

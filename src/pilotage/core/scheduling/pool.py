@@ -20,6 +20,9 @@ from pilotage.model.resources import GPU_SHARES, Node, NodeShape, NodeShare, cor
 
 OPEN, RESERVED, CLOSED, LOST, ABSENT = range(5)
 
+_BASES_KEPT = 1 << 16
+"""Pairs of free GPUs and memory whose bucket is remembered."""
+
 _PARTIALS_SEEN = 256
 """Nodes with started GPUs that are looked at in one search."""
 
@@ -46,6 +49,7 @@ class Pool:
         self._stale: list[int] = []
         self._is_stale = [False] * len(self.nodes)
         # The bucket of a node less its free cores; -1 after its GPUs or memory have changed.
+        self._bases: dict[tuple[int, int], int] = {}
         self._base = [self.index.base(shape.gpus, shape.memory) for shape in self.shape]
         self._partials: list[dict[int, None]] = [{} for _ in range(GPU_SHARES)]
         self._partial_sizes = 0
@@ -63,8 +67,12 @@ class Pool:
 
     def capacity(self, need: Need, node: int) -> int:
         """Return how many ranks of ``need`` the node can take now, whether it is open or not."""
-        if need.plain:
-            return self.count[node] // need.cores
+        if need.cpu_only:
+            fit = self.count[node] // need.cores
+            if need.memory:
+                held = self.memory[node] // need.memory
+                return fit if fit < held else held
+            return fit
         if need.exclusive:
             if self.count[node] < self.shape[node].cores:
                 return 0
@@ -99,6 +107,10 @@ class Pool:
         if need.plain:
             return NodeShare(node, ranks, named)
         self._base[node] = -1
+        if need.cpu_only:
+            memory = need.memory * ranks
+            self.memory[node] -= memory
+            return NodeShare(node, ranks, named, (), memory)
         gpus: tuple[tuple[int, int], ...] = ()
         if need.whole:
             gpus = self._take_whole(node, need.whole * ranks)
@@ -163,7 +175,13 @@ class Pool:
             count = 0
         base = self._base[node]
         if base < 0:
-            base = self._base[node] = self.index.base(self.whole[node], self.memory[node])
+            free = self.whole[node], self.memory[node]
+            known = self._bases.get(free)
+            if known is None:
+                if len(self._bases) >= _BASES_KEPT:
+                    self._bases.clear()
+                known = self._bases[free] = self.index.base(*free)
+            base = self._base[node] = known
         bucket = base + count if count else -1
         self.index.move(node, bucket)
         if self._views:
@@ -273,16 +291,18 @@ class Pool:
 
     def _choose_cores(self, node: int, free: int, wanted: int, ranks: int) -> int:
         """Return ``wanted`` of the free cores: inside one NUMA domain for a single rank if that can be, else the lowest."""
-        if ranks == 1 and self._domains[node]:
-            best = 0
+        if ranks == 1:
+            best = least = 0
             for domain in self._domains[node]:
                 inside = free & domain
-                if inside.bit_count() >= wanted and (not best or inside.bit_count() < best.bit_count()):
-                    best = inside
-            free = best or free
-        if free.bit_count() == wanted:
-            return free
-        run = ((1 << wanted) - 1) << ((free & -free).bit_length() - 1)
+                count = inside.bit_count()
+                if count >= wanted and (not best or count < least):
+                    best, least = inside, count
+            if best:
+                if least == wanted:
+                    return best
+                free = best
+        run = (free & -free) * ((1 << wanted) - 1)
         if free & run == run:
             return run
         rest = free
@@ -292,11 +312,14 @@ class Pool:
 
     def _take_whole(self, node: int, wanted: int) -> tuple[tuple[int, int], ...]:
         gpus = self.gpus[node]
-        taken = [gpu for gpu, free in enumerate(gpus) if free == GPU_SHARES][:wanted]
-        for gpu in taken:
+        taken = []
+        gpu = -1
+        for _ in range(wanted):
+            gpu = gpus.index(GPU_SHARES, gpu + 1)
             gpus[gpu] = 0
+            taken.append((gpu, GPU_SHARES))
         self.whole[node] -= wanted
-        return tuple([(gpu, GPU_SHARES) for gpu in taken])
+        return tuple(taken)
 
     def _take_shares(self, node: int, share: int, ranks: int) -> tuple[tuple[int, int], ...]:
         """Take a share for each rank from the GPU with least room, so that whole GPUs stay free as long as they can."""
@@ -330,14 +353,19 @@ class Pool:
         node = share.node
         self._base[node] = -1
         gpus = self.gpus[node]
-        for gpu, parts in share.gpus:
-            gpus[gpu] += parts
         if share.gpus:
-            self._count_gpus(node)
-        self.memory[node] += share.memory
-        self.disk[node] += share.disk
+            entire = 0
+            for gpu, parts in share.gpus:
+                gpus[gpu] += parts
+                entire += parts == GPU_SHARES
+            if entire == len(share.gpus):
+                self.whole[node] += entire
+            else:
+                self._count_gpus(node)
+        memory = self.memory[node] = self.memory[node] + share.memory
+        disk = self.disk[node] = self.disk[node] + share.disk
         shape = self.shape[node]
-        if self.memory[node] > shape.memory or self.disk[node] > shape.disk or (gpus and max(gpus) > GPU_SHARES):
+        if memory > shape.memory or disk > shape.disk or (share.gpus and max(gpus) > GPU_SHARES):
             raise InvariantViolated(
                 f"node {node}: after the release of {share} more is free than there is: GPUs {gpus}, memory "
                 f"{self.memory[node]} of {shape.memory}, disk {self.disk[node]} of {shape.disk}"

@@ -129,7 +129,9 @@ class WaitingQueue:
 
     def extend(self, group: Group, tasks: Sequence[TaskUid]) -> None:
         """Let tasks wait as the last of their group."""
-        if not tasks:
+        if len(tasks) < 2:
+            for task in tasks:
+                self.append(group, task)
             return
         waiting = len(self._group_of)
         self._group_of.update(dict.fromkeys(tasks, group))
@@ -156,10 +158,19 @@ class WaitingQueue:
 
     def take(self, group: Group, count: int, before: int) -> list[TaskUid]:
         """Take up to ``count`` first tasks of the group that arrived before arrival number ``before``."""
-        taken: list[TaskUid] = []
         tasks = group.tasks
         arrivals = group.arrivals
         group_of = self._group_of
+        if count == 1 and group.live == len(tasks):
+            if not tasks or arrivals[0] >= before:
+                return []
+            task = tasks.popleft()
+            arrivals.popleft()
+            del group_of[task]
+            group.live -= 1
+            self.count -= 1
+            return [task]
+        taken: list[TaskUid] = []
         if group.live == len(tasks):
             while count and tasks and arrivals[0] < before:
                 task = tasks.popleft()

@@ -87,11 +87,13 @@ class Releases:
         need = group.need
         released = self.nodes
         only = None if group.index is None else group.index.only
+        count, memory, state = pool.count, pool.memory, pool.state
+        least_cores, least_memory = need.cores, need.memory
         for place in range(group.refused_at - self.before, len(released)):
             node = released[place]
-            if pool.count[node] < need.cores or pool.memory[node] < need.memory or pool.state[node]:
+            if count[node] < least_cores or memory[node] < least_memory or state[node]:
                 continue
-            if pool.capacity(need, node) and (only is None or node in only):
+            if (need.cpu_only or pool.capacity(need, node)) and (only is None or node in only):
                 group.refused_at = self.before + place
                 return node
         group.refused_at = self.before + len(released)
