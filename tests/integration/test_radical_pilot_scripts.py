@@ -178,12 +178,10 @@ def test_functions_and_callbacks(programs: Programs, tmp_path: Path) -> None:
 
 def test_what_this_version_lacks_says_so(campaign: Campaign) -> None:
     (pilot,) = campaign.pilots.get_pilots()
-    task = campaign.shell("true")
     for use, told in (
         (lambda: pilot.rpc, r"Pilot\.rpc is not supported yet .* remote calls"),
         (lambda: campaign.tasks.submit_raptors, r"TaskManager\.submit_raptors is not supported yet .*RAPTOR"),
         (lambda: campaign.tasks.submit_task, "no attribute 'submit_task'; did you mean 'submit_tasks'"),
-        (lambda: task.partition, r"Task\.partition is not supported yet .* partitions"),
         (lambda: rp.raptor, r"pilotage\.raptor is not supported yet .*TASK_FUNCTION"),
         (lambda: rp.utils, r"radical\.utils"),
     ):

@@ -144,6 +144,11 @@ class Task(msgspec.Struct, eq=False, gc=False):
         return slots_of(placement, self._template.request, self._manager.nodes(self._record.pilot))
 
     @property
+    def partition(self) -> str | None:
+        """The partition that its description asked for; None: whichever fits."""
+        return self._template.partition or None
+
+    @property
     def after(self) -> list[str]:
         """The uids of the tasks that it was to run after, as its description says; empty for most."""
         asked = self.session.state.asked.get(self._record.row.uid)
