@@ -116,7 +116,7 @@ def test_each_kind_of_task_goes_where_it_fits(fresh):
     assert Counter(printed[:20]) == {"spread\n": 20}
     assert {line for text in printed[20:] for line in text.split()} == {"wide"}
     assert {task.result(0) for task in found[26:]} == {"functions"}
-    assert {task.partition for task in named} == {"wide"}
+    assert [task.partition for task in found[22:26]] == ["large", "wide", "wide", "wide"]
     refused = fresh.run(shell("true", partition="nowhere"))
     assert refused.state == rp.FAILED and outcome_of(refused).ending is rp.Ending.INFEASIBLE
     assert "nowhere" in str(refused.exception)
