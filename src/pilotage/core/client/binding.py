@@ -50,18 +50,10 @@ def fits(request: Request, nodes: Sequence[Node]) -> bool:
     """Tell whether nodes could ever hold this request, when all of it is free. No nodes means that they are not known."""
     if not nodes:
         return True
+    need = Need(request)
     ranks = 0
     for node in nodes:
-        shape = node.shape
-        most = shape.cores // request.cores
-        if request.gpu_shares >= GPU_SHARES:
-            most = min(most, shape.gpus * GPU_SHARES // request.gpu_shares)
-        elif request.gpu_shares:
-            most = min(most, shape.gpus * (GPU_SHARES // request.gpu_shares))
-        if request.memory:
-            most = min(most, shape.memory // request.memory)
-        if request.disk:
-            most = min(most, shape.disk // request.disk)
+        most = need.capacity(node.shape)
         if request.ranks_per_node:
             most = request.ranks_per_node if most >= request.ranks_per_node else 0
         ranks += most
