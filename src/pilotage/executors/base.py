@@ -125,3 +125,8 @@ class Executor(Protocol):
     def close(self, grace_s: float) -> None:
         """End everything that still runs, and all runners, within the grace and a little more."""
         ...
+
+    def leave(self) -> None:
+        """In place of ``close``: let go of all descriptors as the death of the agent's process does. What runs, and can go on
+        without an agent, goes on until the next one adopts it."""
+        ...

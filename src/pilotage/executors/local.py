@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -283,6 +284,17 @@ class LocalExecutor:
         # Spawners leave nothing behind; those that were killed may have, and workers of theirs.
         end_orphans(self._session, self._pilot, (), _ORPHANS_S, marked=self._marks)
         for runner in self._runners.values():
+            self._close(runner)
+        self._connections.close()
+
+    def leave(self) -> None:
+        """Close all connections. Runners go on, and connect to the next executor in this folder."""
+        for runner in self._runners.values():
+            if runner.pid and not runner.is_worker and not runner.started_ticks and runner.name not in self._dying:
+                # It never said hello, so the log does not name it: the next agent would send it away, and not reap it.
+                runner.kill()
+                with suppress(ChildProcessError):
+                    os.waitpid(runner.pid, 0)
             self._close(runner)
         self._connections.close()
 

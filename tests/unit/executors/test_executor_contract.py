@@ -33,9 +33,3 @@ class TestLocal(ExecutorContract):
         Path(settings.blob_folder).mkdir(exist_ok=True)
         write_settings(folder, settings)
         return LocalExecutor(folder, settings.session, settings.pilot, folder, 1)
-
-    def abandon(self, executor: Executor) -> None:
-        assert isinstance(executor, LocalExecutor)
-        for runner in executor._runners.values():
-            executor._connections.detach(runner)
-        executor._connections.close()

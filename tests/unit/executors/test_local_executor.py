@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from executor_support import PILOT, SPAWNER, TEMPLATES, WORKER, Stage, execution, lane, orphaned_sleeper
 
 from pilotage.core.agent.state import RunnerRecord
@@ -282,6 +284,22 @@ def test_an_agent_that_ends_with_a_fault_leaves_the_files_of_dead_workers(stage)
     stage.executor.close(0.0)
     assert outbox_path(stage.folder, WORKER).exists()
     stage.executor = LocalExecutor(stage.folder, stage.session, PILOT, stage.folder, 2)
+
+
+def test_who_leaves_lets_runners_go_on_but_those_that_never_said_hello(stage):
+    stage.start()
+    spawner = stage.spawner()
+    known = RunnerRecord(None, 0, "", spawner.pid, started_ticks(spawner.pid) or 0, boot_id())
+    silent = RunnerId("spawner.9")
+    stage.executor.start_runner(silent, None, {})
+    never_heard_of = stage.pid_of(silent)
+    stage.executor.leave()
+    assert not Path(f"/proc/{never_heard_of}").exists(), "it was reaped, too"
+    stage.executor = LocalExecutor(stage.folder, stage.session, PILOT, stage.folder, 2)
+    stage.told.clear()
+    stage.start({SPAWNER: known})
+    spawner.hello()
+    stage.until(lambda: stage.was_told("runner_reconciled", SPAWNER))
 
 
 def test_a_worker_that_was_let_go_leaves_nothing(stage):

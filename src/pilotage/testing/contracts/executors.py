@@ -204,11 +204,7 @@ class ExecutorContract(ABC):
 
     @abstractmethod
     def make_executor(self, folder: Path) -> Executor:
-        """Return a fresh executor. ``folder`` is private and has a short path; after ``abandon`` it is that of before."""
-
-    def abandon(self, executor: Executor) -> None:
-        """Let go of all descriptors without a word, as the death of the agent does. Needed where ``outlives_agent``."""
-        raise NotImplementedError(f"say how the death of an agent ends a {type(executor).__name__}")
+        """Return a fresh executor. ``folder`` is private and has a short path; after ``leave`` it is that of before."""
 
     @pytest.fixture
     def agent(self) -> Iterator[Agent]:
@@ -439,6 +435,6 @@ class ExecutorContract(ABC):
             name: msgspec.structs.replace(runner, released=agent.released(name))
             for name, runner in agent.told.connected.items()
         }
-        self.abandon(agent.executor)
+        agent.executor.leave()
         agent.executor, agent.told = self.make_executor(agent.folder), Told()
         agent.start(known)
