@@ -24,7 +24,7 @@ from pilotage.model.resources import GPU_SHARES, NodeShape, Request, blocks
 from pilotage.model.workload import Row as TaskRow
 from pilotage.model.workload import Template
 from pilotage.sim.model import Arrival, Machine
-from pilotage.sim.world import simulate
+from pilotage.sim.world import World
 
 SHAPE = NodeShape(cores=56, gpus=8, memory=blocks(512 * 1024))
 MACHINE = Machine(name="node", description="as large as Frontier", nodes=9408, shape=SHAPE, source="made for the benchmark")
@@ -107,7 +107,7 @@ def _nodes(request: Request) -> float:
 def measure(tasks: int, nodes: int, seed: int, client: bool) -> dict[str, float]:
     """Simulate in this process, and return the figures."""
     began, cpu = time.perf_counter(), time.process_time()
-    result = simulate(MACHINE, Heterogeneous(tasks, seed), nodes=nodes, seed=seed, client=client)
+    result = World(MACHINE, Heterogeneous(tasks, seed), nodes=nodes, seed=seed, client=client).finish()
     seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu
     if result.outcomes != {Ending.DONE: tasks}:
         raise RuntimeError(f"of {tasks} simulated tasks these are done, and others not: {result.outcomes}")

@@ -14,7 +14,7 @@ from pilotage.sim.model import IDEAL, Launcher, Quantity
 from pilotage.sim.result import ResourceTime, Result
 from pilotage.sim.workloads.description import WorkloadDescription
 from pilotage.sim.workloads.generated import GeneratedWorkload
-from pilotage.sim.world import simulate
+from pilotage.sim.world import World
 
 Words = dict[str, tuple[str, ...]]
 """Parts of core-time by a paper's names, each the sum of fields of ``ResourceTime``."""
@@ -68,7 +68,7 @@ def run(
     ``plan`` divides the pilot; then there may be a launcher for each partition, by its name.
     """
     where = read_machine(machine)
-    return simulate(
+    return World(
         where,
         GeneratedWorkload(workload, nodes=nodes, shape=where.shape, seed=seed),
         nodes=nodes,
@@ -77,7 +77,7 @@ def run(
         plan=plan,
         seed=seed,
         client=client,
-    )
+    ).finish()
 
 
 def workload(name: str, **changes: Any) -> WorkloadDescription:

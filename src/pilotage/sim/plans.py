@@ -23,7 +23,7 @@ from pilotage.sim.toml_values import Source
 from pilotage.sim.workloads.demand import Demand
 from pilotage.sim.workloads.generated import GeneratedWorkload
 from pilotage.sim.workloads.recorded import RecordedWorkload
-from pilotage.sim.world import simulate
+from pilotage.sim.world import Watch, World
 
 MOST_REMEMBERED = 200_000
 """Of so many tasks the client's core, too, is simulated; of more it is left out unless faults concern it."""
@@ -150,15 +150,15 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         names = [name for name in self.launchers if partition.startswith(name)]
         return self.launchers[max(names, key=len)]
 
-    def run(self) -> Trialled:
-        """Run it.
+    def run(self, show: Callable[[int], Watch] | None = None) -> Trialled:
+        """Run it; ``show`` takes how many tasks there are in all, and returns what is to be told how far it is.
 
         Raises:
             InvalidRequest: the workload does not fit the nodes.
         """
         made = self.workload.make(self.nodes, self.machine.shape, self.seed)
         demand = made.demand()
-        result = simulate(
+        world = World(
             self.machine,
             made,
             nodes=self.nodes,
@@ -171,6 +171,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
             walltime_s=self.walltime_s,
             client=demand.tasks <= MOST_REMEMBERED or self.faults != Faults(seed=self.faults.seed),
         )
+        result = world.finish(None if show is None else show(demand.tasks))
         return Trialled(trial=self, demand=demand, result=result)
 
 

@@ -1,7 +1,7 @@
 """A simulation: a machine, a launcher, a workload and faults around the real cores, in virtual time.
 
-``simulate`` runs a whole workload and says what came of it. A ``World`` is the same in parts, for who wants to look at it or to
-meddle while it runs::
+``World(machine, workload, nodes=4).finish()`` runs a whole workload and says what came of it. Who wants to look at it, or to
+meddle while it runs, takes it in parts::
 
     world = World(machine, workload, nodes=4)
     world.run(until_s=15.0)
@@ -18,8 +18,10 @@ from __future__ import annotations
 import gc
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+
+import msgspec
 
 from pilotage.core.metascheduler.plan import check_plan
 from pilotage.core.scheduling.policies import make_policy
@@ -48,61 +50,32 @@ CONTINUOUS = PolicySpec()
 ROWS_PER_MESSAGE = 2000
 
 _YOUNG_OBJECTS = 1_000_000
+_STEPS_BETWEEN_LOOKS = 16
 
 
-def simulate(
-    machine: Machine,
-    workload: Workload,
-    *,
-    nodes: int,
-    launcher: Launcher | Mapping[str, Launcher] = IDEAL,
-    scheduler: PolicySpec = CONTINUOUS,
-    pilots: int = 1,
-    plan: Sequence[PartitionSpec] = (),
-    faults: Faults | None = None,
-    seed: int = 0,
-    walltime_s: float | None = None,
-    client: bool = True,
-    note_history: bool = False,
-    most_open: int = MOST_OPEN,
-) -> Result:
-    """Run a workload on ``nodes`` nodes of a machine, and return what came of it.
+class Progress(msgspec.Struct, frozen=True):
+    """How far a simulation is: the virtual time, and tasks that were submitted by then and that have their outcome."""
+
+    time_s: float
+    submitted: int
+    final: int
+
+
+Watch = Callable[[Progress], None]
+"""Is told now and then how far a simulation is, often: it looks away when it has seen enough."""
+
+
+class World:
+    """Everything in a simulation: a workload on ``nodes`` nodes of a machine. The same arguments give the same result.
 
     ``pilots`` share the nodes. ``plan``: the one pilot is divided into these partitions; then each may have a ``launcher`` of
     its own, by its name, and ``scheduler`` is of no matter. ``walltime_s`` is when the pilots end, whatever is left; None: when
     all is done. ``client=False`` leaves out the client's core, which remembers every task: then memory does not grow with the
-    length of the run. The same arguments give the same result.
+    length of the run. ``note_history``: the result has a digest of all facts that the cores decide.
 
     Raises:
         ValueError: the machine has not so many nodes, a number makes no sense, or policy or plan do not fit the nodes.
-        InvariantViolated: a bug: what must never be has happened, or tasks wait and nothing can happen any more.
     """
-    world = World(
-        machine,
-        workload,
-        nodes=nodes,
-        launcher=launcher,
-        scheduler=scheduler,
-        pilots=pilots,
-        plan=plan,
-        faults=faults,
-        seed=seed,
-        walltime_s=walltime_s,
-        client=client,
-        note_history=note_history,
-        most_open=most_open,
-    )
-    thresholds = gc.get_threshold()
-    # What lives long here are plain values without cycles; looking for garbage among millions of them is time lost.
-    gc.set_threshold(_YOUNG_OBJECTS, 50, 1000)
-    try:
-        return world.finish()
-    finally:
-        gc.set_threshold(*thresholds)
-
-
-class World:
-    """Everything in a simulation; the arguments are those of ``simulate``."""
 
     def __init__(
         self,
@@ -285,11 +258,14 @@ class World:
         """Whether all pilots have ended, and their client knows."""
         return all(self.client.is_over(uid) for uid in self.pilots)
 
-    def run(self, until_s: float = float("inf")) -> None:
+    def run(self, until_s: float = float("inf"), watch: Watch | None = None) -> None:
         """Let time pass until then, or until all is over."""
-        timeline = self.timeline
+        timeline, steps = self.timeline, 0
         while (due := timeline.next_s()) <= until_s and due < float("inf") and not self.over:
             timeline.step()
+            steps += 1
+            if watch is not None and steps % _STEPS_BETWEEN_LOOKS == 0:
+                watch(self.progress())
         if not self.over:
             if until_s == float("inf"):
                 raise InvariantViolated(self._why_stalled())
@@ -315,13 +291,25 @@ class World:
             story += [f"{uid} has {len(held)} tasks", *(f"{task}: {pilot.core.why(task)}" for task in list(held)[:3])]
         return "; ".join(story)
 
-    def finish(self) -> Result:
-        """Let all happen that will, and return what came of it.
+    def progress(self) -> Progress:
+        """Return how far it is."""
+        witness = self.stage.witness
+        return Progress(self.timeline.now, witness.submitted, witness.submitted - len(witness.open))
+
+    def finish(self, watch: Watch | None = None) -> Result:
+        """Let all happen that will, and return what came of it; ``watch`` is told how far it is.
 
         Raises:
-            InvariantViolated: the books do not balance, or tasks wait and nothing can happen any more.
+            InvariantViolated: a bug: the books do not balance, what must never be has happened, or tasks wait and nothing can
+                happen any more.
         """
-        self.run()
+        thresholds = gc.get_threshold()
+        # What lives long here are plain values without cycles; looking for garbage among millions of them is time lost.
+        gc.set_threshold(_YOUNG_OBJECTS, 50, 1000)
+        try:
+            self.run(watch=watch)
+        finally:
+            gc.set_threshold(*thresholds)
         self.stage.witness.close()
         return self.result()
 

@@ -11,7 +11,7 @@ from pilotage.model.partitions import PartitionSpec
 from pilotage.model.workload import Row, Template
 from pilotage.sim.model import IDEAL, Arrival, Launcher
 from pilotage.sim.result import Result
-from pilotage.sim.world import simulate
+from pilotage.sim.world import World
 
 PARTITIONS, CORES, SECONDS = 64, 56, 180.0
 NAMES = [f"part{index}" for index in range(PARTITIONS)]
@@ -23,7 +23,7 @@ def run(tasks: int, declared_s: float = 0.0) -> Result:
 
 def simulated(workload: Tasks, launcher: Launcher | dict[str, Launcher] = IDEAL) -> Result:
     plan = [PartitionSpec(name=name, nodes=1) for name in NAMES]
-    return simulate(machine(cores=CORES), workload, nodes=PARTITIONS, plan=plan, launcher=launcher)
+    return World(machine(cores=CORES), workload, nodes=PARTITIONS, plan=plan, launcher=launcher).finish()
 
 
 @pytest.mark.parametrize("declared_s", [0.0, SECONDS])

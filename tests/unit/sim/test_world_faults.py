@@ -28,7 +28,7 @@ from pilotage.sim.model import IDEAL, Arrival, Faults
 from pilotage.sim.records import Log
 from pilotage.sim.result import Result
 from pilotage.sim.runners import Runners
-from pilotage.sim.world import World, simulate
+from pilotage.sim.world import World
 from pilotage.wire.link import IncomingLink
 
 PILOT = "pilot.0000"
@@ -57,7 +57,7 @@ def mixed(seed: int, count: int = 300, timeouts: bool = True, widest: int = 6) -
 
 
 def run(workload: Tasks, faults: Faults, *, seed: int = 0, **more: object) -> Result:
-    return simulate(machine(cores=8), workload, nodes=4, faults=faults, seed=seed, **more)  # type: ignore[arg-type]
+    return World(machine(cores=8), workload, nodes=4, faults=faults, seed=seed, **more).finish()  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------------------------------------------------- one by one
@@ -93,7 +93,7 @@ def test_clocks_that_differ_change_nothing_for_tasks_without_a_timeout() -> None
 
 def test_a_lost_node_takes_its_tasks_with_it_and_gets_no_more() -> None:
     """4 nodes of one core: at 5 s one is lost, with its task; the other three share what waits."""
-    result = simulate(machine(), Tasks([10.0] * 8), nodes=4, faults=Faults(lose_nodes_at_s=((5.0, 2),)))
+    result = World(machine(), Tasks([10.0] * 8), nodes=4, faults=Faults(lose_nodes_at_s=((5.0, 2),))).finish()
     assert result.outcomes == {Ending.DONE: 7, Ending.NODE_FAILED: 1}
     assert result.makespan_s == 30.0
     assert core_seconds(result) == {"offered": 120.0, "running": 75.0, "lost": 25.0, "idle": 20.0}
@@ -102,13 +102,13 @@ def test_a_lost_node_takes_its_tasks_with_it_and_gets_no_more() -> None:
 
 def test_who_was_on_a_lost_node_and_may_run_again_does() -> None:
     templates = {ONE: Template(executable="/bin/true", retries=1)}
-    result = simulate(machine(), Tasks([10.0] * 4, templates), nodes=4, faults=Faults(lose_nodes_at_s=((5.0, 2),)))
+    result = World(machine(), Tasks([10.0] * 4, templates), nodes=4, faults=Faults(lose_nodes_at_s=((5.0, 2),))).finish()
     assert (result.outcomes, result.starts, result.makespan_s) == ({Ending.DONE: 4}, 5, 20.0)
 
 
 def test_what_no_node_is_left_for_cannot_be_placed() -> None:
     templates = {ONE: Template(executable="/bin/true", request=Request(ranks=4))}
-    result = simulate(machine(), Tasks([10.0] * 2, templates), nodes=4, faults=Faults(lose_nodes_at_s=((5.0, 0),)))
+    result = World(machine(), Tasks([10.0] * 2, templates), nodes=4, faults=Faults(lose_nodes_at_s=((5.0, 0),))).finish()
     assert result.outcomes == {Ending.NODE_FAILED: 1, Ending.INFEASIBLE: 1}
 
 
@@ -119,13 +119,13 @@ def test_what_can_never_run_any_more_ends_though_a_service_runs() -> None:
     }
     arrival = Arrival(0.0, [Row(TaskUid("s"), ONE), *rows(uids(2), TemplateId(2))])
     workload = Tasks((), templates, [arrival], seconds=dict.fromkeys(uids(2), 10.0))
-    result = simulate(machine(), workload, nodes=4, faults=Faults(lose_nodes_at_s=((5.0, 1), (6.0, 2))))
+    result = World(machine(), workload, nodes=4, faults=Faults(lose_nodes_at_s=((5.0, 1), (6.0, 2)))).finish()
     assert result.outcomes == {Ending.DONE: 1, Ending.NODE_FAILED: 1, Ending.INFEASIBLE: 1}
 
 
 def test_an_agent_that_recovers_after_a_node_was_lost_places_nothing_there() -> None:
     faults = Faults(lose_nodes_at_s=((5.0, 0),), kill_agents_at_s=((3.0, PILOT),), restart_s=10.0)
-    result = simulate(machine(), Tasks([10.0] * 6), nodes=2, faults=faults)
+    result = World(machine(), Tasks([10.0] * 6), nodes=2, faults=faults).finish()
     assert result.outcomes == {Ending.DONE: 5, Ending.NODE_FAILED: 1}
     assert result.starts == 6
 
@@ -142,7 +142,7 @@ def test_nodes_are_lost_by_chance_under_the_seed() -> None:
 def test_a_lost_pilot_leaves_its_tasks_to_the_others() -> None:
     """Two pilots of one core: what ran in the lost one is lost, as it may not run twice; the rest goes to the other."""
     faults = Faults(lose_partitions_at_s=((5.0, PILOT),))
-    result = simulate(machine(), Tasks([10.0] * 6), nodes=2, pilots=2, faults=faults)
+    result = World(machine(), Tasks([10.0] * 6), nodes=2, pilots=2, faults=faults).finish()
     assert result.outcomes == {Ending.DONE: 5, Ending.LOST: 1}
     assert [part.starts for part in result.partitions] == [1, 5]
     assert result.makespan_s == 50.0
@@ -152,15 +152,15 @@ def test_a_lost_pilot_leaves_its_tasks_to_the_others() -> None:
 def test_what_may_run_twice_runs_again_when_its_pilot_is_lost() -> None:
     templates = {ONE: Template(executable="/bin/true", restartable=True)}
     faults = Faults(lose_partitions_at_s=((5.0, PILOT),))
-    result = simulate(machine(), Tasks([10.0] * 6, templates), nodes=2, pilots=2, faults=faults)
+    result = World(machine(), Tasks([10.0] * 6, templates), nodes=2, pilots=2, faults=faults).finish()
     assert (result.outcomes, result.starts) == ({Ending.DONE: 6}, 7)
 
 
 @BOTH
 def test_the_last_pilot_takes_all_that_is_open_with_it(client: bool) -> None:
-    result = simulate(
+    result = World(
         machine(), Tasks([10.0] * 6), nodes=2, faults=Faults(lose_partitions_at_s=((15.0, PILOT),)), client=client
-    )
+    ).finish()
     assert result.outcomes[Ending.DONE] == 2
     assert result.outcomes[Ending.LOST] == 2
     assert sum(result.outcomes.values()) == 6
@@ -331,7 +331,7 @@ def test_the_witness_tells_of_a_task_that_two_arrivals_bring() -> None:
     names = uids(1)
     workload = Tasks(arrivals=[Arrival(0.0, rows(names)), Arrival(1.0, rows(names))], seconds=dict.fromkeys(names, 10.0))
     with pytest.raises(InvariantViolated, match="two tasks of one name, among t0"):
-        simulate(machine(), workload, nodes=1)
+        World(machine(), workload, nodes=1).finish()
 
 
 def test_a_simulation_that_stands_still_says_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:

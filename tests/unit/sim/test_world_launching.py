@@ -9,13 +9,13 @@ from pilotage.model.ids import TaskUid
 from pilotage.model.outcome import Ending
 from pilotage.model.workload import Template
 from pilotage.sim.model import Launcher, Quantity
-from pilotage.sim.world import World, simulate
+from pilotage.sim.world import World
 
 
 def test_one_start_a_second_and_two_at_once() -> None:
     """t0 starts at 1, t1 at 2; the cores are free at 11 and 12, so that t2 starts at 12 and t3 at 13, and ends at 23."""
     workload = Tasks([10.0] * 4)
-    result = simulate(machine(cores=2), workload, nodes=1, launcher=launcher(starts_per_s=1.0, most_at_once=2))
+    result = World(machine(cores=2), workload, nodes=1, launcher=launcher(starts_per_s=1.0, most_at_once=2)).finish()
     assert [outcome.times.ended - outcome.times.started for outcome, _ in workload.told] == [10.0] * 4
     assert [time_s for _, time_s in workload.told] == [11.0, 12.0, 22.0, 23.0]
     assert core_seconds(result) == {"offered": 46.0, "waiting": 1.0 + 2.0 + 1.0 + 1.0, "running": 40.0, "idle": 1.0}
@@ -24,7 +24,7 @@ def test_one_start_a_second_and_two_at_once() -> None:
 
 def test_a_ceiling_holds_cores_that_do_nothing() -> None:
     """Published of srun: 896 tasks of 180 s on 4 nodes of 56 cores, of which 112 run at once, in 8 waves."""
-    result = simulate(machine(cores=56), Tasks([180.0] * 896), nodes=4, launcher=launcher(most_at_once=112))
+    result = World(machine(cores=56), Tasks([180.0] * 896), nodes=4, launcher=launcher(most_at_once=112)).finish()
     assert result.makespan_s == 8 * 180.0
     assert result.most_at_once == 112
     assert result.utilization == 0.5
@@ -33,29 +33,29 @@ def test_a_ceiling_holds_cores_that_do_nothing() -> None:
 
 
 def test_what_waits_for_its_turn_holds_its_resources() -> None:
-    result = simulate(machine(cores=4), Tasks([10.0] * 4), nodes=1, launcher=launcher(most_at_once=1))
+    result = World(machine(cores=4), Tasks([10.0] * 4), nodes=1, launcher=launcher(most_at_once=1)).finish()
     assert result.makespan_s == 40.0
     assert core_seconds(result) == {"offered": 160.0, "running": 40.0, "waiting": 10.0 + 20.0 + 30.0, "idle": 60.0}
 
 
 def test_nothing_runs_before_the_launcher_is_up() -> None:
-    result = simulate(machine(cores=2), Tasks([10.0] * 4), nodes=1, launcher=launcher(startup_s=5.0))
+    result = World(machine(cores=2), Tasks([10.0] * 4), nodes=1, launcher=launcher(startup_s=5.0)).finish()
     assert core_seconds(result) == {"offered": 50.0, "startup": 10.0, "running": 40.0}
 
 
 def test_the_systems_own_scheduler_takes_tasks_one_after_another() -> None:
-    result = simulate(machine(cores=2), Tasks([10.0] * 2), nodes=1, launcher=launcher(schedules_per_s=0.5))
+    result = World(machine(cores=2), Tasks([10.0] * 2), nodes=1, launcher=launcher(schedules_per_s=0.5)).finish()
     assert core_seconds(result) == {"offered": 28.0, "scheduling": 2.0 + 4.0, "running": 20.0, "idle": 2.0}
 
 
 def test_tasks_prepare_and_are_acknowledged() -> None:
-    result = simulate(machine(), Tasks([10.0] * 2), nodes=1, launcher=launcher(prepare_s=3.0, acknowledge_s=2.0))
+    result = World(machine(), Tasks([10.0] * 2), nodes=1, launcher=launcher(prepare_s=3.0, acknowledge_s=2.0)).finish()
     assert core_seconds(result) == {"offered": 30.0, "preparing": 6.0, "running": 20.0, "acknowledging": 4.0}
 
 
 def test_those_that_prepare_at_once_are_in_each_others_way() -> None:
     workload = Tasks([10.0] * 3)
-    simulate(machine(cores=3), workload, nodes=1, launcher=launcher(prepare_s=1.0, contention_s=1.0))
+    World(machine(cores=3), workload, nodes=1, launcher=launcher(prepare_s=1.0, contention_s=1.0)).finish()
     assert [time_s for _, time_s in workload.told] == [11.0, 12.0, 13.0]
 
 
@@ -63,14 +63,14 @@ def test_delays_grow_with_the_number_of_tasks_that_run() -> None:
     """The first prepares for 1 s, with nobody else; the second for 4 s, as it comes when two run."""
     slow = Launcher(name="slow", starts_per_s=amount(0.1), prepare_s=Quantity(at={1: 1.0, 2: 4.0}, source="made for tests"))
     workload = Tasks([100.0] * 3)
-    simulate(machine(cores=3), workload, nodes=1, launcher=slow)
+    World(machine(cores=3), workload, nodes=1, launcher=slow).finish()
     assert [time_s for _, time_s in workload.told] == [111.0, 121.0, 134.0]
 
 
 def test_a_rate_goes_by_the_size_of_the_partition() -> None:
     rate = Quantity(at={1: 10.0, 4: 0.1}, source="made for tests")
     fast, slow = (
-        simulate(machine(), Tasks([0.0]), nodes=nodes, launcher=Launcher(name="x", starts_per_s=rate)).makespan_s
+        World(machine(), Tasks([0.0]), nodes=nodes, launcher=Launcher(name="x", starts_per_s=rate)).finish().makespan_s
         for nodes in (1, 4)
     )
     assert (fast, slow) == pytest.approx((0.1, 10.0))
@@ -83,14 +83,14 @@ def test_a_share_of_the_starts_fails_and_may_be_tried_again() -> None:
     assert result.outcomes == {Ending.DONE: 200}
     assert result.starts == 200
 
-    lost = simulate(machine(cores=4), Tasks([10.0] * 1000), nodes=1, launcher=launcher(failure_share=0.3))
+    lost = World(machine(cores=4), Tasks([10.0] * 1000), nodes=1, launcher=launcher(failure_share=0.3)).finish()
     assert 200 < lost.outcomes[Ending.LAUNCH_FAILED] < 400
     assert lost.starts == lost.outcomes[Ending.DONE] == 1000 - lost.outcomes[Ending.LAUNCH_FAILED]
 
 
 def test_what_varies_is_drawn_by_the_seed() -> None:
     varying = Launcher(name="varying", prepare_s=amount(3.0, spread=1.0), starts_per_s=amount(5.0, spread=1.0))
-    spans = [simulate(machine(cores=4), Tasks([10.0] * 50), nodes=1, launcher=varying, seed=seed) for seed in (1, 1, 2)]
+    spans = [World(machine(cores=4), Tasks([10.0] * 50), nodes=1, launcher=varying, seed=seed).finish() for seed in (1, 1, 2)]
     assert spans[0].makespan_s == spans[1].makespan_s != spans[2].makespan_s
     assert 50 * 3.0 * 0.7 < spans[0].core_s.preparing < 50 * 3.0 * 1.3
 
@@ -130,21 +130,21 @@ def test_a_task_can_be_cancelled_at_every_stage(cancelled_s: float, end_s: float
 
 
 def test_a_chain_of_short_tasks_goes_through_the_launcher_one_by_one() -> None:
-    result = simulate(machine(), Tasks([0.001] * 50), nodes=1, launcher=launcher(starts_per_s=100.0))
+    result = World(machine(), Tasks([0.001] * 50), nodes=1, launcher=launcher(starts_per_s=100.0)).finish()
     assert result.outcomes == {Ending.DONE: 50}
     assert result.makespan_s == pytest.approx(50 * 0.011)
 
 
 def test_a_rate_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="lets nothing start"):
-        simulate(machine(), Tasks([1.0]), nodes=1, launcher=launcher(starts_per_s=0.0))
+        World(machine(), Tasks([1.0]), nodes=1, launcher=launcher(starts_per_s=0.0)).finish()
 
 
 @pytest.mark.parametrize("most", [1, 3, 17])
 def test_no_more_than_the_ceiling_run_at_any_time(most: int) -> None:
     seconds = [1.0 + number % 7 for number in range(300)]
     costly = launcher(most_at_once=most, starts_per_s=20.0, prepare_s=0.25, acknowledge_s=0.1)
-    result = simulate(machine(cores=8), Tasks(seconds), nodes=4, launcher=costly)
+    result = World(machine(cores=8), Tasks(seconds), nodes=4, launcher=costly).finish()
     assert result.outcomes == {Ending.DONE: 300}
     assert result.most_at_once <= most
     assert max(result.series.running_tasks) <= most + 1e-9

@@ -19,14 +19,14 @@ from pilotage.model.workload import Row, Template
 from pilotage.sim.metaschedulers import SimulatedMetascheduler
 from pilotage.sim.model import IDEAL, Arrival, Faults, Launcher
 from pilotage.sim.result import Result
-from pilotage.sim.world import World, simulate
+from pilotage.sim.world import World
 
 HALVES = [PartitionSpec(name="left", nodes=2), PartitionSpec(name="right", nodes=2)]
 BOTH = pytest.mark.parametrize("client", [True, False])
 
 
 def run(workload: Tasks, plan: Sequence[PartitionSpec] = HALVES, **more: object) -> Result:
-    return simulate(machine(cores=4), workload, nodes=4, plan=plan, **more)  # type: ignore[arg-type]
+    return World(machine(cores=4), workload, nodes=4, plan=plan, **more).finish()  # type: ignore[arg-type]
 
 
 @BOTH
@@ -175,7 +175,7 @@ def everything(seed: int) -> dict[str, object]:
 
 
 def with_plan(seed: int, **more: object) -> Result:
-    return simulate(machine(cores=8), mixed(seed, widest=4), nodes=4, **everything(seed), **more)  # type: ignore[arg-type]
+    return World(machine(cores=8), mixed(seed, widest=4), nodes=4, **everything(seed), **more).finish()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", [*range(40), 75, 167, 174, 287])
