@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 
 from pilotage.cli.options import FormatOption
 from pilotage.cli.renderers import Column, Format, is_terminal, note, print_json, print_rows
+from pilotage.cli.simulation_line import SimulationLine
 from pilotage.errors import InvalidRequest
 
 app = typer.Typer(
@@ -66,27 +68,34 @@ def run(
         if not can_plot():
             note("no plots: matplotlib is missing; install the extra: pip install 'pilotage[analytics]'")
     documents = []
-    for number, experiment in enumerate(chosen):
-        uid = experiment.uid
-
-        def say(line: str, uid: str = uid) -> None:
-            if is_terminal(sys.stderr):
-                note(f"{uid}: {line} ...")
-
-        report = running.run(experiment, quick=quick, say=say)
-        files = running.write(report, out) if out is not None else []
-        if json:
-            documents.append({"made": report.made, **as_values(experiment, report.findings)})
-            continue
-        if number:
-            print()
-        print(report.text, end="")
-        if files:
-            print(f"\nwritten: {', '.join(map(str, files))}")
+    with SimulationLine() as line:
+        for number, experiment in enumerate(chosen):
+            report = running.run(experiment, quick=quick, say=_say(experiment.uid, line), show=line.begin)
+            line.erase()
+            files = running.write(report, out) if out is not None else []
+            if json:
+                documents.append({"made": report.made, **as_values(experiment, report.findings)})
+                continue
+            if number:
+                print()
+            print(report.text, end="")
+            if files:
+                print(f"\nwritten: {', '.join(map(str, files))}")
     if out is not None:
         running.write_index(out)
     if json:
         print_json({"experiments": documents})
+
+
+def _say(uid: str, line: SimulationLine) -> Callable[[str], None]:
+    """Return what says how far an experiment is, to a person."""
+
+    def say(text: str) -> None:
+        if is_terminal(sys.stderr):
+            line.erase()
+            note(f"{uid}: {text} ...")
+
+    return say
 
 
 def _make(folder: Path) -> None:

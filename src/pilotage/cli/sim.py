@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from pilotage.cli.options import FormatOption
 from pilotage.cli.renderers import Column, Format, is_terminal, note, plural, print_json, print_rows
+from pilotage.cli.simulation_line import SimulationLine
 from pilotage.errors import InvalidRequest, nearest
 
 if TYPE_CHECKING:
@@ -289,12 +290,14 @@ def _run_all(plans: list[Plan], workload: WorkloadChoice) -> list[tuple[Trialled
 
     trials: list[Trial] = [settle(plan, workload) for plan in plans]
     runs = []
-    for number, trial in enumerate(trials, 1):
-        if is_terminal(sys.stderr):
-            some = f" ({number} of {len(trials)})" if len(trials) > 1 else ""
-            note(f"{trial.workload.name} on {plural(trial.nodes, 'node')} of {trial.machine.name}{some} ...")
-        done = trial.run()
-        runs.append((done, advise(done)))
+    with SimulationLine() as line:
+        for number, trial in enumerate(trials, 1):
+            if is_terminal(sys.stderr):
+                some = f" ({number} of {len(trials)})" if len(trials) > 1 else ""
+                line.erase()
+                note(f"{trial.workload.name} on {plural(trial.nodes, 'node')} of {trial.machine.name}{some} ...")
+            done = trial.run(line.begin)
+            runs.append((done, advise(done)))
     return runs
 
 

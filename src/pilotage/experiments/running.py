@@ -13,6 +13,7 @@ import msgspec
 from pilotage.experiments.definition import Experiment, Findings, Say
 from pilotage.experiments.page import Made, index, page
 from pilotage.experiments.plots import can_plot, plot
+from pilotage.experiments.simulations import shown
 from pilotage.experiments.tables import (
     as_csv,
     as_text,
@@ -23,6 +24,7 @@ from pilotage.experiments.tables import (
     measures_table,
     shares_table,
 )
+from pilotage.sim.world import Show, watched_by_nobody
 from pilotage.version import __version__
 
 
@@ -35,10 +37,11 @@ class Report(msgspec.Struct, frozen=True):
     text: str
 
 
-def run(experiment: Experiment, *, quick: bool = False, say: Say = lambda line: None) -> Report:
-    """Make an experiment again; ``say`` is told how far it is."""
+def run(experiment: Experiment, *, quick: bool = False, say: Say = lambda line: None, show: Show = watched_by_nobody) -> Report:
+    """Make an experiment again; ``say`` is told how far it is, and ``show`` may watch each of its simulations."""
     began, load = time.monotonic(), os.getloadavg()[0]
-    findings = experiment.run(quick, say)
+    with shown(show):
+        findings = experiment.run(quick, say)
     made: Made = {
         "command": f"`pilotage experiment run {experiment.uid}{' --quick' if quick else ''} --out FOLDER`",
         "took": f"{time.monotonic() - began:.0f} s",

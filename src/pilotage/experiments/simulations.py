@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal
 
 import msgspec
@@ -14,7 +16,7 @@ from pilotage.sim.model import IDEAL, Launcher, Quantity
 from pilotage.sim.result import ResourceTime, Result
 from pilotage.sim.workloads.description import WorkloadDescription
 from pilotage.sim.workloads.generated import GeneratedWorkload
-from pilotage.sim.world import World
+from pilotage.sim.world import Show, World, watched_by_nobody
 
 Words = dict[str, tuple[str, ...]]
 """Parts of core-time by a paper's names, each the sum of fields of ``ResourceTime``."""
@@ -43,6 +45,18 @@ SYSTEMS: tuple[System, ...] = ("modelled", "ideal")
 
 _USUAL = PolicySpec()
 
+_SHOWN: ContextVar[Show] = ContextVar("shown", default=watched_by_nobody)
+
+
+@contextmanager
+def shown(show: Show) -> Iterator[None]:
+    """Let ``show`` watch all runs that are made in this context, however deep in an experiment."""
+    token = _SHOWN.set(show)
+    try:
+        yield
+    finally:
+        _SHOWN.reset(token)
+
 
 def own_over(x: str) -> Measure:
     """Return the measure of what Pilotage's own decisions took, over ``x``.
@@ -68,16 +82,18 @@ def run(
     ``plan`` divides the pilot; then there may be a launcher for each partition, by its name.
     """
     where = read_machine(machine)
-    return World(
+    tasks = GeneratedWorkload(workload, nodes=nodes, shape=where.shape, seed=seed)
+    world = World(
         where,
-        GeneratedWorkload(workload, nodes=nodes, shape=where.shape, seed=seed),
+        tasks,
         nodes=nodes,
         launcher=read_launcher(launcher) if isinstance(launcher, str) else launcher,
         scheduler=scheduler,
         plan=plan,
         seed=seed,
         client=client,
-    ).finish()
+    )
+    return world.finish(_SHOWN.get()(tasks.count))
 
 
 def workload(name: str, **changes: Any) -> WorkloadDescription:

@@ -23,7 +23,7 @@ from pilotage.sim.toml_values import Source
 from pilotage.sim.workloads.demand import Demand
 from pilotage.sim.workloads.generated import GeneratedWorkload
 from pilotage.sim.workloads.recorded import RecordedWorkload
-from pilotage.sim.world import Watch, World
+from pilotage.sim.world import Show, World, watched_by_nobody
 
 MOST_REMEMBERED = 200_000
 """Of so many tasks the client's core, too, is simulated; of more it is left out unless faults concern it."""
@@ -150,8 +150,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         names = [name for name in self.launchers if partition.startswith(name)]
         return self.launchers[max(names, key=len)]
 
-    def run(self, show: Callable[[int], Watch] | None = None) -> Trialled:
-        """Run it; ``show`` takes how many tasks there are in all, and returns what is to be told how far it is.
+    def run(self, show: Show = watched_by_nobody) -> Trialled:
+        """Run it; ``show`` may watch it.
 
         Raises:
             InvalidRequest: the workload does not fit the nodes.
@@ -171,7 +171,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
             walltime_s=self.walltime_s,
             client=demand.tasks <= MOST_REMEMBERED or self.faults != Faults(seed=self.faults.seed),
         )
-        result = world.finish(None if show is None else show(demand.tasks))
+        result = world.finish(show(demand.tasks))
         return Trialled(trial=self, demand=demand, result=result)
 
 

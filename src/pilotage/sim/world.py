@@ -62,7 +62,14 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 Watch = Callable[[Progress], None]
-"""Is told now and then how far a simulation is, often: it looks away when it has seen enough."""
+"""Is told often how far a simulation is."""
+
+Show = Callable[[int], Watch | None]
+"""Takes how many tasks a simulation has, when it begins, and returns who watches it, if anybody does."""
+
+
+def watched_by_nobody(tasks: int) -> None:
+    """Let a simulation run unwatched; a ``Show``."""
 
 
 class World:
