@@ -45,7 +45,10 @@ class RunnerListener(Protocol):
         ...
 
     def tasks_started(self, runner: RunnerId, started: list[tuple[TaskUid, Attempt, float]]) -> None:
-        """These began at these times (seconds since the epoch), and still run."""
+        """These began at these times (seconds since the epoch, by the clock of this process), and still run.
+
+        After a reconnect it is told again of all that still run.
+        """
         ...
 
     def tasks_ended(self, runner: RunnerId, number: int, ends: list[AttemptEnd]) -> None:

@@ -412,7 +412,7 @@ class LocalExecutor:
                 runner.received = max(runner.received, message.number)
                 self._told.tasks_ended(runner.name, message.number, message.ends)
             case wire.TasksStarted():
-                self._told.tasks_started(runner.name, [(task, attempt, at) for task, attempt, _, at in message.started])
+                self._told.tasks_started(runner.name, wire.by_own_clock(message, time.time()))
             case wire.TasksReturned():
                 self._over(runner, message.executions)
                 self._told.tasks_returned(runner.name, message.executions)

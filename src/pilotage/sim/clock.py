@@ -48,6 +48,10 @@ class ProcessClock:
         """Return what the process takes for the time."""
         return self._timeline.now + self.skew_s
 
+    def seen(self, true_s: float) -> float:
+        """Return what the process's clock shows at a true time."""
+        return true_s + self.skew_s
+
     def true(self, seen_s: float) -> float:
         """Return the true time at which the process's clock shows ``seen_s``."""
         return seen_s - self.skew_s

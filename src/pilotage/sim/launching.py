@@ -326,13 +326,13 @@ class Launching:
             else:
                 self._cut_short(job, ending, message)
         if back:
-            self.runners.say(events.TasksReturned(self._clock.now(), name, back))
+            self.runners.say(events.TasksReturned(self.runners.now(), name, back))
 
     def recall(self, name: RunnerId, executions: Iterable[Execution]) -> None:
         """Give back what of these waits in its lane."""
         back = self._take_back(name, executions)
         if back:
-            self.runners.say(events.TasksReturned(self._clock.now(), name, back))
+            self.runners.say(events.TasksReturned(self.runners.now(), name, back))
 
     def _take_back(self, name: RunnerId, executions: Iterable[Execution]) -> list[Execution]:
         """Take what of these waits behind another out of its lane."""
@@ -377,9 +377,7 @@ class Launching:
             if job.behind:
                 back = [execution for execution, _ in job.behind]
                 job.behind = None
-                self.runners.say(events.TasksReturned(self._clock.now(), job.runner, back))
-            if job.stage in (SCHEDULING, WAITING):
-                self._active += 1  # it never had its turn, and is ended like one that had
+                self.runners.say(events.TasksReturned(self.runners.now(), job.runner, back))
             self._cut_short(job, Ending.NODE_FAILED, "its node was lost")
 
     def lose_everything(self) -> None:

@@ -25,7 +25,7 @@ from pilotage.sim.outboxes import message_of
 from pilotage.sim.pilots import SimulatedPilot
 from pilotage.sim.processes import Process, Uplink
 from pilotage.sim.records import Log
-from pilotage.sim.stage import EPOCH_S, Stage
+from pilotage.sim.stage import Stage
 from pilotage.wire.codec import encode
 from pilotage.wire.messages import (
     Acknowledge,
@@ -95,7 +95,7 @@ class SimulatedMetascheduler(Process):
     def begin_life(self) -> None:
         """Recover, and see to all partitions."""
         state = self._log.recover()
-        deadline = None if self._walltime_s is None else EPOCH_S + self._walltime_s
+        deadline = None if self._walltime_s is None else self._clock.seen(self._walltime_s)
         self.core = MetaschedulerCore(self._plan, self.nodes, deadline=deadline, state=state)
         self.core.recover(self.now())
         self._offered.clear()

@@ -24,7 +24,7 @@ from pilotage.sim.delays import Delays
 from pilotage.sim.launching import Launching
 from pilotage.sim.processes import Process, Uplink
 from pilotage.sim.records import Log
-from pilotage.sim.stage import EPOCH_S, Stage
+from pilotage.sim.stage import Stage
 from pilotage.wire.messages import (
     Acknowledge,
     AskLoad,
@@ -45,7 +45,8 @@ from pilotage.wire.messages import (
 _encode_outcomes = msgspec.msgpack.Encoder().encode
 _decode_batch = msgspec.msgpack.Decoder(Batch).decode
 
-MakePolicy = Callable[[], Policy]
+MakePolicy = Callable[..., Policy]
+"""Is told when the pilot ends, by the clock of its agent (``end``, None: never)."""
 
 
 class SimulatedPilot(Process):
@@ -96,8 +97,8 @@ class SimulatedPilot(Process):
     def begin_life(self) -> None:
         """The agent is there at once, and places tasks when the launcher is up."""
         state = self._log.recover()
-        self.policy = self._make_policy()
-        deadline = None if self._walltime_s is None else EPOCH_S + self._walltime_s
+        deadline = None if self._walltime_s is None else self._clock.seen(self._walltime_s)
+        self.policy = self._make_policy(end=deadline)
         self.core = AgentCore(self.policy, spawners=1, deadline=deadline, state=state, nodes=self._own or ())
         self.core.recover(self.now())
         # At its start an agent finds out which nodes there are.
@@ -112,7 +113,7 @@ class SimulatedPilot(Process):
         if self.core is None or life != self._lives:
             return
         known = list(self.core.state.runners)
-        self.launching.runners.attach(self.tell)
+        self.launching.runners.attach(self.tell, self.now)
         self.take_turn(self.core.start)
         if self.core is not None:
             self.launching.runners.adopt(known)

@@ -253,7 +253,7 @@ class Process(ABC):
             self._timeline.at(at, lambda: self._ring(at, life))
 
     def _ring(self, at: float, life: int) -> None:
-        if at == self._alarm:
+        # An alarm of an earlier life may be due at the very time of one of this life.
+        if at == self._alarm and life == self._lives:
             self._alarm = float("inf")
-            if life == self._lives:
-                self.tell(self.time_passed())
+            self.tell(self.time_passed())

@@ -1,7 +1,7 @@
 """The runners of a simulated pilot or partition, and what passes between them and its agent.
 
 They outlive their agent. What ends while it is away is told to the next one, under the number that it had; a runner keeps an
-end until the agent has it in its log.
+end until the agent has it in its log. They have a clock of their own; the agent takes their starts over as a real one does.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from pilotage.model.execution import AttemptEnd, Execution
 from pilotage.model.ids import LaneId, RunnerId
 from pilotage.sim.clock import ProcessClock, Timeline
 from pilotage.sim.jobs import Job
+from pilotage.wire.runner_messages import TasksStarted, by_own_clock
 
 Tell = Callable[[events.Event | list[events.Event]], None]
+Now = Callable[[], float]
 
 
 class Runner:
@@ -31,10 +33,11 @@ class Runner:
 
 
 class Runners:
-    """All of them. ``tell`` is their agent's ear, None while there is no agent."""
+    """All of them. ``tell`` is their agent's ear, None while there is no agent; ``now`` is what the agent's clock shows."""
 
     def __init__(self, timeline: Timeline, clock: ProcessClock) -> None:
         self.tell: Tell | None = None
+        self.now: Now = clock.now
         self.clock = clock
         self.known: dict[RunnerId, Runner] = {}
         self._timeline = timeline
@@ -42,9 +45,9 @@ class Runners:
         """Those that are about to say hello."""
         self._pids = 0
 
-    def attach(self, tell: Tell) -> None:
+    def attach(self, tell: Tell, now: Now) -> None:
         """There is an agent; call ``adopt`` once it has begun."""
-        self.tell = tell
+        self.tell, self.now = tell, now
 
     def adopt(self, names: Iterable[RunnerId]) -> None:
         """Tell the agent of the runners of which its log says that they were started."""
@@ -52,7 +55,7 @@ class Runners:
             if name in self.known:
                 self._coming_up.append(name)
             else:
-                self.say(events.RunnerLost(self.clock.now(), name, "its agent ended before it was started"))
+                self.say(events.RunnerLost(self.now(), name, "its agent ended before it was started"))
         self._say_hello()
 
     def detach(self) -> None:
@@ -92,8 +95,12 @@ class Runners:
         for job in jobs:
             by_runner.setdefault(job.runner, []).append(job)
         for name, some in by_runner.items():
-            started = [(*job.execution, job.begun + self.clock.skew_s) for job in some]
-            self.say(events.TasksStarted(self.clock.now(), name, started))
+            self.say(self._started(name, some))
+
+    def _started(self, name: RunnerId, jobs: Iterable[Job]) -> events.TasksStarted:
+        clock, now = self.clock, self.now()
+        told = TasksStarted([(*job.execution, 1, job.begun + clock.skew_s) for job in jobs], clock.now())
+        return events.TasksStarted(now, name, by_own_clock(told, now))
 
     def tell_ended(self, ends: Mapping[RunnerId, list[AttemptEnd]]) -> None:
         """These are over; each runner tells of its own."""
@@ -102,24 +109,29 @@ class Runners:
             runner = self.known[name]
             runner.number += 1
             runner.kept.append((runner.number, some))
-            told.append(events.TasksEnded(self.clock.now(), name, runner.number, some))
+            told.append(events.TasksEnded(self.now(), name, runner.number, some))
         self.say(told)
 
     def _say_hello(self) -> None:
         """Runners are connected to the agent, tell of what ended meanwhile, and say what they hold."""
-        now, said = self.clock.now(), list[events.Event]()
+        now, said = self.now(), list[events.Event]()
         coming_up, self._coming_up = self._coming_up, []
         for name in coming_up:
             runner = self.known.get(name)
             if runner is None:
                 continue  # it was stopped before it came up
             said.append(events.RunnerConnected(now, name, runner.pid, 1, "virtual"))
+            if running := [job for job in runner.lanes.values() if job.kind.starts_are_told and self._runs(job)]:
+                said.append(self._started(name, running))
             said += [events.TasksEnded(now, name, number, ends) for number, ends in runner.kept]
             # What is over and not told yet is held, too: its end is still to come.
             holds = [each for job in runner.lanes.values() for each in self._executions(job)]
             said.append(events.RunnerReconciled(now, name, holds))
         if said:
             self.say(said)
+
+    def _runs(self, job: Job) -> bool:
+        return job.begun <= self._timeline.now < job.ended
 
     def _executions(self, job: Job) -> list[Execution]:
         return [job.execution, *(execution for execution, _ in job.behind or ())]

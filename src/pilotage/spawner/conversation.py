@@ -88,13 +88,13 @@ class Conversation:
         if not self._welcomed:
             return
         due = self._outbox.due(busy)
-        self._send(self._outbox.take() if due is not None and due <= now else [], now)
+        self._send(self._outbox.take(time.time()) if due is not None and due <= now else [], now)
 
     def say_goodbye(self) -> None:
         """Send what is left, if the agent is there and reads it."""
         deadline = time.monotonic() + _GOODBYE_S
         if self._welcomed:
-            self._send(self._outbox.take(), time.monotonic())
+            self._send(self._outbox.take(time.time()), time.monotonic())
         while self._welcomed and not self._all_sent and time.monotonic() < deadline:
             self._poll.poll(deadline - time.monotonic())
             self._send([], time.monotonic())

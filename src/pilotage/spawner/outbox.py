@@ -1,7 +1,7 @@
 """What the spawner has to tell, collected into few messages, and the endings kept until the agent has logged them.
 
 While work waits here, news are held for up to 20 ms so that they travel in bulk; a spawner with nothing more to start tells at
-once. No clock, no socket: time comes in, frames come out.
+once. No clock, no socket: time comes in, frames come out. ``now`` is monotonic, ``clock`` what clocks on walls show.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Outbox:
             return None
         return self._since + HOLD_S if busy and len(self._ends) < _MESSAGE_TASKS else 0.0
 
-    def take(self) -> list[bytes]:
+    def take(self, clock: float) -> list[bytes]:
         """Return the news as frames to send now."""
         frames = [self._encoder.encode(message) for message in self._warnings]
         self._warnings = []
@@ -80,7 +80,8 @@ class Outbox:
             frames.append(self._encoder.encode(TasksReturned(self._returned)))
             self._returned = []
         if self._starts:
-            frames.append(self._encoder.encode(TasksStarted([(*name, *value) for name, value in self._starts.items()])))
+            starts = [(*name, *value) for name, value in self._starts.items()]
+            frames.append(self._encoder.encode(TasksStarted(starts, clock)))
             self._starts = {}
         frames.extend(self.number_ends())
         frames.extend(self._encoder.encode(message) for message in self._others)

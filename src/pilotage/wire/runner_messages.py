@@ -107,9 +107,13 @@ class TasksEnded(msgspec.Struct, frozen=True, array_like=True, tag=20):
 
 
 class TasksStarted(msgspec.Struct, frozen=True, array_like=True, tag=21):
-    """Executions that began and still run: ``(task, attempt, pid, started)``; left out for those that ended at once."""
+    """Executions that began and still run: ``(task, attempt, pid, started)``; left out for those that ended at once.
+
+    ``sent``: what the runner's clock showed when it told. The agent's own may show something else (see ``by_own_clock``).
+    """
 
     started: list[tuple[TaskUid, Attempt, int, float]]
+    sent: float
 
 
 class TasksReturned(msgspec.Struct, frozen=True, array_like=True, tag=22):
@@ -146,3 +150,16 @@ ToRunner = (
     | DefineEnvironment
 )
 FromRunner = RunnerHello | TasksEnded | TasksStarted | TasksReturned | WorkerExited | StorageFull
+
+
+def by_own_clock(message: TasksStarted, now: float) -> list[tuple[TaskUid, Attempt, float]]:
+    """Return what began and when, by the clock of who got the message and on which it is ``now``, in seconds.
+
+    What counts is how long ago it was when the message was sent, so that clocks that differ end no task before its time. The
+    time that the message was under way makes a start seem later, never earlier.
+
+    >>> by_own_clock(TasksStarted([(TaskUid("a"), Attempt(1), 12, 70.0)], sent=72.0), now=103.0)
+    [('a', 1, 101.0)]
+    """
+    ahead_s = now - message.sent
+    return [(task, attempt, started + ahead_s) for task, attempt, _, started in message.started]

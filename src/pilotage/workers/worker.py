@@ -260,7 +260,7 @@ class Worker:
         if self._running is not None and told != self._told_running:
             self._told_running = told
             attempt, row = self._running
-            self._link.tell(TasksStarted([(row.uid, attempt, os.getpid(), self._running_since)]))
+            self._link.tell(TasksStarted([(row.uid, attempt, os.getpid(), self._running_since)], time()))
         self._exchange()
         descriptor, events, limit_s = self._waiting_for()
         if self._stop_at is not None:

@@ -135,7 +135,7 @@ def test_news_are_told_at_once_when_idle_and_held_for_a_moment_when_busy() -> No
 
     assert outbox.due(busy=False) == 0.0
     assert outbox.due(busy=True) == 10.0 + HOLD_S
-    outbox.take()
+    outbox.take(100.0)
     assert outbox.due(busy=True) is None
 
 
@@ -146,19 +146,19 @@ def test_a_task_that_ends_before_its_start_was_told_is_told_once() -> None:
     outbox.add_end(finished("task.1"), now=2.0)
     outbox.add_returned([(TaskUid("task.3"), Attempt(2))], now=2.0)
 
-    assert opened(outbox.take()) == [
+    assert opened(outbox.take(100.0)) == [
         TasksReturned([(TaskUid("task.3"), Attempt(2))]),
-        TasksStarted([(TaskUid("task.2"), Attempt(1), 12, 1.5)]),
+        TasksStarted([(TaskUid("task.2"), Attempt(1), 12, 1.5)], 100.0),
         TasksEnded(1, [finished("task.1")]),
     ]
-    assert outbox.take() == []
+    assert outbox.take(100.0) == []
 
 
 def test_endings_are_kept_until_released() -> None:
     outbox = Outbox()
     for task in ("task.1", "task.2", "task.3"):
         outbox.add_end(finished(task), now=0.0)
-        outbox.take()
+        outbox.take(100.0)
 
     assert outbox.release(2) == [("task.1", 1), ("task.2", 1)]
     assert opened(outbox.unreleased()) == [TasksEnded(3, [finished("task.3")])]
@@ -171,7 +171,7 @@ def test_many_endings_are_split_into_messages() -> None:
     for number in range(2500):
         outbox.add_end(finished(f"task.{number}"), now=0.0)
 
-    messages = opened(outbox.take())
+    messages = opened(outbox.take(100.0))
 
     assert [(message.number, len(message.ends)) for message in messages if isinstance(message, TasksEnded)] == [
         (1, 1024),

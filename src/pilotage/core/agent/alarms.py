@@ -16,7 +16,7 @@ _Alarm = tuple[float, TaskUid, Attempt]
 
 
 class Alarms:
-    """Rings when tasks have run for longer than their timeout, or for ``STALL_S``. Derived from the state."""
+    """Rings when tasks have run for longer than their timeout, or for ``STALL_S``. Derived from what runners tell."""
 
     def __init__(self, state: AgentState) -> None:
         self._state = state
@@ -26,8 +26,8 @@ class Alarms:
     def __len__(self) -> int:
         return len(self._timeouts) + len(self._stalls)
 
-    def set_timeout(self, uid: TaskUid) -> None:
-        """Ring when the task, which has started, is out of time, if it has a timeout."""
+    def set_timeout(self, uid: TaskUid, started: float) -> None:
+        """Ring when the task, which started then, is out of time, if it has a timeout."""
         task = self._state.tasks[uid]
         timeout_s = self._state.templates[task.row.template].timeout_s
         if timeout_s:
@@ -35,7 +35,7 @@ class Alarms:
             if len(self._timeouts) > 2 * len(self._state.tasks) + _SPARE:
                 self._timeouts = [alarm for alarm in self._timeouts if self._state.runs(alarm[1], alarm[2])]
                 heapq.heapify(self._timeouts)
-            heapq.heappush(self._timeouts, (task.started + timeout_s, uid, task.attempt))
+            heapq.heappush(self._timeouts, (started + timeout_s, uid, task.attempt))
 
     def set_stall(self, uid: TaskUid, now: float) -> None:
         """Ring if the task, behind which others wait, runs for long."""

@@ -199,11 +199,8 @@ class AgentCore:
         self._services.recover()
         waiting = []
         for uid, task in state.tasks.items():
-            if not task.lane:
-                if uid not in state.inputs and uid not in state.outputs:
-                    waiting.append(uid)
-            elif task.started:
-                self._alarms.set_timeout(uid)
+            if not task.lane and uid not in state.inputs and uid not in state.outputs:
+                waiting.append(uid)
         self._waiting.enqueue_each(waiting, now)
 
     def quarantine(self, now: float, uids: Iterable[TaskUid], message: str) -> None:

@@ -84,7 +84,7 @@ class RunnerLost(msgspec.Struct, frozen=True):
 
 
 class TasksStarted(msgspec.Struct, frozen=True):
-    """Executions that began, and when."""
+    """Executions that began, and when (by the clock by which it is ``time``). A runner that is found again tells it again."""
 
     time: float
     runner: RunnerId

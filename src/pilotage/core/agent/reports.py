@@ -40,13 +40,16 @@ class Reports:
     def started(self, event: events.TasksStarted) -> None:
         """Note what began, and when its time will be over."""
         state = self._state
-        # A start is told again after a reconnect.
-        started = [item for item in event.started if state.runs(item[0], item[1]) and not state.tasks[item[0]].started]
+        running = [item for item in event.started if state.runs(item[0], item[1])]
+        # A start is told again after a reconnect. An agent that was restarted may have a clock of its own: what counts is told
+        # now, not what the log says.
+        started = [item for item in running if not state.tasks[item[0]].started]
         self._journal.stale += len(event.started) - len(started)
+        for uid, _, at in running:
+            self._alarms.set_timeout(uid, at)
         if started:
             self._journal.emit(facts.Started(event.time, started))
             for uid, _, _ in started:
-                self._alarms.set_timeout(uid)
                 if len(state.lanes[state.tasks[uid].lane].tasks) > 1:
                     self._alarms.set_stall(uid, event.time)
             self._journal.act(actions.TellProgress([uid for uid, _, _ in started]))
