@@ -118,8 +118,9 @@ def arm(module: str) -> None:
 def _arm_agent() -> None:
     import pilotage.agent.agent
     import pilotage.agent.client_link
-    import pilotage.agent.main
     import pilotage.agent.recovery
+    import pilotage.agent.running
+    import pilotage.agent.startup
     import pilotage.executors.local
     from pilotage.agent.client_link import ClientLink
     from pilotage.log.writer import LogWriter
@@ -134,14 +135,14 @@ def _arm_agent() -> None:
     _note_synced("agent")
     _hand_on(pilotage.executors.local)
     crashes.wrap(pilotage.agent.recovery, "recover", "recover")
-    crashes.wrap(pilotage.agent.main, "note_start", "note start")
-    crashes.wrap(pilotage.agent.main, "write_connection", "listen")
+    crashes.wrap(pilotage.agent.startup, "note_start", "note start")
+    crashes.wrap(pilotage.agent.running, "write_connection", "listen")
     if is_head:
+        import pilotage.agent.agent_process
         import pilotage.agent.head_main
-        import pilotage.agent.sub_agent
         from pilotage.wire.unix import UnixClientChannel
 
-        _hand_on(pilotage.agent.sub_agent)
+        _hand_on(pilotage.agent.agent_process)
         crashes.wrap(pilotage.agent.head_main, "write_connection", "listen")
         crashes.wrap(UnixClientChannel, "send", lambda *arguments: f"partition-{_of_message(*arguments)}")
         crashes.wrap(UnixClientChannel, "connect", "connect")

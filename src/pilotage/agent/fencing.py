@@ -51,12 +51,12 @@ def fence(pilot_folder: Path, delivered: int) -> Aftermath:
     """
     settings = read_settings(pilot_folder)
     # A head first: it would start its partitions' agents again.
-    _end_agent(pilot_folder)
+    _end_agent(pilot_folder, living_agent)
     partitions = _partitions(pilot_folder) if settings.partitions else {}
     for folder in partitions.values():
         forbid(folder)
         # Those that went away for lack of a head are still ending their runners.
-        _end_agent(folder)
+        _end_agent(folder, claimant)
     for folder in (pilot_folder, *partitions.values()):
         _end_runners(folder, settings.pilot)
     if not end_orphans(settings.session, settings.pilot, (), TASKS_END_S):
@@ -72,13 +72,16 @@ def fence(pilot_folder: Path, delivered: int) -> Aftermath:
 def fence_partition(folder: Path, delivered: int) -> Aftermath:
     """Do the same for one partition of a pilot, which has its agent's folder here; the others go on.
 
+    An agent on a thread of this process cannot be ended here: it must be gone, or have nothing left to do.
+
     Raises:
         BackendError, LogCorrupted
         FileNotFoundError: no agent was ever started for it.
     """
     settings = read_settings(folder)
     forbid(folder)
-    _end_agent(folder)
+    if claimant(folder) != os.getpid():
+        _end_agent(folder, claimant)
     _end_runners(folder, settings.pilot)
     if not end_orphans(settings.session, settings.pilot, (), TASKS_END_S, marked=marks_of(settings.partition)):
         where = f"pilot {settings.pilot}, partition {settings.partition}"
@@ -114,13 +117,11 @@ def _aftermath_of_head(pilot_folder: Path, partitions: Mapping[str, Path], deliv
     return aftermath_of_all(head, found, delivered, complete=not _node_was_lost(pilot_folder))
 
 
-def _end_agent(folder: Path) -> None:
-    def lives() -> bool:
-        return living_agent(folder) is not None or claimant(folder) is not None
-
-    for agent in {living_agent(folder), claimant(folder)} - {None}:
-        _signal(agent or 0, signal.SIGKILL)
-    _await_end(lives, RUNNERS_END_S)
+def _end_agent(folder: Path, find: Callable[[Path], int | None]) -> None:
+    pid = find(folder)
+    if pid is not None:
+        _signal(pid, signal.SIGKILL)
+        _await_end(lambda: find(folder) is not None, RUNNERS_END_S)
 
 
 def _end_runners(folder: Path, pilot: str) -> None:

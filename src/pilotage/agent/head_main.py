@@ -1,22 +1,29 @@
-"""The process of a head: as ``agent.main``, for a pilot with partitions."""
+"""The life of a head: as ``agent.running``, for a pilot with partitions. It has a process of its own, or one for all."""
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pilotage.agent.client_link import ClientLink
 from pilotage.agent.head import Head
 from pilotage.agent.head_recovery import recover_head, tasks_of_last_head_record
-from pilotage.agent.main import listen, open_log, quarantine, signals, tell_ready, times_of, was_begun
 from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, PilotSettings
+from pilotage.agent.startup import EndCall, listen, open_log, quarantine, times_of, was_begun
 from pilotage.core.metascheduler.core import MetaschedulerCore
 from pilotage.log.crashes import note_progress
 from pilotage.wire.keys import write_connection
 
+SWITCH_S = 0.0005
+"""Threads that work by turns on small messages must not wait for each other as long as Python lets them by itself (5 ms)."""
 
-def run_head(settings: PilotSettings, folder: Path, incarnation: int, ready: int) -> None:
-    """Run the pilot to its end. ``folder`` is the head's private one."""
+
+def run_head(settings: PilotSettings, folder: Path, incarnation: int, ready: Callable[[], None], call: EndCall) -> None:
+    """Run the pilot to its end. ``folder`` is the head's private one; ``ready`` is called when it listens."""
+    if settings.sub_agents == "threads":
+        sys.setswitchinterval(SWITCH_S)
     pilot_folder = settings.agent_folder
     log_folder = pilot_folder / LOG_FOLDER
     state = recover_head(log_folder) if was_begun(log_folder) else None
@@ -28,11 +35,10 @@ def run_head(settings: PilotSettings, folder: Path, incarnation: int, ready: int
     log = open_log(settings, log_folder, incarnation, [])
     channels, connection = listen(settings, folder, incarnation)
     link = ClientLink(settings, core.state, incarnation, began, log.sync)
-    wakeup, loops = signals()
-    loop = Head(settings, core, log, channels, link, wakeup, incarnation)
-    loops.append(loop)
+    loop = Head(settings, core, log, channels, link, call.reader, incarnation)
+    call.hand_to(loop)
     write_connection(pilot_folder / CONNECTION_FILE, connection)
-    tell_ready(ready)
+    ready()
     loop.run()
     loop.close()
     for channel in channels:

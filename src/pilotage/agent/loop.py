@@ -141,6 +141,10 @@ class PilotLoop(ABC, Generic[CoreT]):
         """End the pilot at the next turn; may be called from a signal handler."""
         self._terminated = reason
 
+    def close(self) -> None:
+        """Let go of what the loop itself holds."""
+        self._poll.close()
+
     def run(self) -> None:
         """Work until the pilot has ended and the client knows, or cannot be told."""
         self._note(self._core.start(time.time()))

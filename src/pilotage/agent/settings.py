@@ -66,6 +66,8 @@ class PilotSettings(msgspec.Struct, frozen=True, kw_only=True):
     """False, for measuring what the log costs: nothing is written, and nothing survives."""
     partitions: list[PartitionSpec] = []
     """How the pilot's nodes are divided: then its agent is a head. Empty: it has no partitions."""
+    sub_agents: Literal["processes", "threads"] = "processes"
+    """Of a head: what the agents of its partitions run in."""
     partition: str = ""
     """Of a sub-agent: the partition."""
     present: list[int] | None = None

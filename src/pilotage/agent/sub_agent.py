@@ -1,10 +1,10 @@
-"""The agent of one partition, as its head knows it: how it is started, and what becomes of a partition without one."""
+"""The agent of one partition, as its head knows it: what it runs in, and what becomes of a partition without one."""
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -14,29 +14,57 @@ from pilotage.agent.settings import PilotSettings
 from pilotage.core.metascheduler.events import PartitionLost
 from pilotage.core.metascheduler.state import PartitionRecord, QueuedGrant
 from pilotage.errors import LogCorrupted, PilotageError
-from pilotage.system.python import python_command
 
 HEAD_LOSS_S = 60.0
 """An agent of a partition that has no head for so long ends its tasks and itself."""
 OUTPUT_FILE = "agent.err"
-_READY_FD = 3
 _TAIL_CHARACTERS = 1000
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
+class AgentEnd(NamedTuple):
+    """How an agent ended, in words. ``is_taken``: it found another one there, or was not wanted any more."""
+
+    how: str
+    is_taken: bool = False
+
+
+class RunningAgent(Protocol):
+    """What an agent runs in. Who has it closes ``ended_fd`` and ``ready_fd``."""
+
+    ended_fd: int
+    """Readable when the agent is gone."""
+    ready_fd: int
+    """Readable when the agent listens, or is gone; -1 if it listened before."""
+
+    @property
+    def outlives_head(self) -> bool:
+        """Whether it is a process of its own, so that it can be killed alone and goes on without its head."""
+        ...
+
+    def terminate(self) -> None:
+        """Tell it to end."""
+        ...
+
+    def kill(self) -> None:
+        """Have it gone."""
+        ...
+
+    def reap(self) -> AgentEnd:
+        """Return how it ended, when it is gone."""
+        ...
+
+
 class SubAgent:
-    """The agent of one partition. ``pid`` is 0 if it is not known, or gone."""
+    """The agent of one partition. ``running`` is None if there is none now."""
 
     def __init__(self, name: str, folder: Path, record: PartitionRecord, link: PartitionLink, now: float) -> None:
         self.name = name
         self.folder = folder
         self.record = record
         self.link = link
-        self.pid = 0
-        self.is_child = False
-        self.process_fd = -1
-        self.ready_fd = -1
+        self.running: RunningAgent | None = None
         self.look_at: float | None = None
         """When to look again for one that has claimed the partition."""
         self.heard_at = now
@@ -75,35 +103,6 @@ def settings_of(settings: PilotSettings, name: str, record: PartitionRecord) -> 
     )
 
 
-def spawn(folder: Path, incarnation: int) -> tuple[int, int]:
-    """Start an agent; return its pid, and a descriptor that becomes readable when it is ready, or gone.
-
-    Raises:
-        OSError: no process started.
-    """
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    try:
-        command = python_command("pilotage.agent.main", str(folder), str(incarnation), str(_READY_FD))
-        output = os.fspath(folder / OUTPUT_FILE)
-        pid = os.posix_spawn(
-            command[0],
-            command,
-            os.environ,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, writer, _READY_FD),
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-        )
-    except BaseException:
-        os.close(reader)
-        raise
-    finally:
-        os.close(writer)
-    return pid, reader
-
-
 def aftermath_of(agent: SubAgent, reason: str) -> PartitionLost | None:
     """End what is left of a partition, and return what became of it; None while something of it cannot be ended.
 
@@ -122,13 +121,6 @@ def aftermath_of(agent: SubAgent, reason: str) -> PartitionLost | None:
         return PartitionLost(0.0, agent.name, f"{reason}; its log could not be read: {type(error).__name__}: {error}")
     encoded = msgspec.Raw(_encode(found.outcomes))
     return PartitionLost(0.0, agent.name, reason, found.received, found.outcomes, encoded, [*found.not_begun], {**found.tries})
-
-
-def how_it_ended(status: int | None) -> str:
-    """Return in words how an agent ended; ``status`` is None if it was not our child."""
-    if status is None:
-        return "its agent is gone"
-    return f"its agent was killed by signal {-status}" if status < 0 else f"its agent exited with {status}"
 
 
 def printed_last(folder: Path) -> str:

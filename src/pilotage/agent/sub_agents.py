@@ -3,7 +3,8 @@
 A partition's agent is a child of its head, or of the bootstrap if that head is dead: then it goes on, and the next head finds
 it by its claim (see ``agent.claim``). One that dies is started again, ``RESTARTS`` times; it recovers from its log and adopts
 what its runners hold. If it cannot be had any more the partition is fenced: what is left of it is ended, on a thread as that
-takes seconds, and its log is read for what became of its tasks.
+takes seconds, and its log is read for what became of its tasks. If the pilot wants it so, its agents are threads of their
+head's process instead: then they die with it, which does not count as a death of their own.
 
 One that is to end at once, and does not answer, is told by a signal, and then killed.
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 import threading
 import time
@@ -22,11 +22,12 @@ from pathlib import Path
 
 import msgspec
 
-from pilotage.agent.claim import TAKEN, claimant, count_start, starts
+from pilotage.agent.agent_process import AgentProcess
+from pilotage.agent.claim import count_start, starts
 from pilotage.agent.fencing import fence_partition
 from pilotage.agent.partition_link import PartitionLink
 from pilotage.agent.settings import SETTINGS_FILE, PilotSettings, partition_folder, write_settings
-from pilotage.agent.sub_agent import SubAgent, aftermath_of, how_it_ended, printed_last, settings_of, spawn
+from pilotage.agent.sub_agent import AgentEnd, RunningAgent, SubAgent, aftermath_of, printed_last, settings_of
 from pilotage.core.client.state import QueuedEnd
 from pilotage.core.metascheduler.events import PartitionLost
 from pilotage.core.metascheduler.state import MetaschedulerState, PartitionRecord
@@ -106,7 +107,7 @@ class SubAgents:
         self._sync()
         agent.link.incoming.synced(agent.link.incoming.received)
         agent.link.acknowledge()
-        if agent.process_fd < 0 and agent.look_at is None:
+        if agent.running is None and agent.look_at is None:
             self._forget(agent)
         else:
             agent.must_end_since = now
@@ -118,10 +119,10 @@ class SubAgents:
         for agent in self._agents.values():
             # They were told all that they wait for.
             agent.link.close()
-            if agent.process_fd >= 0:
-                going.register(agent.process_fd, select.POLLIN)
+            if agent.running is not None:
+                going.register(agent.running.ended_fd, select.POLLIN)
         until = time.monotonic() + STOP_S
-        while any(agent.process_fd >= 0 for agent in self._agents.values()) and (left_s := until - time.monotonic()) > 0:
+        while any(agent.running is not None for agent in self._agents.values()) and (left_s := until - time.monotonic()) > 0:
             for descriptor, _ in going.poll(left_s * 1000):
                 going.unregister(descriptor)
                 agent = self._by_descriptor[descriptor]
@@ -135,26 +136,20 @@ class SubAgents:
                 fence_partition(agent.folder, agent.record.received)
             except (PilotageError, OSError) as error:
                 sys.stderr.write(f"what is left of partition {agent.name}: {error}\n")
-            self._reap(agent)
+            if agent.running is not None and agent.running.outlives_head:
+                self._reap(agent)
             self._forget(agent)
         self._poll.unregister(self._wakeup)
         os.close(self._wakeup)
 
-    # --------------------------------------------------------------------------------------------------------- the process
+    # ----------------------------------------------------------------------------------------------------- what it runs in
 
     def _find(self, agent: SubAgent, now: float) -> bool:
         """Look for an agent that runs already."""
-        pid = claimant(agent.folder)
-        if pid is None:
+        running = AgentProcess.find(agent.folder)
+        if running is None:
             return False
-        try:
-            descriptor = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return False
-        if claimant(agent.folder) != pid:
-            os.close(descriptor)
-            return False
-        self._watch(agent, pid, descriptor, is_child=False)
+        self._watch(agent, running)
         agent.look_at = None
         agent.link.retry_at = now
         self._want_tick(now)
@@ -162,68 +157,68 @@ class SubAgents:
 
     def _launch(self, agent: SubAgent, now: float) -> None:
         """Start an agent, or give the partition up if enough have been."""
+        threads = self._settings.sub_agents == "threads"
+        heads_before = self._incarnation - 1 if threads else 0
         try:
             agent.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not (agent.folder / SETTINGS_FILE).exists():
                 write_settings(settings_of(self._settings, agent.name, agent.record))
-            if starts(agent.folder) > RESTARTS:
+            if starts(agent.folder) > RESTARTS + heads_before:
                 self._give_up(agent, f"its agent ended {RESTARTS + 1} times")
                 return
-            pid, ready_fd = spawn(agent.folder, count_start(agent.folder))
+            number = count_start(agent.folder)
+            if threads:
+                from pilotage.agent.agent_thread import AgentThread
+
+                self._watch(agent, AgentThread(agent.folder, number))
+            else:
+                self._watch(agent, AgentProcess.spawn(agent.folder, number))
         except OSError as error:
             self._give_up(agent, f"its agent could not be started: {error}")
-            return
-        os.set_blocking(ready_fd, False)
-        agent.ready_fd = ready_fd
-        self._register(agent, ready_fd)
-        self._watch(agent, pid, os.pidfd_open(pid), is_child=True)
 
-    def _watch(self, agent: SubAgent, pid: int, descriptor: int, *, is_child: bool) -> None:
-        agent.pid, agent.is_child, agent.process_fd = pid, is_child, descriptor
+    def _watch(self, agent: SubAgent, running: RunningAgent) -> None:
+        agent.running = running
         agent.is_killed, agent.told_by_signal = False, None
-        self._register(agent, descriptor)
-
-    def _register(self, agent: SubAgent, descriptor: int) -> None:
-        self._poll.register(descriptor, select.EPOLLIN)
-        self._by_descriptor[descriptor] = agent
+        for descriptor in (running.ended_fd, running.ready_fd):
+            if descriptor >= 0:
+                os.set_blocking(descriptor, False)
+                self._poll.register(descriptor, select.EPOLLIN)
+                self._by_descriptor[descriptor] = agent
 
     def _ended(self, agent: SubAgent, now: float) -> None:
-        """The process is gone: there may be another, or there has to be."""
+        """The agent is gone: there may be another, or there has to be."""
         # It may have said goodbye before it went.
         self._receive(agent, now)
-        status = self._reap(agent)
-        self._drop_ready(agent)
+        end = self._reap(agent)
         if agent.is_over or not agent.record.living:
             self._forget(agent)
         elif agent.must_end_since is not None:
-            self._give_up(agent, "its agent hung, and was killed" if agent.is_killed else how_it_ended(status))
-        elif status == TAKEN:
+            self._give_up(agent, "its agent hung, and was killed" if agent.is_killed else end.how)
+        elif end.is_taken:
             if not self._find(agent, now):
                 agent.look_at = now + CLAIM_LOOK_S
                 self._want_tick(agent.look_at)
         else:
-            sys.stderr.write(f"partition {agent.name}: {how_it_ended(status)}\n")
+            sys.stderr.write(f"partition {agent.name}: {end.how}\n")
             self._launch(agent, now)
 
-    def _reap(self, agent: SubAgent) -> int | None:
-        """Return how the process ended; None if it was not our child."""
-        status = None
-        if agent.is_child and agent.pid:
-            try:
-                pid, raw = os.waitpid(agent.pid, os.WNOHANG)
-                status = os.waitstatus_to_exitcode(raw) if pid else None
-            except ChildProcessError:
-                pass
-        agent.pid = 0
-        if agent.process_fd >= 0:
-            self._release(agent.process_fd)
-            agent.process_fd = -1
-        return status
+    def _reap(self, agent: SubAgent) -> AgentEnd:
+        """Return how the agent ended, of which nothing runs any more."""
+        assert agent.running is not None
+        end = agent.running.reap()
+        self._stop_watching(agent)
+        return end
 
-    def _drop_ready(self, agent: SubAgent) -> None:
-        if agent.ready_fd >= 0:
-            self._release(agent.ready_fd)
-            agent.ready_fd = -1
+    def _stop_watching(self, agent: SubAgent) -> None:
+        if agent.running is not None:
+            self._drop_ready(agent.running)
+            self._release(agent.running.ended_fd)
+            agent.running = None
+
+    def _drop_ready(self, running: RunningAgent) -> None:
+        if running.ready_fd >= 0:
+            self._release(running.ready_fd)
+            running.ready_fd = -1
 
     def _release(self, descriptor: int) -> None:
         self._poll.unregister(descriptor)
@@ -232,10 +227,7 @@ class SubAgents:
 
     def _forget(self, agent: SubAgent) -> None:
         agent.link.close()
-        self._drop_ready(agent)
-        if agent.process_fd >= 0:
-            self._release(agent.process_fd)
-            agent.process_fd = -1
+        self._stop_watching(agent)
         self._heard.pop(agent, None)
         self._agents.pop(agent.name, None)
 
@@ -275,13 +267,14 @@ class SubAgents:
             agent = self._by_descriptor.get(descriptor)
             if agent is None:
                 continue
+            running = agent.running
             if agent.link.owns(descriptor):
                 self._receive(agent, now)
-            elif descriptor == agent.ready_fd:
-                self._drop_ready(agent)
+            elif running is not None and descriptor == running.ready_fd:
+                self._drop_ready(running)
                 agent.link.retry_at = now
                 self._want_tick(now)
-            elif descriptor == agent.process_fd:
+            elif running is not None and descriptor == running.ended_fd:
                 self._ended(agent, now)
         if self._tick_at is not None and now >= self._tick_at:
             self._tick(now)
@@ -337,7 +330,7 @@ class SubAgents:
                 if not self._find(agent, now):
                     self._launch(agent, now)
             link = agent.link
-            if link.tick(now) and agent.pid:
+            if link.tick(now) and agent.running is not None:
                 self._sync()
                 link.connect(now)
                 if link.channel is not None:
@@ -346,7 +339,7 @@ class SubAgents:
                 sys.stderr.write(f"partition {agent.name}: {link.refusal}\n")
                 link.refusal = ""
             self._see_to_end(agent, now)
-            for due in (link.next_event() if agent.pid else None, agent.look_at):
+            for due in (link.next_event() if agent.running is not None else None, agent.look_at):
                 if due is not None:
                     self._want_tick(due)
 
@@ -354,8 +347,11 @@ class SubAgents:
         """Have an agent gone that has to be, and does not go by itself."""
         if agent.must_end_since is None and self._must_end(agent.record):
             agent.must_end_since = now
-        since = agent.must_end_since
-        if since is None or not agent.pid:
+        since, running = agent.must_end_since, agent.running
+        if since is None or running is None:
+            return
+        if agent.is_over and not running.outlives_head:
+            # It has nothing left to do, and could be ended only with all others.
             return
         if agent.is_over:
             due = since + STOP_S
@@ -367,13 +363,13 @@ class SubAgents:
             self._want_tick(due)
         elif agent.told_by_signal is None:
             agent.told_by_signal = now
-            signal.pidfd_send_signal(agent.process_fd, signal.SIGTERM)
+            running.terminate()
             self._want_tick(now + TERM_S)
         elif now < agent.told_by_signal + TERM_S:
             self._want_tick(agent.told_by_signal + TERM_S)
         elif not agent.is_killed:
             agent.is_killed = True
-            signal.pidfd_send_signal(agent.process_fd, signal.SIGKILL)
+            running.kill()
 
     def _must_end(self, record: PartitionRecord) -> bool:
         ending = self._state.ending

@@ -22,6 +22,7 @@ from pilotage.model.staging import Directive
 
 ON_CLIENT_LOSS = ("continue", "drain", "terminate")
 EXECUTORS = ("local", "simulated")
+SUB_AGENTS = ("processes", "threads")
 
 PILOT_FIELDS: Mapping[str, Field] = {
     "uid": Field(Kind.TEXT),
@@ -56,6 +57,7 @@ PILOT_FIELDS: Mapping[str, Field] = {
     "prepare_env": Field(Kind.TABLE, {}),
     "services": Field(Kind.LIST, []),
     "partitions": Field(Kind.LIST, []),
+    "sub_agents": Field(Kind.TEXT, "processes"),
     "scheduler": Field(Kind.ANY),
     "enable_ep": Field(Kind.FLAG, False, awaits="an endpoint for other programs"),
     "reconfig_src": Field(Kind.PATH, awaits="reconfigurable schedulers"),
@@ -75,7 +77,8 @@ class PilotDescription(Description):
     ``simulated_duration_s``. ``services`` (task descriptions) start first: other tasks wait until all are ready.
     ``scheduler`` names a scheduling policy, or is a ``PolicySpec`` or a dict of the same.
     ``partitions`` (``PartitionSpec``, or dicts of the same) divide the nodes: each has an executor, a scheduler and processes
-    of its own, and takes the tasks that fit what it says. ``prepare_env`` names environments and says how to come by each.
+    of its own, and takes the tasks that fit what it says. ``sub_agents='threads'`` has the agents of all partitions in one
+    process, which suits small runs. ``prepare_env`` names environments and says how to come by each.
     ``input_staging`` brings files into the pilot's folder before it starts, ``output_staging`` from there when the session is
     closed. ``cleanup`` removes the folders of its tasks when the session is closed. ``exit_on_error`` is accepted for older
     scripts: a pilot that fails ends its tasks, never the program.
@@ -127,6 +130,7 @@ class PilotDescription(Description):
     prepare_env: dict[str, Any]
     services: Any
     partitions: Any
+    sub_agents: str
     scheduler: Any
     enable_ep: bool
     reconfig_src: str | None
@@ -165,6 +169,7 @@ class PilotDescription(Description):
         self._verify_contents(pilot)
         _one_of(pilot, "on_client_loss", self.on_client_loss, ON_CLIENT_LOSS)
         _one_of(pilot, "executor", self.executor, EXECUTORS)
+        _one_of(pilot, "sub_agents", self.sub_agents, SUB_AGENTS)
         if self.simulated_duration_s and self.executor != "simulated":
             raise InvalidPilot(
                 f"{pilot}: simulated_duration_s={self.simulated_duration_s} needs executor='simulated', "
@@ -193,6 +198,8 @@ class PilotDescription(Description):
             for name in ("idle_timeout_s", "startup_barrier"):
                 if self.get(name):
                     raise InvalidPilot(f"{pilot}: {name}={self[name]} is not supported with partitions yet; leave it out")
+        elif "sub_agents" in self.differing():
+            raise InvalidPilot(f"{pilot}: sub_agents={self.sub_agents!r} needs partitions; leave it out, or give some")
 
 
 def staging_of(pilot: str, description: PilotDescription) -> tuple[tuple[Directive, ...], tuple[Directive, ...]]:

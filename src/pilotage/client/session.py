@@ -407,6 +407,7 @@ class Session:
             keep_history=self._trace,
             scheduler=scheduler_of(f"pilot {record.uid!r}", description),
             partitions=partitions_of(f"pilot {record.uid!r}", description) if description.get("partitions") else [],
+            sub_agents="threads" if description.sub_agents == "threads" else "processes",
         )
         return start_local_pilot(settings)
 

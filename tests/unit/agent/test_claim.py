@@ -15,7 +15,7 @@ import sys
 sys.path[:] = {path!r}
 from pathlib import Path
 from pilotage.agent.claim import claim
-print(claim(Path({folder!r})), flush=True)
+print(claim(Path({folder!r})) is not None, flush=True)
 sys.stdin.read()
 """
 

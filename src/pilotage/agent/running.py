@@ -1,0 +1,101 @@
+"""The life of one agent, from its log to its end, whatever it runs in: a process of its own, or a thread of its head's."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from pilotage.agent.agent import Agent
+from pilotage.agent.client_link import ClientLink
+from pilotage.agent.crew import Crew
+from pilotage.agent.recovery import recover_state, tasks_of_last_record
+from pilotage.agent.result_blobs import ResultBlobs
+from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, PilotSettings
+from pilotage.agent.simulated_crew import SimulatedCrew
+from pilotage.agent.startup import EndCall, listen, open_log, quarantine, times_of, was_begun
+from pilotage.core.agent.core import AgentCore
+from pilotage.core.scheduling import make_policy
+from pilotage.executors.base import Executor
+from pilotage.executors.local import LocalExecutor
+from pilotage.executors.simulated import SimulatedExecutor
+from pilotage.log.crashes import note_progress
+from pilotage.model.sandboxes import TASKS_FOLDER
+from pilotage.wire.keys import write_connection
+from pilotage.wire.runner_settings import NOTIFY_SOCKET, RunnerSettings, write_settings
+
+STOP_GRACE_S = 5.0
+
+
+def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: Callable[[], None], call: EndCall) -> str:
+    """Run the pilot, or its partition, to its end. Return why that was not waited for, if so; see ``Agent.abandoned``.
+
+    ``folder`` is the agent's private one. ``ready`` is called when the agent listens; ``call`` can end it. What is raised ends
+    the agent, and nothing that runs: all descriptors and threads are let go, and another agent may come.
+    """
+    agent_folder = settings.agent_folder
+    log_folder = agent_folder / LOG_FOLDER
+    state = recover_state(log_folder)[0] if was_begun(log_folder) else None
+    began, deadline = times_of(settings)
+    core = AgentCore(
+        make_policy(settings.scheduler, settings.nodes, present=settings.present, end=deadline),
+        spawners=settings.spawners,
+        deadline=deadline,
+        state=state,
+        nodes=settings.present or (),
+        idle_timeout_s=settings.idle_timeout_s,
+        barrier=settings.startup_barrier,
+    )
+    if state is not None:
+        core.recover(time.time())
+        quarantine(core, log_folder, tasks_of_last_record)
+    with ExitStack() as held:
+        blobs = ResultBlobs(Path(settings.blob_folder))
+        held.callback(blobs.close)
+        log = open_log(settings, log_folder, incarnation, [blobs.sync])
+        held.callback(log.close)
+        channels, connection = listen(settings, folder, incarnation)
+        for channel in reversed(channels):
+            held.callback(channel.close)
+        executor = _executor(settings, folder, agent_folder, incarnation)
+        held.push(lambda kind, *_: executor.close(STOP_GRACE_S) if kind is None else executor.leave())
+        crew = (SimulatedCrew if settings.executor == "simulated" else Crew)(settings, folder, incarnation, executor)
+        held.callback(crew.close)
+        link = ClientLink(settings, core.state, incarnation, began, log.sync)
+        loop = Agent(settings, core, log, executor, channels, link, call.reader, blobs, crew)
+        held.callback(loop.close)
+        call.hand_to(loop)
+        crew.start()
+        executor.start(loop, dict(core.state.runners))
+        write_connection(agent_folder / CONNECTION_FILE, connection)
+        ready()
+        loop.run()
+    note_progress(log_folder)
+    return loop.abandoned
+
+
+def _executor(settings: PilotSettings, folder: Path, agent_folder: Path, incarnation: int) -> Executor:
+    if settings.executor == "simulated":
+        return SimulatedExecutor(settings.simulated_duration_s)
+    Path(settings.pilot_folder, TASKS_FOLDER).mkdir(mode=0o700, exist_ok=True)
+    write_settings(
+        folder,
+        RunnerSettings(
+            settings.session,
+            settings.pilot,
+            settings.pilot_folder,
+            settings.blob_folder,
+            settings.nodes,
+            settings.bind,
+            settings.environment,
+            settings.python_path,
+            settings.working_folder,
+            sorted(os.sched_getaffinity(0)) if settings.bind else [],
+            str(folder / NOTIFY_SOCKET),
+            settings.partition,
+            str(agent_folder),
+        ),
+    )
+    return LocalExecutor(folder, settings.session, settings.pilot, agent_folder, incarnation, partition=settings.partition)
