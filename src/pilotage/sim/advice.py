@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from pilotage.model.outcome import Ending
+from pilotage.sim.model import Launcher
 from pilotage.sim.plans import Trialled
 from pilotage.sim.result import PartitionResult, ResourceTime
 
@@ -100,25 +101,37 @@ def scarce_time(run: Trialled) -> ResourceTime:
 
 def _of_the_launcher(run: Trialled, worst: PartitionResult, share: float) -> Advice:
     launcher = run.trial.launcher_of(worst.name)
-    ceilings = [
-        each.most_at_once.of(part.nodes) if (each := run.trial.launcher_of(part.name)).most_at_once is not None else math.inf
-        for part in run.result.partitions
-    ]
+    ceilings = [_ceiling(run.trial.launcher_of(part.name), part.nodes) for part in run.result.partitions]
     if run.result.most_at_once >= _CEILING * sum(ceilings):
         text = (
             f"{run.trial.started_by} runs no more than {sum(ceilings):,.0f} tasks at a time, and more would fit: "
             "use a launcher without such a ceiling, or larger tasks"
         )
         return Advice("launcher ceiling", share, text)
-    if launcher.starts_per_s is None:
+    rates = _rates(launcher, worst.nodes)
+    if not rates:
         text = f"{launcher.name} keeps tasks waiting: use a launcher without a ceiling, or larger tasks"
         return Advice("launcher ceiling", share, text)
     each_has = f" in each of {len(ceilings)} parts" if len(ceilings) > 1 else ""
+    some = f"{rates[0]:,.3g}" if rates[0] == rates[-1] else f"{rates[0]:,.3g} to {rates[-1]:,.3g}"
     text = (
-        f"{launcher.name} starts {launcher.starts_per_s.of(worst.nodes):,.3g} tasks in a second{each_has}, and tasks of "
+        f"{launcher.name} starts {some} tasks in a second{each_has}, and tasks of "
         f"{run.demand.mean_s:,.3g} s end faster: use longer tasks, a faster launcher, or several pilots or partitions"
     )
     return Advice("launcher rate", share, text)
+
+
+def _ceiling(launcher: Launcher, nodes: int) -> float:
+    """Return how many tasks run at once at the most, if each is on one node."""
+    at_once = launcher.most_at_once.of(nodes) if launcher.most_at_once is not None else math.inf
+    on_nodes = nodes * launcher.most_per_node.of(nodes) if launcher.most_per_node is not None else math.inf
+    return min(at_once, on_nodes)
+
+
+def _rates(launcher: Launcher, nodes: int) -> list[float]:
+    """Return the rates at which tasks of all kinds are started, the least first."""
+    given = [launcher.starts_per_s, *(costs.starts_per_s for costs in launcher.kinds.values())]
+    return sorted(rate.of(nodes) for rate in given if rate is not None)
 
 
 def _of_idle_time(run: Trialled, scarce: ResourceTime, share: float) -> Advice:

@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import math
 import random
+from typing import NamedTuple, get_args
 
-from pilotage.sim.model import Launcher, Quantity
+from pilotage.sim.model import Launcher, Quantity, TaskKind
 
 _LEAST_SHARE = 0.05
 """No rate or ceiling is drawn lower than this share of its value: of 0 nothing would ever start."""
+
+
+class _Costs(NamedTuple):
+    """What the launcher costs for tasks of one kind."""
+
+    start_s: float
+    prepare: Quantity | None
+    acknowledge: Quantity | None
 
 
 class Delays:
@@ -20,24 +29,27 @@ class Delays:
 
     def __init__(self, launcher: Launcher, nodes: int, cores: int, chance: random.Random) -> None:
         self._chance = chance
-        self._prepare = launcher.prepare_s
         self._contention_s = _drawn(launcher.contention_s, nodes, chance) if launcher.contention_s else 0.0
-        self._acknowledge = launcher.acknowledge_s
         self._failures = launcher.failure_share.of(nodes) if launcher.failure_share else 0.0
         self.startup_s = _drawn(launcher.startup_s, nodes, chance) if launcher.startup_s else 0.0
-        self._schedule_s = 1.0 / _rate(launcher.schedules_per_s, cores, chance) if launcher.schedules_per_s else 0.0
-        self._start_s = 1.0 / _rate(launcher.starts_per_s, nodes, chance) if launcher.starts_per_s else 0.0
-        self.most_at_once = float("inf")
-        if launcher.most_at_once:
-            self.most_at_once = max(1, round(_rate(launcher.most_at_once, nodes, chance)))
+        self._schedule_s = _interval(launcher.schedules_per_s, cores, chance)
+        usual = _Costs(_interval(launcher.starts_per_s, nodes, chance), launcher.prepare_s, launcher.acknowledge_s)
+        self.most_at_once = _ceiling(launcher.most_at_once, nodes, chance)
+        self.most_per_node = _ceiling(launcher.most_per_node, nodes, chance)
+        self._costs: dict[TaskKind, _Costs] = dict.fromkeys(get_args(TaskKind), usual)
+        for kind, costs in launcher.kinds.items():
+            self._costs[kind] = _Costs(
+                _interval(costs.starts_per_s, nodes, chance) if costs.starts_per_s else usual.start_s,
+                costs.prepare_s or usual.prepare,
+                costs.acknowledge_s or usual.acknowledge,
+            )
         self.ideal = (
-            not self._prepare
+            not any(any(costs) for costs in self._costs.values())
             and not self._contention_s
-            and not self._acknowledge
             and not self._failures
             and not self._schedule_s
-            and not self._start_s
             and math.isinf(self.most_at_once)
+            and math.isinf(self.most_per_node)
         )
         """Whether nothing but the startup takes time."""
         self._scheduler_free = 0.0
@@ -48,19 +60,21 @@ class Delays:
         self._scheduler_free = max(self._scheduler_free, now) + self._schedule_s
         return self._scheduler_free
 
-    def started(self, now: float) -> float:
-        """Return when the launcher is done with the start of another task."""
-        self._starter_free = max(self._starter_free, now) + self._start_s
+    def started(self, kind: TaskKind, now: float) -> float:
+        """Return when the launcher is done with the start of another task of this kind."""
+        self._starter_free = max(self._starter_free, now) + self._costs[kind].start_s
         return self._starter_free
 
-    def preparation_s(self, running: int, preparing: int) -> float:
+    def preparation_s(self, kind: TaskKind, running: int, preparing: int) -> float:
         """Return how long a task prepares while so many run, and so many others prepare."""
-        own = _drawn(self._prepare, max(1, running), self._chance) if self._prepare else 0.0
+        quantity = self._costs[kind].prepare
+        own = _drawn(quantity, max(1, running), self._chance) if quantity else 0.0
         return own + self._contention_s * preparing
 
-    def acknowledgement_s(self, running: int) -> float:
+    def acknowledgement_s(self, kind: TaskKind, running: int) -> float:
         """Return how long the end of a task takes to become known."""
-        return _drawn(self._acknowledge, max(1, running), self._chance) if self._acknowledge else 0.0
+        quantity = self._costs[kind].acknowledge
+        return _drawn(quantity, max(1, running), self._chance) if quantity else 0.0
 
     def start_fails(self) -> bool:
         """Tell whether this start is one of those that fail."""
@@ -77,3 +91,13 @@ def _rate(quantity: Quantity, size: float, chance: random.Random) -> float:
     if value <= 0.0:
         raise ValueError(f"a rate or ceiling of {value:g} lets nothing start; give one above 0, or leave it out for no limit")
     return max(_LEAST_SHARE * value, _drawn(quantity, size, chance))
+
+
+def _interval(rate: Quantity | None, size: float, chance: random.Random) -> float:
+    """Return the time from one to the next; 0.0 without a limit."""
+    return 1.0 / _rate(rate, size, chance) if rate else 0.0
+
+
+def _ceiling(most: Quantity | None, size: float, chance: random.Random) -> float:
+    """Return a whole number of tasks; infinity without a limit."""
+    return max(1, round(_rate(most, size, chance))) if most else math.inf

@@ -7,16 +7,16 @@ have a source. What is wrong in a file is told with file, line, value and the ne
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from pilotage.errors import InvalidRequest, nearest
 from pilotage.model.resources import NodeShape, blocks
 from pilotage.sim.misfortunes import ADOPTION_S
-from pilotage.sim.model import Faults, Launcher, Machine, Quantity
+from pilotage.sim.model import Faults, KindCosts, Launcher, Machine, Quantity
 from pilotage.sim.toml_values import Source
 from pilotage.sim.workloads.description import WorkloadDescription
 
@@ -126,30 +126,39 @@ def read_launcher(name: str, folder: Path | None = None) -> Launcher:
     path = find_file("launcher", name, folder)
     source = Source(path, "launcher")
     read = source.convert(_LauncherFile, name=path.stem)
-    quantities: dict[str, Quantity | None] = {
-        field: getattr(read, field) for field in Launcher.__struct_fields__ if field != "name"
-    }
-    for field, quantity in quantities.items():
-        if quantity is not None:
-            _check_quantity(source, field, quantity)
-    return Launcher(name=path.stem, **quantities)
+    for place, quantity in quantities(read):
+        _check_quantity(source, place, quantity)
+    return Launcher(**{field: getattr(read, field) for field in Launcher.__struct_fields__})
 
 
-def _check_quantity(source: Source, field: str, quantity: Quantity) -> None:
-    given: Mapping[str, float]
-    if ("value" in source.content[field]) == bool(quantity.at):
-        raise source.error((field,), "give one of value and at")
+def quantities(launcher: Launcher) -> Iterator[tuple[tuple[str, ...], Quantity]]:
+    """Yield all numbers of a launcher, with their place in its file."""
+    tables: list[tuple[tuple[str, ...], Launcher | KindCosts]] = [((), launcher)]
+    tables += [(("kinds", kind), costs) for kind, costs in launcher.kinds.items()]
+    for place, table in tables:
+        for field in table.__struct_fields__:
+            quantity = getattr(table, field)
+            if isinstance(quantity, Quantity):
+                yield (*place, field), quantity
+
+
+def _check_quantity(source: Source, place: tuple[str, ...], quantity: Quantity) -> None:
+    written: Mapping[str, Any] = source.content
+    for key in place:
+        written = written[key]
+    if ("value" in written) == bool(quantity.at):
+        raise source.error(place, "give one of value and at")
     if not quantity.source.strip():
-        raise source.error((field, "source"), 'say where the number is from, or "assumed" and why')
+        raise source.error((*place, "source"), 'say where the number is from, or "assumed" and why')
     given = {"value": quantity.value, "spread": quantity.spread}
     for name, number in [*given.items(), *((f"at.{size}", number) for size, number in quantity.at.items())]:
         if number < 0.0:
-            raise source.error((field, *name.split(".")), f"is {number:g}; give 0 or more")
+            raise source.error((*place, *name.split(".")), f"is {number:g}; give 0 or more")
     for size in quantity.at:
         if size < 1:
-            raise source.error((field, "at", str(size)), f"{size} is no size; give 1 or more")
-    if field == "failure_share" and max(quantity.value, *quantity.at.values(), 0.0) > 1.0:
-        raise source.error((field,), "is a share; give 1 or less")
+            raise source.error((*place, "at", str(size)), f"{size} is no size; give 1 or more")
+    if place == ("failure_share",) and max(quantity.value, *quantity.at.values(), 0.0) > 1.0:
+        raise source.error(place, "is a share; give 1 or less")
 
 
 def read_workload(name: str, folder: Path | None = None) -> WorkloadDescription:

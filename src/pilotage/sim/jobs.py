@@ -11,6 +11,7 @@ from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid
 from pilotage.model.outcome import Ending
 from pilotage.model.resources import GPU_SHARES, Placement
 from pilotage.model.workload import Template
+from pilotage.sim.model import TaskKind
 
 SCHEDULING, WAITING, STARTING, PREPARING, RUNNING, ACKNOWLEDGING, TELLING, OVER = range(8)
 
@@ -18,8 +19,9 @@ NEVER = float("inf")
 
 
 class Kind(msgspec.Struct, frozen=True, gc=False):
-    """What all tasks of a template take, and whether their agent wants to hear when one begins."""
+    """What all tasks of a template are and take, and whether their agent wants to hear when one begins."""
 
+    name: TaskKind
     cores: int
     gpus: float
     is_service: bool
@@ -32,6 +34,7 @@ class Kind(msgspec.Struct, frozen=True, gc=False):
         request = template.request
         is_service = template.service is not None
         return cls(
+            "mpi" if request.ranks > 1 else template.mode,
             request.ranks * request.cores,
             request.ranks * request.gpu_shares / GPU_SHARES,
             is_service,
@@ -56,6 +59,8 @@ class Job(msgspec.Struct, gc=False):
     gpus: float
     placed: float
     stage: int = WAITING
+    has_turn: bool = False
+    """Whether the launcher is busy with it: from its start to its acknowledgement."""
     due: float = NEVER
     scheduled: float = NEVER
     launched: float = NEVER

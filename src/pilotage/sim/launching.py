@@ -12,7 +12,7 @@ and where few tasks run there is none.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 
 from pilotage.core.agent import events
@@ -78,8 +78,12 @@ class Launching:
         self._buckets: dict[float, list[Job]] = {}
         self._turns: deque[Job] = deque()
         """Those that wait for their turn with the launcher."""
+        self._turns_of_nodes: dict[int, deque[Job]] = {}
+        """Those that wait for a turn on a node that has as many tasks as the launcher can run there, by that node."""
         self._active = 0
-        """Those that the launcher is busy with, from their start to their acknowledgement."""
+        """Those that have their turn."""
+        self._active_on: Counter[int] = Counter()
+        """Those that have their turn, by node; unless nodes have no limit."""
         self._preparing = 0
         self._running = 0
         self._tick_s = 0.0
@@ -205,16 +209,41 @@ class Launching:
         self._take_turns()
 
     def _take_turns(self) -> None:
-        while self._turns and self._active < self._delays.most_at_once:
+        delays = self._delays
+        while self._turns and self._active < delays.most_at_once:
             job = self._turns.popleft()
-            if job.stage != WAITING:
+            if job.stage != WAITING or not self._has_room(job):
                 continue
             self._active += 1
-            at = self._delays.started(self._timeline.now)
+            job.has_turn = True
+            at = delays.started(job.kind.name, self._timeline.now)
             if at > self._timeline.now:
                 self._line_up(job, STARTING, at)
             else:
                 self._prepare(job)
+
+    def _has_room(self, job: Job) -> bool:
+        """Take room for a task on its nodes; if one of them has none, it waits there, and nobody behind it does."""
+        if math.isinf(self._delays.most_per_node):
+            return True
+        for share in job.placement:
+            if self._active_on[share.node] >= self._delays.most_per_node:
+                self._turns_of_nodes.setdefault(share.node, deque()).append(job)
+                return False
+        self._active_on.update([share.node for share in job.placement])
+        return True
+
+    def _give_up_turn(self, job: Job) -> None:
+        """The launcher is done with it, so that others may have their turn."""
+        if not job.has_turn:
+            return
+        job.has_turn = False
+        self._active -= 1
+        if not math.isinf(self._delays.most_per_node):
+            for share in job.placement:
+                self._active_on[share.node] -= 1
+                self._turns.extendleft(reversed(self._turns_of_nodes.pop(share.node, ())))
+        self._take_turns()
 
     def _advance(self, job: Job) -> None:
         if job.stage == SCHEDULING:
@@ -231,7 +260,7 @@ class Launching:
 
     def _prepare(self, job: Job) -> None:
         now = job.launched = self._timeline.now
-        delay = self._delays.preparation_s(self._running, self._preparing)
+        delay = self._delays.preparation_s(job.kind.name, self._running, self._preparing)
         if delay > 0.0:
             self._preparing += 1
             self._line_up(job, PREPARING, now + delay)
@@ -249,7 +278,7 @@ class Launching:
     def _finish(self, job: Job) -> None:
         now = job.ended = self._timeline.now
         self._stop_running(job)
-        delay = self._delays.acknowledgement_s(self._running)
+        delay = self._delays.acknowledgement_s(job.kind.name, self._running)
         if delay > 0.0:
             self._line_up(job, ACKNOWLEDGING, now + delay)
         else:
@@ -261,10 +290,9 @@ class Launching:
         self._curves.end(job.ended, 1, job.cores, job.gpus)
 
     def _acknowledged(self, job: Job) -> None:
-        self._active -= 1
         now, tick_s = self._timeline.now, self._tick_s
         self._line_up(job, TELLING, math.ceil(now / tick_s) * tick_s if tick_s else now)
-        self._take_turns()
+        self._give_up_turn(job)
 
     # ---------------------------------------------------------------------------------------------------------------- ending
 
@@ -359,16 +387,13 @@ class Launching:
         now = self._timeline.now
         if job.stage == ACKNOWLEDGING or (job.stage == TELLING and job.ended <= now):
             return
-        if not self._ideal:
-            if job.stage == PREPARING:
-                self._preparing -= 1
-            self._active -= 1
+        if job.stage == PREPARING:
+            self._preparing -= 1
         job.ended, job.ending, job.message = now, ending, message
         if job.stage == RUNNING and not self._ideal:
             self._stop_running(job)
         self._line_up(job, TELLING, now)
-        if not self._ideal:
-            self._take_turns()
+        self._give_up_turn(job)
 
     def lose_node(self, index: int) -> None:
         """The node is gone, with all that ran there."""
@@ -394,3 +419,4 @@ class Launching:
         self._curves.held_tasks.change(self._timeline.now, -len(self._jobs))
         self._jobs.clear()
         self._turns.clear()
+        self._turns_of_nodes.clear()

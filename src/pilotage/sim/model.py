@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -49,6 +49,18 @@ class Quantity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return math.exp(math.log(one) + share * math.log(other / one))
 
 
+TaskKind = Literal["executable", "function", "mpi"]
+"""What a launcher starts: ``mpi`` is anything with more than one rank."""
+
+
+class KindCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a launcher costs for tasks of one kind, instead of what it costs for others; what is left out is the same."""
+
+    starts_per_s: Quantity | None = None
+    prepare_s: Quantity | None = None
+    acknowledge_s: Quantity | None = None
+
+
 class Launcher(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How tasks come to run, and how their end becomes known, in one partition. A quantity left out costs nothing.
 
@@ -64,6 +76,8 @@ class Launcher(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Tasks that can be started in a second, one after another."""
     most_at_once: Quantity | None = None
     """Tasks that can run at once; others wait in the launcher, with their resources."""
+    most_per_node: Quantity | None = None
+    """Tasks that can run on a node at once; one on several nodes counts on each. Others wait in the launcher, too."""
     prepare_s: Quantity | None = None
     """From the start by the launcher until the program runs, for each task by itself."""
     contention_s: Quantity | None = None
@@ -72,6 +86,8 @@ class Launcher(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """From the end of the program until its resources are free again."""
     failure_share: Quantity | None = None
     """Of the starts, the share that fails."""
+    kinds: dict[TaskKind, KindCosts] = {}
+    """Costs of tasks of some kind that differ. All kinds wait for the same turn."""
 
 
 IDEAL = Launcher(name="ideal")

@@ -68,6 +68,7 @@ class _Scanner:
         path: Path = ()
         for key in parents:
             path = self._latest((*path, key))
+            self.lines.setdefault(path, line)
         path = (*path, last)
         if is_array:
             self._tables[path] = self._tables.get(path, 0) + 1

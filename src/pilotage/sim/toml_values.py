@@ -79,8 +79,13 @@ class Source:
                         hint = nearest(name, known) or f"; known are {', '.join(known)}"
                         raise self.error((*path, name), f"there is no such field{hint}")
                     self._refuse_unknown(inner, known[name], (*path, name))
-            case inspect.DictType(value_type=inner_type) if isinstance(value, dict):
+            case inspect.DictType(key_type=key_type, value_type=inner_type) if isinstance(value, dict):
+                names = key_type.values if isinstance(key_type, inspect.LiteralType) else ()
                 for name, inner in value.items():
+                    if names and name not in names:
+                        known_names = [str(each) for each in names]
+                        hint = nearest(name, known_names) or f"; known are {', '.join(known_names)}"
+                        raise self.error((*path, name), f"there is no such field{hint}")
                     self._refuse_unknown(inner, inner_type, (*path, name))
             case inspect.ListType(item_type=inner_type) | inspect.VarTupleType(item_type=inner_type):
                 for index, inner in enumerate(value if isinstance(value, list) else ()):

@@ -8,8 +8,8 @@ import pytest
 
 from pilotage.errors import InvalidRequest
 from pilotage.model.resources import NodeShape
-from pilotage.sim.files import read_faults, read_launcher, read_machine, read_workload, shipped
-from pilotage.sim.model import Faults, Launcher
+from pilotage.sim.files import quantities, read_faults, read_launcher, read_machine, read_workload, shipped
+from pilotage.sim.model import Faults, KindCosts, Quantity
 
 MACHINE = """\
 description = "mine"
@@ -72,9 +72,9 @@ def test_machines_are_of_their_size(name: str, nodes: int, cores: int, gpus: int
 @pytest.mark.parametrize("name", shipped("launcher"))
 def test_launchers_that_ship(name: str) -> None:
     launcher = read_launcher(name)
-    quantities = [getattr(launcher, field) for field in Launcher.__struct_fields__ if field != "name"]
-    assert any(quantity is not None for quantity in quantities)
-    assert all(quantity.source for quantity in quantities if quantity is not None)
+    numbers = list(quantities(launcher))
+    assert numbers
+    assert all(quantity.source for _, quantity in numbers)
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,10 @@ def test_launchers_that_ship(name: str) -> None:
         ("dragon", "starts_per_s", 16, 380),
         ("dragon", "startup_s", 64, 9),
         ("raptor", "starts_per_s", 7000, 40_000),
-        ("aprun", "most_at_once", 256, 256),
-        ("ccm", "most_at_once", 256, 2048),
+        ("aprun", "most_per_node", 256, 1),
+        ("aprun", "most_at_once", 256, 100),
+        ("ccm", "most_per_node", 256, 8),
+        ("orte-cli", "most_at_once", 8192, 16_000),
         ("spawner", "starts_per_s", 100, 100_000),
         ("mpi-functions", "starts_per_s", 512, 1696.7),
     ],
@@ -125,6 +127,16 @@ def test_a_machine_of_ones_own(tmp_path: Path) -> None:
     assert (machine.name, machine.nodes, machine.shape, machine.torus) == ("mine", 6, NodeShape(4, 0, 2, 0), (2, 3))
     assert machine.source == "nodes: x; cores_per_node: y; memory_per_node_mib: z; torus: w"
     assert read_machine("mine.toml", tmp_path) == machine
+
+
+def test_a_launcher_that_costs_less_for_functions(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(LAUNCHER + '[kinds.function.starts_per_s]\nvalue = 500\nsource = "measured, too"\n')
+    launcher = read_launcher(str(path))
+    functions = Quantity(value=500, source="measured, too")
+    assert launcher.starts_per_s == Quantity(value=5, source="measured")
+    assert launcher.kinds == {"function": KindCosts(starts_per_s=functions)}
+    assert [place for place, _ in quantities(launcher)] == [("starts_per_s",), ("kinds", "function", "starts_per_s")]
 
 
 def test_faults(tmp_path: Path) -> None:
@@ -189,6 +201,30 @@ CASES = [
         "start_per_s: there is no such field; did you mean 'starts_per_s'?",
     ),
     ("launcher", LAUNCHER, "starts_per_s", "failure_share", 2, "failure_share: is a share; give 1 or less"),
+    (
+        "launcher",
+        LAUNCHER,
+        "[starts_per_s]",
+        "[kinds.mpi_.prepare_s]",
+        2,
+        "kinds.mpi_: there is no such field; did you mean 'mpi'?",
+    ),
+    (
+        "launcher",
+        LAUNCHER,
+        "[starts_per_s]",
+        "[kinds.mpi.most_at_once]",
+        2,
+        "kinds.mpi.most_at_once: there is no such field; known are starts_per_s, prepare_s, acknowledge_s",
+    ),
+    (
+        "launcher",
+        LAUNCHER,
+        "[starts_per_s]\nvalue = 5",
+        "[kinds.mpi.prepare_s]\nvalue = -5",
+        3,
+        "kinds.mpi.prepare_s.value: is -5; give 0 or more",
+    ),
     (
         "launcher",
         LAUNCHER,

@@ -68,6 +68,7 @@ def test_nothing(advice: Callable[..., Advice]) -> None:
     [
         ("startup_s", 100.0, 32, "startup", "slow takes "),
         ("most_at_once", 4, 64, "launcher ceiling", "slow runs no more than 4 tasks at a time"),
+        ("most_per_node", 1, 64, "launcher ceiling", "slow runs no more than 8 tasks at a time"),
         ("starts_per_s", 1.0, 64, "launcher rate", "slow starts 1 tasks in a second, and tasks of 10 s end faster"),
         ("schedules_per_s", 1.0, 64, "scheduling", "the scheduler before slow is slower than tasks end"),
         ("prepare_s", 30.0, 64, "preparation", "slow takes long to bring tasks up"),
@@ -79,6 +80,11 @@ def test_launchers(advice: Callable[..., Advice], field: str, value: float, coun
     assert found.limit == limit
     assert found.text.startswith(text)
     assert found.share > 0.3
+
+
+def test_a_launcher_whose_rates_differ_by_kind(advice: Callable[..., Advice]) -> None:
+    found = advice(tasks(64), quantity("starts_per_s", 1.0) + quantity("kinds.function.starts_per_s", 500.0))
+    assert found.text.startswith("slow starts 1 to 500 tasks in a second")
 
 
 def test_the_ceiling_of_several_pilots_is_that_of_each(advice: Callable[..., Advice]) -> None:

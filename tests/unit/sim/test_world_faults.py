@@ -33,6 +33,7 @@ from pilotage.wire.link import IncomingLink
 
 PILOT = "pilot.0000"
 COSTLY = launcher(startup_s=3.0, starts_per_s=20.0, prepare_s=0.5, acknowledge_s=0.2, most_at_once=12, failure_share=0.05)
+NARROW = launcher(starts_per_s=20.0, prepare_s=0.5, most_per_node=2)
 BOTH = pytest.mark.parametrize("client", [True, False])
 
 
@@ -196,7 +197,7 @@ def everything(seed: int) -> tuple[Faults, dict[str, object]]:
     )
     more: dict[str, object] = {
         "pilots": pilots,
-        "launcher": chance.choice((IDEAL, COSTLY)),
+        "launcher": chance.choice((IDEAL, COSTLY, NARROW)),
         "walltime_s": chance.choice((None, None, 120.0)),
         "client": pilots > 1 or chance.random() < 0.7,
         "most_open": chance.choice((50, 1000)),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from simulated_tasks import ONE, Tasks, amount, core_seconds, launcher, machine, uids
 
-from pilotage.model.ids import TaskUid
+from pilotage.model.ids import TaskUid, TemplateId
 from pilotage.model.outcome import Ending
-from pilotage.model.workload import Template
-from pilotage.sim.model import Launcher, Quantity
+from pilotage.model.resources import Request
+from pilotage.model.workload import Row, Template
+from pilotage.sim.jobs import RUNNING
+from pilotage.sim.model import Arrival, KindCosts, Launcher, Quantity, TaskKind
+from pilotage.sim.pilots import SimulatedPilot
 from pilotage.sim.world import World
 
 
@@ -148,3 +153,81 @@ def test_no_more_than_the_ceiling_run_at_any_time(most: int) -> None:
     assert result.outcomes == {Ending.DONE: 300}
     assert result.most_at_once <= most
     assert max(result.series.running_tasks) <= most + 1e-9
+
+
+def test_the_ceiling_of_a_node_keeps_nobody_waiting_on_others() -> None:
+    """One at a time on each of two nodes: on the first t0 runs until 100, and t1 after it; on the other t2 and t3."""
+    workload = Tasks([100.0, 10.0, 10.0, 10.0])
+    result = World(machine(cores=2), workload, nodes=2, launcher=launcher(most_per_node=1)).finish()
+    assert [(outcome.task, time_s) for outcome, time_s in workload.told] == [
+        ("t2", 10.0),
+        ("t3", 20.0),
+        ("t0", 100.0),
+        ("t1", 110.0),
+    ]
+    assert core_seconds(result) == {"offered": 440.0, "running": 130.0, "waiting": 110.0, "idle": 200.0}
+    assert result.most_at_once == 2
+
+
+def test_a_task_on_several_nodes_counts_on_each_of_them() -> None:
+    """Two at a time on a node: four tasks of two nodes on two nodes run two by two, whatever room there is."""
+    templates = {ONE: Template(executable="/bin/true", request=Request(ranks=2, ranks_per_node=1))}
+    workload = Tasks([10.0] * 4, templates)
+    World(machine(cores=8), workload, nodes=2, launcher=launcher(most_per_node=2)).finish()
+    assert [time_s for _, time_s in workload.told] == [10.0, 10.0, 20.0, 20.0]
+
+
+def test_what_is_cancelled_while_it_waits_for_a_node_lets_others_have_their_turn() -> None:
+    world = World(machine(cores=4), Tasks([10.0] * 4), nodes=1, launcher=launcher(most_per_node=1, prepare_s=1.0))
+    world.run(until_s=5.0)
+    world.cancel([TaskUid("t0"), TaskUid("t1")])
+    result = world.finish()
+    assert result.outcomes == {Ending.DONE: 2, Ending.CANCELLED: 2}
+    assert result.makespan_s == 5.0 + 2 * 11.0
+
+
+@pytest.mark.parametrize("most", [1, 3, 7])
+def test_no_more_than_the_ceiling_of_a_node_run_there_at_any_time(most: int) -> None:
+    seconds = [1.0 + number % 7 for number in range(300)]
+    costly = launcher(most_per_node=most, starts_per_s=50.0, prepare_s=0.25, acknowledge_s=0.1)
+    world = World(machine(cores=8), Tasks(seconds), nodes=4, launcher=costly)
+    (pilot,) = world.pilots.values()
+    assert isinstance(pilot, SimulatedPilot)
+    for until_s in range(1, 200):
+        world.run(until_s=until_s)
+        running = Counter(
+            share.node for job in pilot.launching._jobs.values() if job.stage == RUNNING for share in job.placement
+        )
+        assert max(running.values(), default=0) <= most
+    assert world.finish().outcomes == {Ending.DONE: 300}
+
+
+def test_tasks_of_some_kinds_cost_less_than_others() -> None:
+    """In one queue: a program takes 10 s to start, as ranks of MPI do, which then prepare for 5 s; a function takes 1 s."""
+    kinds: dict[TaskKind, KindCosts] = {
+        "function": KindCosts(starts_per_s=amount(1.0)),
+        "mpi": KindCosts(prepare_s=amount(5.0), acknowledge_s=amount(2.0)),
+    }
+    costs = Launcher(name="test", starts_per_s=amount(0.1), kinds=kinds)
+    templates = {
+        ONE: Template(executable="/bin/true"),
+        TemplateId(2): Template(mode="function"),
+        TemplateId(3): Template(executable="/bin/true", request=Request(ranks=2)),
+    }
+    names = uids(3)
+    arrival = Arrival(0.0, [Row(uid, template) for uid, template in zip(names, templates, strict=True)])
+    workload = Tasks((), templates, [arrival], seconds=dict.fromkeys(names, 100.0))
+    result = World(machine(cores=4), workload, nodes=1, launcher=costs).finish()
+    assert {outcome.task: time_s for outcome, time_s in workload.told} == {
+        "t0": 10.0 + 100.0,
+        "t2": 20.0 + 5.0 + 100.0 + 2.0,
+        "t1": 21.0 + 100.0,
+    }
+    assert (result.core_s.preparing, result.core_s.acknowledging) == (2 * 5.0, 2 * 2.0)
+
+
+def test_a_launcher_that_costs_something_for_one_kind_only_is_not_ideal_for_the_others() -> None:
+    costs = Launcher(name="test", kinds={"mpi": KindCosts(prepare_s=amount(5.0))})
+    workload = Tasks([10.0] * 2)
+    World(machine(cores=2), workload, nodes=1, launcher=costs).finish()
+    assert [time_s for _, time_s in workload.told] == [10.0, 10.0]
