@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pilotage.core.metascheduler.fitting import Fitting, Shapes, nodes_needed
+from pilotage.core.metascheduler.fitting import Fitting, Shapes, slots_on
 from pilotage.core.metascheduler.groups import HORIZON_S, Group
 from pilotage.core.metascheduler.state import PartitionRecord
 from pilotage.model.ids import TemplateId
@@ -27,7 +27,7 @@ RATE_INTERVAL_S = 1.0
 BLOCKED = -1
 """A room that only the end of a service can make."""
 
-_SLOTS_KEPT = 4096
+_SLOTS_KEPT = 65_536
 _ROUNDING = 1e-9
 
 
@@ -48,7 +48,8 @@ class Backlog:
 
     __slots__ = (
         "_fitting", "_interval_ended", "_interval_start", "_rate", "_slots", "_tallies", "cores", "count", "held_back",
-        "idle_since", "index", "likes", "name", "record", "seconds", "serving", "shapes", "told", "told_idle_since", "work",
+        "idle_since", "index", "is_full", "likes", "name", "record", "seconds", "serving", "shapes", "told", "told_idle_since",
+        "work",
     )  # fmt: skip
 
     def __init__(self, name: str, index: int, record: PartitionRecord, fitting: Fitting, now: float) -> None:
@@ -69,6 +70,8 @@ class Backlog:
         """Since when it tells of idle nodes, if it does."""
         self.idle_since = now
         """Since when it has no tasks, if it has none."""
+        self.is_full = False
+        """Whether it has no room for tasks of any length, services left out."""
         self.held_back = False
         """Whether it gets nothing for now, so that nodes of it become idle."""
         self._fitting = fitting
@@ -83,9 +86,10 @@ class Backlog:
         self.shapes: Shapes = self._fitting.shapes(self.record.nodes)
         self.likes = self._fitting.likes_of(self.record, self.shapes)
         self.cores = self._fitting.cores(self.record.nodes)
-        self._slots: dict[TemplateId, int] = {}
+        self._slots = self._fitting.known_slots(self.likes)
         self.work = self.serving = self.seconds = 0.0
         self.count = 0
+        self.is_full = False
         for tally in self._tallies.values():
             share = 1.0 / self.slots(tally.group)
             count, seconds = tally.count, tally.seconds * share / tally.share
@@ -113,12 +117,7 @@ class Backlog:
         if slots is None:
             if len(self._slots) >= _SLOTS_KEPT:
                 self._slots.clear()
-            need = group.need
-            if need.exclusive or need.chosen or need.colocate:
-                slots = len(self.record.nodes) // nodes_needed(need, self.shapes)
-            else:
-                slots = sum(number * need.capacity(shape) for shape, number in self.shapes.items()) // need.ranks
-            slots = self._slots[group.template] = max(1, slots)
+            slots = self._slots[group.template] = slots_on(group.need, self.shapes)
         return slots
 
     def room(self, group: Group, *, ahead: bool = True) -> int:
@@ -132,7 +131,7 @@ class Backlog:
         more = MOST_AHEAD if seconds is None else min(MOST_AHEAD, max(LEAST_AHEAD, HORIZON_S / max(seconds, _ROUNDING)))
         # Long tasks that end together are no rate.
         counts = not group.is_long and (ahead or group.seconds is not None)
-        by_rate = int(max(self._rate, self._interval_ended) * HORIZON_S) if counts else 0
+        by_rate = self._by_rate if counts else 0
         room = 0
         if not ahead:
             room = max(1, int((free - self.work) / share + _ROUNDING)) if self.work < free - _ROUNDING else 0
@@ -160,6 +159,16 @@ class Backlog:
             self.serving += count * tally.share
         else:
             self.work += count * tally.share
+        self._note_room()
+
+    @property
+    def _by_rate(self) -> int:
+        """How many tasks it has of those that end by thousands."""
+        return int(max(self._rate, self._interval_ended) * HORIZON_S)
+
+    def _note_room(self) -> None:
+        most = (1.0 - self.serving) * (1.0 + 0.5 * MOST_AHEAD) + _ROUNDING
+        self.is_full = self.work > most and 2 * self.count > self._by_rate
 
     def remove(self, template: TemplateId, count: int, now: float) -> None:
         """So many of its tasks are over, or are not its own any more."""
@@ -171,6 +180,7 @@ class Backlog:
             # What is left is what rounding left.
             self.work = self.serving = self.seconds = 0.0
             self.idle_since = now
+            self.is_full = False
 
     def note_ended(self, count: int, now: float) -> None:
         """So many of its tasks ended."""
@@ -179,6 +189,7 @@ class Backlog:
             self._rate = self._interval_ended / elapsed if elapsed < 2 * RATE_INTERVAL_S else 0.0
             self._interval_start, self._interval_ended = now, 0
         self._interval_ended += count
+        self._note_room()
 
     def idle_nodes(self) -> tuple[int, float]:
         """Return how many of its nodes are idle, as far as is known, and since when."""

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from pilotage.core.metascheduler import actions, facts
-from pilotage.core.metascheduler.backlogs import Backlog
+from pilotage.core.metascheduler.backlogs import UNKNOWN_S, Backlog
 from pilotage.core.metascheduler.fitting import Fitting
 from pilotage.core.metascheduler.groups import Group
 from pilotage.core.metascheduler.journal import Journal
@@ -186,11 +186,13 @@ class Balance:
         """Return for the partitions how much work waits here that may become theirs, and how many seconds it takes."""
         shares: dict[str, tuple[float, float]] = {}
         for route in self._queue.routes_in_turn():
-            for group in route.in_turn():
-                for name in route.fits:
-                    work, seconds = shares.get(name, (0.0, 0.0))
-                    more = len(group.waiting) / (self._backlogs[name].slots(group) * len(route.fits))
-                    shares[name] = (work + more, seconds + more * (1.0 if group.seconds is None else group.seconds))
+            lasting = sum(
+                len(group.waiting) * group.share * (UNKNOWN_S if group.seconds is None else group.seconds)
+                for group in route.in_turn()
+            )
+            for name in route.fits:
+                work, seconds = shares.get(name, (0.0, 0.0))
+                shares[name] = (work + route.work, seconds + lasting)
         return shares
 
     # ----------------------------------------------------------------------------------------------------------- moving nodes

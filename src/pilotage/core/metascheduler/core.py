@@ -93,7 +93,7 @@ class MetaschedulerCore:
         self._fitting = fitting = Fitting(self.state, nodes)
         self._queue = queue = Queue(self.state, fitting, self._backlogs)
         self._tasks = tasks = Tasks(journal, queue, self._backlogs, self._delivery)
-        self._routing = Routing(journal, queue, self._backlogs)
+        self._routing = Routing(journal, queue)
         self._partitions = Partitions(journal, nodes, fitting, queue, self._backlogs, tasks)
         self._balance = Balance(journal, fitting, queue, self._backlogs, self._partitions, release_idle_s)
         self._inquiry = Inquiry(self.state, queue, self._backlogs, tasks)

@@ -13,6 +13,7 @@ import msgspec
 
 from pilotage.core.metascheduler.state import MetaschedulerState, PartitionRecord
 from pilotage.core.scheduling.need import Need, refusal
+from pilotage.model.ids import TemplateId
 from pilotage.model.partitions import Kind, PartitionSpec
 from pilotage.model.resources import Node, NodeShape, Request
 from pilotage.model.workload import Template
@@ -73,6 +74,15 @@ def nodes_needed(need: Need, shapes: Iterable[NodeShape]) -> int:
     return -(-need.ranks // best) if best else 1
 
 
+def slots_on(need: Need, shapes: Shapes) -> int:
+    """Return how many such tasks can run at once on nodes of these shapes, as if they were idle; at least 1."""
+    if need.exclusive or need.chosen or need.colocate:
+        slots = sum(shapes.values()) // nodes_needed(need, shapes)
+    else:
+        slots = sum(number * need.capacity(shape) for shape, number in shapes.items()) // need.ranks
+    return max(1, slots)
+
+
 class Fitting:
     """Answers from the state. ``nodes``: all nodes of the pilot."""
 
@@ -83,6 +93,7 @@ class Fitting:
         self._answers: dict[tuple[Wish, str, int, int], str] = {}
         self._likes: dict[object, int] = {}
         """Partitions that are alike have the same number."""
+        self._slots: dict[int, dict[TemplateId, int]] = {}
 
     def need(self, request: Request) -> Need:
         """Return what a request asks for, made ready for matching."""
@@ -114,6 +125,10 @@ class Fitting:
         spec = partition.spec
         likes = (spec.kinds, spec.tags, spec.most_task_nodes, spec.longest_s, tuple(sorted(shapes.items(), key=repr)))
         return self._likes.setdefault(likes, len(self._likes))
+
+    def known_slots(self, likes: int) -> dict[TemplateId, int]:
+        """Return what is kept for partitions that are alike: how many tasks of which templates they can run at once."""
+        return self._slots.setdefault(likes, {})
 
     def against(self, wish: Wish, partition: PartitionRecord, shapes: Shapes, likes: int) -> str:
         """Return why a partition with nodes of these ``shapes``, its own, cannot run such tasks; empty: it can.

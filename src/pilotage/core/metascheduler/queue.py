@@ -33,6 +33,12 @@ class Queue:
         self.is_stale = False
         """Whether partitions have changed so that groups may fit others."""
         self._known_to_hire: list[Backlog] = []
+        self._alike: dict[int, list[Backlog]] = {}
+        """The partitions that take tasks, those together that are alike."""
+        self._fits: dict[tuple[int, ...], tuple[str, ...]] = {}
+        """The names of partitions of so many kinds that are alike."""
+        self._counts: dict[tuple[str, ...], list[tuple[Backlog, int]]] = {}
+        """Of partitions one of each kind, with the number of those that are like it."""
 
     def group(self, template_id: TemplateId) -> Group:
         """Return the group of a template's tasks."""
@@ -63,10 +69,16 @@ class Queue:
         Returns why they never can run, or "". If they cannot, all that wait of the template cannot, and none do any more.
         """
         group = self.group(template)
+        waiting, before = group.waiting, len(group.waiting)
         if first:
-            group.waiting = {**dict.fromkeys(uids), **group.waiting}
+            for uid in reversed(list(uids)):
+                waiting[uid] = None
+                waiting.move_to_end(uid, last=False)
         else:
-            group.waiting.update(dict.fromkeys(uids))
+            for uid in uids:
+                waiting[uid] = None
+        if group.route is not None:
+            group.route.work += (len(waiting) - before) * group.share
         return "" if group.home is not None or not group.waiting else self._file(group)
 
     def withdraw(self, uid: TaskUid, template: TemplateId) -> bool:
@@ -75,6 +87,8 @@ class Queue:
         if group is None or uid not in group.waiting:
             return False
         del group.waiting[uid]
+        if group.route is not None:
+            group.route.work -= group.share
         if not group.waiting:
             self._unfile(group)
         return True
@@ -83,17 +97,15 @@ class Queue:
         """Take out the first tasks of a group."""
         if count >= len(group.waiting):
             taken = list(group.waiting)
-            group.waiting = {}
+            if group.route is not None:
+                group.route.work -= len(taken) * group.share
+            group.waiting.clear()
             self._unfile(group)
             return taken
-        taken = []
-        for uid in group.waiting:
-            taken.append(uid)
-            if len(taken) == count:
-                break
-        for uid in taken:
-            del group.waiting[uid]
-        return taken
+        if group.route is not None:
+            group.route.work -= count * group.share
+        first = group.waiting.popitem
+        return [first(last=False)[0] for _ in range(count)]
 
     def note_placed(self, uids: Iterable[TaskUid]) -> None:
         """These were given to a partition, or ended: others may wait for that."""
@@ -107,14 +119,16 @@ class Queue:
 
     # ------------------------------------------------------------------------------------------------------------ filing
 
-    def refile(self, groups: Iterable[Group] | None = None) -> list[tuple[Group, str]]:
-        """Look anew where these groups (None: all) can run; return those that nowhere can any more, and why."""
-        if groups is None:
-            self._known_to_hire = []
-            self.is_stale = False
+    def refile(self) -> list[tuple[Group, str]]:
+        """Look anew where all groups can run; return those that nowhere can any more, and why."""
+        self._known_to_hire = []
+        self.is_stale = False
         hopeless = []
-        for group in self.groups() if groups is None else list(groups):
+        groups = sorted(self.groups(), key=lambda group: group.arrival)
+        # Routes whose partitions have changed begin anew: none of them is left before the first group is filed.
+        for group in groups:
             self._unfile(group)
+        for group in groups:
             reason = self._file(group)
             if reason:
                 hopeless.append((group, reason))
@@ -130,11 +144,15 @@ class Queue:
         else:
             fits = self.fits(group)
             if fits:
-                route = group.route = self._routes.setdefault(fits, Route(fits))
+                route = group.route = self._routes.get(fits)
+                if route is None:
+                    route = group.route = self._routes[fits] = Route(fits, [self._backlogs[name] for name in fits])
                 ordered = any(self._backlogs[name].record.spec.scheduler.order == "priority" for name in fits)
                 group.level = group.priority if ordered else 0
                 group.home = route.levels.setdefault(group.level, {})
-                group.slots = 0
+                group.share = 1.0 / sum(backlog.slots(group) * count for backlog, count in self.counts(fits))
+                route.work += len(group.waiting) * group.share
+                route.services += group.is_service
             else:
                 reason = self._hopeless(group)
                 if reason:
@@ -151,6 +169,8 @@ class Queue:
             group.arrival = 0
         route, group.home, group.route = group.route, None, None
         if route is not None:
+            route.work -= len(group.waiting) * group.share
+            route.services -= group.is_service
             if not route.levels[group.level]:
                 del route.levels[group.level]
             if not route.levels:
@@ -160,19 +180,30 @@ class Queue:
 
     def fits(self, group: Group) -> tuple[str, ...]:
         """Return the partitions that can run such tasks, as they are now, and may be asked to."""
-        wish, against = group.wish, self._fitting.against
-        particular = bool(wish.partition) or wish.names_nodes
-        alike: dict[int, bool] = {}
-        fitting = []
-        for backlog in self._open_to(group):
-            fits = None if particular or backlog.record.reclaims else alike.get(backlog.likes)
-            if fits is None:
-                fits = not against(wish, backlog.record, backlog.shapes, backlog.likes)
-                if not backlog.record.reclaims:
-                    alike[backlog.likes] = fits
-            if fits:
-                fitting.append(backlog.name)
-        return tuple(fitting)
+        wish, request, against = group.wish, group.wish.request, self._fitting.against
+        if wish.partition or wish.names_nodes or request.beside or request.colocate or group.refused_by:
+            return tuple(each.name for each in self._open_to(group) if not against(wish, each.record, each.shapes, each.likes))
+        hiring = self._hiring()
+        kinds = tuple(
+            kind for kind, (first, *_) in self._alike.items() if not against(wish, first.record, first.shapes, first.likes)
+        )
+        fits = self._fits.get(kinds)
+        if fits is None:
+            chosen = {each.name for kind in kinds for each in self._alike[kind]}
+            fits = self._fits[kinds] = tuple(each.name for each in hiring if each.name in chosen)
+        return fits
+
+    def counts(self, fits: tuple[str, ...]) -> list[tuple[Backlog, int]]:
+        """Return of these partitions one of each kind that are alike, and how many are."""
+        counts = self._counts.get(fits)
+        if counts is None:
+            found: dict[int, tuple[Backlog, int]] = {}
+            for name in fits:
+                backlog = self._backlogs[name]
+                first, count = found.get(backlog.likes, (backlog, 0))
+                found[backlog.likes] = first, count + 1
+            counts = self._counts[fits] = list(found.values())
+        return counts
 
     def _open_to(self, group: Group) -> list[Backlog]:
         """Return the partitions that may be asked to run such tasks: where their companions are, or else any that hires."""
@@ -192,6 +223,11 @@ class Queue:
         """Return the partitions that take tasks, now or when they become active."""
         if self.is_stale or not self._known_to_hire:
             self._known_to_hire = [each for each in self._backlogs.values() if each.record.hires]
+            self._alike, self._fits, self._counts = {}, {}, {}
+            for each in self._known_to_hire:
+                # Those that are asked for nodes may be left with any.
+                kind = -each.index if each.record.reclaims else each.likes
+                self._alike.setdefault(kind, []).append(each)
         return self._known_to_hire
 
     def _awaits_another(self, group: Group) -> bool:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
 
 from pilotage.core.client.binding import CHUNK_TASKS
 from pilotage.core.metascheduler import actions, facts
@@ -27,39 +26,44 @@ from pilotage.model.ids import TaskUid
 _Turn = tuple[float, int, Backlog]
 
 _ROUNDING = 1e-6
+_MOST_SOON = 2.0 + _ROUNDING
+"""Partitions can start no more than this of themselves soon."""
 
 
 class Routing:
     """Leases tasks."""
 
-    def __init__(self, journal: Journal, queue: Queue, backlogs: Mapping[str, Backlog]) -> None:
+    def __init__(self, journal: Journal, queue: Queue) -> None:
         self._journal = journal
         self._state = journal.state
         self._queue = queue
-        self._backlogs = backlogs
+        self._routes: list[Route] = []
         self._is_tail: bool | None = None
         """Whether what waits of the route that is dealt is a tail; None: to be found out."""
+        self._sharing: Counter[str] | None = None
+        """On how many of the routes that are dealt each partition lies; None: nobody has asked yet."""
 
     def deal(self, now: float) -> None:
         """Lease what partitions have room for."""
         shares: dict[str, list[TaskUid]] = {}
-        routes = self._queue.routes_in_turn()
-        sharing = Counter(name for route in routes for name in route.fits) if len(routes) > 1 else Counter[str]()
-        for route in routes:
-            alone = all(sharing[name] < 2 for name in route.fits)
-            self._deal_on(route, shares, alone)
+        self._routes = self._queue.routes_in_turn()
+        self._sharing = None
+        for route in self._routes:
+            self._is_tail = None
+            self._deal_on(route, shares)
         for name, uids in shares.items():
             self._lease(now, name, uids)
             self._journal.act(actions.OfferMessages(name))
 
-    def _deal_on(self, route: Route, shares: dict[str, list[TaskUid]], alone: bool) -> None:
-        """Deal the groups of a route; ``alone``: none that waits on another fits any of its partitions."""
-        backlogs = [self._backlogs[name] for name in route.fits]
-        turns: list[_Turn] = [(backlog.seconds, backlog.index, backlog) for backlog in backlogs if backlog.takes]
+    def _deal_on(self, route: Route, shares: dict[str, list[TaskUid]]) -> None:
+        """Deal the groups of a route."""
+        # Nearly all partitions are full, nearly always.
+        open_to = route.backlogs if route.services else [backlog for backlog in route.backlogs if not backlog.is_full]
+        turns: list[_Turn] = [(backlog.seconds, backlog.index, backlog) for backlog in open_to if backlog.takes]
+        if not turns:
+            return
         heapq.heapify(turns)
-        ahead = not any(backlog.record.life == "starting" for backlog in backlogs)
-        # Where other routes lead, too, tasks that need much room wait for it there, or never find it.
-        self._is_tail = None if alone else False
+        ahead = not any(backlog.record.life == "starting" for backlog in route.backlogs)
         for group in route.in_turn():
             if not turns:
                 break
@@ -98,23 +102,29 @@ class Routing:
         if group.is_service or group.wish.request.colocate or not (group.is_long or group.seconds is None):
             return False
         if self._is_tail is None:
-            self._is_tail = self._has_tail(group)
+            assert group.route is not None
+            # Where other routes lead, too, tasks that need much room wait for it there, or never find it.
+            self._is_tail = self._is_alone(group.route) and self._has_tail(group, group.route)
         return self._is_tail
 
-    def _has_tail(self, group: Group) -> bool:
+    def _is_alone(self, route: Route) -> bool:
+        """Tell whether none that waits on another route fits any of the partitions of this one."""
+        if len(self._routes) < 2:
+            return True
+        if self._sharing is None:
+            self._sharing = Counter(name for each in self._routes for name in each.fits)
+        return all(self._sharing[name] < 2 for name in route.fits)
+
+    def _has_tail(self, group: Group, route: Route) -> bool:
         """Tell whether all that waits on the route of this group can start soon."""
-        route = group.route
-        assert route is not None
-        backlogs = [self._backlogs[name] for name in route.fits]
-        soon = sum(backlog.soon * backlog.slots(group) for backlog in backlogs if backlog.is_willing)
-        left = soon / sum(backlog.slots(group) for backlog in backlogs) + _ROUNDING
-        for each in route.in_turn():
-            if not each.slots:
-                each.slots = sum(backlog.slots(each) for backlog in backlogs)
-            left -= len(each.waiting) / each.slots
-            if left < 0.0:
-                return False
-        return True
+        if route.work > _MOST_SOON:
+            return False
+        soon: dict[int, float] = {}
+        for backlog in route.backlogs:
+            if backlog.is_willing:
+                soon[backlog.likes] = soon.get(backlog.likes, 0.0) + backlog.soon
+        slots = {each.likes: each.slots(group) for each, _ in self._queue.counts(route.fits)}
+        return route.work <= sum(each * slots[likes] for likes, each in soon.items()) * group.share + _ROUNDING
 
     def _lease(self, now: float, partition: str, uids: list[TaskUid]) -> None:
         tasks = self._state.tasks
