@@ -1,9 +1,10 @@
 """Crash points: a process kills itself right before or after its k-th append, sync, send, acknowledgement, spawn and so on.
 
 ``$FAULTS_PLANTED`` names the crashes, ``who:point:when:k`` each, for example ``agent.1:append:after:3 client.2:send:before:1``;
-``who`` is a process with the number of its incarnation (``agent`` is also a head; agents of partitions are called as these),
-or a runner by its name. A fifth field ``client`` means that the client dies with it, ``note`` that nobody dies and it is only
-noted that the process came by. What has fallen is written to ``fell`` in the campaign's folder, so that a test can tell that it
+``who`` is a process with the number of its incarnation (``agent`` is also a head; agents of partitions are called as these,
+also where they are threads), or a runner by its name. A fifth field ``client`` means that the client dies with it, ``raise``
+that the thread dies of an exception instead of its process, ``note`` that nobody dies and it is only noted that it came by.
+What has fallen is written to ``fell`` in the campaign's folder, so that a test can tell that it
 did test something.
 
 Pilotage knows nothing of this: ``arm`` wraps its functions from outside, and hands itself on to the processes that are started.
@@ -14,12 +15,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+OF_AGENT = "agent-"
+"""With this begins the name of a thread that is an agent; the rest is who it is."""
 _MODULE = "tests.faults.planted"
 
 
@@ -27,13 +31,12 @@ class Crashes:
     """The crashes planted for this process."""
 
     def __init__(self, who: str) -> None:
-        self._who = who
-        self._planted: dict[tuple[str, str, int], str] = {}
+        self._process = who
+        self._planted: dict[tuple[str, str, str, int], str] = {}
         for text in os.environ.get("FAULTS_PLANTED", "").split():
-            process, point, when, times, *also = text.split(":")
-            if process == who:
-                self._planted[point, when, int(times)] = also[0] if also else ""
-        self._passed: Counter[str] = Counter()
+            who, point, when, times, *also = text.split(":")
+            self._planted[who, point, when, int(times)] = also[0] if also else ""
+        self._passed: Counter[tuple[str, str]] = Counter()
 
     def wrap(self, owner: Any, name: str, point: str | Callable[..., str]) -> None:
         """Crash around calls of ``owner.name``, which pass ``point``, or the point that it returns for their arguments."""
@@ -41,25 +44,29 @@ class Crashes:
 
         def passing(*arguments: Any, **keywords: Any) -> Any:
             at = point if isinstance(point, str) else point(*arguments)
-            self._passed[at] += 1
-            number = self._passed[at]
-            self._crash(at, "before", number)
+            thread = threading.current_thread().name
+            who = thread.removeprefix(OF_AGENT) if thread.startswith(OF_AGENT) else self._process
+            self._passed[who, at] += 1
+            number = self._passed[who, at]
+            self._crash(who, at, "before", number)
             result = function(*arguments, **keywords)
-            self._crash(at, "after", number)
+            self._crash(who, at, "after", number)
             return result
 
         setattr(owner, name, passing)
 
-    def _crash(self, point: str, when: str, number: int) -> None:
-        also = self._planted.get((point, when, number))
+    def _crash(self, who: str, point: str, when: str, number: int) -> None:
+        also = self._planted.get((who, point, when, number))
         if also is None:
             return
         folder = Path(os.environ["FAULTS_FOLDER"])
-        text = f"{self._who}:{point}:{when}:{number}" + (f":{also}" if also else "")
+        text = f"{who}:{point}:{when}:{number}" + (f":{also}" if also else "")
         fell = os.open(folder / "fell", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(fell, f"{text}\n".encode())
         if also == "client":
             os.kill(int((folder / "client.pid").read_text()), signal.SIGKILL)
+        if also == "raise":
+            raise RuntimeError(f"planted: {text}")
         if also != "note":
             os.kill(os.getpid(), signal.SIGKILL)
 

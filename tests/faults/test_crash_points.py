@@ -139,3 +139,19 @@ def test_a_spawner_that_dies_at_a_point_costs_no_more_than_what_it_ran(planted: 
 )
 def test_heads_and_agents_of_partitions_that_die_at_a_point_cost_nothing(planted: str) -> None:
     crash(planted, pilot=DIVIDED)
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        pytest.param("agent.1:append:before:1 agent.2:append:after:4 agent.3:partition-send:before:3", id="head"),
+        pytest.param("a.1:append:after:4 b.2:send:after:2 agent.3:recover:before:1", id="all"),
+        pytest.param("a.1:append:before:1:raise a.2:append:after:2:raise b.1:append:after:3:raise", id="agents-append"),
+        pytest.param("a.1:hello:before:1:raise b.1:hello:after:1:raise a.2:listen:after:1:raise", id="agents-hello"),
+        pytest.param("a.1:send:before:2:raise b.1:send:after:2:raise a.2:acknowledge:before:1:raise", id="agents-send"),
+        pytest.param("a.1:spawn:after:1:raise b.1:tell:before:2:raise", id="agents-spawn-and-tell"),
+        pytest.param("a.1:listen:before:1:raise agent.1:connect:after:2 b.2:append:after:2:raise", id="head-and-agents"),
+    ],
+)
+def test_a_head_with_its_agents_on_threads_that_die_at_a_point_costs_nothing(planted: str) -> None:
+    crash(planted, pilot={**DIVIDED, "sub_agents": "threads"})

@@ -43,7 +43,7 @@ class AgentThread:
         self.ended_fd, self._ended_writer = os.pipe2(os.O_CLOEXEC)
         self._call = EndCall()
         self._end = AgentEnd("its agent ended")
-        self._thread = threading.Thread(target=self._run, name=f"agent-{folder.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"agent-{folder.name}.{incarnation}", daemon=True)
         try:
             self._thread.start()
         except RuntimeError as error:

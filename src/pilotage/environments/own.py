@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def write_commands(pilot_folder: Path) -> None:
         script = folder / name
         if not script.exists():
             # The agents of several partitions may do this at the same time.
-            new = folder / f".{name}.{os.getpid()}"
+            new = folder / f".{name}.{threading.get_native_id()}"
             new.write_text(f'#!/bin/sh\nexec {shlex.join(python_command(module))} "$@"\n')
             new.chmod(0o755)
             new.replace(script)
