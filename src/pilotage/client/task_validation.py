@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from pilotage.client.checks import COUNT_LIMIT, UID_BYTES, count_of, is_short, length_of, one_of, seconds_of, size_of, text_of
 from pilotage.client.constants import TASK_SHELL
@@ -61,6 +61,8 @@ def validate(description: TaskDescription) -> None:
     if description.uid:
         checked_uid(description.uid)
     template = template_of(description, ThisMachine())
+    if description.uid and template.request.beside == description.uid:
+        refuse_beside_itself(description.uid)
     own_payload(task, template, description._values)
     extra_of(task, description._values)
     held_of(task, description._values)
@@ -79,6 +81,14 @@ def checked_uid(uid: str) -> str:
             "choose another that is not 'shared' and does not begin with 'shard.'"
         )
     return uid
+
+
+def refuse_beside_itself(uid: str) -> NoReturn:
+    """Say that a task can't run where it ran itself."""
+    raise InvalidTask(
+        f"task {uid!r}: tag 'task'={uid!r} is to say on which node it runs, and names the task itself; name an earlier one, or "
+        "leave the tag out"
+    )
 
 
 def extra_of(task: str, values: Mapping[str, Any]) -> Extra | None:

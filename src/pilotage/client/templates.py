@@ -25,7 +25,7 @@ from pilotage.client.surroundings import Surroundings, ThisMachine
 from pilotage.client.task_after import held_of
 from pilotage.client.task_description import TaskDescription
 from pilotage.client.task_fields import COMMON_OWN_ATTRIBUTES, RARE_OWN_ATTRIBUTES
-from pilotage.client.task_validation import checked_uid, extra_of, label, template_of
+from pilotage.client.task_validation import checked_uid, extra_of, label, refuse_beside_itself, template_of
 from pilotage.core.client.facts import Held
 from pilotage.errors import InvalidTask, SerializationError
 from pilotage.model.ids import TaskUid, TemplateId
@@ -149,6 +149,8 @@ class TemplateTable:
             try:
                 if values.get("uid"):
                     checked_uid(values["uid"])
+                    if template.request.beside == values["uid"]:
+                        refuse_beside_itself(values["uid"])
                 if rare or template.form:
                     arguments, call = own_payload("task", template, values)
                     payload = None if call is None else pack_arguments(*call)

@@ -42,6 +42,15 @@ def test_tags_that_say_nothing_are_refused(tags: dict[str, Any], words: str) -> 
     assert words in str(caught.value)
 
 
+def test_a_task_does_not_run_beside_itself() -> None:
+    words = "task 'a': tag 'task'='a' is to say on which node it runs, and names the task itself; name an earlier one"
+    with pytest.raises(InvalidTask, match=words):
+        template(uid="a", tags={"task": "a"})
+    with pytest.raises(InvalidTask, match=words):
+        TaskDescription(executable="/bin/true", uid="a", tags={"task": "a"}).verify()
+    assert template(uid="b", tags={"task": "a"}).request.beside == "a"
+
+
 def test_a_declared_duration_is_in_seconds() -> None:
     assert template(duration_s=90).duration_s == 90.0
     with pytest.raises(InvalidTask, match="duration_s=-1"):

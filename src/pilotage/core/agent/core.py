@@ -154,7 +154,9 @@ class AgentCore:
                 if self._is_new(event.number):
                     self._nodes.reclaimed(event)
             case events.NodesLost():
-                self._nodes.lost(event)
+                if self._nodes.lost(event):
+                    for uids, reason in self._dispatch.unplaceable():
+                        self._end_stranded(now, uids, reason)
             case events.StorageFilled():
                 self._dispatch.paused = event.reason
             case events.StorageFreed():
@@ -172,10 +174,15 @@ class AgentCore:
         if self.state.ending is not None:
             self._services.stop(now)
         self._services.settle(now)
-        if not self._dispatch.place(now):
-            for uids, reason in self._dispatch.stranded():
+        placed = self._dispatch.place(now)
+        for uids, reason in self._dispatch.too_late(now):
+            self._end_stranded(now, uids, reason)
+            placed |= self._dispatch.place(now)
+        while not placed and (stranded := self._dispatch.stranded()):
+            for uids, reason in stranded:
                 self._end_stranded(now, uids, reason)
-                self._services.settle(now)
+            # Who was to run beside one of these cannot be placed either.
+            placed = self._dispatch.place(now)
         self._idleness.look(now)
 
     def performed(self) -> None:
@@ -216,6 +223,7 @@ class AgentCore:
             self._alarms.next(),
             self._pool.next_start() if self._wants_spawners else None,
             self._deadline if self._may_end_sooner else None,
+            self._dispatch.too_late_from,
             self._idleness.due,
         )
         return min((due for due in dues if due is not None), default=None)
@@ -322,9 +330,10 @@ class AgentCore:
             self._journal.act(actions.StopRunner(runner))
 
     def _end_stranded(self, now: float, uids: list[TaskUid], reason: str) -> None:
-        """Nothing runs and these can never be placed: they would wait for ever."""
+        """These can never be placed: they would wait for ever."""
         # Those that need a service have ended with it, where that was stranded before them.
         uids = [uid for uid in uids if uid in self.state.tasks]
         for uid in uids:
             self._waiting.withdraw(uid)
         self._endings.finish(now, uids, Ending.INFEASIBLE, reason)
+        self._services.settle(now)

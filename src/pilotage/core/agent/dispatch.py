@@ -7,6 +7,7 @@ end ``place`` makes the best of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from pilotage.core.agent import actions, facts
@@ -48,7 +49,8 @@ class Dispatch:
         """Why nothing is placed for now."""
 
     def recover(self, now: float) -> None:
-        """Take over what the state says of lanes."""
+        """Take over what the state says of lanes, and of tasks that were in some."""
+        self._policy.remember(self._state.places)
         for lane_id, lane in self._state.lanes.items():
             group = self._group(lane.template)
             self._policy.occupy(lane.placement, group.request, lane.tasks, service=group.lane_kind == SERVICE)
@@ -133,12 +135,38 @@ class Dispatch:
         return bool(launches)
 
     def stranded(self) -> list[tuple[list[TaskUid], str]]:
-        """Return what can never be placed, as the node of its tag is too small, or lost; only when at most services run."""
+        """Return what can never be placed, as the node of its tag is too small, or lost; only when at most services run.
+
+        Who is to run beside a task that is here may be placed in the end, as that one may come to wait for resources yet.
+        """
         if not self._policy.waiting() or not self._pool.ready:
             return []
         if any(self._group(lane.template).lane_kind != SERVICE for lane in self._state.lanes.values()):
             return []
+        return [(uids, reason) for uids, reason in self._policy.stranded() if not self._awaits(uids[0])]
+
+    def _awaits(self, uid: TaskUid) -> bool:
+        """Tell whether the task is to run beside another that is here, unless in the end that leads back to itself."""
+        tasks, passed = self._state.tasks, {uid}
+        beside = first = TaskUid(self._group(tasks[uid].row.template).request.beside)
+        while beside in tasks and beside not in passed:
+            passed.add(beside)
+            beside = TaskUid(self._group(tasks[beside].row.template).request.beside)
+        return first in tasks and beside not in passed
+
+    def unplaceable(self) -> list[tuple[list[TaskUid], str]]:
+        """Return what can never be placed, as nodes were lost just now."""
         return self._policy.stranded()
+
+    def too_late(self, now: float) -> list[tuple[list[TaskUid], str]]:
+        """Return, once, what waits for resources and would not end any more before the pilot does."""
+        return self._policy.too_late(now) if now >= self._policy.too_late_from() else []
+
+    @property
+    def too_late_from(self) -> float | None:
+        """From when on that may be so for something that waits."""
+        due = self._policy.too_late_from()
+        return due if due < math.inf else None
 
     @property
     def starved(self) -> bool:

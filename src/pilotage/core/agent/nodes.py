@@ -51,18 +51,22 @@ class Nodes:
         self._journal.emit(facts.NodesGranted(event.time, event.number, event.nodes))
         self._policy.add_nodes(event.nodes)
 
-    def lost(self, event: events.NodesLost) -> None:
-        """Place nothing more on these, and tell the metascheduler, if there is one and they belong here."""
+    def lost(self, event: events.NodesLost) -> bool:
+        """Place nothing more on these, and tell the metascheduler, if there is one and they belong here.
+
+        Return whether no node will ever come in their place.
+        """
         if not self._first:
             for node in event.nodes:
                 self._policy.remove_node(node)
-            return
+            return bool(event.nodes)
         own = self.own()
         lost = [node for node in dict.fromkeys(event.nodes) if node in own]
         if lost and not self._state.ended:
             self._journal.emit(facts.NodesLost(event.time, lost))
         for node in lost:
             self._policy.remove_node(node)
+        return False
 
     def reclaimed(self, event: events.NodesReclaimed) -> None:
         """Give back what is idle, and is not needed."""

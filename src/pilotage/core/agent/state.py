@@ -39,6 +39,7 @@ from pilotage.core.agent.facts import (
     Started,
     TasksAccepted,
 )
+from pilotage.core.scheduling.tags import PLACES_KEPT
 from pilotage.errors import InvariantViolated, unreachable
 from pilotage.model.ids import Attempt, Binding, LaneId, RunnerId, TaskUid, TemplateId
 from pilotage.model.outcome import Ending, Outcome
@@ -126,6 +127,8 @@ class AgentState(ClientSide):
     """Nodes given back, or lost, in no message yet, with the request that they answer (``LOST_NODES``: they are lost)."""
     undelivered_nodes: dict[int, tuple[int, list[int]]] = {}
     """The same by the message that says so, until the metascheduler has it on disk."""
+    places: list[TaskUid | int] = []
+    """Where the last tasks were placed, so that others can run beside them: names, each run of them followed by a node."""
 
     @property
     def busy(self) -> bool:
@@ -255,19 +258,24 @@ def _apply_nodes(state: AgentState, fact: NodesGranted | NodesReturned | NodesNu
 
 
 def _apply_launch(state: AgentState, fact: LaunchRequested) -> None:
-    tasks, lanes, now = state.tasks, state.lanes, fact.time
+    tasks, lanes, now, places = state.tasks, state.lanes, fact.time, state.places
     for launch in fact.lanes:
         if launch.placement is not None:
             template = tasks[launch.tasks[0][0]].row.template
             lanes[launch.lane] = LaneRecord(launch.runner, launch.placement, template, {})
             state.last_lane = max(state.last_lane, launch.lane)
-        queue = lanes[launch.lane].tasks
+        lane = lanes[launch.lane]
+        queue = lane.tasks
         for uid, attempt in launch.tasks:
             task = tasks[uid]
             task.attempt = attempt
             task.lane = launch.lane
             task.launched = now
             queue[uid] = None
+            places.append(uid)
+        places.append(lane.placement[0].node)
+    if len(places) > 4 * PLACES_KEPT:
+        del places[: len(places) - 2 * PLACES_KEPT]
 
 
 def _apply_ended(state: AgentState, fact: Ended) -> None:

@@ -114,8 +114,8 @@ class Packed(Scheduler):
             self._serve_reservation(now, out)
         for assignment in out:
             self._note_end(assignment.placement, now, assignment.group.duration_s)
-        if self._awaited and out:
-            self._end_awaiting([lane.tasks[0] for lane in out])
+        if self._awaited and out and self._end_awaiting([lane.tasks[0] for lane in out]):
+            out += self.schedule(now, limit - len(out))
         return out
 
     def _sort_in(self, group: Group) -> None:
@@ -134,12 +134,13 @@ class Packed(Scheduler):
             return False
         return any(need.capacity(shape) >= need.ranks for shape in self._limits.shapes)
 
-    def _end_awaiting(self, tasks: Sequence[TaskUid]) -> None:
+    def _end_awaiting(self, tasks: Sequence[TaskUid]) -> bool:
         groups = [group for task in tasks for group in self._awaited.get(task, {}).values()]
-        super()._end_awaiting(tasks)
+        found = super()._end_awaiting(tasks)
         for group in groups:
             if group.live and group.stranded is None:
                 self._sort_in(group)
+        return found
 
     def _reconsider(self) -> None:
         super()._reconsider()

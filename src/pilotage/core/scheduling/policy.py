@@ -126,6 +126,10 @@ class Policy(Protocol):
         """Take exactly ``placement`` for these tasks, or for a service. Raises InvariantViolated if any part is not free."""
         ...
 
+    def remember(self, places: Iterable[TaskUid | int]) -> None:
+        """Know where tasks were placed, the oldest first: names of tasks, each run of them followed by their first node."""
+        ...
+
     def remove_node(self, index: int) -> None:
         """Place nothing more on this node, which is lost; what is released on it later is dropped."""
         ...
@@ -160,6 +164,14 @@ class Policy(Protocol):
 
     def stranded(self) -> list[tuple[list[TaskUid], str]]:
         """Return the tasks that wait but can run nowhere any more, with the reason; they wait until they are withdrawn."""
+        ...
+
+    def too_late_from(self) -> float:
+        """Return from when on tasks that wait, of declared duration, would end too late; infinity if there are none."""
+        ...
+
+    def too_late(self, now: float) -> list[tuple[list[TaskUid], str]]:
+        """Return, once, the tasks that wait and would end too late, with the reason; they wait until they are withdrawn."""
         ...
 
     def why(self, subject: TaskUid | GroupKey) -> str:

@@ -45,6 +45,7 @@ class Group:
         "refused_since",
         "stranded",
         "tasks",
+        "timed",
         "walled_at",
     )
 
@@ -56,6 +57,8 @@ class Group:
         """The nodes to which it is pinned, by what they have free; None: any."""
         self.latest = math.inf
         """When tasks can be started at the latest."""
+        self.timed = False
+        """Whether it is noted who is too late when that time has come (see ``lateness``)."""
         self.tasks: deque[TaskUid] = deque()
         self.arrivals: deque[int] = deque()
         self.live = 0

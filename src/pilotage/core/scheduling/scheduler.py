@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from pilotage.core.scheduling import waits
+from pilotage.core.scheduling.lateness import Lateness
 from pilotage.core.scheduling.limits import Limits
 from pilotage.core.scheduling.need import Need
 from pilotage.core.scheduling.placing import Placing
@@ -83,6 +84,7 @@ class Scheduler:
             for index in set(range(len(nodes))).difference(present):
                 self._pool.set_state(index, ABSENT)
         self._limits = Limits(self._pool, groups, latest)
+        self._lateness = Lateness()
 
     # Who waits.
 
@@ -141,6 +143,19 @@ class Scheduler:
             if group.live and group.stranded
         ]
 
+    def too_late_from(self) -> float:
+        """Return from when on tasks that wait, of declared duration, would end too late; infinity if there are none."""
+        return self._lateness.next()
+
+    def too_late(self, now: float) -> list[tuple[list[TaskUid], str]]:
+        """Return, once, the tasks that wait and would end too late, with the reason; they wait until they are withdrawn."""
+        found = []
+        for group in self._lateness.due(now):
+            reason = self._limits.too_late(group, now)
+            self._set_aside(group, reason)
+            found.append((self._queue.tasks_of(group), reason))
+        return found
+
     # What is placed.
 
     def schedule(self, now: float, limit: int) -> list[Assignment]:
@@ -187,8 +202,8 @@ class Scheduler:
                     continue
             position += 1
         releases.seen = releases.before + len(releases.nodes)
-        if self._awaited and out:
-            self._end_awaiting([lane.tasks[0] for lane in out])
+        if self._awaited and out and self._end_awaiting([lane.tasks[0] for lane in out]):
+            out += self.schedule(now, limit - len(out))
         return out
 
     def draw(self, group: GroupKey, count: int, node: int = -1) -> list[TaskUid]:
@@ -255,6 +270,10 @@ class Scheduler:
             self._placing.places.note(tasks, placement[0].node)
         if service:
             self._reservations.services.note(placement)
+
+    def remember(self, places: Iterable[TaskUid | int]) -> None:
+        """Know where tasks were placed, the oldest first: names of tasks, each run of them followed by their first node."""
+        self._placing.places.recent.extend(places)
 
     # Nodes that come and go.
 
@@ -337,6 +356,7 @@ class Scheduler:
         group = self._queue.group(key)
         if not group.live or group.need.follows:
             self._limits.apply(group, self._queue.groups.values())
+            self._lateness.note(group)
         return group
 
     def _serve_reservation(self, now: float, out: list[Assignment]) -> None:
@@ -359,10 +379,13 @@ class Scheduler:
         if current is not None and current.group is group:
             self._reservations.end()
 
-    def _end_awaiting(self, tasks: Sequence[TaskUid]) -> None:
-        """These tasks came, were placed or withdrawn: who wants to run beside one of them is looked at again."""
+    def _end_awaiting(self, tasks: Sequence[TaskUid]) -> bool:
+        """These tasks came, were placed or withdrawn: who wants to run beside one is looked at again. Tell if there are any."""
+        found = False
         for task in tasks:
             for group in self._awaited.pop(task, {}).values():
                 group.stranded = self._limits.refusal(group.need)
                 group.refused_at = -1
                 self._queue.line_up(group)
+                found = True
+        return found
