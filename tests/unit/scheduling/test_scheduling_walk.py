@@ -96,10 +96,10 @@ def release_forgets_the_disk(original: Any, pool: Pool, share: NodeShare) -> Non
     original(pool, NodeShare(share.node, share.ranks, share.cores, share.gpus, share.memory, 0))
 
 
-@instead(Pool, "_touch")
-def index_is_not_mended_on_every_third_node(original: Any, pool: Pool, node: int) -> None:
-    if node % 3 != 2:
-        original(pool, node)
+@instead(NodeIndex, "move_all")
+def index_is_not_mended_on_every_third_node(original: Any, index: NodeIndex, nodes: Any, buckets: Any) -> None:
+    moves = [(node, bucket) for node, bucket in zip(nodes, buckets, strict=True) if node % 3 != 2]
+    original(index, [node for node, _ in moves], [bucket for _, bucket in moves])
 
 
 @instead(Pool, "refresh")

@@ -75,8 +75,7 @@ class NodeIndex:
             self._shape_number = [numbers[shape] for shape in shapes]
             self.idle_bucket = [self.base(shape.gpus, shape.memory) + shape.cores for shape in shapes]
             # The last of a bucket is taken first: put in backwards, the first node is used first.
-            for node in reversed(range(len(shapes))):
-                self.move(node, self.idle_bucket[node])
+            self.move_all(reversed(range(len(shapes))), reversed(self.idle_bucket))
         else:
             self.counts_at = defaultdict(int)
             self.bucket_of = dict.fromkeys(self.only, -1)
@@ -92,39 +91,45 @@ class NodeIndex:
 
     def move(self, node: int, bucket: int) -> None:
         """Put ``node`` in ``bucket``; -1 takes it out."""
-        old = self.bucket_of[node]
-        if old == bucket:
-            return
-        width = self.width
-        if old >= 0:
-            members = self._buckets[old]
-            last = members.pop()
-            if last != node:
-                slot = self._slot[node]
-                members[slot] = last
-                self._slot[last] = slot
-            elif not members:
-                level = old // width
-                counts = self.counts_at[level] ^ (1 << (old - level * width))
-                self.counts_at[level] = counts
-                if not counts:
-                    self.levels ^= 1 << level
-        if bucket >= 0:
-            found = self._buckets.get(bucket)
-            if found is None:
-                found = self._buckets[bucket] = []
-            if not found:
-                level = bucket // width
-                self.counts_at[level] |= 1 << (bucket - level * width)
-                self.levels |= 1 << level
-            self._slot[node] = len(found)
-            found.append(node)
-        self.bucket_of[node] = bucket
-        idle = self.idle_bucket[node]
-        if old == idle or bucket == idle:
-            self._flips.append(node)
-            if len(self._flips) > _FLIPS:
-                self._catch_up()
+        self.move_all((node,), (bucket,))
+
+    def move_all(self, nodes: Iterable[int], buckets: Iterable[int]) -> None:
+        """Put each of ``nodes`` in the one of ``buckets`` that stands at its place; -1 takes it out."""
+        width, members_of, counts_at = self.width, self._buckets, self.counts_at
+        bucket_of, slot_of, idle_bucket, flips = self.bucket_of, self._slot, self.idle_bucket, self._flips
+        for node, bucket in zip(nodes, buckets):  # noqa: B905 - the keyword is costly here
+            old = bucket_of[node]
+            if old == bucket:
+                continue
+            if old >= 0:
+                members = members_of[old]
+                last = members.pop()
+                if last != node:
+                    slot = slot_of[node]
+                    members[slot] = last
+                    slot_of[last] = slot
+                elif not members:
+                    level = old // width
+                    counts = counts_at[level] ^ (1 << (old - level * width))
+                    counts_at[level] = counts
+                    if not counts:
+                        self.levels ^= 1 << level
+            if bucket >= 0:
+                found = members_of.get(bucket)
+                if found is None:
+                    found = members_of[bucket] = []
+                if not found:
+                    level = bucket // width
+                    counts_at[level] |= 1 << (bucket - level * width)
+                    self.levels |= 1 << level
+                slot_of[node] = len(found)
+                found.append(node)
+            bucket_of[node] = bucket
+            idle = idle_bucket[node]
+            if old == idle or bucket == idle:
+                flips.append(node)
+        if len(flips) > _FLIPS:
+            self._catch_up()
 
     def masks(self, whole_gpus: int, memory: int) -> tuple[int, int]:
         """Return the levels whose nodes have enough GPUs and memory for certain, and those whose nodes may have."""

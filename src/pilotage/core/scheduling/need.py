@@ -13,8 +13,8 @@ class Need:
     ``whole`` counts whole GPUs and ``share`` 64ths of one GPU; at most one of them is not 0. ``plain`` needs count cores
     only, ``cpu_only`` ones cores and memory, and the books take shortcuts there; ``one_core`` is the plainest and most
     frequent. ``scatters`` tells that ranks may lie on more than one node, ``follows`` that all are on one node that an
-    earlier task may have settled; ``pinned`` names nodes. ``chosen``: what the slots that the user has chosen take of each
-    node, if there are any.
+    earlier task may have settled; ``pinned`` names nodes. ``least``: ranks that a node must hold to be of use. ``chosen``:
+    what the slots that the user has chosen take of each node, if there are any.
     """
 
     __slots__ = (
@@ -25,6 +25,7 @@ class Need:
         "disk",
         "exclusive",
         "follows",
+        "least",
         "memory",
         "one_core",
         "per_node",
@@ -46,6 +47,7 @@ class Need:
         self.memory = request.memory
         self.disk = request.disk
         self.per_node = min(request.ranks_per_node, request.ranks)
+        self.least = (request.ranks % self.per_node or self.per_node) if self.per_node else 1
         self.colocate = request.colocate
         self.exclusive = request.exclusive
         self.plain = not (self.share or self.whole or self.memory or self.disk or self.exclusive)

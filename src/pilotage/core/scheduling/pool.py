@@ -46,8 +46,7 @@ class Pool:
         self.index = NodeIndex(self.shape)
         self._views: list[NodeIndex] = []
         self._views_of: dict[int, list[NodeIndex]] = {}
-        self._stale: list[int] = []
-        self._is_stale = [False] * len(self.nodes)
+        self._stale: dict[int, None] = {}
         # The bucket of a node less its free cores; -1 after its GPUs or memory have changed.
         self._bases: dict[tuple[int, int], int] = {}
         self._base = [self.index.base(shape.gpus, shape.memory) for shape in self.shape]
@@ -102,8 +101,7 @@ class Pool:
             named = core_mask(mask)
         self.cores[node] = free ^ mask
         self.count[node] -= wanted
-        if not self._is_stale[node]:
-            self._touch(node)
+        self._stale[node] = None
         if need.plain:
             return NodeShare(node, ranks, named)
         self._base[node] = -1
@@ -133,8 +131,7 @@ class Pool:
             shares.append(NodeShare(node, 1, named[mask]))
         self.cores[node] = free
         self.count[node] -= count
-        if not self._is_stale[node]:
-            self._touch(node)
+        self._stale[node] = None
         return shares
 
     def view(self, only: Iterable[int]) -> NodeIndex:
@@ -157,47 +154,50 @@ class Pool:
     def refresh(self) -> None:
         """Put all nodes that changed where their free resources belong in the index."""
         stale = self._stale
-        if stale:
-            is_stale = self._is_stale
-            for node in stale:
-                is_stale[node] = False
-                self._settle(node)
-            stale.clear()
-
-    def _touch(self, node: int) -> None:
-        if not self._is_stale[node]:
-            self._is_stale[node] = True
-            self._stale.append(node)
-
-    def _settle(self, node: int) -> None:
-        count = self.count[node]
-        if self.state[node] != OPEN:
-            count = 0
-        base = self._base[node]
-        if base < 0:
-            free = self.whole[node], self.memory[node]
-            known = self._bases.get(free)
-            if known is None:
-                if len(self._bases) >= _BASES_KEPT:
-                    self._bases.clear()
-                known = self._bases[free] = self.index.base(*free)
-            base = self._base[node] = known
-        bucket = base + count if count else -1
-        self.index.move(node, bucket)
+        if not stale:
+            return
+        count, state, bases, part, noted = self.count, self.state, self._base, self.part, self._noted_part
+        buckets = []
+        for node in stale:
+            free = 0 if state[node] else count[node]
+            if free:
+                base = bases[node]
+                if base < 0:
+                    base = self._find_base(node)
+                buckets.append(base + free)
+                if part[node] != noted[node]:
+                    self._note_part(node, part[node])
+            else:
+                buckets.append(-1)
+                if noted[node]:
+                    self._note_part(node, 0)
+        self.index.move_all(stale, buckets)
         if self._views:
-            for view in self._views_of.get(node, ()):
-                view.move(node, bucket)
-        part = self.part[node] if count else 0
+            for node, bucket in zip(stale, buckets, strict=True):
+                for view in self._views_of.get(node, ()):
+                    view.move(node, bucket)
+        stale.clear()
+
+    def _find_base(self, node: int) -> int:
+        free = self.whole[node], self.memory[node]
+        base = self._bases.get(free)
+        if base is None:
+            if len(self._bases) >= _BASES_KEPT:
+                self._bases.clear()
+            base = self._bases[free] = self.index.base(*free)
+        self._base[node] = base
+        return base
+
+    def _note_part(self, node: int, part: int) -> None:
         noted = self._noted_part[node]
-        if part != noted:
-            if noted:
-                del self._partials[noted][node]
-                if not self._partials[noted]:
-                    self._partial_sizes ^= 1 << noted
-            if part:
-                self._partials[part][node] = None
-                self._partial_sizes |= 1 << part
-            self._noted_part[node] = part
+        if noted:
+            del self._partials[noted][node]
+            if not self._partials[noted]:
+                self._partial_sizes ^= 1 << noted
+        if part:
+            self._partials[part][node] = None
+            self._partial_sizes |= 1 << part
+        self._noted_part[node] = part
 
     def give_back(self, share: NodeShare) -> bool:
         """Put a share back; return False if it is lost. Raises InvariantViolated if it was free."""
@@ -217,8 +217,7 @@ class Pool:
         self.count[node] += mask.bit_count()
         if share.gpus or share.memory or share.disk:
             self._give_back_more(share)
-        if not self._is_stale[node]:
-            self._touch(node)
+        self._stale[node] = None
         return True
 
     def has(self, share: NodeShare) -> bool:
@@ -251,7 +250,7 @@ class Pool:
         self.memory[node] -= share.memory
         self.disk[node] -= share.disk
         self._base[node] = -1
-        self._touch(node)
+        self._stale[node] = None
 
     def set_state(self, node: int, state: int) -> None:
         """Change the node's state. One that is lost or absent has nothing free; a lost one stays lost."""
@@ -269,7 +268,7 @@ class Pool:
             self.memory[node], self.disk[node], self.whole[node] = shape.memory, shape.disk, shape.gpus
             self.gpus[node] = [GPU_SHARES] * shape.gpus
         self._base[node] = -1
-        self._touch(node)
+        self._stale[node] = None
 
     def is_idle(self, node: int) -> bool:
         """Tell whether nothing is held on the node. (Whatever is held takes a core.)"""
@@ -346,7 +345,7 @@ class Pool:
         self.gpus[node] = [0] * shape.gpus
         self.whole[node] = self.part[node] = 0
         self._base[node] = -1
-        self._touch(node)
+        self._stale[node] = None
         return taken
 
     def _give_back_more(self, share: NodeShare) -> None:

@@ -74,7 +74,9 @@ class Releases:
         if not (need.scatters or need.exclusive):
             return self.node_for(group) >= 0
         for node in released[fresh:]:
-            group.missing -= self._pool.capacity(need, node)
+            fit = self._pool.capacity(need, node)
+            if fit >= need.least:
+                group.missing -= fit
         group.refused_at = self.before + len(released)
         return group.missing <= 0
 

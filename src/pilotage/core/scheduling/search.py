@@ -57,13 +57,7 @@ class Search:
                     return node
             gpus = -(-ranks // (GPU_SHARES // need.share))
         memory = need.memory * ranks
-        key = gpus, memory
-        masks = self._masks.get(key)
-        if masks is None:
-            if len(self._masks) >= 65536:
-                self._masks.clear()
-            masks = self._masks[key] = self._index.masks(gpus, memory)
-        certain, maybe = masks
+        certain, maybe = self._levels(gpus, memory)
         cores = need.cores * ranks
         if not need.disk:
             node = index.first(cores, certain)
@@ -76,6 +70,15 @@ class Search:
         """Return an open node with a free core, or -1."""
         self._pool.refresh()
         return self._index.first(1, -1)
+
+    def _levels(self, gpus: int, memory: int) -> tuple[int, int]:
+        key = gpus, memory
+        masks = self._masks.get(key)
+        if masks is None:
+            if len(self._masks) >= 65536:
+                self._masks.clear()
+            masks = self._masks[key] = self._index.masks(gpus, memory)
+        return masks
 
     def _look_through(self, need: Need, cores: int, mask: int, index: NodeIndex) -> int:
         seen = index.members(cores, mask, fullest=True)
@@ -125,12 +128,14 @@ class Search:
         """Return the nodes nearest to each other among those with most free."""
         found: Layout = []
         enough = room = 0
-        certain, maybe = index.masks(need.whole, need.memory)
+        # Of an even spread each node holds as many ranks, only the last one the remainder.
+        least = need.least
+        certain, maybe = self._levels(need.whole * least, need.memory * least)
         limit = max(self._bound, 8 * need.ranks)
-        freest = index.members(need.cores, certain | maybe, fullest=False)
+        freest = index.members(need.cores * least, certain | maybe, fullest=False)
         for seen, node in enumerate(freest, 1):
             fit = self._pool.capacity(need, node)
-            if fit:
+            if fit >= least:
                 found.append((node, fit))
                 room += min(fit, need.per_node) if need.per_node else fit
                 if room >= need.ranks:
