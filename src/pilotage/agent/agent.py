@@ -13,7 +13,7 @@ from pilotage.agent.result_blobs import ResultBlobs
 from pilotage.agent.settings import PilotSettings
 from pilotage.core.agent import actions, events
 from pilotage.core.agent.core import AgentCore
-from pilotage.errors import unreachable
+from pilotage.errors import ProtocolError, unreachable
 from pilotage.executors.base import Executor
 from pilotage.log.writer import LogWriter
 from pilotage.model.execution import AttemptEnd, Execution
@@ -96,6 +96,12 @@ class Agent(PilotLoop[AgentCore]):
             self._handle(events.NodesGranted(now, message.number, message.nodes))
         else:
             self._handle(events.NodesReclaimed(now, message.number, message.reclaim, message.count))
+
+    def _change_plan(self, now: float, message: wire.ToHead) -> None:
+        raise ProtocolError(f"the client changes the plan ({type(message).__name__}) of a pilot that has none")
+
+    def _partitions_told(self, message: wire.AskPartitions) -> wire.PartitionsTold:
+        return wire.PartitionsTold(message.question, [], "this pilot has no partitions")
 
     def _perform(self, action: actions.Action) -> None:
         executor = self._executor

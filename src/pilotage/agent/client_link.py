@@ -33,6 +33,7 @@ from pilotage.wire.messages import (
     PrepareEnvironment,
     Refused,
     Submit,
+    ToHead,
     ToPartition,
 )
 
@@ -143,7 +144,7 @@ class ClientLink:
         if self._liveness is not None:
             self._liveness.heard(now)
 
-    def accept(self, message: Submit | Cancel | EndPilot | PrepareEnvironment | ToPartition) -> bool:
+    def accept(self, message: Submit | Cancel | EndPilot | PrepareEnvironment | ToPartition | ToHead) -> bool:
         """Judge a numbered message; return True when it is new. A gap drops the client, who will connect again."""
         verdict = self._incoming.accept(message.number, len(message.batch) if isinstance(message, Submit) else 0)
         if verdict == "gap":

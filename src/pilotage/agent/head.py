@@ -108,6 +108,20 @@ class Head(PilotLoop[MetaschedulerCore]):
     def _move_nodes(self, now: float, message: wire.ToPartition) -> None:
         raise ProtocolError(f"the client moves nodes ({type(message).__name__}), which only a metascheduler does")
 
+    def _change_plan(self, now: float, message: wire.ToHead) -> None:
+        if isinstance(message, wire.AddPartition):
+            self._handle(events.PartitionAsked(now, message.number, message.spec))
+        else:
+            self._handle(events.RetirementAsked(now, message.number, message.partition, message.drain))
+
+    def _partitions_told(self, message: wire.AskPartitions) -> wire.PartitionsTold:
+        core, refusal = self._core, ""
+        if message.add is not None:
+            refusal = core.against_addition(message.add)
+        elif message.retire:
+            refusal = core.against_retirement(message.retire, message.drain)
+        return wire.PartitionsTold(message.question, core.partitions(), refusal)
+
     # ------------------------------------------------------------------------------------------------------ facts and actions
 
     def _perform(self, action: actions.Action) -> None:
@@ -130,6 +144,8 @@ class Head(PilotLoop[MetaschedulerCore]):
                 self._agents.start(action.partition, time.time())
             case actions.DisconnectPartition():
                 self._agents.disconnect(action.partition, time.time())
+            case actions.TellUser():
+                self._told.notice(action.message, lasting=False)
             case actions.SendPilotEnded():
                 self._link.send_ended(action.number, action.state, action.reason)
             case _:
@@ -180,12 +196,14 @@ class Head(PilotLoop[MetaschedulerCore]):
                     self._handle(events.NodesReturned(now, name, message.number, message.reclaim, message.nodes))
             case wire.PilotEnded():
                 if link.accept(now, message):
+                    if agent.record.life != "retiring":
+                        self._told.notice(f"partition {name!r} ended: {message.reason}", lasting=False)
                     self._handle(events.PartitionEndArrived(now, name, message.number, message.state, message.reason))
             case wire.Inspection():
                 self._pass_answer_on(name, message)
             case wire.Refused():
                 raise ProtocolError(f"the agent of partition {name!r} refuses its head: {message.reason}")
-            case wire.Heartbeat():
+            case wire.Heartbeat() | wire.PartitionsTold():
                 pass
             case _:
                 unreachable(message)

@@ -28,7 +28,14 @@ def run_head(settings: PilotSettings, folder: Path, incarnation: int, ready: Cal
     log_folder = pilot_folder / LOG_FOLDER
     state = recover_head(log_folder) if was_begun(log_folder) else None
     began, deadline = times_of(settings)
-    core = MetaschedulerCore(settings.partitions, settings.nodes, deadline=deadline, state=state)
+    core = MetaschedulerCore(
+        settings.partitions,
+        settings.nodes,
+        deadline=deadline,
+        idle_timeout_s=settings.idle_timeout_s,
+        barrier=settings.startup_barrier,
+        state=state,
+    )
     if state is not None:
         core.recover(time.time())
         quarantine(core, log_folder, tasks_of_last_head_record)

@@ -335,6 +335,11 @@ class PilotLoop(ABC, Generic[CoreT]):
             case wire.GrantNodes() | wire.ReclaimNodes():
                 if self._link.accept(message):
                     self._move_nodes(now, message)
+            case wire.AddPartition() | wire.RetirePartition():
+                if self._link.accept(message):
+                    self._change_plan(now, message)
+            case wire.AskPartitions():
+                channel.send(peer, self._partitions_told(message))
             case wire.Inspect():
                 self._answer(channel, peer, message)
             case wire.AskLoad():
@@ -348,9 +353,19 @@ class PilotLoop(ABC, Generic[CoreT]):
     def _move_nodes(self, now: float, message: wire.ToPartition) -> None:
         """The metascheduler gives or wants nodes."""
 
+    @abstractmethod
+    def _change_plan(self, now: float, message: wire.ToHead) -> None:
+        """The client wants a partition more, or one less."""
+
+    @abstractmethod
+    def _partitions_told(self, message: wire.AskPartitions) -> wire.PartitionsTold:
+        """Return how the partitions are, and what is against a change."""
+
     def _hear_observer(self, now: float, channel: AgentChannel, peer: Peer, message: wire.FromClient) -> None:
         if isinstance(message, wire.Inspect):
             self._answer(channel, peer, message)
+        elif isinstance(message, wire.AskPartitions):
+            channel.send(peer, self._partitions_told(message))
         elif isinstance(message, wire.Cancel) and message.number == 0:
             self._handle(events.CancelRequested(now, 0, message.tasks))
         elif not isinstance(message, wire.Heartbeat | wire.Acknowledge):

@@ -5,12 +5,20 @@ Clients have an outbox for each pilot, and metaschedulers one of the same kind f
 
 from __future__ import annotations
 
-from pilotage.core.client.state import Queued, QueuedCancel, QueuedEnd, QueuedEnvironment, QueuedTasks
+from pilotage.core.client.state import (
+    Queued,
+    QueuedCancel,
+    QueuedEnd,
+    QueuedEnvironment,
+    QueuedPartition,
+    QueuedRetirement,
+    QueuedTasks,
+)
 from pilotage.errors import unreachable
-from pilotage.wire.messages import Cancel, EndPilot, PrepareEnvironment, Submit
+from pilotage.wire.messages import AddPartition, Cancel, EndPilot, PrepareEnvironment, RetirePartition, Submit, ToHead
 
 
-def message_of(number: int, queued: Queued) -> Submit | Cancel | EndPilot | PrepareEnvironment:
+def message_of(number: int, queued: Queued) -> Submit | Cancel | EndPilot | PrepareEnvironment | ToHead:
     """Return the message that a queued one is sent as."""
     match queued:
         case QueuedTasks():
@@ -21,5 +29,9 @@ def message_of(number: int, queued: Queued) -> Submit | Cancel | EndPilot | Prep
             return EndPilot(number, queued.drain, queued.failure)
         case QueuedEnvironment():
             return PrepareEnvironment(number, queued.name, queued.spec)
+        case QueuedPartition():
+            return AddPartition(number, queued.spec)
+        case QueuedRetirement():
+            return RetirePartition(number, queued.partition, queued.drain)
         case _:
             return unreachable(queued)

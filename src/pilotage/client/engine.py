@@ -533,7 +533,7 @@ class Engine:
                     self.handle(ended)
             case wire.Refused():
                 self._fail(f"pilot {pilot} refuses this client: {message.reason}")
-            case wire.Heartbeat() | wire.Inspection() | wire.NodesReturned():
+            case wire.Heartbeat() | wire.Inspection() | wire.NodesReturned() | wire.PartitionsTold():
                 pass
             case _:
                 unreachable(message)

@@ -79,3 +79,27 @@ class PartitionSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Tasks that need more nodes than this go elsewhere; 0: no limit."""
     longest_s: float = 0.0
     """Tasks whose declared duration is longer go elsewhere, as do those that declare none; 0.0: no limit."""
+    idle_timeout_s: float = 0.0
+    """When it has had no tasks for so long it ends, and its nodes are the others'; it comes again for tasks that need it.
+
+    0.0: it stays.
+    """
+
+
+PartitionState = Literal["waiting", "starting", "active", "retiring", "dormant", "ended", "lost", "refused"]
+"""How a partition is: *waiting* for nodes, *dormant* when it ended as it was idle and comes again if tasks need it."""
+
+
+class PartitionStatus(msgspec.Struct, frozen=True):
+    """How a partition of a pilot is now, as its head knows it."""
+
+    name: str
+    state: PartitionState
+    nodes: int = 0
+    """Nodes that it has."""
+    running: int = 0
+    """Tasks that run there, or have run and whose output is being staged."""
+    waiting: int = 0
+    """Tasks that were given to it and do not run yet."""
+    reason: str = ""
+    """Why it is so; empty where that needs no words."""

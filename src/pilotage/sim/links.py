@@ -24,6 +24,7 @@ from pilotage.wire.link import IncomingLink, OutgoingLink, Unacknowledged
 from pilotage.wire.messages import (
     PROTOCOL,
     Acknowledge,
+    AddPartition,
     AgentHello,
     Cancel,
     ClientHello,
@@ -36,7 +37,9 @@ from pilotage.wire.messages import (
     PilotEnded,
     PrepareEnvironment,
     ReclaimNodes,
+    RetirePartition,
     Submit,
+    ToHead,
 )
 
 SESSION = SessionUid("session.simulated")
@@ -55,7 +58,7 @@ Companion = list[Outcome] | None
 """The outcomes in a message, as the sender has them: decoding them again would tell nothing new."""
 
 
-Downward = Submit | Cancel | EndPilot | PrepareEnvironment | GrantNodes | ReclaimNodes
+Downward = Submit | Cancel | EndPilot | PrepareEnvironment | GrantNodes | ReclaimNodes | ToHead
 Upward = Outcomes | PilotEnded | NodesReturned
 """Numbered messages."""
 
@@ -265,7 +268,16 @@ class Link:
                 end.outgoing.acknowledge(message.received, message.durable)
                 self._send_again(end.outgoing.transmit(), up=True)
                 owner.heard_from_above(message)
-            case Submit() | Cancel() | EndPilot() | PrepareEnvironment() | GrantNodes() | ReclaimNodes():
+            case (
+                Submit()
+                | Cancel()
+                | EndPilot()
+                | PrepareEnvironment()
+                | GrantNodes()
+                | ReclaimNodes()
+                | AddPartition()
+                | RetirePartition()
+            ):
                 size = len(message.batch) if isinstance(message, Submit) else 0
                 if not self._is_new(end, message.number, size):
                     return

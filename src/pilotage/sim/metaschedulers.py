@@ -29,6 +29,7 @@ from pilotage.sim.stage import Stage
 from pilotage.wire.codec import encode
 from pilotage.wire.messages import (
     Acknowledge,
+    AddPartition,
     AgentHello,
     AskLoad,
     Cancel,
@@ -40,6 +41,7 @@ from pilotage.wire.messages import (
     PilotEnded,
     PrepareEnvironment,
     Progress,
+    RetirePartition,
     Submit,
 )
 
@@ -206,7 +208,7 @@ class SimulatedMetascheduler(Process):
                     self._links[action.partition].close()
             case actions.TellService():
                 self._tell_services()
-            case actions.TellStarted() | actions.TellUnloading():
+            case actions.TellStarted() | actions.TellUnloading() | actions.TellUser():
                 pass
             case _:
                 unreachable(action)
@@ -264,6 +266,10 @@ class SimulatedMetascheduler(Process):
                 self.tell(events.EndRequested(now, message.number, message.drain, reason, bool(message.failure)))
             case PrepareEnvironment():
                 self.tell(events.EnvironmentAsked(now, message.number, message.name, message.spec))
+            case AddPartition():
+                self.tell(events.PartitionAsked(now, message.number, message.spec))
+            case RetirePartition():
+                self.tell(events.RetirementAsked(now, message.number, message.partition, message.drain))
 
     def frame(self, number: int) -> FromAgent:
         """Make a message again that was numbered before."""

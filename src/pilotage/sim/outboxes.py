@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from pilotage.core.client.state import QueuedCancel, QueuedEnd, QueuedEnvironment, QueuedTasks
+from pilotage.core.client.state import Queued as QueuedForPilot
+from pilotage.core.client.state import (
+    QueuedCancel,
+    QueuedEnd,
+    QueuedEnvironment,
+    QueuedPartition,
+    QueuedRetirement,
+    QueuedTasks,
+)
 from pilotage.core.metascheduler.state import Queued, QueuedGrant, QueuedReclaim
 from pilotage.errors import unreachable
 from pilotage.sim.links import Downward
-from pilotage.wire.messages import Cancel, EndPilot, GrantNodes, PrepareEnvironment, ReclaimNodes, Submit
+from pilotage.wire.messages import (
+    AddPartition,
+    Cancel,
+    EndPilot,
+    GrantNodes,
+    PrepareEnvironment,
+    ReclaimNodes,
+    RetirePartition,
+    Submit,
+)
 
 
-def message_of(number: int, queued: Queued) -> Downward:
+def message_of(number: int, queued: Queued | QueuedForPilot) -> Downward:
     """Return the message that a queued one is sent as."""
     match queued:
         case QueuedTasks():
@@ -20,6 +37,10 @@ def message_of(number: int, queued: Queued) -> Downward:
             return EndPilot(number, queued.drain, queued.failure)
         case QueuedEnvironment():
             return PrepareEnvironment(number, queued.name, queued.spec)
+        case QueuedPartition():
+            return AddPartition(number, queued.spec)
+        case QueuedRetirement():
+            return RetirePartition(number, queued.partition, queued.drain)
         case QueuedGrant():
             return GrantNodes(number, queued.nodes)
         case QueuedReclaim():

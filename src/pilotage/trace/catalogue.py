@@ -130,6 +130,8 @@ SILENT_FACTS = {
     "agent.ServiceOver": "says the same as task.ended of the service",
     "client.ServicesReady": "the agent's log has the same as task.ready",
     "client.EnvironmentAsked": "the agent's log has the same as environment.asked",
+    "client.PartitionAsked": "says what the client wants of the pilot's head, whose log has what became of it",
+    "client.RetirementAsked": "says the same of the end of a partition",
     "client.PilotServicesAwaited": "says what a pilot waits for before it takes tasks",
     "client.MessagesNumbered": "numbers messages; the tasks in them were bound before",
     "client.MessagesDelivered": "the agent's log has the same as task.accepted",

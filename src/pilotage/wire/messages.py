@@ -1,12 +1,12 @@
 """Messages between a client and the agent of a pilot: one versioned, closed union.
 
 A metascheduler is the agent of its pilot and the client of its partitions, whose leases take the place of bindings. Nodes move
-between partitions by messages of their own.
+between partitions by messages of their own, and the client adds and retires partitions.
 
 Two kinds. *Numbered* messages change what must survive (tasks, cancellations, outcomes, the end of the pilot). Each
 direction numbers them from 1 over the life of the pilot; the sender's log owns them until the receiver has acknowledged them
 as durable, gaps are sent again after a reconnect and doubles are dropped. *Plain* messages (hello, heartbeat, progress,
-acknowledgement, inspection, the question for the load) may be lost.
+acknowledgement, inspection, the questions for the load and for partitions) may be lost.
 
 A connection opens with ``ClientHello``, answered by ``AgentHello`` or ``Refused``. Both hellos carry the number of the last
 message durably received, so each side knows where to go on.
@@ -17,7 +17,7 @@ from __future__ import annotations
 import msgspec
 
 from pilotage.model.ids import Attempt, Binding, PilotUid, SessionUid, TaskUid
-from pilotage.model.partitions import Load
+from pilotage.model.partitions import Load, PartitionSpec, PartitionStatus
 from pilotage.model.resources import Node
 
 PROTOCOL = 1
@@ -188,9 +188,64 @@ class AskLoad(msgspec.Struct, frozen=True, array_like=True, tag=18):
     every_s: float = 0.0
 
 
+class AddPartition(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """Add a partition to the pilot, which has some: at once, or when it has nodes for it."""
+
+    number: int
+    spec: PartitionSpec
+
+
+class RetirePartition(msgspec.Struct, frozen=True, array_like=True, tag=22):
+    """End a partition for good: after the tasks that it has (``drain``), or now."""
+
+    number: int
+    partition: str
+    drain: bool = True
+
+
+class AskPartitions(msgspec.Struct, frozen=True, array_like=True, tag=23):
+    """A question: how are the partitions? And could this one be added, or that one be retired? ``question`` comes back."""
+
+    question: int
+    add: PartitionSpec | None = None
+    retire: str = ""
+    drain: bool = True
+
+
+class PartitionsTold(msgspec.Struct, frozen=True, array_like=True, tag=24):
+    """The answer. ``refusal``: why what was asked about cannot be; empty: it can."""
+
+    question: int
+    partitions: list[PartitionStatus]
+    refusal: str = ""
+
+
 ToPartition = GrantNodes | ReclaimNodes
+ToHead = AddPartition | RetirePartition
 FromClient = (
-    ClientHello | Heartbeat | Acknowledge | Submit | Cancel | EndPilot | PrepareEnvironment | Inspect | AskLoad | ToPartition
+    ClientHello
+    | Heartbeat
+    | Acknowledge
+    | Submit
+    | Cancel
+    | EndPilot
+    | PrepareEnvironment
+    | Inspect
+    | AskLoad
+    | ToPartition
+    | ToHead
+    | AskPartitions
 )
-FromAgent = AgentHello | Refused | Heartbeat | Acknowledge | Outcomes | PilotEnded | Progress | Inspection | NodesReturned
-Numbered = Submit | Cancel | EndPilot | PrepareEnvironment | ToPartition | Outcomes | PilotEnded | NodesReturned
+FromAgent = (
+    AgentHello
+    | Refused
+    | Heartbeat
+    | Acknowledge
+    | Outcomes
+    | PilotEnded
+    | Progress
+    | Inspection
+    | NodesReturned
+    | PartitionsTold
+)
+Numbered = Submit | Cancel | EndPilot | PrepareEnvironment | ToPartition | ToHead | Outcomes | PilotEnded | NodesReturned

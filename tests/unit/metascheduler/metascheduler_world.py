@@ -359,7 +359,7 @@ class World:
                 if not partition.over:
                     partition.close()
                 partition.cut()
-            case actions.OfferMessages() | actions.TellStarted() | actions.TellUnloading() | TellService():
+            case actions.OfferMessages() | actions.TellStarted() | actions.TellUnloading() | TellService() | actions.TellUser():
                 pass
             case _:
                 unreachable(action)
@@ -470,10 +470,12 @@ class World:
     def change_partitions(self) -> None:
         """The user adds a partition, or retires one."""
         chance, state = self.random, self.head.state
-        if (chance.random() < 0.6 and state.free_nodes) or len(state.partitions) < 2:
+        if chance.random() < (0.6 if state.free_nodes else 0.3) or len(state.partitions) < 2:
             name = f"q{len(state.partitions)}"
             tags = ("special",) if chance.random() < 0.3 else ()
-            self.handle(events.PartitionAsked(self.now, 0, PartitionSpec(name=name, nodes=1, tags=tags)))
+            nodes, idle_timeout_s = chance.choice((1, 1, 2)), chance.choice((0.0, 0.0, 3.0))
+            spec = PartitionSpec(name=name, nodes=nodes, tags=tags, idle_timeout_s=idle_timeout_s)
+            self.handle(events.PartitionAsked(self.now, 0, spec))
         else:
             self.retirements += 1
             name = chance.choice(list(state.partitions)[chance.random() < 0.9 :])

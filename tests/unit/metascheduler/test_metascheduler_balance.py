@@ -180,7 +180,9 @@ def test_the_user_adds_a_partition_and_tasks_that_wait_go_there() -> None:
     assert step.actions == [actions.StartPartition("b")]
     assert len(leased_by(head.handle(greeted("b", at=3.0)))["b"]) == 4
     step = head.handle(events.PartitionAsked(4.0, 3, PartitionSpec(name="c")))
-    assert [type(fact) for fact in step.facts] == [facts.EndAsked] and head.state.received == 3, "no node is free"
+    (refused,) = step.facts
+    assert isinstance(refused, facts.PartitionRefused) and head.state.received == 3, "no node is free"
+    assert step.actions == [actions.TellUser(f"partition 'c' was not added: {refused.reason}")]
 
 
 def test_a_partition_that_is_retired_now_gives_its_tasks_back() -> None:

@@ -275,10 +275,12 @@ def test_nodes_that_nobody_asks_for_are_shared_out() -> None:
     ("spec", "why"),
     [
         (part("a", 1), "there is, or was, a partition 'a'"),
-        (part("c", 3), "wants 3 nodes, and 2 are free; ask for at most 2"),
+        (part("c", 3), "wants 3 nodes, and 2 are free or can be spared by partitions that may shrink; ask for at most 2"),
+        (part("t", 1), "a partition of this pilot has that name for a tag"),
+        (part("c", 1, idle_timeout_s=float("nan")), "idle_timeout_s=nan is no number"),
         (part("c", 1, tags=("b",)), "the tag 'b' is the name of another partition"),
     ],
 )
 def test_an_addition_that_cannot_be_is_refused(spec: PartitionSpec, why: str) -> None:
     with pytest.raises(InvalidPilot, match=why):
-        check_addition(spec, ["a", "b"], 2, nodes(4))
+        check_addition(spec, ["a", "b"], ["t"], 2, nodes(4))

@@ -58,6 +58,8 @@ def test_the_walks_meet_what_they_are_for() -> None:
     assert sum(bool(world.tails_lost) for world in worlds) > 1, "partitions whose log lost its end"
     assert sum(world.failures_of_partitions for world in worlds) > 2, "partitions that ended by themselves"
     assert sum(world.retirements for world in worlds) > 8, "partitions that the user retired"
+    awaited = {fact.spec.name for world in worlds for fact in read(world, facts.PartitionAwaited)}
+    assert awaited and sum(len(read(world, facts.PartitionRefused)) for world in worlds) > 2, "partitions that had to wait"
     assert sum(world.releases for world in worlds) > 8, "partitions that were let go"
     assert sum(len(fact.nodes) for world in worlds for fact in read(world, facts.NodesTaken)) > 3, "nodes that moved"
     assert sum(world.node_moves for world in worlds) > 20, "nodes that were granted"
@@ -185,7 +187,7 @@ def partitions_shrink_below_their_least(patch: pytest.MonkeyPatch) -> None:
 
 def partitions_are_let_go_while_they_work(patch: pytest.MonkeyPatch) -> None:
     def idle(self: Balance) -> Any:
-        return (each for each in self._backlogs.values() if each.record.life == "active")
+        return [(each, 0.0) for each in self._backlogs.values() if each.record.life == "active"]
 
     patch.setattr(Balance, "_idle", idle)
 

@@ -66,6 +66,12 @@ class ClientCore:
             case events.EnvironmentAsked():
                 journal.emit(facts.EnvironmentAsked(event.time, event.pilot, event.name, event.spec))
                 journal.act(actions.OfferMessages(event.pilot))
+            case events.PartitionAsked():
+                journal.emit(facts.PartitionAsked(event.time, event.pilot, event.spec))
+                journal.act(actions.OfferMessages(event.pilot))
+            case events.RetirementAsked():
+                journal.emit(facts.RetirementAsked(event.time, event.pilot, event.partition, event.drain))
+                journal.act(actions.OfferMessages(event.pilot))
             case events.CallbacksReturned():
                 journal.emit(facts.CallbacksMarked(event.tasks))
             case events.CancelRequested():

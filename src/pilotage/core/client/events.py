@@ -7,6 +7,7 @@ import msgspec
 from pilotage.core.client.facts import Held, ManagerKind, TaskScheduler
 from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid
 from pilotage.model.outcome import Outcome
+from pilotage.model.partitions import PartitionSpec
 from pilotage.model.resources import Node
 from pilotage.model.workload import Batch
 
@@ -166,6 +167,23 @@ class EnvironmentAsked(msgspec.Struct, frozen=True):
     spec: msgspec.Raw
 
 
+class PartitionAsked(msgspec.Struct, frozen=True):
+    """The user wants a partition more in the pilot, which has some."""
+
+    time: float
+    pilot: PilotUid
+    spec: PartitionSpec
+
+
+class RetirementAsked(msgspec.Struct, frozen=True):
+    """The user wants a partition of the pilot ended, after its tasks (``drain``) or now."""
+
+    time: float
+    pilot: PilotUid
+    partition: str
+    drain: bool
+
+
 class OutcomesArrived(msgspec.Struct, frozen=True):
     """The pilot's message ``number`` brought final outcomes; ``encoded`` is ``outcomes``."""
 
@@ -225,6 +243,8 @@ Event = (
     | OutputsSeenStaged
     | ServicesSeen
     | EnvironmentAsked
+    | PartitionAsked
+    | RetirementAsked
     | OutcomesArrived
     | PilotEndArrived
     | CancelRequested

@@ -13,6 +13,7 @@ import msgspec
 
 from pilotage.model.ids import Binding, PilotUid, TaskUid
 from pilotage.model.outcome import Ending
+from pilotage.model.partitions import PartitionSpec
 from pilotage.model.resources import Node
 
 ManagerKind = Literal["pilots", "tasks"]
@@ -258,6 +259,23 @@ class OutputsBegun(msgspec.Struct, frozen=True, array_like=True, tag=28):
     tasks: list[TaskUid]
 
 
+class PartitionAsked(msgspec.Struct, frozen=True, array_like=True, tag=29):
+    """The pilot is to be told to add a partition."""
+
+    time: float
+    pilot: PilotUid
+    spec: PartitionSpec
+
+
+class RetirementAsked(msgspec.Struct, frozen=True, array_like=True, tag=30):
+    """The pilot is to be told to end a partition, after its tasks (``drain``) or now."""
+
+    time: float
+    pilot: PilotUid
+    partition: str
+    drain: bool
+
+
 Fact = (
     EpochBegun
     | SessionEnding
@@ -287,6 +305,8 @@ Fact = (
     | PilotServicesAwaited
     | DependenciesKept
     | OutputsBegun
+    | PartitionAsked
+    | RetirementAsked
 )
 
 LATE_FACTS = (MessagesDelivered,)

@@ -16,6 +16,7 @@ from pilotage.core.client.facts import Fact, Held, ManagerKind, TaskScheduler
 from pilotage.errors import InvariantViolated, unreachable
 from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid, TemplateId
 from pilotage.model.outcome import Ending, Outcome, Times, state_of
+from pilotage.model.partitions import PartitionSpec
 from pilotage.model.resources import Node, Request
 from pilotage.model.states import (
     AGENT_EXECUTING,
@@ -80,7 +81,20 @@ class QueuedEnvironment(msgspec.Struct, frozen=True, array_like=True, tag=4):
     spec: msgspec.Raw
 
 
-Queued = QueuedTasks | QueuedCancel | QueuedEnd | QueuedEnvironment
+class QueuedPartition(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """A request to add a partition."""
+
+    spec: PartitionSpec
+
+
+class QueuedRetirement(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """A request to end a partition."""
+
+    partition: str
+    drain: bool
+
+
+Queued = QueuedTasks | QueuedCancel | QueuedEnd | QueuedEnvironment | QueuedPartition | QueuedRetirement
 
 
 class PilotRecord(msgspec.Struct):
@@ -121,6 +135,8 @@ class PilotRecord(msgspec.Struct):
     """Of the unfinished tasks bound to it those that ask for more than a core, by template."""
     barrier: int = 0
     """It starts no task before it has so many."""
+    added: dict[str, PartitionSpec] = {}
+    """Partitions that it was asked to add, beside those of its description, and not to retire since."""
 
     @property
     def cores(self) -> int:
@@ -218,6 +234,14 @@ def apply(state: ClientState, fact: Fact, *, batch: Batch | None = None, outcome
         case facts.EnvironmentAsked():
             state.pilots[fact.pilot].environments[fact.name] = fact.spec
             state.pilots[fact.pilot].outbox.append(QueuedEnvironment(fact.name, fact.spec))
+        case facts.PartitionAsked():
+            pilot = state.pilots[fact.pilot]
+            pilot.added[fact.spec.name] = fact.spec
+            pilot.outbox.append(QueuedPartition(fact.spec))
+        case facts.RetirementAsked():
+            pilot = state.pilots[fact.pilot]
+            pilot.added.pop(fact.partition, None)
+            pilot.outbox.append(QueuedRetirement(fact.partition, fact.drain))
         case facts.PilotServicesAwaited():
             state.pilots[fact.pilot].awaited = list(fact.services)
         case facts.TasksUnbound():

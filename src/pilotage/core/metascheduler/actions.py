@@ -18,6 +18,7 @@ __all__ = [
     "TellService",
     "TellStarted",
     "TellUnloading",
+    "TellUser",
 ]
 
 
@@ -62,6 +63,12 @@ class TellUnloading(msgspec.Struct, frozen=True):
     tasks: list[tuple[TaskUid, Attempt]]
 
 
+class TellUser(msgspec.Struct, frozen=True):
+    """Let the user know something that may need attention."""
+
+    message: str
+
+
 Action = (
     SendOutcomes
     | SendMessage
@@ -71,5 +78,6 @@ Action = (
     | TellStarted
     | TellUnloading
     | TellService
+    | TellUser
     | SendPilotEnded
 )

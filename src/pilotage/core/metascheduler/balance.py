@@ -7,17 +7,20 @@ for some; only idle nodes move, so nothing is ended or delayed by it. So that no
 idle for ``SETTLE_S``, and who got some keeps them for ``KEEP_S``. If tasks that nobody can run find no idle node for
 ``PATIENCE_S``, partitions that could spare nodes get no more tasks until they do.
 
-A partition that had nothing to do for ``release_idle_s`` is let go. What it could have given back sooner is accounted, as is
-how long nodes belong to nobody: see ``idle_node_s`` and ``free_node_s`` in the state.
+A partition that the user has added gets nodes in the same way, before all others.
+
+A partition that had nothing to do for its ``idle_timeout_s`` (or else ``release_idle_s``) is let go. What it could have given
+back sooner is accounted, as is how long nodes belong to nobody: see ``idle_node_s`` and ``free_node_s`` in the state.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from pilotage.core.metascheduler import actions, facts
 from pilotage.core.metascheduler.backlogs import UNKNOWN_S, Backlog
+from pilotage.core.metascheduler.changes import Changes
 from pilotage.core.metascheduler.fitting import Fitting
 from pilotage.core.metascheduler.groups import Group
 from pilotage.core.metascheduler.journal import Journal
@@ -45,6 +48,7 @@ class Balance:
         queue: Queue,
         backlogs: Mapping[str, Backlog],
         partitions: Partitions,
+        changes: Changes,
         release_idle_s: float | None,
     ) -> None:
         self._journal = journal
@@ -53,6 +57,7 @@ class Balance:
         self._queue = queue
         self._backlogs = backlogs
         self._partitions = partitions
+        self._changes = changes
         self._release_idle_s = release_idle_s
         self._looked = float("-inf")
         self._unserved_since: float | None = None
@@ -63,13 +68,12 @@ class Balance:
     def next_look(self) -> float | None:
         """Return when ``look`` is due, as far as time alone makes it."""
         dues = [self._looked + LOOK_S] if self._may_move() else []
-        if self._release_idle_s is not None and self._state.ending is None:
-            dues += [max(each.idle_since + self._release_idle_s, self._looked + LOOK_S) for each in self._idle()]
+        dues += [max(each.idle_since + limit, self._looked + LOOK_S) for each, limit in self._idle()]
         return min(dues, default=None)
 
     def _may_move(self) -> bool:
         """Whether nodes may have to move soon."""
-        if self._queue.unplaced:
+        if self._queue.unplaced or self._changes.awaited:
             return True
         return any(
             each.record.spec.most_nodes > len(each.record.nodes) and (each.work > 1.0 or each.held_back)
@@ -77,30 +81,52 @@ class Balance:
             if each.record.hires
         )
 
-    def _idle(self) -> Iterator[Backlog]:
+    def _idle(self) -> list[tuple[Backlog, float]]:
+        """Return the partitions that nobody needs, and may be idle only for so long: for how long."""
+        if self._state.ending is not None:
+            return []
+        limited = [
+            (each, limit)
+            for each in self._backlogs.values()
+            if not each.count and (limit := each.record.spec.idle_timeout_s or self._release_idle_s) is not None
+        ]
+        if not limited:
+            return []
         wanted = {name for route in self._queue.routes_in_turn() for name in route.fits}
-        for backlog in self._backlogs.values():
-            if not backlog.count and backlog.record.life == "active" and backlog.name not in wanted:
-                yield backlog
+        return [(each, limit) for each, limit in limited if each.record.life == "active" and each.name not in wanted]
 
     def look(self, now: float) -> None:
         """Move nodes if it is time, and let idle partitions go."""
-        if now < self._looked + LOOK_S and not (self._queue.unplaced and self._state.free_nodes):
+        is_urgent = self._state.free_nodes and (self._queue.unplaced or self._changes.awaited)
+        if now < self._looked + LOOK_S and not is_urgent:
             return
         self._looked = now
         if not self._may_move() or self._is_ending_now():
             self._end_patience()
-        elif not self._serve_unplaced(now):
+        elif not self._serve_awaited(now) and not self._serve_unplaced(now):
             self._serve_busy(now)
-        if self._release_idle_s is not None and self._state.ending is None:
-            for backlog in list(self._idle()):
-                idle_s = now - backlog.idle_since
-                if idle_s >= self._release_idle_s and not backlog.record.reclaims:
-                    self._partitions.retire(now, 0, backlog.name, True, f"it was idle for {idle_s:.0f} s", released=True)
+        for backlog, limit in self._idle():
+            idle_s = now - backlog.idle_since
+            if idle_s >= limit and not backlog.record.reclaims:
+                self._partitions.retire(now, 0, backlog.name, True, f"it was idle for {idle_s:.0f} s", released=True)
 
     def _is_ending_now(self) -> bool:
         ending = self._state.ending
         return ending is not None and not ending.drain
+
+    # ------------------------------------------------------------------------------------------- partitions that are to come
+
+    def _serve_awaited(self, now: float) -> bool:
+        """Start partitions that the user asked for, in turn; return whether one waits for nodes."""
+        if self._state.ending is not None:
+            return False
+        for name, record in list(self._changes.awaited.items()):
+            free, spec = sorted(self._state.free_nodes), record.spec
+            if len(free) < record.size:
+                self._get_nodes(now, None, record.size - len(free))
+                return True
+            self._partitions.add(now, 0, name, spec, free[: spec.nodes or spec.most_nodes or len(free)])
+        return False
 
     # -------------------------------------------------------------------------------------------- tasks that nobody can run
 
@@ -112,20 +138,27 @@ class Balance:
             return False
         group, wishes = first
         record, count = min(wishes, key=lambda wish: wish[1])
+        if record.life == "awaited":
+            # The user said how many it is to have.
+            count = max(count, record.size)
         free = self._best_free(group)
         if len(free) >= count:
             self._end_patience()
             self._give(now, record, free, count)
             return True
+        self._get_nodes(now, record, count - len(free))
+        return True
+
+    def _get_nodes(self, now: float, wanting: PartitionRecord | None, missing: int) -> None:
+        """See to it that so many nodes more become free; ``wanting`` is to have them, if it is there."""
         if self._unserved_since is None:
             self._unserved_since = now
-        missing = count - len(free) - sum(sum(each.record.reclaims.values()) for each in self._backlogs.values())
-        for backlog, idle, _ in self._donors(record):
+        missing -= sum(sum(each.record.reclaims.values()) for each in self._backlogs.values())
+        for backlog, idle, _ in self._donors(wanting):
             if missing > 0:
                 missing -= self._reclaim(now, backlog, min(missing, idle))
         if missing > 0 and now - self._unserved_since >= PATIENCE_S:
-            self._hold_back(record, missing)
-        return True
+            self._hold_back(wanting, missing)
 
     def _best_free(self, group: Group) -> list[int]:
         capacity = {node: group.need.capacity(self._fitting.shape(node)) for node in self._state.free_nodes}
@@ -135,18 +168,18 @@ class Balance:
         if record.hires:
             self._grant(now, self._name_of(record), free[:count])
         else:
-            name = f"{record.spec.name}.{record.number + 1}"
+            name = f"{record.spec.name}.{record.number + 1}" if record.number else record.spec.name
             self._partitions.add(now, 0, name, record.spec, free[: max(count, record.size)])
 
     def _name_of(self, record: PartitionRecord) -> str:
         return next(name for name, each in self._state.partitions.items() if each is record)
 
-    def _hold_back(self, record: PartitionRecord, missing: int) -> None:
+    def _hold_back(self, wanting: PartitionRecord | None, missing: int) -> None:
         """Let partitions that could spare nodes run dry, those with the least to do first."""
         able: list[tuple[Backlog, int]] = []
         for backlog in self._backlogs.values():
             # Services keep what they have, however long one waits for it.
-            spare = self._spare(backlog, record) - math.ceil(backlog.serving * len(backlog.record.nodes))
+            spare = self._spare(backlog, wanting) - math.ceil(backlog.serving * len(backlog.record.nodes))
             if spare > 0:
                 able.append((backlog, spare))
         for backlog, spare in sorted(able, key=lambda each: (not each[0].held_back, each[0].seconds, each[0].index)):
@@ -197,14 +230,14 @@ class Balance:
 
     # ----------------------------------------------------------------------------------------------------------- moving nodes
 
-    def _spare(self, backlog: Backlog, wanting: PartitionRecord) -> int:
+    def _spare(self, backlog: Backlog, wanting: PartitionRecord | None) -> int:
         """Return how many nodes a partition can spare."""
         record = backlog.record
         if record is wanting or record.life != "active" or record.reclaims:
             return 0
         return len(record.nodes) - self._fitting.least_nodes(backlog.name, record)
 
-    def _donors(self, wanting: PartitionRecord) -> list[tuple[Backlog, int, float]]:
+    def _donors(self, wanting: PartitionRecord | None) -> list[tuple[Backlog, int, float]]:
         """Return the partitions that have idle nodes to spare: how many, and since when; those with the most first."""
         donors = []
         for backlog in self._backlogs.values():

@@ -27,8 +27,8 @@ The life of a task here::
                   +-- released ---+   (the partition is over, or gave it back: never began, or may run again)
 
 The core's parts write what they decide to one ``Journal``: ``Tasks`` takes tasks in and gives them their outcomes, ``Queue``
-has those that wait, ``Routing`` leases them, ``Partitions`` come and go, ``Balance`` moves nodes between them, and
-``Delivery``, an agent's, sees outcomes to the client.
+has those that wait, ``Routing`` leases them, ``Partitions`` come and go, as the plan says or ``Changes`` of it, ``Balance``
+moves nodes between them, and ``Delivery``, an agent's, sees outcomes to the client.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from pilotage.core.agent.idleness import Idleness
 from pilotage.core.metascheduler import events, facts
 from pilotage.core.metascheduler.backlogs import Backlog
 from pilotage.core.metascheduler.balance import Balance
+from pilotage.core.metascheduler.changes import Changes
 from pilotage.core.metascheduler.fitting import Fitting
 from pilotage.core.metascheduler.inquiry import Inquiry
 from pilotage.core.metascheduler.journal import Journal, Step
@@ -52,7 +53,7 @@ from pilotage.core.metascheduler.tasks import STOPPED, Tasks
 from pilotage.errors import unreachable
 from pilotage.model.ids import Attempt, Binding, TaskUid
 from pilotage.model.outcome import Ending
-from pilotage.model.partitions import Load, PartitionSpec
+from pilotage.model.partitions import Load, PartitionSpec, PartitionStatus
 from pilotage.model.resources import Node
 from pilotage.model.states import CANCELED, DONE, FAILED
 
@@ -65,7 +66,8 @@ class MetaschedulerCore:
     ``plan`` is how the pilot begins; what a log holds counts more. ``nodes`` are all nodes of the pilot. ``deadline`` (seconds
     since the epoch, None for no limit) is when the pilot ends itself; it also does after ``idle_timeout_s`` without anything to
     do (0.0: never). ``release_idle_s``: a partition that had nothing to do for so long is let go (None: never); it is started
-    again when tasks need it.
+    again when tasks need it; a partition's own ``idle_timeout_s`` comes before it. ``barrier``: no tasks but services go to
+    partitions before so many tasks have arrived, or the pilot is to end.
 
     Raises:
         InvalidPilot: the plan cannot be had; see ``plan.check_plan``.
@@ -79,6 +81,7 @@ class MetaschedulerCore:
         deadline: float | None = None,
         idle_timeout_s: float = 0.0,
         release_idle_s: float | None = None,
+        barrier: int = 0,
         state: MetaschedulerState | None = None,
     ) -> None:
         check_plan(plan, nodes)
@@ -95,8 +98,10 @@ class MetaschedulerCore:
         self._tasks = tasks = Tasks(journal, queue, self._backlogs, self._delivery)
         self._routing = Routing(journal, queue)
         self._partitions = Partitions(journal, nodes, fitting, queue, self._backlogs, tasks)
-        self._balance = Balance(journal, fitting, queue, self._backlogs, self._partitions, release_idle_s)
-        self._inquiry = Inquiry(self.state, queue, self._backlogs, tasks)
+        self._changes = Changes(journal, nodes, queue, self._partitions, tasks)
+        self._balance = Balance(journal, fitting, queue, self._backlogs, self._partitions, self._changes, release_idle_s)
+        self._barrier = barrier
+        self._inquiry = Inquiry(self.state, queue, self._backlogs, tasks, barrier)
 
     # ---------------------------------------------------------------------------------------------------- the surface
 
@@ -142,10 +147,10 @@ class MetaschedulerCore:
                 self._partitions.lost(event)
             case events.PartitionAsked():
                 if not event.number or self._is_new(event.number):
-                    self._partitions.asked(event)
+                    self._changes.partition_asked(event)
             case events.RetirementAsked():
                 if not event.number or self._is_new(event.number):
-                    self._partitions.retirement_asked(event)
+                    self._changes.retirement_asked(event)
             case events.TimePassed():
                 if self._idleness.due is not None and now >= self._idleness.due:
                     self._journal.emit(facts.PilotEnding(now, 0, True, DONE, self._idleness.reason, idle=True))
@@ -162,6 +167,7 @@ class MetaschedulerCore:
             self._give_up(now)
         self._tasks.serve(now)
         self._settle(now)
+        self._changes.look(now)
         self._balance.look(now)
         if self._queue.is_stale:
             self._settle(now)
@@ -173,9 +179,15 @@ class MetaschedulerCore:
             if self._queue.is_stale:
                 for group, reason in self._queue.refile():
                     self._tasks.refuse(now, group, reason)
-            self._routing.deal(now)
+            self._routing.deal(now, services_only=self._barrier > 0 and self._is_barred())
             if not self._queue.is_stale:
                 return
+
+    def _is_barred(self) -> bool:
+        """Tell whether tasks wait for others to arrive."""
+        if self.state.ending is not None or self._inquiry.arrived >= self._barrier:
+            self._barrier = 0
+        return self._barrier > 0
 
     def performed(self) -> None:
         """All actions of all steps so far have been performed: nothing here depends on it."""
@@ -188,6 +200,7 @@ class MetaschedulerCore:
     def recover(self, now: float) -> None:
         """Rebuild from the state what is derived from it. Call once, after the log was applied and before ``start``."""
         self._partitions.recover(now)
+        self._changes.recover()
         self._tasks.recover()
         self._delivery.recover()
         # Where tasks fit is found when all of them, and all partitions, are known.
@@ -254,6 +267,18 @@ class MetaschedulerCore:
     def summary(self) -> dict[str, str | int | float | list[str]]:
         """Return counts for reports: tasks by what becomes of them, and how each partition is."""
         return self._inquiry.summary()
+
+    def partitions(self) -> list[PartitionStatus]:
+        """Return how each partition is that there is, was, or is to be."""
+        return self._inquiry.partitions()
+
+    def against_addition(self, spec: PartitionSpec) -> str:
+        """Return why a partition cannot be added now; empty: it can."""
+        return self._changes.against_addition(spec)
+
+    def against_retirement(self, name: str, drain: bool) -> str:
+        """Return why a partition cannot be retired now; empty: it can."""
+        return self._changes.against_retirement(name, drain)
 
     def doing(self, uid: TaskUid) -> str:
         """Return in a word or two what the task does: "waiting", "leased", "running" ..."""

@@ -46,8 +46,11 @@ __all__ = [
     "OutcomesTaken",
     "PartitionActivated",
     "PartitionAdded",
+    "PartitionAwaited",
+    "PartitionDismissed",
     "PartitionEnding",
     "PartitionOver",
+    "PartitionRefused",
     "PilotBegun",
     "PilotEnded",
     "PilotEnding",
@@ -186,6 +189,32 @@ class PilotBegun(msgspec.Struct, frozen=True, array_like=True, tag=52):
     nodes: list[int]
 
 
+class PartitionAwaited(msgspec.Struct, frozen=True, array_like=True, tag=60):
+    """The client's message ``number`` asks for a partition, which is added when it has ``nodes`` nodes."""
+
+    time: float
+    number: int
+    spec: PartitionSpec
+    nodes: int
+
+
+class PartitionRefused(msgspec.Struct, frozen=True, array_like=True, tag=61):
+    """A partition that was asked for, by the client's message ``number`` (0: before), cannot be had."""
+
+    time: float
+    number: int
+    spec: PartitionSpec
+    reason: str
+
+
+class PartitionDismissed(msgspec.Struct, frozen=True, array_like=True, tag=62):
+    """The client's message ``number`` retires a partition that is not there, or ends: it does not come, or not again."""
+
+    time: float
+    number: int
+    partition: str
+
+
 Fact = (
     TasksAccepted
     | TasksLeased
@@ -202,6 +231,9 @@ Fact = (
     | ServiceReady
     | ServiceOver
     | PartitionAdded
+    | PartitionAwaited
+    | PartitionRefused
+    | PartitionDismissed
     | PartitionActivated
     | PartitionEnding
     | PartitionOver

@@ -165,14 +165,17 @@ class Fitting:
             return f"it has none of the nodes that the task names: {', '.join(request.pinned)}"
         return _against(self.need(request), spec, self.shapes(there))
 
-    def growth(self, wish: Wish, partition: PartitionRecord, shapes: Shapes) -> int:
-        """Return to how many nodes a partition that hires, or is dormant, has to grow to run such tasks; 0: it cannot."""
+    def growth(self, wish: Wish, partition: PartitionRecord, shapes: Shapes, *, without: str = "") -> int:
+        """Return to how many nodes a partition that hires, or is dormant, has to grow to run such tasks; 0: it cannot.
+
+        ``without``: a partition that gives up all its nodes.
+        """
         spec, owned = partition.spec, len(partition.nodes)
         limit = spec.most_nodes if partition.hires else spec.most_nodes or partition.size
         if limit <= owned or wish.names_nodes or rule_against(wish, spec):
             return 0
         need = self.need(wish.request)
-        others = sorted(self._movable(partition), key=lambda node: (-need.capacity(self._nodes[node].shape), node))
+        others = sorted(self._movable(partition, without), key=lambda node: (-need.capacity(self._nodes[node].shape), node))
         most = min(limit - owned, len(others))
 
         def fits_with(more: int) -> bool:
@@ -186,11 +189,11 @@ class Fitting:
             return 0
         return owned + 1 + bisect_left(range(1, most), True, key=fits_with)
 
-    def _movable(self, partition: PartitionRecord) -> list[int]:
+    def _movable(self, partition: PartitionRecord, without: str) -> list[int]:
         movable = list(self._state.free_nodes)
         for name, other in self._state.partitions.items():
             if other is not partition and other.living:
-                movable += list(other.nodes)[self.least_nodes(name, other) if other.hires else 0 :]
+                movable += list(other.nodes)[self.least_nodes(name, other) if other.hires and name != without else 0 :]
         return movable
 
     def least_nodes(self, name: str, partition: PartitionRecord) -> int:
@@ -204,7 +207,7 @@ class Fitting:
         """Return why no partition can run such tasks, now or later."""
         hiring = {name: each for name, each in self._state.partitions.items() if each.hires}
         if not hiring:
-            return "no partition is left in this pilot; submit to another pilot"
+            return "no partition is left in this pilot; add one with Pilot.add_partition, or submit to another pilot"
         known = dict.fromkeys(name for key, each in hiring.items() for name in (key, each.spec.name, *each.spec.tags))
         if wish.partition and wish.partition not in known:
             return f"no partition is named {wish.partition!r}, or has that tag; name one of {', '.join(known)}, or none"

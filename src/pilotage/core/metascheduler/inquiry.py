@@ -6,20 +6,28 @@ from collections.abc import Mapping
 
 from pilotage.core.metascheduler.backlogs import Backlog
 from pilotage.core.metascheduler.queue import Queue
-from pilotage.core.metascheduler.state import MetaschedulerState, TaskRecord
+from pilotage.core.metascheduler.state import MetaschedulerState, PartitionRecord, TaskRecord
 from pilotage.core.metascheduler.tasks import Tasks
 from pilotage.model.ids import TaskUid
-from pilotage.model.partitions import Load
+from pilotage.model.partitions import Load, PartitionStatus
 
 
 class Inquiry:
     """Answers from the state, and from what is derived from it; changes nothing."""
 
-    def __init__(self, state: MetaschedulerState, queue: Queue, backlogs: Mapping[str, Backlog], tasks: Tasks) -> None:
+    def __init__(
+        self, state: MetaschedulerState, queue: Queue, backlogs: Mapping[str, Backlog], tasks: Tasks, barrier: int
+    ) -> None:
+        self._barrier = barrier
         self._state = state
         self._queue = queue
         self._backlogs = backlogs
         self._tasks = tasks
+
+    @property
+    def arrived(self) -> int:
+        """How many tasks have arrived, whatever became of them."""
+        return self._state.outcomes + len(self._state.tasks)
 
     def load(self) -> Load:
         """Return the sum of what the partitions told last, and of what waits here."""
@@ -67,6 +75,20 @@ class Inquiry:
             answer[f"partition {name}"] = f"{words}: {partition.reason}" if partition.reason else words
         return answer
 
+    def partitions(self) -> list[PartitionStatus]:
+        """Return how each partition is."""
+        return [self._status(name, record) for name, record in self._state.partitions.items()]
+
+    def _status(self, name: str, record: PartitionRecord) -> PartitionStatus:
+        if record.life == "awaited":
+            free = len(self._state.free_nodes)
+            return PartitionStatus(name, "waiting", reason=f"waits for {record.size} nodes; {free} belong to nobody")
+        if record.may_come:
+            return PartitionStatus(name, "dormant", reason="it had nothing to do; it comes again when tasks need it")
+        told = self._backlogs[name].told if record.living else None
+        running = min(record.leased, told.running) if told is not None else 0
+        return PartitionStatus(name, record.life, len(record.nodes), running, record.leased - running, record.reason)
+
     def doing(self, uid: TaskUid) -> str:
         """Return in a word or two what the task does."""
         task = self._state.tasks.get(uid)
@@ -93,6 +115,8 @@ class Inquiry:
             name = self._state.templates[task.row.template].named_env
             return f"waits for the environment {name!r}, which nobody has asked for yet: Pilot.prepare_env prepares one"
         group = self._queue.group(task.row.template)
+        if self.arrived < self._barrier and not group.is_service and self._state.ending is None:
+            return f"waits until {self._barrier:,} tasks have arrived, as startup_barrier says; {self.arrived:,} have so far"
         if group.route is None:
             wishes = next((wishes for each, wishes in self._queue.growing() if each is group), [])
             wanted = min((count for _, count in wishes), default=0)

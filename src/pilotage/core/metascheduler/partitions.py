@@ -13,11 +13,10 @@ from pilotage.core.metascheduler import actions, events, facts
 from pilotage.core.metascheduler.backlogs import Backlog
 from pilotage.core.metascheduler.fitting import Fitting
 from pilotage.core.metascheduler.journal import Journal
-from pilotage.core.metascheduler.plan import check_addition, divide
+from pilotage.core.metascheduler.plan import divide
 from pilotage.core.metascheduler.queue import Queue
 from pilotage.core.metascheduler.state import PartitionRecord
 from pilotage.core.metascheduler.tasks import Tasks
-from pilotage.errors import InvalidPilot
 from pilotage.model.ids import Attempt, TaskUid
 from pilotage.model.partitions import PartitionSpec
 from pilotage.model.resources import Node
@@ -64,21 +63,6 @@ class Partitions:
             if record.living:
                 self._journal.act(actions.StartPartition(name))
 
-    def asked(self, event: events.PartitionAsked) -> None:
-        """Add a partition, if it can be."""
-        spec, free = event.spec, sorted(self._state.free_nodes)
-        try:
-            check_addition(spec, list(self._state.partitions), len(free), self._nodes)
-        except InvalidPilot:
-            possible = False
-        else:
-            possible = self._state.ending is None
-        if possible:
-            self.add(event.time, event.number, spec.name, spec, free[: spec.nodes or spec.most_nodes or len(free)])
-        else:
-            self._journal.stale += 1
-            self._note_number(event.time, event.number)
-
     def add(self, now: float, number: int, name: str, spec: PartitionSpec, nodes: list[int]) -> None:
         """Start a partition of this name on these nodes, which are free."""
         self._journal.emit(facts.PartitionAdded(now, number, name, spec, nodes))
@@ -86,11 +70,6 @@ class Partitions:
         self._backlogs[name] = Backlog(name, self._known, self._state.partitions[name], self._fitting, now)
         self._queue.is_stale = True
         self._journal.act(actions.StartPartition(name))
-
-    def retirement_asked(self, event: events.RetirementAsked) -> None:
-        """End a partition of which the user wants no more."""
-        if not self.retire(event.time, event.number, event.partition, event.drain, "retired by the user"):
-            self._note_number(event.time, event.number)
 
     def retire(self, now: float, number: int, name: str, drain: bool, reason: str, *, released: bool = False) -> bool:
         """Tell a partition to end; one that drains may still be told to end at once. Return whether it was told."""
@@ -112,11 +91,6 @@ class Partitions:
         for name, backlog in self._backlogs.items():
             if backlog.record.outbox:
                 self._journal.act(actions.OfferMessages(name))
-
-    def _note_number(self, now: float, number: int) -> None:
-        # Nothing changes, but the client is told that its message is in the log, so it must be.
-        if number:
-            self._tasks.note_number(now, number)
 
     def said_goodbye(self, event: events.PartitionEndArrived) -> None:
         """The partition has ended in good order, and holds nothing. What it did not answer for never began."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from pilotage.core.scheduling.policies import fault_of, misfit_of
 from pilotage.errors import InvalidPilot
@@ -36,8 +37,12 @@ def check_plan(plan: Sequence[PartitionSpec], nodes: Sequence[Node]) -> None:
         )
 
 
-def check_addition(spec: PartitionSpec, taken: Sequence[str], free: int, nodes: Sequence[Node]) -> None:
-    """See that a partition can be added to a pilot that has partitions of the names ``taken``, and ``free`` nodes.
+def check_addition(
+    spec: PartitionSpec, taken: Collection[str], tags: Collection[str], available: int, nodes: Sequence[Node]
+) -> None:
+    """See that a partition can be added to a pilot that has partitions of the names ``taken``, which have these ``tags``.
+
+    ``available``: nodes that can be had for it, now or when those that have them can spare them.
 
     Raises:
         InvalidPilot: it cannot; the message says why, and what to do.
@@ -46,11 +51,19 @@ def check_addition(spec: PartitionSpec, taken: Sequence[str], free: int, nodes: 
     _check_tags(spec, set(taken))
     if spec.name in taken:
         raise InvalidPilot(f"there is, or was, a partition {spec.name!r} in this pilot; give the new one a name of its own")
-    if not free or spec.nodes > free:
-        wanted = f"{spec.nodes} nodes" if spec.nodes else "at least 1 node"
+    if spec.name in tags:
+        raise InvalidPilot(f"partition {spec.name!r}: a partition of this pilot has that name for a tag; choose another name")
+    wanted = nodes_wanted(spec)
+    if wanted > available:
         raise InvalidPilot(
-            f"partition {spec.name!r} wants {wanted}, and {free} are free; ask for at most {free}, or retire a partition first"
+            f"partition {spec.name!r} wants {_nodes(wanted)}, and {available} {_are(available)} free or can be spared by "
+            f"partitions that may shrink; {f'ask for at most {available}, or ' if available else ''}retire a partition first"
         )
+
+
+def nodes_wanted(spec: PartitionSpec) -> int:
+    """Return with how many nodes a partition that is added can begin."""
+    return spec.nodes or max(1, spec.least_nodes)
 
 
 def divide(plan: Sequence[PartitionSpec], nodes: Sequence[Node]) -> list[list[int]]:
@@ -93,10 +106,13 @@ def _check_spec(spec: PartitionSpec, nodes: Sequence[Node]) -> None:
         "most_nodes": spec.most_nodes,
         "most_task_nodes": spec.most_task_nodes,
         "longest_s": spec.longest_s,
+        "idle_timeout_s": spec.idle_timeout_s,
     }
     for field, value in amounts.items():
         if value < 0:
             raise InvalidPilot(f"{who}: {field}={value} is less than 0; use 0 for the default")
+        if not value < math.inf:
+            raise InvalidPilot(f"{who}: {field}={value} is no number that can be reached; use 0 for no limit")
     if spec.nodes > count:
         raise InvalidPilot(f"{who}: nodes={spec.nodes} exceeds the {count} nodes of the pilot; ask for at most {count}")
     if spec.most_nodes:
@@ -134,6 +150,14 @@ def _check_sizes(plan: Sequence[PartitionSpec], count: int) -> None:
                 f"partition {spec.name!r} would begin with {size} nodes of the {count - asked} that others leave, and needs "
                 f"{wanted}; ask for fewer nodes elsewhere, fewer partitions, or a larger pilot"
             )
+
+
+def _nodes(count: int) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _takes_executables(spec: PartitionSpec) -> bool:

@@ -262,6 +262,21 @@ class Queue:
                 return ""
         return self._fitting.refusal(wish)
 
+    def may_run(self, group: Group, *, without: str = "") -> bool:
+        """Tell whether such tasks fit a partition, now or when it has grown or come; ``without``: another than this one."""
+        wish, dormant = group.wish, self._state.dormant()
+        for backlog in self._open_to(group):
+            if backlog.name == without:
+                continue
+            record, shapes = backlog.record, backlog.shapes
+            fits_own = not wish.names_nodes and not self._fitting.against_own(wish, record, shapes)
+            if fits_own or not self._fitting.against(wish, record, shapes, backlog.likes):
+                return True
+            if self._fitting.growth(wish, backlog.record, backlog.shapes, without=without):
+                return True
+        left = [record for record in dormant.values() if record is not self._state.partitions.get(without)]
+        return any(self._fitting.growth(wish, record, {}, without=without) for record in left)
+
     def growing(self) -> Iterator[tuple[Group, list[tuple[PartitionRecord, int]]]]:
         """Yield the groups that fit no partition, in turn, with those that they fit when these have so many nodes more."""
         for group in sorted(self.unplaced.values(), key=lambda group: (-group.priority, group.arrival)):

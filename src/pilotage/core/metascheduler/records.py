@@ -15,7 +15,8 @@ from pilotage.model.workload import Row
 NOWHERE = ""
 """The partition of a task that waits."""
 
-Life = Literal["starting", "active", "retiring", "ended", "lost"]
+Life = Literal["awaited", "starting", "active", "retiring", "ended", "lost", "refused"]
+"""*Awaited* partitions have no nodes yet; of *refused* ones nothing was ever there but the request."""
 LIVING: tuple[Life, ...] = ("starting", "active", "retiring")
 HIRING: tuple[Life, ...] = ("starting", "active")
 """Partitions that take tasks, now or when they become active."""
@@ -85,6 +86,11 @@ class PartitionRecord(msgspec.Struct):
     def living(self) -> bool:
         """Whether something of it may run."""
         return self.life in LIVING
+
+    @property
+    def may_come(self) -> bool:
+        """Whether it is not there, and is started when there are nodes and it is wanted."""
+        return self.life == "awaited" or (self.released and not self.living)
 
     @property
     def hires(self) -> bool:

@@ -37,14 +37,16 @@ class Routing:
         self._journal = journal
         self._state = journal.state
         self._queue = queue
+        self._services_only = False
         self._routes: list[Route] = []
         self._is_tail: bool | None = None
         """Whether what waits of the route that is dealt is a tail; None: to be found out."""
         self._sharing: Counter[str] | None = None
         """On how many of the routes that are dealt each partition lies; None: nobody has asked yet."""
 
-    def deal(self, now: float) -> None:
-        """Lease what partitions have room for."""
+    def deal(self, now: float, *, services_only: bool = False) -> None:
+        """Lease what partitions have room for; ``services_only``: of other tasks nothing yet."""
+        self._services_only = services_only
         shares: dict[str, list[TaskUid]] = {}
         self._routes = self._queue.routes_in_turn()
         self._sharing = None
@@ -67,6 +69,8 @@ class Routing:
         for group in route.in_turn():
             if not turns:
                 break
+            if self._services_only and not group.is_service:
+                continue
             blocked = self._deal_group(group, turns, shares, ahead)
             for turn in blocked:
                 heapq.heappush(turns, turn)

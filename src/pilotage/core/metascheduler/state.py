@@ -84,10 +84,10 @@ class MetaschedulerState(ClientSide):
     """Seconds for which nodes, taken together, were no partition's before they became one's again."""
 
     def dormant(self) -> dict[str, PartitionRecord]:
-        """Return the partitions that ended for want of tasks, and have no successor, by the names of their specs."""
+        """Return the partitions that may come: awaited, or ended for want of tasks and without successor; by their specs."""
         found: dict[str, PartitionRecord] = {}
         for record in self.partitions.values():
-            if record.released and not record.living:
+            if record.may_come:
                 found[record.spec.name] = record
             else:
                 found.pop(record.spec.name, None)
@@ -168,6 +168,8 @@ def apply(state: MetaschedulerState, fact: facts.Fact, *, outcomes: list[Outcome
             state.free_nodes = dict.fromkeys(fact.nodes, fact.time)
         case facts.PartitionAdded() | facts.PartitionActivated() | facts.PartitionEnding() | facts.PartitionOver():
             _apply_partition(state, fact)
+        case facts.PartitionAwaited() | facts.PartitionRefused() | facts.PartitionDismissed():
+            _apply_asked(state, fact)
         case facts.NodesGranted() | facts.NodesReclaimed() | facts.NodesTaken():
             _apply_nodes(state, fact)
         case _:
@@ -315,6 +317,26 @@ def _apply_added(state: MetaschedulerState, fact: facts.PartitionAdded) -> None:
     record.outbox = [QueuedEnvironment(name, spec) for name, spec in state.environments.items()]
     state.partitions[fact.partition] = record
     _take_free(state, fact.nodes, fact.time)
+
+
+def _apply_asked(
+    state: MetaschedulerState, fact: facts.PartitionAwaited | facts.PartitionRefused | facts.PartitionDismissed
+) -> None:
+    if fact.number:
+        state.received = fact.number
+    if isinstance(fact, facts.PartitionAwaited):
+        record = PartitionRecord(fact.spec, {}, fact.time, life="awaited", size=fact.nodes, number=0)
+        state.partitions[fact.spec.name] = record
+    elif isinstance(fact, facts.PartitionRefused):
+        name = fact.spec.name
+        # The name may be that of a partition that is there: it was refused for that.
+        replaced = ("refused",) if fact.number else ("refused", "awaited")
+        if all(each.life in replaced for each in state.partitions.values() if each.spec.name == name):
+            state.partitions[name] = PartitionRecord(fact.spec, {}, fact.time, life="refused", reason=fact.reason)
+    elif state.partitions[fact.partition].life == "awaited":
+        del state.partitions[fact.partition]
+    else:
+        state.partitions[fact.partition].released = False
 
 
 def _apply_nodes(state: MetaschedulerState, fact: facts.NodesGranted | facts.NodesReclaimed | facts.NodesTaken) -> None:
