@@ -46,7 +46,9 @@ def state_of_record() -> AgentState:
 
 def test_an_old_record_and_an_old_snapshot_say_the_same() -> None:
     snapshot = msgspec.msgpack.decode(msgspec.msgpack.encode(SNAPSHOT), type=AgentState)
-    assert state_of_record() == snapshot
+    # A snapshot that was written before places were noted has none.
+    assert msgspec.structs.replace(state_of_record(), places=[]) == snapshot
+    assert state_of_record().places == ["a", 0]
     assert snapshot.templates[1].request == Request()  # type: ignore[index]
 
 
