@@ -150,6 +150,9 @@ def test_heads_and_agents_of_partitions_that_die_at_a_point_cost_nothing(planted
         pytest.param("a.1:hello:before:1:raise b.1:hello:after:1:raise a.2:listen:after:1:raise", id="agents-hello"),
         pytest.param("a.1:send:before:2:raise b.1:send:after:2:raise a.2:acknowledge:before:1:raise", id="agents-send"),
         pytest.param("a.1:spawn:after:1:raise b.1:tell:before:2:raise", id="agents-spawn-and-tell"),
+        pytest.param(
+            "a.1:append:before:1:raise a.2:append:before:1:raise a.3:append:after:1:raise a.4:append:before:1:raise", id="lost"
+        ),
         pytest.param("a.1:listen:before:1:raise agent.1:connect:after:2 b.2:append:after:2:raise", id="head-and-agents"),
     ],
 )

@@ -31,6 +31,8 @@ THREE = [
 ]
 
 
+in_both_forms = pytest.mark.parametrize("sub_agents", ["processes", "threads"])
+
 decode = msgspec.msgpack.Decoder(list[facts.Fact]).decode
 
 
@@ -103,8 +105,9 @@ def expect_done(tasks: list[rp.Task]) -> None:
     assert [(task.uid, task.state, task.exception) for task in tasks if task.state != rp.DONE] == []
 
 
-def test_each_kind_of_task_goes_where_it_fits(fresh):
-    pilot = start(fresh, THREE, 6)
+@in_both_forms
+def test_each_kind_of_task_goes_where_it_fits(fresh, sub_agents):
+    pilot = start(fresh, THREE, 6, sub_agents=sub_agents)
     where = "echo $PILOTAGE_PARTITION"
     small = [shell(where) for _ in range(20)]
     large = [shell(where, partition="large", ranks=4, use_mpi=False) for _ in range(3)]
@@ -121,10 +124,13 @@ def test_each_kind_of_task_goes_where_it_fits(fresh):
     assert refused.state == rp.FAILED and outcome_of(refused).ending is rp.Ending.INFEASIBLE
     assert "nowhere" in str(refused.exception)
     assert {path.name for path in (Path(pilot.sandbox) / "partitions").iterdir()} == {"spread", "wide", "functions"}
+    one_process = len({head_of(pilot), *(agent_of(pilot, name) for name in ("spread", "wide", "functions"))}) == 1
+    assert one_process == (sub_agents == "threads")
 
 
-def test_a_running_task_is_cancelled_in_its_partition_and_waiting_ones_too(fresh, tmp_path):
-    start(fresh, [{"name": "a"}, {"name": "b"}], 2)
+@in_both_forms
+def test_a_running_task_is_cancelled_in_its_partition_and_waiting_ones_too(fresh, tmp_path, sub_agents):
+    start(fresh, [{"name": "a"}, {"name": "b"}], 2, sub_agents=sub_agents)
     door, witness = tmp_path / "door", tmp_path / "witness"
     tasks = fresh.tasks.submit_tasks([gate(door, witness) for _ in range(20)])
     until_running(tasks[:4], witness)
@@ -133,8 +139,9 @@ def test_a_running_task_is_cancelled_in_its_partition_and_waiting_ones_too(fresh
     assert {task.state for task in tasks} == {rp.CANCELED}
 
 
-def test_a_pilot_that_drains_ends_its_partitions_after_their_tasks(fresh, tmp_path):
-    pilot = start(fresh, [{"name": "a"}, {"name": "b"}], 2)
+@in_both_forms
+def test_a_pilot_that_drains_ends_its_partitions_after_their_tasks(fresh, tmp_path, sub_agents):
+    pilot = start(fresh, [{"name": "a"}, {"name": "b"}], 2, sub_agents=sub_agents)
     door, witness = tmp_path / "door", tmp_path / "witness"
     tasks = fresh.tasks.submit_tasks([gate(door, witness) for _ in range(6)])
     until_running(tasks[:4], witness)
@@ -175,13 +182,14 @@ def test_the_pilot_goes_on_when_its_head_is_killed(fresh, tmp_path):
     assert (agent_of(pilot, "a"), agent_of(pilot, "b")) == agents
 
 
-def test_head_and_agents_killed_together_come_back(fresh, tmp_path):
-    pilot = start(fresh, [{"name": "a"}, {"name": "b"}], 2)
+@in_both_forms
+def test_head_and_agents_killed_together_come_back(fresh, tmp_path, sub_agents):
+    pilot = start(fresh, [{"name": "a"}, {"name": "b"}], 2, sub_agents=sub_agents)
     door, witness = tmp_path / "door", tmp_path / "witness"
     tasks = fresh.tasks.submit_tasks([gate(door, witness) for _ in range(8)])
     until_running(tasks[:4], witness)
     before = head_of(pilot)
-    for pid in (agent_of(pilot, "a"), before, agent_of(pilot, "b")):
+    for pid in {agent_of(pilot, "a"), before, agent_of(pilot, "b")}:
         os.kill(pid, signal.SIGKILL)
     another(lambda: head_of(pilot), before)
     door.touch()
@@ -250,14 +258,15 @@ def test_an_agent_that_hangs_does_not_keep_the_pilot_from_ending(fresh, tmp_path
     assert {task.state for task in tasks} <= {rp.CANCELED, rp.FAILED}
 
 
-def test_a_pilot_whose_processes_are_all_killed_is_fenced_with_its_partitions(fresh, tmp_path):
-    pilot = start(fresh, [{"name": "a"}, {"name": "b"}], 2)
+@in_both_forms
+def test_a_pilot_whose_processes_are_all_killed_is_fenced_with_its_partitions(fresh, tmp_path, sub_agents):
+    pilot = start(fresh, [{"name": "a"}, {"name": "b"}], 2, sub_agents=sub_agents)
     door, witness = tmp_path / "door", tmp_path / "witness"
     done = fresh.run([shell("true") for _ in range(10)])
     tasks = fresh.tasks.submit_tasks([gate(door, witness) for _ in range(8)])
     until_running(tasks[:4], witness)
     bootstrap = int((Path(pilot.sandbox) / "bootstrap.claim").read_text().split()[0])
-    for pid in (bootstrap, head_of(pilot), agent_of(pilot, "a")):
+    for pid in dict.fromkeys((bootstrap, head_of(pilot), agent_of(pilot, "a"))):
         os.kill(pid, signal.SIGKILL)
     assert pilot.wait(rp.FINAL, timeout=PATIENCE_S) == rp.FAILED
     fresh.tasks.wait_tasks([task.uid for task in tasks], timeout=PATIENCE_S)
@@ -308,13 +317,15 @@ def test_a_session_is_resumed_while_partitions_work(base: Path, programs: Progra
             "the partitions ask for 5 nodes (a 2, b 3), and the pilot has 4",
         ),
         ([{"name": "a"}, {"name": "a"}], "2 partitions are named 'a'"),
+        ([], "sub_agents='threads' needs partitions"),
         ([{"name": "a", "node": 2}], "partitions[0] ('a') has no attribute 'node'; did you mean"),
         ([{"name": "a", "scheduler": {"policy": "torus", "torus": (3, 3)}}], "3 x 3 are 9 nodes, and the pilot has 4"),
     ],
 )
 def test_plans_that_cannot_be_had_are_refused_at_the_callers_line(fresh, partitions, told):
     with pytest.raises(rp.InvalidPilot) as refused:
-        fresh.pilots.submit_pilots({"resource": "local.emulated", "nodes": 4, "runtime": 10, "partitions": partitions})
+        described = {"resource": "local.emulated", "nodes": 4, "runtime": 10, "sub_agents": "threads"}
+        fresh.pilots.submit_pilots({**described, "partitions": partitions})
     assert told in str(refused.value)
     assert fresh.pilots.list_pilots() == []
 
@@ -359,10 +370,12 @@ def test_traces_reports_and_files_know_of_partitions(fresh):
     assert {"agent.err", "partitions/a/agent.err", "partitions/b/agent.err", "partitions/a/spawner.0.err"} <= files
 
 
-def test_an_environment_is_prepared_once_for_all_partitions(fresh, tmp_path):
+@in_both_forms
+def test_an_environment_is_prepared_once_for_all_partitions(fresh, tmp_path, sub_agents):
     built = tmp_path / "built"
     environment = {"type": "shell", "pre_exec": [f"echo once >> {built}", "export ANSWER=42"]}
-    start(fresh, [{"name": "a"}, {"name": "b"}, {"name": "c"}], 3, prepare_env={"e": environment})
+    plan = [{"name": name} for name in ("a", "b", "c")]
+    start(fresh, plan, 3, prepare_env={"e": environment}, sub_agents=sub_agents)
     tasks = [shell("echo $ANSWER", named_env="e", partition=name) for name in ("a", "b", "c") for _ in range(2)]
     found = fresh.run(tasks)
     expect_done(found)
