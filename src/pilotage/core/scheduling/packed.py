@@ -98,7 +98,7 @@ class Packed(Scheduler):
         out: list[Assignment] = []
         if limit < 1:
             return out
-        self._now = now
+        self._now = self._reservations.now = now
         self._serve_reservation(now, out)
         levels = sorted({*self._bags, *(group.order_base for group in self._apart.values())})
         for level in levels:
@@ -112,6 +112,7 @@ class Packed(Scheduler):
             self._dirty.clear()
         if len(out) < limit and self._age(now):
             self._serve_reservation(now, out)
+        self._backfill(now, limit, out)
         for assignment in out:
             self._note_end(assignment.placement, now, assignment.group.duration_s)
         if self._awaited and out and self._end_awaiting([lane.tasks[0] for lane in out]):

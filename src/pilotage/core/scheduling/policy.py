@@ -56,6 +56,16 @@ def rounded_duration(duration_s: float) -> float:
     return math.ldexp(math.ceil(mantissa * 128), exponent - 7)
 
 
+def shortest_duration(rounded_s: float) -> float:
+    """Return what every duration exceeds that is rounded up to ``rounded_s``, which is not 0.
+
+    >>> shortest_duration(608.0), shortest_duration(512.0)
+    (600.0, 508.0)
+    """
+    mantissa, exponent = math.frexp(rounded_s)
+    return rounded_s - math.ldexp(1.0, exponent - 7 - (mantissa == 0.5))
+
+
 class FreeSummary(msgspec.Struct, frozen=True, gc=False):
     """What is free on all nodes together: ``gpu_shares`` in 64ths, ``memory`` and ``disk`` in blocks of 64 MiB."""
 

@@ -3,7 +3,7 @@
 When the task whose turn it is has been refused for ``patience_s``, or ``overtake_limit`` tasks were placed meanwhile, the
 nodes that will be free with least loss are *reserved*: nothing else is placed there and no lane draws, until it fits. So a
 large task starts in the end, however many small ones come. There is one reservation at a time, and a task of higher priority
-ends it.
+ends it. Until it can start there, by what is declared, shorter tasks are filled in (see ``backfill``).
 
 Nothing is reserved for a task for which only the end of a service could make room: that may never come, and all others would
 wait with it. Such a group is *walled* until a service ends or the nodes are others, and the turn to be served is the next's.
@@ -14,13 +14,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import accumulate
 
+from pilotage.core.scheduling import slots
+from pilotage.core.scheduling.backfill import Gaps
+from pilotage.core.scheduling.ends import DeclaredEnds
 from pilotage.core.scheduling.need import Need
 from pilotage.core.scheduling.placing import Placing
-from pilotage.core.scheduling.policy import SERVICE, Assignment
+from pilotage.core.scheduling.policy import SERVICE, Assignment, shortest_duration
 from pilotage.core.scheduling.pool import OPEN, RESERVED, Pool
 from pilotage.core.scheduling.queue import Group
 from pilotage.core.scheduling.releases import Releases
-from pilotage.core.scheduling.search import spread, tightest
+from pilotage.core.scheduling.search import Layout, spread, tightest
 from pilotage.core.scheduling.services import ServiceHoldings
 from pilotage.model.resources import Placement
 
@@ -28,11 +31,12 @@ from pilotage.model.resources import Placement
 class Reservation:
     """The ``nodes`` that are kept for the first task of ``group``; ``changed`` when something came free there."""
 
-    __slots__ = ("changed", "group", "nodes")
+    __slots__ = ("changed", "gaps", "group", "nodes")
 
-    def __init__(self, group: Group, nodes: list[int]) -> None:
+    def __init__(self, group: Group, nodes: list[int], gaps: Gaps) -> None:
         self.group = group
         self.nodes = nodes
+        self.gaps = gaps
         self.changed = True
 
 
@@ -49,6 +53,10 @@ class Reservations:
         self._changes = 0
         """How often a service ended or the nodes became others."""
         self.services = ServiceHoldings(pool)
+        self.ends = DeclaredEnds(pool)
+        self.knows = False
+        """Whether anything is known of when what is held comes free: so that others need not ask."""
+        self.now = 0.0
         self.current: Reservation | None = None
 
     def note_placed(self, group: Group, count: int, placed: Sequence[Assignment] = ()) -> None:
@@ -56,16 +64,35 @@ class Reservations:
         self._placed += count
         if group.key.lane_kind == SERVICE:
             for assignment in placed[-count:]:
-                self.services.note(assignment.placement)
+                self.note_service(assignment.placement)
+        elif group.key.duration_s and placed:
+            self.knows = True
+            end = self.now + shortest_duration(group.key.duration_s)
+            for assignment in placed[-count:]:
+                self.ends.note(assignment.placement, end)
         group.overtaken_from = -1
         current = self.current
         if current is not None and current.group is group:
             self.end()
 
     def note_released(self, placement: Placement) -> None:
-        """This was released, while services hold something."""
+        """This was released, while something is known of what is held."""
         if self.services.end(placement):
             self._changes += 1
+        else:
+            self.ends.forget(placement)
+        self.knows = bool(self.ends.held or self.services.held)
+
+    def note_service(self, placement: Placement) -> None:
+        """A service holds this from now on."""
+        self.knows = True
+        self.services.note(placement)
+
+    def note_freed(self) -> None:
+        """Something came free on nodes that are reserved."""
+        if self.current is not None:
+            self.current.changed = True
+            self.current.gaps.note_freed()
 
     def note_nodes(self) -> None:
         """The nodes are others."""
@@ -104,8 +131,18 @@ class Reservations:
             return False
         for node in nodes:
             self._pool.set_state(node, RESERVED)
-        self.current = Reservation(group, nodes)
+        end = self.ends.earliest(need, nodes, self.services, lambda: self._fits(group, nodes))
+        self.current = Reservation(group, nodes, Gaps(self._pool, nodes, end))
         return True
+
+    def _fits(self, group: Group, nodes: Sequence[int]) -> bool:
+        need = group.need
+        if need.chosen:
+            return slots.are_free(self._pool, need.chosen, RESERVED)
+        return self._layout(need, nodes) is not None
+
+    def _layout(self, need: Need, nodes: Sequence[int]) -> Layout | None:
+        return spread([(node, room) for node in nodes if (room := self._pool.capacity(need, node))], need)
 
     def _nodes_for(self, group: Group) -> list[int]:
         """Return the nodes to be kept; none if what will be free on any is not enough."""
@@ -136,11 +173,20 @@ class Reservations:
             # Meanwhile another task of the tag has settled the node.
             self.end()
             return
-        rooms = [(node, room) for node in current.nodes if (room := self._pool.capacity(group.need, node))]
-        layout = spread(rooms, group.need)
+        layout = self._layout(group.need, current.nodes)
         if layout is not None:
             self._placing.place_on(group, layout, group.arrivals[0] + 1, out)
             self.note_placed(group, 1, out)
+
+    def fill(self, group: Group, out: list[Assignment]) -> bool:
+        """Place the first task of this group on reserved nodes if it ends before these are needed; tell whether it was."""
+        current = self.current
+        layout = None if current is None or group is current.group else current.gaps.layout(group, self.now)
+        if layout is None:
+            return False
+        self._placing.place_on(group, layout, group.arrivals[0] + 1, out)
+        self.note_placed(group, 1, out)
+        return True
 
     def end(self) -> None:
         """Open the nodes that are reserved, if there are any."""

@@ -6,7 +6,8 @@ How it decides:
   order allows. What does not fit is passed over, and later ones may go first (backfill), for ``look_ahead`` groups.
 * A refused group isn't searched for again until a release may help: it is tried on the nodes released since, only (see
   ``releases``).
-* A task that is passed over for too long gets a reservation (see ``reservation``).
+* A task that is passed over for too long gets a reservation (see ``reservation``). On reserved nodes runs meanwhile what is
+  declared to end in time (see ``backfill``).
 * In the order `first_come` nobody is passed over, nor are priorities looked at; in `backfill` only these are not.
 * Groups that can run nowhere any more are set aside as *stranded*: nodes were lost or given away, or the tasks, whose
   duration is declared, would not end before the pilot does.
@@ -163,8 +164,8 @@ class Scheduler:
         out: list[Assignment] = []
         if limit < 1:
             return out
-        self._now = now
         reservations = self._reservations
+        self._now = reservations.now = now
         releases = self._releases
         if reservations.current is not None:
             self._serve_reservation(now, out)
@@ -202,6 +203,8 @@ class Scheduler:
                     continue
             position += 1
         releases.seen = releases.before + len(releases.nodes)
+        if reservations.current is not None:
+            self._backfill(now, limit, out)
         if self._awaited and out and self._end_awaiting([lane.tasks[0] for lane in out]):
             out += self.schedule(now, limit - len(out))
         return out
@@ -234,7 +237,7 @@ class Scheduler:
         """Give back what a lane held; what lies on lost nodes is dropped. Raises InvariantViolated if it was free."""
         pool = self._pool
         releases = self._releases
-        if self._reservations.services.held:
+        if self._reservations.knows:
             self._reservations.note_released(placement)
         for share in placement:
             if pool.give_back(share):
@@ -246,9 +249,7 @@ class Scheduler:
 
     def _released_apart(self, node: int) -> None:
         """Something came free on a node that is not open."""
-        current = self._reservations.current
-        if current is not None:
-            current.changed = True
+        self._reservations.note_freed()
         if self._pool.state[node] == CLOSED and self._pool.is_idle(node):
             self._pool.set_state(node, ABSENT)
             self._closed_idle.append(node)
@@ -269,7 +270,7 @@ class Scheduler:
         if placement and tasks:
             self._placing.places.note(tasks, placement[0].node)
         if service:
-            self._reservations.services.note(placement)
+            self._reservations.note_service(placement)
 
     def remember(self, places: Iterable[TaskUid | int]) -> None:
         """Know where tasks were placed, the oldest first: names of tasks, each run of them followed by their first node."""
@@ -365,6 +366,19 @@ class Scheduler:
             self._set_aside(current.group, self._limits.too_late(current.group, now))
         else:
             self._reservations.serve(out)
+
+    def _backfill(self, now: float, limit: int, out: list[Assignment]) -> None:
+        """Fill reserved nodes with tasks that end before these are needed, in the order of their turns."""
+        reservations, position = self._reservations, 0
+        while len(out) < limit and position <= self._look_ahead:
+            current = reservations.current
+            if current is None or not current.gaps.are_open(now):
+                return
+            group = self._queue.peek(position)
+            if group is None:
+                return
+            if not reservations.fill(group, out):
+                position += 1
 
     def _set_aside(self, group: Group, reason: str) -> None:
         """Strand a group; the queue takes it out of the order of turns when it is next looked at."""

@@ -42,6 +42,10 @@ class ServiceHoldings:
         """Tell whether services hold anything on this node."""
         return node in self._on
 
+    def cores_on(self, node: int) -> int:
+        """Return how many cores of this node services hold."""
+        return sum([int.from_bytes(share.cores, "little").bit_count() for share in self._on.get(node, ())])
+
     def room(self, need: Need, node: int) -> int:
         """Return how many ranks of ``need`` the node can take once all but the services have ended."""
         shape = self._pool.shape[node]
