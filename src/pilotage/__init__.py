@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pilotage.model.outcome import Ending as Ending
     from pilotage.model.outcome import Outcome as Outcome
     from pilotage.model.partitions import PartitionSpec as PartitionSpec
+    from pilotage.model.partitions import PartitionStatus as PartitionStatus
     from pilotage.model.partitions import PolicySpec as PolicySpec
     from pilotage.model.states import *  # noqa: F403
     from pilotage.workers.current import CurrentTask as CurrentTask
@@ -62,6 +63,7 @@ _HOMES = {
     "NumaNodeList": "pilotage.client.node_list",
     "Outcome": "pilotage.model.outcome",
     "PartitionSpec": "pilotage.model.partitions",
+    "PartitionStatus": "pilotage.model.partitions",
     "Pilot": "pilotage.client.pilot",
     "PilotDescription": "pilotage.client.pilot_description",
     "PilotManager": "pilotage.client.pilot_manager",

@@ -13,11 +13,23 @@ from pilotage.cli.lookup import living_agent
 from pilotage.client.session import CLIENT_FOLDER, OBSERVER_KEY_FILE
 from pilotage.errors import BackendError, ProtocolError
 from pilotage.model.ids import Binding, SessionUid, TaskUid
+from pilotage.model.partitions import PartitionStatus
 from pilotage.system.processes import boot_id
 from pilotage.wire.channel import ClientChannel, Disconnected
 from pilotage.wire.connect import connect
 from pilotage.wire.keys import KeyPair, read_key_pair
-from pilotage.wire.messages import PROTOCOL, AgentHello, Cancel, ClientHello, FromAgent, Inspect, Inspection, Refused
+from pilotage.wire.messages import (
+    PROTOCOL,
+    AgentHello,
+    AskPartitions,
+    Cancel,
+    ClientHello,
+    FromAgent,
+    Inspect,
+    Inspection,
+    PartitionsTold,
+    Refused,
+)
 
 ANSWER_S = 10.0
 
@@ -63,16 +75,25 @@ class Observer:
             if isinstance(answer, Inspection) and answer.question == self._questions:
                 return dict(answer.answer)
 
+    def partitions(self) -> list[PartitionStatus]:
+        """Return how the partitions of the pilot are. Raises ``BackendError`` if it does not answer."""
+        self._questions += 1
+        self._say(AskPartitions(self._questions))
+        while True:
+            answer = self._await(PartitionsTold)
+            if isinstance(answer, PartitionsTold) and answer.question == self._questions:
+                return answer.partitions
+
     def cancel(self, tasks: Sequence[tuple[TaskUid, Binding]]) -> None:
         """Have tasks cancelled; returns when the agent has heard it."""
         self._say(Cancel(0, list(tasks)))
         # Messages of one connection are taken in order: who has answered this has taken the cancellation.
         self.ask()
 
-    def _say(self, message: ClientHello | Inspect | Cancel) -> None:
+    def _say(self, message: ClientHello | Inspect | Cancel | AskPartitions) -> None:
         self._channel.send(message)
 
-    def _await(self, kind: type[AgentHello] | type[Inspection]) -> FromAgent:
+    def _await(self, kind: type[AgentHello] | type[Inspection] | type[PartitionsTold]) -> FromAgent:
         until = time.monotonic() + ANSWER_S
         while (left := until - time.monotonic()) > 0:
             select.select([self._channel], [], [], left)

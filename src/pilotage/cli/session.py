@@ -15,7 +15,7 @@ import typer
 
 from pilotage.cli.options import FormatOption
 from pilotage.cli.renderers import Column, Format, note, plural, print_one, print_rows
-from pilotage.errors import InvalidRequest, SessionInUse
+from pilotage.errors import BackendError, InvalidRequest, SessionInUse
 
 app = typer.Typer(help="List, show, resume and remove sessions.", no_args_is_help=True)
 
@@ -35,6 +35,15 @@ _COLUMNS = (
     Column("canceled", "CANCELED", right=True),
     Column("unfinished", "UNFINISHED", right=True),
     Column("problem", "PROBLEM"),
+)
+_PARTITION_COLUMNS = (
+    Column("pilot", "PILOT"),
+    Column("name", "PARTITION"),
+    Column("state", "STATE"),
+    Column("nodes", "NODES", right=True),
+    Column("running", "RUNNING", right=True),
+    Column("waiting", "WAITING", right=True),
+    Column("reason", "REASON"),
 )
 _PILOT_COLUMNS = (
     Column("uid", "PILOT"),
@@ -74,7 +83,7 @@ def list_(
 
 @app.command("show")
 def show_(uid: SessionArgument = "", format: FormatOption = Format.TABLE) -> None:
-    """Show a session and its pilots (the newest session unless one is named)."""
+    """Show a session, its pilots and their partitions (the newest session unless one is named)."""
     from pilotage.cli.lookup import counts, find_session, living_pilots, pilot_folder, read_state, session_row
 
     folder = find_session(uid)
@@ -99,6 +108,7 @@ def show_(uid: SessionArgument = "", format: FormatOption = Format.TABLE) -> Non
                     "ended": pilot.ended or None,
                     "reason": pilot.reason,
                     "path": os.fspath(pilot_folder(folder, pilot)),
+                    "partitions": _partitions(folder, pilot_folder(folder, pilot)) if pilot.uid in alive else [],
                     **counts(record for record in state.tasks.values() if record.pilot == pilot.uid),
                 }
             )
@@ -119,6 +129,27 @@ def show_(uid: SessionArgument = "", format: FormatOption = Format.TABLE) -> Non
     if format is Format.TABLE and pilots:
         print()
         print_rows("pilots", pilots, _PILOT_COLUMNS, format)
+        partitions = [{"pilot": pilot["uid"], **each} for pilot in pilots for each in pilot["partitions"]]
+        if partitions:
+            print()
+            print_rows("partitions", partitions, _PARTITION_COLUMNS, format)
+
+
+def _partitions(folder: Path, pilot_folder: Path) -> list[dict[str, Any]]:
+    """Return how the partitions of a pilot are, as far as its agent says."""
+    import msgspec
+
+    from pilotage.agent.settings import read_settings
+    from pilotage.cli.observer import Observer
+
+    if not read_settings(pilot_folder).partitions:
+        return []
+    try:
+        with Observer.of(pilot_folder, folder) or contextlib.nullcontext() as observer:
+            return [] if observer is None else [msgspec.structs.asdict(each) for each in observer.partitions()]
+    except BackendError as error:
+        note(str(error))
+        return []
 
 
 @app.command()

@@ -28,6 +28,7 @@ from pilotage.client.adapting import Adaptations
 from pilotage.client.callbacks import Dispatcher, FutureNews
 from pilotage.client.launcher import StartedPilot, claimed_by, tail_of_output
 from pilotage.client.loads import Loads
+from pilotage.client.partition_questions import PartitionQuestions
 from pilotage.client.pilot_link import PilotLink
 from pilotage.client.waiting import HasState, Waiter
 from pilotage.core.client import actions, events, facts
@@ -129,6 +130,7 @@ class Engine:
         self._late_facts: list[facts.Fact] = []
         self._links: dict[PilotUid, PilotLink] = {}
         self.loads = Loads(self.lock, self._links)
+        self.questions = PartitionQuestions(self.lock, self._links)
         self.adaptations = Adaptations(self.loads, self._wake)
         self._waiters: list[Waiter] = []
         self._fencers: list[threading.Thread] = []
@@ -428,6 +430,7 @@ class Engine:
         link.close()
         self._links.pop(pilot.uid, None)
         self.loads.over(pilot.uid)
+        self.questions.over()
         if pilot.pid:
             try:
                 os.waitpid(pilot.pid, os.WNOHANG)
@@ -527,13 +530,16 @@ class Engine:
                 link.greeted(message)
                 self.handle(events.AgentGreeted(time.time(), pilot, message.incarnation, message.durable, message.nodes))
                 self.loads.greeted(pilot)
+                self.questions.greeted(pilot)
             case wire.PilotEnded():
                 if link.accept(now, message):
                     ended = events.PilotEndArrived(time.time(), pilot, message.number, message.state, message.reason)
                     self.handle(ended)
             case wire.Refused():
                 self._fail(f"pilot {pilot} refuses this client: {message.reason}")
-            case wire.Heartbeat() | wire.Inspection() | wire.NodesReturned() | wire.PartitionsTold():
+            case wire.PartitionsTold():
+                self.questions.take(message)
+            case wire.Heartbeat() | wire.Inspection() | wire.NodesReturned():
                 pass
             case _:
                 unreachable(message)

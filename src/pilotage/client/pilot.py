@@ -9,6 +9,7 @@ from pilotage.client.awaited import unknown_attribute
 from pilotage.client.pilot_description import PilotDescription, decoded
 from pilotage.client.task import Task
 from pilotage.core.client.state import PilotRecord
+from pilotage.model.partitions import PartitionSpec, PartitionStatus
 from pilotage.model.resources import Node
 
 if TYPE_CHECKING:
@@ -160,6 +161,49 @@ class Pilot:
             InvalidRequest: there is a task of this uid, or one of the two is not text.
         """
         self.session.submissions.dependencies.register_service(uid, info)
+
+    # partitions
+
+    def partitions(self) -> list[PartitionStatus]:
+        """Return how its partitions are, those that are over and those to come among them; the pilot is asked.
+
+        Empty if it has none: then all of its nodes are one.
+
+        Raises:
+            SessionClosed: the session is over.
+            BackendError: the pilot does not answer.
+        """
+        from pilotage.client.plan_changes import statuses
+
+        return statuses(self.session, self._record)
+
+    def add_partition(self, partition: PartitionSpec | Mapping[str, Any]) -> None:
+        """Have a partition more. Does not wait until it is there, and again with the same does nothing.
+
+        It begins with nodes that no other has (``nodes``, or all of them), or when enough can be had: of partitions that are
+        retired, or that may shrink and have idle nodes. Tasks that only it could run wait for it.
+
+        Raises:
+            InvalidRequest: the pilot has no partitions, or cannot have this one; says why, and what to do.
+            PilotFailed: the pilot has ended.
+        """
+        from pilotage.client.plan_changes import add
+
+        add(self.session, self._record, partition)
+
+    def retire_partition(self, name: str, *, drain: bool = True) -> None:
+        """Have a partition ended for good, and its nodes freed: when its tasks are done (``drain``), or now. Does not wait.
+
+        What it has not begun goes elsewhere. What runs in one that is ended now is ended: it runs again elsewhere, or is LOST,
+        like tasks of a partition that died. Again, or for one that is over, it does nothing.
+
+        Raises:
+            InvalidRequest: there is none of this name, or tasks wait that could run nowhere else; says what to do.
+            PilotFailed: the pilot has ended.
+        """
+        from pilotage.client.plan_changes import retire
+
+        retire(self.session, self._record, name, drain)
 
     # callbacks
 

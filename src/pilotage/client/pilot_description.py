@@ -195,9 +195,6 @@ class PilotDescription(Description):
                 raise InvalidPilot(f"{pilot}: both scheduler and partitions are given; give each partition its scheduler")
         if self.get("partitions"):
             partitions_of(pilot, self)
-            for name in ("idle_timeout_s", "startup_barrier"):
-                if self.get(name):
-                    raise InvalidPilot(f"{pilot}: {name}={self[name]} is not supported with partitions yet; leave it out")
         elif "sub_agents" in self.differing():
             raise InvalidPilot(f"{pilot}: sub_agents={self.sub_agents!r} needs partitions; leave it out, or give some")
 

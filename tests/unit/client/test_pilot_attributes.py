@@ -129,7 +129,6 @@ BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
             {"partitions": [{"name": "a", "scheduler": {"policy": "torus"}}]},
             "partitions[0] ('a'): scheduler: policy='torus' needs the nodes along each dimension",
         ),
-        ({"partitions": [{"name": "a"}], "startup_barrier": 3}, "startup_barrier=3 is not supported with partitions yet"),
     ],
     "scheduler": [
         ({"scheduler": "spred"}, "scheduler='spred' is not one of continuous, torus, tagged, homogeneous, packed, spread"),

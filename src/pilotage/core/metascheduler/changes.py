@@ -120,16 +120,14 @@ class Changes:
     # -------------------------------------------------------------------------------------------------------- retirements
 
     def against_retirement(self, name: str, drain: bool) -> str:
-        """Return why a partition cannot be retired; empty: it can."""
+        """Return why a partition cannot be retired; empty: it can, or is already."""
         found = self._found(name)
         if found is None:
             known = dict.fromkeys(each.spec.name for each in self._state.partitions.values() if each.life != "refused")
             return f"this pilot has no partition {name!r}{nearest(name, known) or '.'} It has {', '.join(known)}"
         key, record = found
-        if not record.living and not record.may_come:
-            return f"partition {name!r} is over already{': ' if record.reason else ''}{record.reason}"
-        if record.life == "retiring" and drain and not record.released:
-            return f"partition {name!r} is being retired already: {record.reason}"
+        if not record.hires and not record.may_come and not (record.life == "retiring" and not drain):
+            return ""
         count, example = self._bound_to(key, drain)
         if not count:
             return ""
@@ -171,15 +169,18 @@ class Changes:
         now, number, drain = event.time, event.number, event.drain
         found, reason = self._found(event.partition), self.against_retirement(event.partition, drain)
         if found is None or reason:
-            self._journal.stale += 1
-            if number:
-                # Nothing changes, but the client is told that its message is in the log, so it must be.
-                self._tasks.note_number(now, number)
             self._journal.act(actions.TellUser(reason))
+            self._pass_over(now, number)
             return
         key, record = found
-        if record.may_come or (drain and not record.hires):
+        if record.may_come or (record.released and record.life == "retiring" and drain):
             self._journal.emit(facts.PartitionDismissed(now, number, key))
             self._queue.is_stale = True
-        else:
-            self._partitions.retire(now, number, key, drain, RETIRED)
+        elif not self._partitions.retire(now, number, key, drain, RETIRED):
+            self._pass_over(now, number)
+
+    def _pass_over(self, now: float, number: int) -> None:
+        self._journal.stale += 1
+        if number:
+            # Nothing changes, but the client is told that its message is in the log, so it must be.
+            self._tasks.note_number(now, number)

@@ -84,7 +84,7 @@ class Inquiry:
             free = len(self._state.free_nodes)
             return PartitionStatus(name, "waiting", reason=f"waits for {record.size} nodes; {free} belong to nobody")
         if record.may_come:
-            return PartitionStatus(name, "dormant", reason="it had nothing to do; it comes again when tasks need it")
+            return PartitionStatus(name, "dormant", reason=f"{record.reason}; it comes again when tasks need it")
         told = self._backlogs[name].told if record.living else None
         running = min(record.leased, told.running) if told is not None else 0
         return PartitionStatus(name, record.life, len(record.nodes), running, record.leased - running, record.reason)

@@ -101,7 +101,9 @@ class Partitions:
         words = f"partition {event.partition!r} ended ({event.state}{': ' if event.reason else ''}{event.reason})"
         self._tasks.go_on(event.time, self._tasks.leased_to(event.partition), {}, {}, words)
         how: facts.Over = "ended" if record.life == "retiring" else "lost"
-        self._is_over(event.time, event.number, event.partition, how, event.reason, [])
+        # Why it was told to end is known better here than there.
+        reason = record.reason if how == "ended" else event.reason
+        self._is_over(event.time, event.number, event.partition, how, reason, [])
 
     def lost(self, event: events.PartitionLost) -> None:
         """The partition is gone for certain, without having said so."""
