@@ -20,6 +20,7 @@ from pilotage.core.scheduling.homogeneous import Homogeneous, SlotPlacing
 from pilotage.core.scheduling.index import NodeIndex
 from pilotage.core.scheduling.limits import Limits
 from pilotage.core.scheduling.need import Need
+from pilotage.core.scheduling.openings import Openings
 from pilotage.core.scheduling.packed import Packed
 from pilotage.core.scheduling.placing import Placing
 from pilotage.core.scheduling.policies import POLICIES
@@ -141,6 +142,16 @@ def gaps_in_the_queue_stay(original: Any, queue: WaitingQueue, group: Any) -> No
 @instead(Releases, "may_help")
 def the_refused_are_forgotten(original: Any, releases: Releases, group: Any) -> bool:
     return False
+
+
+@instead(Openings, "find")
+def what_came_free_is_not_found(original: Any, openings: Openings, cores: int, memory: int) -> int:
+    return -1
+
+
+@instead(Openings, "catch_up")
+def what_came_free_is_not_taken_in(original: Any, openings: Openings) -> None:
+    pass
 
 
 @instead(Reservations, "end")
@@ -305,6 +316,8 @@ def test_the_walk_catches_a_fault_planted_in_a_policy(
         cancelled_while_queued_runs_all_the_same,
         gaps_in_the_queue_stay,
         the_refused_are_forgotten,
+        what_came_free_is_not_found,
+        what_came_free_is_not_taken_in,
         a_reservation_is_kept_for_ever,
         what_services_hold_is_waited_for,
         a_tag_does_not_bind_its_members,

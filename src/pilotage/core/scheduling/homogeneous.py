@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pilotage.core.scheduling import need as needs
 from pilotage.core.scheduling.limits import Limits
 from pilotage.core.scheduling.need import Need
+from pilotage.core.scheduling.openings import Openings
 from pilotage.core.scheduling.placing import Placing
 from pilotage.core.scheduling.policy import Assignment, GroupKey
 from pilotage.core.scheduling.pool import Pool
@@ -65,8 +66,8 @@ class SlotLimits(Limits):
 class SlotPlacing(Placing):
     """Takes slots from a pile."""
 
-    def __init__(self, pool: Pool, queue: WaitingQueue, search: Search, releases: Releases) -> None:
-        super().__init__(pool, queue, search, releases)
+    def __init__(self, pool: Pool, queue: WaitingQueue, search: Search, releases: Releases, openings: Openings) -> None:
+        super().__init__(pool, queue, search, releases, openings)
         self.free: list[Placement] | None = None
         """The slots that are free; None: what is free is to be cut."""
 
@@ -137,7 +138,7 @@ class Homogeneous(Scheduler):
             patience_s=math.inf,
         )
         self._limits = self._fixing = SlotLimits(self._pool, groups, latest)
-        self._slots = SlotPlacing(self._pool, self._queue, Search(self._pool, 1), self._releases)
+        self._slots = SlotPlacing(self._pool, self._queue, Search(self._pool, 1), self._releases, self._openings)
         self._placing = self._slots
         self._place = self._slots.place
 

@@ -11,10 +11,11 @@ class Need:
     """A request made ready for matching; all amounts per rank.
 
     ``whole`` counts whole GPUs and ``share`` 64ths of one GPU; at most one of them is not 0. ``plain`` needs count cores
-    only, ``cpu_only`` ones cores and memory, and the books take shortcuts there; ``one_core`` is the plainest and most
-    frequent. ``scatters`` tells that ranks may lie on more than one node, ``follows`` that all are on one node that an
-    earlier task may have settled; ``pinned`` names nodes. ``least``: ranks that a node must hold to be of use. ``chosen``:
-    what the slots that the user has chosen take of each node, if there are any.
+    only, ``cpu_only`` ones cores and memory, and the books take shortcuts there; ``small`` ones are of one rank of these,
+    anywhere, and ``one_core`` is the plainest and most frequent. ``scatters`` tells that ranks may lie on more than one
+    node, ``follows`` that all are on one node that an earlier task may have settled; ``pinned`` names nodes. ``least``:
+    ranks that a node must hold to be of use. ``chosen``: what the slots that the user has chosen take of each node, if
+    there are any.
     """
 
     __slots__ = (
@@ -35,6 +36,7 @@ class Need:
         "request",
         "scatters",
         "share",
+        "small",
         "whole",
     )
 
@@ -56,7 +58,8 @@ class Need:
         self.pinned = request.pinned
         self.follows = bool(request.colocate or request.beside)
         settled = self.follows or self.chosen
-        self.one_core = self.plain and self.cores == 1 and self.ranks == 1 and not (settled or self.pinned)
+        self.small = self.cpu_only and self.ranks == 1 and not (settled or self.pinned)
+        self.one_core = self.small and self.plain and self.cores == 1
         self.scatters = self.ranks > 1 and not settled
 
     def capacity(self, shape: NodeShape) -> int:

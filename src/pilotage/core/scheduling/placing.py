@@ -1,8 +1,9 @@
 """Nodes for the tasks of one group: the way from a group whose turn it is to assignments.
 
-There are four ways. Tasks of one core, the plainest and most frequent, go the shortest. *Narrow* tasks run on one node each,
-and are placed as many at a time as it holds. *Wide* ones may lie on several nodes. Tasks whose slots the user has chosen
-take just these. What no room was found for is *refused*: its group notes how far the log of releases was.
+There are five ways. Tasks of one core, the plainest and most frequent, go the shortest. *Small* ones, of one rank of cores
+and memory, that were refused before go to the tightest node of those released since. *Narrow* tasks run on one node each, and
+are placed as many at a time as it holds. *Wide* ones may lie on several nodes. Tasks whose slots the user has chosen take
+just these. What no room was found for is *refused*: its group notes how far the log of releases was.
 
 Tasks that ``colocate`` follow the first of their tag to its node, or choose anew when that node is lost. A task that runs
 ``beside`` an earlier one waits until that is placed, and can't run when its node is gone, or when nothing is known of it.
@@ -13,6 +14,7 @@ from __future__ import annotations
 from pilotage.core.scheduling import need as needs
 from pilotage.core.scheduling import slots
 from pilotage.core.scheduling.need import Need
+from pilotage.core.scheduling.openings import Openings
 from pilotage.core.scheduling.policy import Assignment
 from pilotage.core.scheduling.pool import CLOSED, LOST, OPEN, Pool
 from pilotage.core.scheduling.queue import Group, WaitingQueue
@@ -29,11 +31,12 @@ _THOROUGH_EVERY = 64
 class Placing:
     """Takes tasks from ``queue`` and resources from ``pool``, where ``search`` and ``releases`` say that there are some."""
 
-    def __init__(self, pool: Pool, queue: WaitingQueue, search: Search, releases: Releases) -> None:
+    def __init__(self, pool: Pool, queue: WaitingQueue, search: Search, releases: Releases, openings: Openings) -> None:
         self._pool = pool
         self._queue = queue
         self._search = search
         self._releases = releases
+        self._openings = openings
         self._last_node = -1
         self._cuts = 0
         self.node_of_tag: dict[str, int] = {}
@@ -42,13 +45,25 @@ class Placing:
     def place(self, group: Group, limit: int, before: int, out: list[Assignment]) -> int:
         """Place up to ``limit`` tasks that arrived before number ``before``, as long as there is room; return how many."""
         need = group.need
-        if need.one_core and self._search.fills:
-            return self._place_cores(group, limit, before, out)
+        if need.small and self._search.fills:
+            if group.refused_at >= 0:
+                self._openings.catch_up()
+                if group.refused_at < self._releases.seen:
+                    group.refused_at = -1
+            if need.one_core:
+                return self._place_cores(group, limit, before, out)
+            if group.refused_at >= 0:
+                return self._place_small(group, limit, before, out)
+            return self._place_narrow(group, limit, before, out)
         if need.chosen:
             return self.place_chosen(group, OPEN, out)
         if need.scatters or need.exclusive:
             return self._place_wide(group, limit, before, out)
         return self._place_narrow(group, limit, before, out)
+
+    def may_help(self, group: Group) -> bool:
+        """Tell whether it is worth trying to place the group, which was refused: releases since may have made room for it."""
+        return (group.need.small and self._search.fills) or self._releases.may_help(group)
 
     def forget_node(self, node: int) -> None:
         """Bind no tag to this node any more."""
@@ -76,7 +91,7 @@ class Placing:
             left -= len(tasks)
             recent.extend(tasks)
             recent.append(node)
-            for task, share in zip(tasks, pool.carve_cores(node, len(tasks))):  # noqa: B905 - the keyword is costly here
+            for task, share in zip(tasks, pool.carve_alike(group.need, node, len(tasks))):  # noqa: B905 - the keyword is costly here
                 out.append(Assignment(key, [task], (share,)))
         return len(out) - first
 
@@ -91,10 +106,40 @@ class Placing:
             if 0 < pool.count[node] < pool.shape[node].cores and not pool.state[node]:
                 self._last_node = node
                 return node
-        node = self._search.core() if group.refused_at < 0 else self._releases.node_for(group)
+        node = self._search.core() if group.refused_at < 0 else self._openings.find(1, 0)
         if node >= 0:
             self._last_node = node
         return node
+
+    def _place_small(self, group: Group, limit: int, before: int, out: list[Assignment]) -> int:
+        """Place tasks of a small group that was refused on what came free since, as ``_place_narrow`` does."""
+        pool = self._pool
+        need = group.need
+        key = group.key
+        cores, memory = need.cores, need.memory
+        find, take = self._openings.find, self._queue.take
+        recent = self.places.recent
+        first = len(out)
+        left = limit
+        while left:
+            node = find(cores, memory)
+            if node < 0:
+                group.refused_at = self._releases.end()
+                break
+            wanted = pool.count[node] // cores
+            if memory and wanted > 1:
+                wanted = min(wanted, pool.memory[node] // memory)
+            if wanted > left:
+                wanted = left
+            tasks = take(group, wanted, before)
+            recent.extend(tasks)
+            recent.append(node)
+            for task, share in zip(tasks, pool.carve_alike(need, node, len(tasks))):  # noqa: B905 - the keyword is costly here
+                out.append(Assignment(key, [task], (share,)))
+            left -= len(tasks)
+            if len(tasks) < wanted or not group.live or group.arrivals[0] >= before:
+                break
+        return len(out) - first
 
     def _place_narrow(self, group: Group, limit: int, before: int, out: list[Assignment]) -> int:
         """Place tasks of one node each until ``limit`` or ``before`` is reached or nothing has room; return how many."""

@@ -120,17 +120,34 @@ class Pool:
         self.disk[node] -= disk
         return NodeShare(node, ranks, named, gpus, memory, disk)
 
-    def carve_cores(self, node: int, count: int) -> list[NodeShare]:
-        """Take ``count`` single cores, each a share of its own: the hot path of short tasks."""
+    def carve_alike(self, need: Need, node: int, number: int) -> list[NodeShare]:
+        """Take so many shares, each for one rank of a small need: the hot path of short tasks."""
         free = self.cores[node]
-        named = self._mask_bytes
+        wanted = need.cores
+        memory = need.memory
         shares = []
-        for _ in range(count):
-            mask = free & -free
-            free ^= mask
-            shares.append(NodeShare(node, 1, named[mask]))
+        if wanted == 1:
+            masks = self._mask_bytes
+            if memory:
+                for _ in range(number):
+                    mask = free & -free
+                    free ^= mask
+                    shares.append(NodeShare(node, 1, masks[mask], (), memory))
+            else:
+                for _ in range(number):
+                    mask = free & -free
+                    free ^= mask
+                    shares.append(NodeShare(node, 1, masks[mask]))
+        else:
+            for _ in range(number):
+                mask = self._choose_cores(node, free, wanted, 1)
+                free ^= mask
+                shares.append(NodeShare(node, 1, mask.to_bytes((mask.bit_length() + 7) >> 3, "little"), (), memory))
         self.cores[node] = free
-        self.count[node] -= count
+        self.count[node] -= wanted * number
+        if memory:
+            self.memory[node] -= memory * number
+            self._base[node] = -1
         self._stale[node] = None
         return shares
 
@@ -215,8 +232,13 @@ class Pool:
             )
         self.cores[node] = free | mask
         self.count[node] += mask.bit_count()
-        if share.gpus or share.memory or share.disk:
+        if share.gpus or share.disk:
             self._give_back_more(share)
+        elif share.memory:
+            self._base[node] = -1
+            memory = self.memory[node] = self.memory[node] + share.memory
+            if memory > self.shape[node].memory:
+                raise self._surplus(share)
         self._stale[node] = None
         return True
 
@@ -365,10 +387,14 @@ class Pool:
         disk = self.disk[node] = self.disk[node] + share.disk
         shape = self.shape[node]
         if memory > shape.memory or disk > shape.disk or (share.gpus and max(gpus) > GPU_SHARES):
-            raise InvariantViolated(
-                f"node {node}: after the release of {share} more is free than there is: GPUs {gpus}, memory "
-                f"{self.memory[node]} of {shape.memory}, disk {self.disk[node]} of {shape.disk}"
-            )
+            raise self._surplus(share)
+
+    def _surplus(self, share: NodeShare) -> InvariantViolated:
+        node, shape = share.node, self.shape[share.node]
+        return InvariantViolated(
+            f"node {node}: after the release of {share} more is free than there is: GPUs {self.gpus[node]}, memory "
+            f"{self.memory[node]} of {shape.memory}, disk {self.disk[node]} of {shape.disk}"
+        )
 
     def _count_gpus(self, node: int) -> None:
         gpus = self.gpus[node]

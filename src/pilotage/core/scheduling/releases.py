@@ -43,22 +43,6 @@ class Releases:
             del self.nodes[:excess]
             self.before += excess
 
-    def most(self) -> tuple[int, int, int]:
-        """Return since when, and one more than the most cores, and the most memory that a node released since has free now.
-
-        Groups refused since then need not be tried if they ask for more. Placing takes away only, so it stays true.
-        """
-        fresh = max(self.seen - self.before, 0)
-        nodes = self.nodes[fresh : fresh + self._retry_bound + 1]
-        if not nodes or len(nodes) > self._retry_bound:
-            return self.end(), 1, 0
-        pool = self._pool
-        return (
-            self.before + fresh,
-            max([pool.count[node] for node in nodes]) + 1,
-            max([pool.memory[node] for node in nodes]),
-        )
-
     def may_help(self, group: Group) -> bool:
         """Tell whether releases since the refusal of ``group`` can have made room for it."""
         fresh = group.refused_at - self.before

@@ -25,6 +25,7 @@ from pilotage.core.scheduling import waits
 from pilotage.core.scheduling.lateness import Lateness
 from pilotage.core.scheduling.limits import Limits
 from pilotage.core.scheduling.need import Need
+from pilotage.core.scheduling.openings import Openings
 from pilotage.core.scheduling.placing import Placing
 from pilotage.core.scheduling.policy import OVERTAKE, Assignment, Demand, FreeSummary, GroupKey
 from pilotage.core.scheduling.pool import ABSENT, CLOSED, LOST, OPEN, Pool
@@ -72,7 +73,8 @@ class Scheduler:
         self._pool = Pool(nodes)
         self._queue = WaitingQueue(priorities=order == "priority")
         self._releases = Releases(self._pool, retry_bound)
-        self._placing = Placing(self._pool, self._queue, search(self._pool, search_bound), self._releases)
+        self._openings = Openings(self._pool, self._releases)
+        self._placing = Placing(self._pool, self._queue, search(self._pool, search_bound), self._releases, self._openings)
         self._reservations = Reservations(self._pool, self._placing, self._releases, overtake_limit, patience_s)
         self._place = self._placing.place
         self._look_ahead = look_ahead
@@ -170,23 +172,30 @@ class Scheduler:
         if reservations.current is not None:
             self._serve_reservation(now, out)
         queue = self._queue
-        position = turn = seen = cores = memory = 0
+        openings = self._openings
+        position = turn = 0
         while len(out) < limit and position <= self._look_ahead + turn:
             group = queue.peek(position)
             if group is None:
                 break
             if position > turn:
                 # Most groups are passed over here, as nothing that was released since could be enough for them.
-                if not cores:
-                    seen, cores, memory = releases.most()
-                ahead = queue.pass_over(position, self._look_ahead + turn + 1, seen, releases.end(), cores, memory)
+                openings.catch_up()
+                ahead = queue.pass_over(
+                    position,
+                    self._look_ahead + turn + 1,
+                    releases.seen,
+                    releases.end(),
+                    openings.sizes.bit_length(),
+                    openings.memory,
+                )
                 if ahead != position:
                     position = ahead
                     continue
             if now > group.latest:
                 self._set_aside(group, self._limits.too_late(group, now))
                 continue
-            if group.refused_at < 0 or releases.may_help(group):
+            if group.refused_at < 0 or self._placing.may_help(group):
                 placed = self._place(group, limit - len(out), queue.turn_before(position, group), out)
                 if placed:
                     reservations.note_placed(group, placed, out)
@@ -202,7 +211,8 @@ class Scheduler:
                     reservations.serve(out)
                     continue
             position += 1
-        releases.seen = releases.before + len(releases.nodes)
+        if len(out) < limit:
+            openings.clear()
         if reservations.current is not None:
             self._backfill(now, limit, out)
         if self._awaited and out and self._end_awaiting([lane.tasks[0] for lane in out]):
