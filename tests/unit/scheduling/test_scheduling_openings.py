@@ -67,7 +67,7 @@ def test_nobody_waits_where_there_is_room(seed: int) -> None:
 
 
 def test_all_are_looked_at_anew_when_more_was_released_than_is_noted() -> None:
-    scheduler = Scheduler(machine(2))
+    scheduler = Scheduler(machine(2), overtake_limit=1 << 40)
     tiny, large = Request(), Request(cores=5, memory=1)
     scheduler.enqueue_many([task(f"fill.{number}") for number in range(16)], group(tiny), 0.0)
     held = [lane.placement for lane in scheduler.schedule(0.0, 100)]
