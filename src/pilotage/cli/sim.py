@@ -195,8 +195,8 @@ def show_file(
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Print the file of a machine, a launcher or a workload, with the sources of its numbers; as a start for one's own."""
+    from pilotage.platforms.toml_values import Source
     from pilotage.sim.files import KINDS, shipped
-    from pilotage.sim.toml_values import Source
 
     found = {kind: shipped(kind)[name] for kind in KINDS if name in shipped(kind)}
     if not found:

@@ -15,9 +15,9 @@ import msgspec
 
 from pilotage.errors import InvalidRequest, nearest
 from pilotage.model.resources import NodeShape, blocks
+from pilotage.platforms.toml_values import Source
 from pilotage.sim.misfortunes import ADOPTION_S
 from pilotage.sim.model import Faults, KindCosts, Launcher, Machine, Quantity
-from pilotage.sim.toml_values import Source
 from pilotage.sim.workloads.description import WorkloadDescription
 
 Kind = Literal["machine", "launcher", "workload", "plan", "faults"]

@@ -16,10 +16,10 @@ from pilotage.core.metascheduler.plan import check_plan
 from pilotage.errors import InvalidRequest, nearest
 from pilotage.model.partitions import Order, PartitionSpec, PolicyName, PolicySpec
 from pilotage.model.resources import Node, NodeShape
+from pilotage.platforms.toml_values import Source
 from pilotage.sim.files import check_faults, find_file, read_faults, read_launcher, read_machine, read_workload
 from pilotage.sim.model import IDEAL, Faults, Launcher, Machine, Workload
 from pilotage.sim.result import Result
-from pilotage.sim.toml_values import Source
 from pilotage.sim.workloads.demand import Demand
 from pilotage.sim.workloads.generated import GeneratedWorkload
 from pilotage.sim.workloads.recorded import RecordedWorkload

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pilotage.sim.toml_lines import line_of, lines_of
+from pilotage.platforms.toml_lines import line_of, lines_of
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -1,7 +1,7 @@
 """Reads a TOML file into a value, and tells what is wrong with it by file, line and nearest name.
 
 Types are said once, in the struct that is read. Limits of single fields are there, too, as ``msgspec.Meta``; what concerns
-several fields is checked by the readers in ``sim.files``, which raise through ``Source.error``.
+several fields is checked by its readers, which raise through ``Source.error``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from pilotage.errors import InvalidRequest, nearest
-from pilotage.sim.toml_lines import line_of, lines_of
+from pilotage.platforms.toml_lines import line_of, lines_of
 
 if sys.version_info >= (3, 11):
     import tomllib
