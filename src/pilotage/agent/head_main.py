@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +15,9 @@ from pilotage.core.metascheduler.core import MetaschedulerCore
 from pilotage.log.crashes import note_progress
 from pilotage.wire.keys import write_connection
 
-SWITCH_S = 0.0005
-"""Threads that work by turns on small messages must not wait for each other as long as Python lets them by itself (5 ms)."""
-
 
 def run_head(settings: PilotSettings, folder: Path, incarnation: int, ready: Callable[[], None], call: EndCall) -> None:
     """Run the pilot to its end. ``folder`` is the head's private one; ``ready`` is called when it listens."""
-    if settings.sub_agents == "threads":
-        sys.setswitchinterval(SWITCH_S)
     pilot_folder = settings.agent_folder
     log_folder = pilot_folder / LOG_FOLDER
     state = recover_head(log_folder) if was_begun(log_folder) else None
