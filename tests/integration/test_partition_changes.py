@@ -30,8 +30,9 @@ def until_state(pilot: rp.Pilot, name: str, state: str) -> None:
     eventually(lambda: states(pilot).get(name) == state, f"partition {name} is {state}")
 
 
-def test_a_partition_is_added_works_and_is_retired(fresh, tmp_path):
-    pilot = start(fresh, [{"name": "a", "nodes": 1}], 3)
+@pytest.mark.parametrize("sub_agents", ["processes", "threads"])
+def test_a_partition_is_added_works_and_is_retired(fresh, tmp_path, sub_agents):
+    pilot = start(fresh, [{"name": "a", "nodes": 1}], 3, sub_agents=sub_agents)
     pilot.add_partition(rp.PartitionSpec(name="b", nodes=2, tags=("more",)))
     pilot.add_partition({"name": "b", "nodes": 2, "tags": ["more"]})
     door, witness = tmp_path / "door", tmp_path / "witness"
@@ -250,3 +251,49 @@ def test_the_command_line_shows_partitions(fresh, tmp_path):
     ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "PARTITION" in done.stdout and "active" in done.stdout
+
+
+LAB = """
+[blue]
+emulated = true
+cores_per_node = 2
+
+[[blue.partitions]]
+name = "small"
+
+[[blue.partitions]]
+name = "large"
+nodes = 2
+tags = ["large"]
+"""
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A platform that has a plan."""
+    path = tmp_path / "lab.toml"
+    path.write_text(LAB)
+    monkeypatch.setenv("PILOTAGE_PLATFORMS", str(path))
+    return path
+
+
+def test_a_pilot_is_divided_as_its_platform_says_unless_it_says_so_itself(fresh, lab):
+    pilot = fresh.start(resource="lab.blue", nodes=3)
+    assert fresh.run(shell(WHERE, partition="large")).stdout == "large\n"
+    assert {each.name: each.nodes for each in pilot.partitions()} == {"small": 1, "large": 2}
+    assert [each["name"] for each in pilot.description.partitions] == ["small", "large"]
+    lab.write_text(LAB.replace('"large"', '"wide"'))
+    others = [
+        fresh.pilots.submit_pilots({"resource": "lab.blue", "nodes": 1, "runtime": 10, **said})
+        for said in ({"partitions": []}, {"scheduler": "spread"}, {"partitions": [{"name": "own"}]})
+    ]
+    assert [len(other.description.partitions) for other in others] == [0, 0, 1]
+
+
+def test_a_plan_of_the_platform_that_does_not_fit_names_its_file(fresh, lab):
+    with pytest.raises(rp.InvalidPilot) as refused:
+        fresh.pilots.submit_pilots({"resource": "lab.blue", "nodes": 1, "runtime": 10})
+    assert str(refused.value) == (
+        "pilot: partition 'large': nodes=2 exceeds the 1 nodes of the pilot; ask for at most 1. That plan is the default of "
+        f"platform 'lab.blue', {lab}:6; give the pilot partitions of its own, or partitions=[] for none"
+    )

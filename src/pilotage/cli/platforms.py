@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pilotage.cli.options import FormatOption
 from pilotage.cli.renderers import Column, Format, print_one, print_rows
+
+if TYPE_CHECKING:
+    from pilotage.model.partitions import PartitionSpec
 
 _COLUMNS = (
     Column("name", "PLATFORM"),
@@ -32,6 +35,18 @@ _DETAILS = (
     Column("sandbox", "folder of pilots"),
     Column("on_client_loss", "when the client is lost"),
     Column("client_loss_timeout_s", "after", kind="span"),
+    Column("partitions_from", "partitions, from"),
+)
+_PARTITIONS = (
+    Column("name", "PARTITION"),
+    Column("nodes", "NODES", right=True),
+    Column("range", "RANGE"),
+    Column("policy", "SCHEDULER"),
+    Column("kinds", "KINDS"),
+    Column("tags", "TAGS"),
+    Column("most_task_nodes", "TASK NODES", right=True),
+    Column("longest_s", "LONGEST", kind="span"),
+    Column("idle_timeout_s", "IDLE", kind="span"),
 )
 
 
@@ -64,5 +79,19 @@ def platforms(
         rows.append(row)
     if name:
         print_one("platform", rows[0], _DETAILS, format, uid="name")
+        if chosen[0].partitions and format is Format.TABLE:
+            print()
+            print_rows("partitions", [_partition_row(spec) for spec in chosen[0].partitions], _PARTITIONS, format)
     else:
         print_rows("platforms", rows, _COLUMNS, format, uid="name")
+
+
+def _partition_row(spec: PartitionSpec) -> dict[str, Any]:
+    """Return a partition as a row, in which what is left open is empty."""
+    import msgspec
+
+    row = {key: value or None for key, value in msgspec.structs.asdict(spec).items()}
+    row["nodes"] = spec.nodes or "a share"
+    row["range"] = f"{max(1, spec.least_nodes)} to {spec.most_nodes}" if spec.most_nodes else None
+    row["policy"] = spec.scheduler.policy
+    return row

@@ -81,8 +81,14 @@ class PilotManager(Manager):
             if not isinstance(one, (PilotDescription, Mapping)):
                 raise InvalidPilot(f"a pilot is described by a PilotDescription or a dict, not {one!r:.80}")
             description = one.clone() if isinstance(one, PilotDescription) else PilotDescription(one)
+            plan_from = ""
+            if description.resource:
+                on = platform(description.resource)
+                if on.partitions and "partitions" not in description and description.get("scheduler") is None:
+                    description.partitions = list(on.partitions)
+                    plan_from = f"{on.name!r}, {on.partitions_from}"
             description.verify()
-            nodes = nodes_of(platform(description.resource or ""), description).nodes
+            nodes = nodes_of(on, description).nodes
             named = f"pilot {description.uid!r}" if description.uid else "pilot"
             if description.get("scheduler") is not None:
                 from pilotage.client.policies import check_policy
@@ -91,7 +97,15 @@ class PilotManager(Manager):
             if description.get("partitions"):
                 from pilotage.client.partitions import check_partitions
 
-                check_partitions(named, partitions_of(named, description), nodes)
+                try:
+                    check_partitions(named, partitions_of(named, description), nodes)
+                except InvalidPilot as error:
+                    if not plan_from:
+                        raise
+                    raise InvalidPilot(
+                        f"{error}. That plan is the default of platform {plan_from}; give the pilot partitions of its own, or "
+                        "partitions=[] for none"
+                    ) from None
             uid = description.uid or ""
             if uid in taken:
                 raise InvalidPilot(f"pilot {uid!r}: the session has a pilot of this uid; choose another one, or leave uid out")

@@ -10,6 +10,7 @@ A file ``<site>.toml`` describes the machines of a site, a table each; ``[fronti
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -20,6 +21,8 @@ from typing import Any, Literal
 import msgspec
 
 from pilotage.errors import InvalidRequest, UnknownPlatform, nearest
+from pilotage.model.partitions import PartitionSpec, PolicyName, PolicySpec
+from pilotage.platforms.toml_values import Source
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,10 +54,21 @@ class Platform(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sandbox: str = ""
     on_client_loss: Literal["continue", "drain", "terminate"] = "terminate"
     client_loss_timeout_s: float = 300.0
+    partitions: tuple[PartitionSpec, ...] = ()
+    """How pilots are divided whose description says nothing of it."""
+    partitions_from: str = ""
+    """The file that says so, with the line."""
 
 
-# The name is made from file and table, so it is no field of the table.
-_FIELDS = tuple(name for name in Platform.__struct_fields__ if name != "name")
+class _Partition(PartitionSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A partition as it stands in a file, where a scheduler may be a name alone."""
+
+    scheduler: PolicyName | PolicySpec = PolicySpec()  # type: ignore[assignment]
+
+
+# Made from file, table and place, so they are no fields of the table.
+_MADE = ("name", "partitions_from")
+_FIELDS = tuple(name for name in Platform.__struct_fields__ if name not in _MADE)
 _LEAST = {"cores_per_node": 1, "gpus_per_node": 0, "memory_per_node_mib": 0, "disk_per_node_mib": 0, "client_loss_timeout_s": 0}
 
 
@@ -133,6 +147,9 @@ def _checked(path: Path, text: str, machine: str, table: Any) -> dict[str, Any]:
         place = f"platform file {_place(path, text, machine, field)}: [{machine}]"
         if field not in _FIELDS:
             raise InvalidRequest(f"{place} has an unknown field {field!r}{nearest(field, _FIELDS)}")
+        if field == "partitions":
+            fields["partitions"], fields["partitions_from"] = _partitions(path, machine)
+            continue
         try:
             # Through the struct itself, so that the types are said once.
             converted = msgspec.convert({"name": machine, field: value}, Platform)
@@ -143,6 +160,25 @@ def _checked(path: Path, text: str, machine: str, table: Any) -> dict[str, Any]:
             raise InvalidRequest(f"{place} {field}={value!r}: it must be {_LEAST[field]} or more")
         fields[field] = getattr(converted, field)
     return fields
+
+
+def _partitions(path: Path, machine: str) -> tuple[tuple[PartitionSpec, ...], str]:
+    """Return the partitions that a file gives a machine, and where. Whether a pilot can have them depends on its nodes."""
+    source = Source(path, "platform")
+    specs: list[PartitionSpec] = []
+    for index, given in enumerate(source.part((machine, "partitions"), tuple[_Partition, ...])):
+        values = {field: getattr(given, field) for field in PartitionSpec.__struct_fields__}
+        for field, value in values.items():
+            if isinstance(value, int | float) and not 0 <= value < math.inf:
+                raise source.error((machine, "partitions", index, field), f"{value}: it must be 0 or more")
+        if isinstance(given.scheduler, str):
+            values["scheduler"] = PolicySpec(policy=given.scheduler)
+        if given.name in (spec.name for spec in specs):
+            raise source.error(
+                (machine, "partitions", index, "name"), f"two partitions are named {given.name!r}; give each a name of its own"
+            )
+        specs.append(PartitionSpec(**values))
+    return tuple(specs), f"{path}:{source.line((machine, 'partitions', 0))}"
 
 
 def _place(path: Path, text: str, machine: str, field: str) -> str:

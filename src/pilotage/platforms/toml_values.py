@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,11 +43,14 @@ class Source:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InvalidRequest(f"{kind} file {path}: is not valid TOML: {error}") from error
 
+    def line(self, path: Sequence[str | int]) -> int:
+        """Return the line of what is at ``path``."""
+        return line_of(lines_of(self.text), path)
+
     def error(self, path: Sequence[str | int], message: str) -> InvalidRequest:
         """Return the error that says ``message`` of what is at ``path``."""
-        line = line_of(lines_of(self.text), path)
         where = _shown(path)
-        return InvalidRequest(f"{self.kind} file {self.path}:{line}: {f'{where}: ' if where else ''}{message}")
+        return InvalidRequest(f"{self.kind} file {self.path}:{self.line(path)}: {f'{where}: ' if where else ''}{message}")
 
     def convert(self, wanted: type[T], **more: object) -> T:
         """Return the file's content as ``wanted``. ``more``: fields that do not stand in the file.
@@ -59,15 +62,35 @@ class Source:
         for name in more:
             if name in self.content:
                 raise self.error((name,), "is no field of the file: it follows from the file's name")
-        self._refuse_unknown(self.content, msgspec.inspect.type_info(wanted), ())
+        return self._converted({**self.content, **more}, wanted, ())
+
+    def part(self, path: Sequence[str | int], wanted: type[T]) -> T:
+        """Return what is at ``path`` as ``wanted``.
+
+        Raises:
+            InvalidRequest: as ``convert``.
+        """
+        value: Any = self.content
+        for step in path:
+            value = value[step]
+        return self._converted(value, wanted, tuple(path))
+
+    def _converted(self, content: Any, wanted: type[T], path: tuple[str | int, ...]) -> T:
+        self._refuse_unknown(content, msgspec.inspect.type_info(wanted), path)
         try:
-            return msgspec.convert({**self.content, **more}, wanted, str_keys=True)
+            return msgspec.convert(content, wanted, str_keys=True)
         except msgspec.ValidationError as error:
             reason, _, place = str(error).partition(" - at ")
-            path, value = _follow(self.content, place)
+            inner, value = _follow(content, place)
             # What JSON calls an object is a table here.
             said = (reason[:1].lower() + reason[1:]).replace("object", "table")
-            raise self.error(path, f"{said}, and it is {value!r}" if "missing" not in said and path else said) from None
+            known = _choices(msgspec.inspect.type_info(wanted), inner)
+            if known and isinstance(value, str):
+                raise self.error(
+                    (*path, *inner), f"{value!r} is not one of {', '.join(known)}{nearest(value, known)}"
+                ) from None
+            is_known = "missing" not in said and (path or inner)
+            raise self.error((*path, *inner), f"{said}, and it is {value!r}" if is_known else said) from None
 
     def _refuse_unknown(self, value: Any, wanted: msgspec.inspect.Type, path: tuple[str | int, ...]) -> None:
         inspect = msgspec.inspect
@@ -98,7 +121,7 @@ class Source:
                 pass
 
 
-def _follow(content: Mapping[str, Any], place: str) -> tuple[tuple[str | int, ...], Any]:
+def _follow(content: Any, place: str) -> tuple[tuple[str | int, ...], Any]:
     """Return the path that msgspec names (```$.classes[1].ranks```), as far as it names one, and what is there."""
     path: list[str | int] = []
     value: Any = content
@@ -112,6 +135,22 @@ def _follow(content: Mapping[str, Any], place: str) -> tuple[tuple[str | int, ..
             break
         path.append(step)
     return tuple(path), value
+
+
+def _choices(wanted: msgspec.inspect.Type, path: Sequence[str | int]) -> list[str]:
+    """Return the words that the type at ``path`` has a choice of; none if it takes other values than words and tables."""
+    inspect = msgspec.inspect
+    if isinstance(wanted, inspect.UnionType):
+        return [word for each in wanted.types for word in _choices(each, path)]
+    if not path:
+        return [str(value) for value in wanted.values] if isinstance(wanted, inspect.LiteralType) else []
+    match wanted:
+        case inspect.StructType(fields=fields):
+            return [word for field in fields if field.encode_name == path[0] for word in _choices(field.type, path[1:])]
+        case inspect.ListType(item_type=inner) | inspect.VarTupleType(item_type=inner) | inspect.DictType(value_type=inner):
+            return _choices(inner, path[1:])
+        case _:
+            return []
 
 
 def _shown(path: Sequence[str | int]) -> str:

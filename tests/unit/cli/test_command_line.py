@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -154,3 +155,14 @@ def test_help_imports_neither_the_client_nor_progress_bars() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_platform_shows_its_plan_and_where_it_is_from(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "lab.toml").write_text('[blue]\n\n[[blue.partitions]]\nname = "small"\n')
+    monkeypatch.setenv("PILOTAGE_PLATFORMS", str(tmp_path))
+    assert run_command(["platforms", "lab.blue"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(rf"partitions, from +{tmp_path}/lab.toml:3\n", shown)
+    assert re.search(r"PARTITION +NODES .*\nsmall +a share +continuous", shown)

@@ -7,7 +7,23 @@ from pathlib import Path
 import pytest
 
 from pilotage.errors import InvalidRequest, UnknownPlatform
+from pilotage.model.partitions import PartitionSpec, PolicySpec
 from pilotage.platforms import Platform, load_platforms, platform
+
+PLAN = """
+[blue]
+gpus_per_node = 2
+
+[[blue.partitions]]
+name = "small"
+scheduler = "spread"
+
+[[blue.partitions]]
+name = "large"
+nodes = 2
+kinds = ["executable"]
+scheduler = { policy = "packed", order = "first_come" }
+"""
 
 
 def folder_of(home: Path) -> Path:
@@ -95,6 +111,52 @@ def test_a_bad_file_is_refused_with_its_line(environment: dict[str, str], users:
     with pytest.raises(InvalidRequest) as refused:
         load_platforms(environment)
     assert str(refused.value) == f"platform file {message.format(path=path)}"
+
+
+def test_a_platform_may_have_a_plan_which_a_later_file_replaces(
+    environment: dict[str, str], users: Path, tmp_path: Path
+) -> None:
+    (users / "lab.toml").write_text(PLAN)
+    found = load_platforms(environment)["lab.blue"]
+    assert found.partitions == (
+        PartitionSpec(name="small", scheduler=PolicySpec(policy="spread")),
+        PartitionSpec(name="large", nodes=2, kinds=("executable",), scheduler=PolicySpec(policy="packed", order="first_come")),
+    )
+    assert found.partitions_from == f"{users / 'lab.toml'}:5"
+    later = tmp_path / "lab.toml"
+    later.write_text('[[blue.partitions]]\nname = "all"\n')
+    found = load_platforms({**environment, "PILOTAGE_PLATFORMS": str(later)})["lab.blue"]
+    assert (found.gpus_per_node, [spec.name for spec in found.partitions]) == (2, ["all"])
+    assert found.partitions_from == f"{later}:1"
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "message"),
+    [
+        ("nodes = 2", "node = 2", ":11: blue.partitions[2].node: there is no such field; did you mean 'nodes'?"),
+        ("nodes = 2", "nodes = '2'", ":11: blue.partitions[2].nodes: expected `int`, got `str`, and it is '2'"),
+        ("nodes = 2", "nodes = -2", ":11: blue.partitions[2].nodes: -2: it must be 0 or more"),
+        ("nodes = 2", "idle_timeout_s = nan", ":11: blue.partitions[2].idle_timeout_s: nan: it must be 0 or more"),
+        (
+            '"spread"',
+            '"spred"',
+            ":7: blue.partitions[1].scheduler: 'spred' is not one of continuous, homogeneous, packed, spread, tagged, torus; "
+            "did you mean 'spread'?",
+        ),
+        ("order =", "ordre =", ":13: blue.partitions[2].scheduler.ordre: there is no such field; did you mean 'order'?"),
+        ('"large"', '"small"', ":10: blue.partitions[2].name: two partitions are named 'small'; give each a name of its own"),
+        ('name = "large"\n', "", ":9: blue.partitions[2]: table missing required field `name`"),
+        ('["executable"]', '["executables"]', ":12: blue.partitions[2].kinds[1]: 'executables' is not one of executable, "),
+    ],
+)
+def test_a_plan_that_is_none_is_refused_with_its_line(
+    environment: dict[str, str], users: Path, good: str, bad: str, message: str
+) -> None:
+    path = users / "lab.toml"
+    path.write_text(PLAN.replace(good, bad))
+    with pytest.raises(InvalidRequest) as refused:
+        load_platforms(environment)
+    assert str(refused.value).startswith(f"platform file {path}{message}")
 
 
 def test_what_is_not_toml_is_refused_with_the_file(environment: dict[str, str], users: Path) -> None:

@@ -141,7 +141,10 @@ def test_kinds_of_tasks_go_to_their_partition() -> None:
         ("nodse = 3", "1: nodse: there is no such field; did you mean 'nodes'?"),
         ("nodes = 0", "1: nodes: expected `int` >= 1, and it is 0"),
         ('name = "x"', "1: name: is no field of the file: it follows from the file's name"),
-        ('scheduler = "pakced"', "1: scheduler: invalid enum value 'pakced', and it is 'pakced'"),
+        (
+            'scheduler = "pakced"',
+            "1: scheduler: 'pakced' is not one of continuous, homogeneous, packed, spread, tagged, torus; did you mean 'packed'?",
+        ),
         ("[scheduler]\npolcy = 'packed'", "2: scheduler.polcy: there is no such field; did you mean 'policy'?"),
         ("walltime_min = 0", "1: walltime_min: expected `float` > 0.0, and it is 0"),
         ("nodes = 4\n[faults]\nmessage_loss = 2", "3: faults.message_loss: is 2; it is a share, give 0.5 or less"),
