@@ -153,6 +153,11 @@ def test_heads_and_agents_of_partitions_that_die_at_a_point_cost_nothing(planted
         pytest.param(
             "a.1:append:before:1:raise a.2:append:before:1:raise a.3:append:after:1:raise a.4:append:before:1:raise", id="lost"
         ),
+        pytest.param(
+            "agent.1:connect:after:1 agent.2:connect:after:1 "
+            "a.3:append:before:1:raise a.4:append:before:1:raise a.5:append:before:1:raise",
+            id="deaths-of-heads-are-none-of-agents",
+        ),
         pytest.param("a.1:listen:before:1:raise agent.1:connect:after:2 b.2:append:after:2:raise", id="head-and-agents"),
     ],
 )

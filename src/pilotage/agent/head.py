@@ -45,7 +45,7 @@ class _Asked(msgspec.Struct):
 
 
 class Head(PilotLoop[MetaschedulerCore]):
-    """Runs one pilot with partitions. ``run`` returns when it has ended; then ``close`` sees its processes off."""
+    """Runs one pilot with partitions. ``run`` returns when it has ended; then ``close`` sees its agents off."""
 
     def __init__(
         self,
@@ -68,8 +68,9 @@ class Head(PilotLoop[MetaschedulerCore]):
         self._was_ending = False
 
     def close(self) -> None:
-        """Wait for the partitions' processes to go."""
+        """Wait for the partitions' agents to go."""
         self._agents.close()
+        super().close()
 
     # --------------------------------------------------------------------------------------------------------------- the loop
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import traceback
 from pathlib import Path
 
 from pilotage.agent.claim import TAKEN, claim
@@ -17,6 +18,7 @@ from pilotage.agent.startup import EndCall, heed_signals, note_own_crash
 
 ABANDONED = 1
 """The exit status of a partition's agent that has ended without its head."""
+CRASHED = 1
 _YOUNG_OBJECTS = 50_000
 
 
@@ -45,10 +47,12 @@ def main() -> None:
                 status = ABANDONED
     except BaseException:  # root of the process
         note_own_crash(agent_folder / LOG_FOLDER)
-        raise
-    remove_private_folder(folder)
+        traceback.print_exc(file=sys.stderr)
+        status = CRASHED
+    else:
+        remove_private_folder(folder)
     sys.stderr.flush()
-    # Nothing is left to be cleaned up; the interpreter's own way out would take longer than the pilot's end.
+    # Nothing is left to be cleaned up; the interpreter's own way out would take longer than the pilot's end, or wait for threads.
     os._exit(status)
 
 
