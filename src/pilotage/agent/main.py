@@ -52,7 +52,7 @@ def main() -> None:
     else:
         remove_private_folder(folder)
     sys.stderr.flush()
-    # Nothing is left to be cleaned up; the interpreter's own way out would take longer than the pilot's end, or wait for threads.
+    # Nothing is left to be cleaned up; the interpreter's own way out would take longer, and wait for threads.
     os._exit(status)
 
 
