@@ -92,7 +92,7 @@ def pool() -> Pool:
 
 
 def take(pool: Pool, node: int, cores: int, memory: int) -> None:
-    pool.carve_alike(Need(Request(cores=cores, memory=memory)), node, 1)
+    pool.carve(Need(Request(cores=cores, memory=memory)), node, 1)
 
 
 def test_the_tightest_node_is_found(pool: Pool) -> None:

@@ -42,8 +42,9 @@ class Openings:
         fresh = releases.nodes[self._known - releases.before :]
         self._entered += len(fresh)
         self._known = end
+        put = self._put
         for node in fresh:
-            self._put(node)
+            put(node)
 
     def clear(self) -> None:
         """All groups have been looked at."""

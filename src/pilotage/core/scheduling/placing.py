@@ -45,14 +45,10 @@ class Placing:
     def place(self, group: Group, limit: int, before: int, out: list[Assignment]) -> int:
         """Place up to ``limit`` tasks that arrived before number ``before``, as long as there is room; return how many."""
         need = group.need
+        if need.one_core and self._search.fills:
+            return self._place_cores(group, limit, before, out)
         if need.small and self._search.fills:
-            if group.refused_at >= 0:
-                self._openings.catch_up()
-                if group.refused_at < self._releases.seen:
-                    group.refused_at = -1
-            if need.one_core:
-                return self._place_cores(group, limit, before, out)
-            if group.refused_at >= 0:
+            if self._is_refused(group):
                 return self._place_small(group, limit, before, out)
             return self._place_narrow(group, limit, before, out)
         if need.chosen:
@@ -91,7 +87,7 @@ class Placing:
             left -= len(tasks)
             recent.extend(tasks)
             recent.append(node)
-            for task, share in zip(tasks, pool.carve_alike(group.need, node, len(tasks))):  # noqa: B905 - the keyword is costly here
+            for task, share in zip(tasks, pool.carve_cores(node, len(tasks))):  # noqa: B905 - the keyword is costly here
                 out.append(Assignment(key, [task], (share,)))
         return len(out) - first
 
@@ -106,10 +102,20 @@ class Placing:
             if 0 < pool.count[node] < pool.shape[node].cores and not pool.state[node]:
                 self._last_node = node
                 return node
-        node = self._search.core() if group.refused_at < 0 else self._openings.find(1, 0)
+        node = self._openings.find(1, 0) if self._is_refused(group) else self._search.core()
         if node >= 0:
             self._last_node = node
         return node
+
+    def _is_refused(self, group: Group) -> bool:
+        """Tell whether it is certain that a small group has no room but on what came free since all were looked at."""
+        if group.refused_at < 0:
+            return False
+        self._openings.catch_up()
+        if group.refused_at < self._releases.seen:
+            group.refused_at = -1
+            return False
+        return True
 
     def _place_small(self, group: Group, limit: int, before: int, out: list[Assignment]) -> int:
         """Place tasks of a small group that was refused on what came free since, as ``_place_narrow`` does."""
@@ -134,9 +140,12 @@ class Placing:
             tasks = take(group, wanted, before)
             recent.extend(tasks)
             recent.append(node)
-            for task, share in zip(tasks, pool.carve_alike(need, node, len(tasks))):  # noqa: B905 - the keyword is costly here
-                out.append(Assignment(key, [task], (share,)))
             left -= len(tasks)
+            if len(tasks) == 1:
+                out.append(Assignment(key, tasks, (pool.carve(need, node, 1),)))
+            else:
+                for task in tasks:
+                    out.append(Assignment(key, [task], (pool.carve(need, node, 1),)))
             if len(tasks) < wanted or not group.live or group.arrivals[0] >= before:
                 break
         return len(out) - first

@@ -98,56 +98,37 @@ class Pool:
             named = self._mask_bytes[mask]
         else:
             mask = self._choose_cores(node, free, wanted, need.ranks)
-            named = core_mask(mask)
+            named = mask.to_bytes((mask.bit_length() + 7) >> 3, "little")
         self.cores[node] = free ^ mask
         self.count[node] -= wanted
         self._stale[node] = None
-        if need.plain:
-            return NodeShare(node, ranks, named)
-        self._base[node] = -1
-        if need.cpu_only:
-            memory = need.memory * ranks
+        memory = need.memory * ranks
+        if memory:
             self.memory[node] -= memory
+            self._base[node] = -1
+        if need.cpu_only:
             return NodeShare(node, ranks, named, (), memory)
+        self._base[node] = -1
         gpus: tuple[tuple[int, int], ...] = ()
         if need.whole:
             gpus = self._take_whole(node, need.whole * ranks)
         elif need.share:
             gpus = self._take_shares(node, need.share, ranks)
-        memory = need.memory * ranks
         disk = need.disk * ranks
-        self.memory[node] -= memory
         self.disk[node] -= disk
         return NodeShare(node, ranks, named, gpus, memory, disk)
 
-    def carve_alike(self, need: Need, node: int, number: int) -> list[NodeShare]:
-        """Take so many shares, each for one rank of a small need: the hot path of short tasks."""
+    def carve_cores(self, node: int, count: int) -> list[NodeShare]:
+        """Take ``count`` single cores, each a share of its own: the hot path of short tasks."""
         free = self.cores[node]
-        wanted = need.cores
-        memory = need.memory
+        named = self._mask_bytes
         shares = []
-        if wanted == 1:
-            masks = self._mask_bytes
-            if memory:
-                for _ in range(number):
-                    mask = free & -free
-                    free ^= mask
-                    shares.append(NodeShare(node, 1, masks[mask], (), memory))
-            else:
-                for _ in range(number):
-                    mask = free & -free
-                    free ^= mask
-                    shares.append(NodeShare(node, 1, masks[mask]))
-        else:
-            for _ in range(number):
-                mask = self._choose_cores(node, free, wanted, 1)
-                free ^= mask
-                shares.append(NodeShare(node, 1, mask.to_bytes((mask.bit_length() + 7) >> 3, "little"), (), memory))
+        for _ in range(count):
+            mask = free & -free
+            free ^= mask
+            shares.append(NodeShare(node, 1, named[mask]))
         self.cores[node] = free
-        self.count[node] -= wanted * number
-        if memory:
-            self.memory[node] -= memory * number
-            self._base[node] = -1
+        self.count[node] -= count
         self._stale[node] = None
         return shares
 
@@ -216,13 +197,14 @@ class Pool:
             self._partial_sizes |= 1 << part
         self._noted_part[node] = part
 
-    def give_back(self, share: NodeShare) -> bool:
-        """Put a share back; return False if it is lost. Raises InvariantViolated if it was free."""
+    def give_back(self, share: NodeShare) -> int:
+        """Put a share back, or drop it if its node is lost; return its state. Raises InvariantViolated if it was free."""
         node = share.node
-        if self.state[node] >= LOST:
-            if self.state[node] == ABSENT:
+        state = self.state[node]
+        if state >= LOST:
+            if state == ABSENT:
                 raise InvariantViolated(f"node {node}: {share} is released, but the node is not of this policy")
-            return False
+            return state
         mask = int.from_bytes(share.cores, "little")
         free = self.cores[node]
         if free & mask or mask > self._full[node]:
@@ -240,7 +222,7 @@ class Pool:
             if memory > self.shape[node].memory:
                 raise self._surplus(share)
         self._stale[node] = None
-        return True
+        return state
 
     def has(self, share: NodeShare) -> bool:
         """Tell whether all of this share is free."""
@@ -312,6 +294,8 @@ class Pool:
 
     def _choose_cores(self, node: int, free: int, wanted: int, ranks: int) -> int:
         """Return ``wanted`` of the free cores: inside one NUMA domain for a single rank if that can be, else the lowest."""
+        if free.bit_count() == wanted:
+            return free
         if ranks == 1:
             best = least = 0
             for domain in self._domains[node]:

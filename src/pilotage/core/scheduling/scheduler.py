@@ -168,11 +168,9 @@ class Scheduler:
             return out
         reservations = self._reservations
         self._now = reservations.now = now
-        releases = self._releases
         if reservations.current is not None:
             self._serve_reservation(now, out)
         queue = self._queue
-        openings = self._openings
         position = turn = 0
         while len(out) < limit and position <= self._look_ahead + turn:
             group = queue.peek(position)
@@ -180,12 +178,13 @@ class Scheduler:
                 break
             if position > turn:
                 # Most groups are passed over here, as nothing that was released since could be enough for them.
+                openings = self._openings
                 openings.catch_up()
                 ahead = queue.pass_over(
                     position,
                     self._look_ahead + turn + 1,
-                    releases.seen,
-                    releases.end(),
+                    self._releases.seen,
+                    self._releases.end(),
                     openings.sizes.bit_length(),
                     openings.memory,
                 )
@@ -212,7 +211,7 @@ class Scheduler:
                     continue
             position += 1
         if len(out) < limit:
-            openings.clear()
+            self._openings.clear()
         if reservations.current is not None:
             self._backfill(now, limit, out)
         if self._awaited and out and self._end_awaiting([lane.tasks[0] for lane in out]):
@@ -245,17 +244,18 @@ class Scheduler:
 
     def release(self, placement: Placement, request: Request) -> None:
         """Give back what a lane held; what lies on lost nodes is dropped. Raises InvariantViolated if it was free."""
-        pool = self._pool
-        releases = self._releases
         if self._reservations.knows:
             self._reservations.note_released(placement)
+        give_back = self._pool.give_back
+        released = self._releases.nodes
         for share in placement:
-            if pool.give_back(share):
-                releases.nodes.append(share.node)
-                if pool.state[share.node]:
+            state = give_back(share)
+            if state < LOST:
+                released.append(share.node)
+                if state:
                     self._released_apart(share.node)
-        if len(releases.nodes) > RELEASES_KEPT:
-            releases.trim()
+        if len(released) > RELEASES_KEPT:
+            self._releases.trim()
 
     def _released_apart(self, node: int) -> None:
         """Something came free on a node that is not open."""
