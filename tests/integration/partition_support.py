@@ -84,3 +84,17 @@ def stopped(pid: int) -> Iterator[None]:
 
 def expect_done(tasks: list[rp.Task]) -> None:
     assert [(task.uid, task.state, task.exception) for task in tasks if task.state != rp.DONE] == []
+
+
+def runners_of(private: Path) -> list[int]:
+    """Return the spawners and workers of the agent that has this private folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if os.fsencode(private) in arguments:
+                found.append(int(entry.name))
+    return found

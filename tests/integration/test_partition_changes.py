@@ -11,9 +11,24 @@ from pathlib import Path
 
 import pytest
 from integration_support import PATIENCE_S, Programs, eventually, outcome_of, shell
-from partition_support import agent_of, another, expect_done, gate, head_of, lines, start, stopped, until_running
+from partition_support import (
+    agent_of,
+    another,
+    expect_done,
+    folder_of,
+    gate,
+    head_of,
+    lines,
+    runners_of,
+    start,
+    stopped,
+    until_running,
+)
 
 import pilotage as rp
+from pilotage.cli.observer import Observer
+from pilotage.wire.keys import read_connection
+from pilotage.wire.runner_settings import SETTINGS_FILE
 
 WHERE = "echo $PILOTAGE_PARTITION"
 
@@ -216,6 +231,35 @@ def test_an_idle_partition_gives_its_nodes_to_those_with_work_and_comes_again(fr
     assert fresh.run(rp.TaskDescription(function=os.getenv, args=["PILOTAGE_PARTITION"])).result(0) == "idle.2"
     fresh.tasks.wait_tasks([task.uid for task in tasks], timeout=PATIENCE_S)
     expect_done(tasks)
+
+
+def test_nodes_on_which_nothing_starts_any_more_are_lost_and_their_tasks_go_elsewhere(fresh, tmp_path, caplog):
+    plan = [
+        {"name": "a", "nodes": 1, "least_nodes": 1, "most_nodes": 3, "tags": ["work"]},
+        {"name": "b", "nodes": 2, "tags": ["work"]},
+        {"name": "other"},
+    ]
+    pilot = start(fresh, plan, 4)
+    door, witness = tmp_path / "door", tmp_path / "witness"
+    tasks = fresh.tasks.submit_tasks([gate(door, witness, partition="work", restartable=True) for _ in range(6)])
+    until_running(tasks, witness)
+    private = Path(read_connection(folder_of(pilot, "b") / "connection.json").socket).parent
+    # New spawners find nothing to go by.
+    (private / SETTINGS_FILE).unlink()
+    for pid in runners_of(private):
+        os.kill(pid, signal.SIGKILL)
+    until_state(pilot, "b", "lost")
+    (told,) = [each for each in pilot.partitions() if each.name == "b"]
+    assert told.nodes == 0 and "5 spawners in a row did not come up" in told.reason
+    with Observer.of(Path(pilot.sandbox), Path(fresh.session.path)) as observer:  # type: ignore[union-attr]
+        answer = observer.ask()
+    assert (answer["lost nodes"], answer["free nodes"]) == (2, 0)
+    eventually(lambda: "partition 'b' lost " in caplog.text and "partition 'b' ended: " in caplog.text, "the user is warned")
+    door.touch()
+    fresh.tasks.wait_tasks([task.uid for task in tasks], timeout=PATIENCE_S)
+    expect_done(tasks)
+    assert {task.stdout for task in tasks} == {"a\n"}
+    assert {each.name: each.nodes for each in pilot.partitions()} == {"a": 1, "b": 0, "other": 1}
 
 
 def test_a_pilot_with_partitions_ends_when_nothing_is_left_to_do(fresh):

@@ -21,6 +21,7 @@ from pilotage.core.metascheduler.core import MetaschedulerCore
 from pilotage.errors import ProtocolError, unreachable
 from pilotage.log.writer import LogWriter
 from pilotage.model.outcome import Outcome
+from pilotage.model.partitions import LOST_NODES
 from pilotage.wire import messages as wire
 from pilotage.wire.channel import AgentChannel, Peer
 from pilotage.wire.codec import encode
@@ -30,6 +31,8 @@ LOAD_EVERY_S = 0.5
 
 ANSWER_S = 2.0
 """A partition that is asked about a task has so long to answer."""
+
+_NAMES_SHOWN = 5
 
 _decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
 
@@ -194,6 +197,8 @@ class Head(PilotLoop[MetaschedulerCore]):
                 self._offered[name] = None
             case wire.NodesReturned():
                 if link.accept(now, message):
+                    if message.reclaim == LOST_NODES:
+                        self._tell_lost(name, message.nodes)
                     self._handle(events.NodesReturned(now, name, message.number, message.reclaim, message.nodes))
             case wire.PilotEnded():
                 if link.accept(now, message):
@@ -208,6 +213,11 @@ class Head(PilotLoop[MetaschedulerCore]):
                 pass
             case _:
                 unreachable(message)
+
+    def _tell_lost(self, partition: str, nodes: list[int]) -> None:
+        names = ", ".join(node.name for node in self._settings.nodes if node.index in nodes[:_NAMES_SHOWN])
+        more = f" and {len(nodes) - _NAMES_SHOWN} more" if len(nodes) > _NAMES_SHOWN else ""
+        self._told.notice(f"partition {partition!r} lost {names}{more}: nothing starts there any more", lasting=False)
 
     def _hear_progress(self, now: float, agent: SubAgent, message: wire.Progress) -> None:
         if message.started or message.services or message.unloading or message.load is not None:

@@ -20,6 +20,8 @@ from pilotage.wire.messages import Progress as ProgressMessage
 PROGRESS_S = 0.05
 """What is new is made known after this time, all together; tasks that have ended by then are left out."""
 
+NOTICES_KEPT = 20
+"""What the user should know is kept until a client is there, the last of it."""
 
 Started = list[tuple[TaskUid, Binding, Attempt, float]]
 Unloading = list[tuple[TaskUid, Binding, Attempt]]
@@ -38,7 +40,7 @@ class News(ABC):
         self._load_due: float | None = None
         self._news_due: float | None = None
         self._lasting = ""
-        self._notice = ""
+        self._notices: list[str] = []
 
     @abstractmethod
     def _hold_again(self) -> bool:
@@ -68,25 +70,32 @@ class News(ABC):
 
     def notice(self, text: str, *, lasting: bool) -> None:
         """Let the user know; what is ``lasting`` is told to each client that comes, until there is another notice."""
-        self._notice = text
+        if text not in self._notices:
+            self._notices = [*self._notices, text][-NOTICES_KEPT:]
         self._lasting = text if lasting else ""
         self._want()
 
     def greeted(self) -> None:
         """A client said hello: it may have missed what was told, and has not asked for the load."""
         self._load_every_s, self._load_due = 0.0, None
-        self._notice = self._notice or self._lasting
-        if self._hold_again() or self._notice:
+        if self._lasting and not self._notices:
+            self._notices = [self._lasting]
+        if self._hold_again() or self._notices:
             self._want()
 
     def tell(self) -> None:
         """Tell what is new, if a client is there."""
         self._news_due = None
         started, ready, unloading = self._take()
-        notice, self._notice = self._notice, ""
+        notices: list[str] = []
+        if self._link.connected:
+            notices, self._notices = self._notices, []
         load = self._new_load()
-        if started or ready or notice or unloading or load is not None:
-            self._link.send(ProgressMessage(started, ready, notice, unloading, load))
+        first = notices.pop(0) if notices else ""
+        if started or ready or first or unloading or load is not None:
+            self._link.send(ProgressMessage(started, ready, first, unloading, load))
+        for notice in notices:
+            self._link.send(ProgressMessage([], notice=notice))
 
     def _new_load(self) -> Load | None:
         """Return the load, if it is time to tell it and it is another one than was told last."""

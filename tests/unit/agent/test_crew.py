@@ -195,6 +195,7 @@ def test_a_pilot_may_end_while_there_is_no_room(stage, no_room):
 class Link:
     def __init__(self) -> None:
         self.sent: list[Any] = []
+        self.connected = True
 
     def send(self, message: Any) -> None:
         self.sent.append(message)
@@ -231,6 +232,23 @@ def test_what_holds_on_is_told_to_each_client_that_comes():
         ([], [], "there is room"),
         ([runs], [service], ""),
     ]
+
+
+def test_all_that_the_user_should_know_is_told_when_a_client_is_there():
+    link = Link()
+    progress = Progress(AgentState(), link, Load)  # type: ignore[arg-type]
+    link.connected = False
+    progress.notice("one", lasting=False)
+    progress.notice("two", lasting=False)
+    progress.notice("one", lasting=False)
+    progress.tell()
+    assert link.sent == []
+    link.connected = True
+    progress.greeted()
+    progress.tell()
+    progress.greeted()
+    progress.tell()
+    assert [message.notice for message in link.sent] == ["one", "two"]
 
 
 def test_tasks_whose_output_is_staged_are_told_instead_of_as_running():

@@ -19,6 +19,7 @@ class Desk:
         self.now = 1000.0
         self.busy = Load(waiting=1)
         self.looked = 0
+        self.connected = True
         self.sent: list[Any] = []
         patch.setattr(progress_module.time, "time", lambda: self.now)
         self.progress = Progress(AgentState(), self, self.look)  # type: ignore[arg-type]

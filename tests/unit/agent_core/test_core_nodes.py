@@ -8,6 +8,7 @@ from agent_builders import EXECUTABLE, connected, end, ended, launched_by, nodes
 
 from pilotage.core.agent import actions, events, facts
 from pilotage.core.agent.core import AgentCore
+from pilotage.core.agent.runners import RESPAWN_MOST_S, RESPAWN_S, SPAWNER_FAILURES
 from pilotage.core.agent.state import AgentState
 from pilotage.core.scheduling.scheduler import Scheduler
 from pilotage.model.ids import RunnerId, TaskUid
@@ -171,3 +172,49 @@ def test_a_partition_tells_how_busy_it_is(uids: list[str], load: tuple[int, int,
     told = made.load()
     assert isinstance(told, Load)
     assert (told.waiting, told.idle_nodes, told.free_cores) == load and told.waiting_cores == told.waiting
+
+
+def spawners_fail(made: AgentCore, *, but: str = "") -> list[object]:
+    """Let all spawners that are started end before they come up, until no more is started soon; return the last facts."""
+    last: list[object] = []
+    for _ in range(SPAWNER_FAILURES + 3):
+        due = made.next_deadline()
+        if due is not None and made.state.ending is None:
+            made.handle(events.TimePassed(due))
+        for runner, record in list(made.state.runners.items()):
+            if runner != but and not record.pid:
+                last = [*made.handle(events.RunnerLost(due or 0.0, runner, "exited with 1", 1)).facts] or last
+                if made.state.ending is not None:
+                    return last
+    return last
+
+
+def test_nodes_whose_spawners_do_not_come_up_any_more_are_lost_and_the_partition_ends() -> None:
+    made = core()
+    made.handle(submitted(1, ["a"]))
+    made.handle(events.RunnerLost(2.0, RunnerId("spawner.0"), "was killed by signal 9", -9))
+    last = spawners_fail(made)
+    (lost,) = [fact for fact in last if isinstance(fact, facts.NodesLost)]
+    assert lost.nodes == list(FIRST) and used(made) == []
+    assert made.state.ending is not None and made.state.ending.state == "FAILED"
+    assert made.state.ending.reason == "5 spawners in a row did not come up: exited with 1"
+
+
+def test_a_node_with_a_spawner_that_works_is_not_lost_and_others_are_tried_less_and_less_often() -> None:
+    made = AgentCore(Scheduler(nodes(cores=2)), spawners=2)
+    made.start(0.0)
+    made.handle(connected("spawner.0"))
+    spawners_fail(made, but="spawner.0")
+    assert made.state.ending is None
+    due = made.next_deadline()
+    assert due is not None
+    (started,) = [action for action in made.handle(events.TimePassed(due)).actions if isinstance(action, actions.StartRunner)]
+    made.handle(events.RunnerLost(due, started.runner, "exited with 1", 1))
+    again_at = made.next_deadline()
+    assert again_at is not None and RESPAWN_S < again_at - due <= RESPAWN_MOST_S
+    made.handle(events.TimePassed(again_at))
+    (last,) = [runner for runner, record in made.state.runners.items() if not record.pid]
+    made.handle(connected(last))
+    made.handle(events.RunnerLost(again_at + 1.0, last, "was killed by signal 9", -9))
+    due = made.next_deadline()
+    assert due is not None and due <= again_at + 1.0, "one that came up is replaced at once"

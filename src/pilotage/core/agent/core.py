@@ -133,6 +133,7 @@ class AgentCore:
             case events.RunnerLost():
                 hopeless = self._reports.lost(event)
                 if hopeless:
+                    self._nodes.lost(events.NodesLost(now, self._nodes.own()))
                     self._end(now, 0, False, FAILED, hopeless)
             case events.TimePassed():
                 self._time_passed(now)

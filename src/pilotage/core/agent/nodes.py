@@ -3,6 +3,9 @@
 A partition's policy knows all nodes of the pilot, and uses those that are its own. What it gives back is idle at that moment,
 and no task that is here needs it: moving nodes ends and delays nothing. Nodes that are lost are told like nodes that are given
 back, under the number of no request (``LOST_NODES``): so nobody is given them again.
+
+What starts tasks on a node are the spawners that serve it: here all of an agent's serve all of its nodes. A node is lost when
+none of them is left, and as many as ``runners.SPAWNER_FAILURES`` in a row did not come up. Then the partition ends, too.
 """
 
 from __future__ import annotations

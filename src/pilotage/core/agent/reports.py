@@ -199,6 +199,6 @@ class Reports:
         self._dispatch.note_hungry(lanes)
         self._pool.remove(event.runner)
         self._journal.emit(facts.RunnerRemoved(event.time, event.runner, event.reason))
-        if record.beside is None and failures >= SPAWNER_FAILURES:
+        if record.beside is None and failures >= SPAWNER_FAILURES and not self._pool.has_spawner(self._state):
             return f"{SPAWNER_FAILURES} spawners in a row did not come up: {event.reason}"
         return ""

@@ -17,8 +17,11 @@ KEEP_IDLE_S = 60.0
 RESPAWN_S = 0.5
 """At least this long between the starts of spawners, so that one that dies at once does not eat the machine."""
 
+RESPAWN_MOST_S = 30.0
+"""The longest pause while spawners do not come up, and others are there."""
+
 SPAWNER_FAILURES = 5
-"""After so many spawners in a row that never came up the pilot gives up."""
+"""When none is left, and so many spawners in a row never came up, the nodes that they served are lost, and the pilot ends."""
 
 WORKER_FAILURES = 5
 """After so many function workers in a row that never came up, what the next was to run fails to launch."""
@@ -35,7 +38,7 @@ class RunnerPool:
         self._idle_until: dict[RunnerId, float] = {}
         """When idle workers are to go; in this order, as all are kept equally long."""
         self._binding: dict[RunnerId, str] = {}
-        self._last_start = -RESPAWN_S
+        self._last_start = -RESPAWN_MOST_S
         self._failures = {"spawner": 0, "worker": 0}
         """Runners in a row that were lost before they came up."""
 
@@ -62,7 +65,7 @@ class RunnerPool:
     def missing_spawners(self, state: AgentState, now: float) -> list[tuple[facts.RunnerAdded, actions.StartRunner]]:
         """Return what to record and do so that there are as many spawners as wanted."""
         missing = self._wanted - len(self._spawners)
-        if missing <= 0 or now - self._last_start < RESPAWN_S:
+        if missing <= 0 or now < self._last_start + self._pause_s:
             return []
         self._last_start = now
         started = []
@@ -167,7 +170,16 @@ class RunnerPool:
 
     def next_start(self) -> float | None:
         """Return when missing spawners may be started; None if none is missing."""
-        return self._last_start + RESPAWN_S if len(self._spawners) < self._wanted else None
+        return self._last_start + self._pause_s if len(self._spawners) < self._wanted else None
+
+    @property
+    def _pause_s(self) -> float:
+        in_vain = self._failures["spawner"] - SPAWNER_FAILURES
+        return min(RESPAWN_MOST_S, RESPAWN_S * 2.0 ** min(in_vain, 16)) if in_vain > 0 else RESPAWN_S
+
+    def has_spawner(self, state: AgentState) -> bool:
+        """Tell whether one is there that came up."""
+        return any((record := state.runners.get(runner)) is not None and record.pid for runner in self._spawners)
 
     def retire(self, now: float) -> list[RunnerId]:
         """Let go of workers that were idle for long, and return them."""
