@@ -9,6 +9,7 @@ import pytest
 
 from pilotage.experiments.page import SECTIONS, texts
 from pilotage.experiments.registry import EXPERIMENTS
+from pilotage.experiments.tables import published
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "experiments"
 
@@ -41,3 +42,11 @@ def test_the_index_has_all_of_them():
 
     assert [uid for uid in EXPERIMENTS if f"| [{uid}]({uid}.md) | {EXPERIMENTS[uid].title} |" not in index] == []
     assert texts("index")["head"] in index
+
+
+def test_the_index_has_a_row_for_each_published_number():
+    rows = [line.split(" | ") for line in (FOLDER / "index.md").read_text().splitlines() if line.startswith("| [E")]
+
+    for uid, experiment in EXPERIMENTS.items():
+        stated = [row[3] for row in rows if row[0] == f"| [{uid}]({uid}.md)" and len(row) == 9]
+        assert stated == [published(point) for measure in experiment.measures for point in measure.published]

@@ -42,10 +42,13 @@ def _executables(bench: Bench, count: int) -> float:
 
 
 Kind = Callable[[], AbstractContextManager[object]]
+"""What a session, and a pilot in it, have to be opened in, to be of a kind."""
 
 
-def _compare(rounds: int, measure: Callable[[Bench], float], first: Kind, second: Kind, **pilot: Any) -> tuple[float, ...]:
-    """Return the median rates of two kinds of sessions that take turns, and the median of the ratios of their rounds."""
+def in_turn(
+    rounds: int, measure: Callable[[Bench], float], first: Kind, second: Kind, **pilot: Any
+) -> list[tuple[float, float]]:
+    """Measure two kinds of sessions that take turns, after a first time of each, and return what was found in each round."""
     with ExitStack() as stack:
         benches = []
         for kind in (first, second):
@@ -53,7 +56,12 @@ def _compare(rounds: int, measure: Callable[[Bench], float], first: Kind, second
                 benches.append(stack.enter_context(bench_pilot(**pilot)))
         for bench in benches:
             measure(bench)
-        pairs = [(measure(benches[0]), measure(benches[1])) for _ in range(rounds)]
+        return [(measure(benches[0]), measure(benches[1])) for _ in range(rounds)]
+
+
+def _compare(rounds: int, measure: Callable[[Bench], float], first: Kind, second: Kind, **pilot: Any) -> tuple[float, ...]:
+    """Return the median rates of two kinds of sessions that take turns, and the median of the ratios of their rounds."""
+    pairs = in_turn(rounds, measure, first, second, **pilot)
     ones, others = zip(*pairs, strict=True)
     return statistics.median(ones), statistics.median(others), statistics.median(one / other for one, other in pairs)
 
@@ -64,12 +72,12 @@ def durability(quick: bool = False) -> list[Row]:
     count = 500 if quick else 3000
     emulated = {"resource": "local.emulated", "cores": 32}
     traced, untraced, ratio = _compare(
-        rounds, lambda bench: _executables(bench, count), _ordinary, lambda: _settings(keep_history=False), **emulated
+        rounds, lambda bench: _executables(bench, count), ordinary, without_history, **emulated
     )
     rows = [_cost("executables, tracing on", traced, untraced, ratio, "tasks/s", "tracing off", "ratio > 0.975")]
     calls = 20_000 if quick else 100_000
-    for name, kind in (("", _ordinary), (", 10 ms in every sync", _slow_syncs)):
-        logged, unlogged, ratio = _compare(rounds, lambda bench: _functions(bench, calls), kind, _no_log)
+    for name, kind in (("", ordinary), (", 10 ms in every sync", _slow_syncs)):
+        logged, unlogged, ratio = _compare(rounds, lambda bench: _functions(bench, calls), kind, without_log)
         rows.append(_cost(f"functions, log on{name}", logged, unlogged, ratio, "calls/s", "no log at all", "ratio >= 0.9"))
     return rows
 
@@ -81,12 +89,18 @@ def _cost(case: str, on: float, off: float, ratio: float, unit: str, against: st
 
 
 @contextmanager
-def _ordinary() -> Iterator[None]:
+def ordinary() -> Iterator[None]:
+    """Change nothing."""
     yield
 
 
+def without_history() -> AbstractContextManager[object]:
+    """Let agents drop the records of their log that recovery no longer needs."""
+    return _settings(keep_history=False)
+
+
 @contextmanager
-def _no_log() -> Iterator[None]:
+def without_log() -> Iterator[None]:
     """Open logs that write nothing, in the client and in the agents that it starts."""
     with _client_log(UnwrittenLog.open), _settings(log=False):
         yield

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotage.experiments.definition import PAPERS, Experiment, Findings, System
-from pilotage.experiments.tables import as_markdown, compared, in_words, measures_table, shares_table
+from pilotage.experiments.tables import as_markdown, compared, figures_table, in_words, measures_table, shares_table
 
 SECTIONS = ("setup", "result", "differs")
 """What is said of an experiment in ``texts``: what was done there and how it is done here, what came out there, where and why
@@ -88,7 +88,9 @@ def index(documents: Sequence[Mapping[str, Any]]) -> str:
         )
     used = {document["paper"] for document in documents}
     papers = "\n".join(f"- {short}: {paper}" for short, paper in PAPERS.items() if short in used)
-    return f"{texts('index')['head']}\n\n{papers}\n\n" + "\n".join(rows) + f"\n\n{texts('index')['foot']}\n"
+    said = texts("index")
+    parts = [said["head"], papers, "\n".join(rows), said["figures"], as_markdown(figures_table(documents)), said["foot"]]
+    return "\n\n".join(parts) + "\n"
 
 
 def _title_of(document: Mapping[str, Any], measure: str) -> str:

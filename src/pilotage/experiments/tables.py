@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -54,8 +55,10 @@ def measures_table(experiment: Experiment, findings: Findings, name: str) -> lis
         point = points.get(x)
         row = [number(x), *([published(point)] if points else [])]
         for system in systems:
-            value = findings.value(name, x, system)
-            row.append(number(value))
+            found = findings.find(name, x, system)
+            value = None if found is None else found.value
+            around = f" ± {found.spread:.2g}" if found is not None and found.spread else ""
+            row.append(f"{number(value)}{around}")
             # An ideal launcher is not one that anybody published.
             if points and system != "ideal":
                 compared = value is not None and point is not None and point.value
@@ -71,6 +74,26 @@ def _deviation(ratio: float) -> str:
     if 0.0 < ratio <= 1.0 / FAR:
         return f"÷ {number(1.0 / ratio)}"
     return f"{100 * (ratio - 1.0):+.1f} %"
+
+
+def figures_table(documents: Sequence[Mapping[str, Any]]) -> list[Cells]:
+    """Return a table of all published numbers of all experiments, and of what was found there; of their JSON files."""
+    rows = [["", "figure", "at", "published", "modelled", "deviation", "measured", "deviation", "ideal"]]
+    for document in documents:
+        for measure in document["measures"]:
+            found = {(value["system"], value["x"]): value["value"] for value in measure["found"]}
+            for point in msgspec.convert(measure["published"], list[Point]):
+                row = [
+                    f"[{document['experiment']}]({document['experiment']}.md)",
+                    f"{measure['title']} ({measure['unit']})",
+                    f"{number(point.x)} {measure['x_of']}",
+                    published(point),
+                ]
+                for system in ("modelled", "measured"):
+                    value = found.get((system, point.x))
+                    row += [number(value), "" if value is None else _deviation(value / point.value)]
+                rows.append([*row, number(found.get(("ideal", point.x)))])
+    return rows
 
 
 def shares_table(findings: Findings, system: System) -> list[Cells]:

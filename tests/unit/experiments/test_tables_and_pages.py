@@ -17,7 +17,9 @@ from pilotage.experiments.tables import (
     as_csv,
     as_markdown,
     as_text,
+    as_values,
     compared,
+    figures_table,
     in_words,
     measures_table,
     published,
@@ -38,7 +40,7 @@ FINDINGS = Findings(
         Value("ttx", 8192, "modelled", 977.0),
         Value("ttx", 16384, "modelled", 1200.0),
         Value("ttx", 1024, "ideal", 828.0),
-        Value("ttx", 1024, "measured", 9.22),
+        Value("ttx", 1024, "measured", 9.22, 0.123),
         Value("ttx", 8192, "measured", 9770.0),
     ],
     [Shares("32/1,024", "modelled", {"Workload": 0.81, "Idle": 0.19})],
@@ -73,7 +75,7 @@ def test_a_table_has_a_row_for_each_place_and_deviations_of_what_can_be_compared
     table = measures_table(experiment, FINDINGS, "ttx")
 
     assert table[0] == ["cores", "published", "modelled", "deviation", "measured", "deviation", "ideal"]
-    assert table[1] == ["1,024", "922 ± 14", "968.1", "+5.0 %", "9.22", "÷ 100", "828"]
+    assert table[1] == ["1,024", "922 ± 14", "968.1", "+5.0 %", "9.22 ± 0.12", "÷ 100", "828"]
     assert table[2] == ["8,192", "about 977", "977", "+0.0 %", "9,770", "× 10", ""]
     assert table[3] == ["16,384", "", "1,200", "", "", "", ""]
 
@@ -96,6 +98,26 @@ def test_tables_as_text_and_as_markdown():
 
     assert as_text(table) == "cores      s\n    1  1,000"
     assert as_markdown(table) == "| cores | s |\n| ---: | ---: |\n| 1 | 1,000 |"
+
+
+def test_a_table_of_all_figures_has_a_row_for_each_published_number(experiment):
+    document = msgspec.json.decode(msgspec.json.encode(as_values(experiment, FINDINGS)))
+    head, *rows = figures_table([document, document])
+
+    assert head[3:] == ["published", "modelled", "deviation", "measured", "deviation", "ideal"]
+    assert len(rows) == 2 * len(MEASURE.published)
+    assert rows[0] == [
+        "[E99](E99.md)",
+        "time to completion (s)",
+        "1,024 cores",
+        "922 ± 14",
+        "968.1",
+        "+5.0 %",
+        "9.22",
+        "÷ 100",
+        "828",
+    ]
+    assert rows[1][3:] == ["about 977", "977", "+0.0 %", "9,770", "× 10", ""]
 
 
 def test_shares_are_told_in_percent():
