@@ -57,7 +57,7 @@ def measures_table(experiment: Experiment, findings: Findings, name: str) -> lis
         for system in systems:
             found = findings.find(name, x, system)
             value = None if found is None else found.value
-            around = f" ± {found.spread:.2g}" if found is not None and found.spread else ""
+            around = f" ± {number(float(f'{found.spread:.2g}'))}" if found is not None and found.spread else ""
             row.append(f"{number(value)}{around}")
             # An ideal launcher is not one that anybody published.
             if points and system != "ideal":

@@ -41,7 +41,7 @@ FINDINGS = Findings(
         Value("ttx", 16384, "modelled", 1200.0),
         Value("ttx", 1024, "ideal", 828.0),
         Value("ttx", 1024, "measured", 9.22, 0.123),
-        Value("ttx", 8192, "measured", 9770.0),
+        Value("ttx", 8192, "measured", 9770.0, 123.4),
     ],
     [Shares("32/1,024", "modelled", {"Workload": 0.81, "Idle": 0.19})],
     [Line("over time", "1,024 cores", "modelled", [0.5, 1.5], [3.0, 4.0])],
@@ -76,7 +76,7 @@ def test_a_table_has_a_row_for_each_place_and_deviations_of_what_can_be_compared
 
     assert table[0] == ["cores", "published", "modelled", "deviation", "measured", "deviation", "ideal"]
     assert table[1] == ["1,024", "922 ± 14", "968.1", "+5.0 %", "9.22 ± 0.12", "÷ 100", "828"]
-    assert table[2] == ["8,192", "about 977", "977", "+0.0 %", "9,770", "× 10", ""]
+    assert table[2] == ["8,192", "about 977", "977", "+0.0 %", "9,770 ± 120", "× 10", ""]
     assert table[3] == ["16,384", "", "1,200", "", "", "", ""]
 
 
