@@ -170,6 +170,8 @@ class PilotDescription(Description):
         _one_of(pilot, "on_client_loss", self.on_client_loss, ON_CLIENT_LOSS)
         _one_of(pilot, "executor", self.executor, EXECUTORS)
         _one_of(pilot, "sub_agents", self.sub_agents, SUB_AGENTS)
+        if "sub_agents" in given and not self.get("partitions"):
+            raise InvalidPilot(f"{pilot}: sub_agents={self.sub_agents!r} needs partitions; leave it out, or give some")
         if self.simulated_duration_s and self.executor != "simulated":
             raise InvalidPilot(
                 f"{pilot}: simulated_duration_s={self.simulated_duration_s} needs executor='simulated', "
@@ -195,8 +197,6 @@ class PilotDescription(Description):
                 raise InvalidPilot(f"{pilot}: both scheduler and partitions are given; give each partition its scheduler")
         if self.get("partitions"):
             partitions_of(pilot, self)
-        elif "sub_agents" in self.differing():
-            raise InvalidPilot(f"{pilot}: sub_agents={self.sub_agents!r} needs partitions; leave it out, or give some")
 
 
 def staging_of(pilot: str, description: PilotDescription) -> tuple[tuple[Directive, ...], tuple[Directive, ...]]:

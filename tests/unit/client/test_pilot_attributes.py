@@ -50,6 +50,7 @@ GOOD: dict[str, list[Any]] = {
     "executor": ["local", "simulated"],
     "simulated_duration_s": [2.0],
     "partitions": [[{"name": "all"}], [{"name": "a", "nodes": 1}, {"name": "b", "scheduler": "spread", "kinds": ["function"]}]],
+    "sub_agents": ["processes", "threads"],
     "scheduler": ["packed", {"policy": "spread", "order": "backfill"}, {"policy": "torus", "torus": [2, 2]}],
     "prepare_env": [{"a": {"type": "shell", "pre_exec": ["export A=1"]}, "b": {"type": "venv", "setup": ["numpy"]}}],
     "services": [[SERVICE, SERVICE], [{"executable": "server", "mode": "task.service", "ready": "notify"}]],
@@ -143,6 +144,10 @@ BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
         ),
         ({"prepare_env": ["a"]}, "prepare_env takes a dict, not ['a'] (list)"),
     ],
+    "sub_agents": [
+        ({"sub_agents": "thread"}, "sub_agents='thread' is not one of processes, threads; did you mean 'threads'?"),
+        ({"sub_agents": "threads"}, "sub_agents='threads' needs partitions; leave it out, or give some"),
+    ],
     "services": [
         ({"services": SERVICE}, "services takes a list, not TaskDescription(executable='server')"),
         ({"services": ["server"]}, "services[0]: a service is described by a TaskDescription or a dict, not 'server' (str)"),
@@ -167,8 +172,8 @@ def cases(table: dict[str, list[Any]]) -> list[Any]:
 @pytest.mark.parametrize(("name", "value"), cases(GOOD))
 def test_a_good_value_is_accepted_and_comes_back_from_the_log(name: str, value: Any) -> None:
     size = {} if name in ("nodes", "cores") else {"cores": 1}
-    simulated = {"executor": "simulated"} if name == "simulated_duration_s" else {}
-    description = PilotDescription({"resource": "local.localhost", **size, **simulated, name: value})
+    needed = {"simulated_duration_s": {"executor": "simulated"}, "sub_agents": {"partitions": [{"name": "a"}]}}.get(name, {})
+    description = PilotDescription({"resource": "local.localhost", **size, **needed, name: value})
     description.verify()
     again = decoded(encoded(description))
     again.verify()
