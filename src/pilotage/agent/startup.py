@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pilotage.agent.bootstrap import CLAIM_FILE
 from pilotage.agent.loop import PilotLoop
 from pilotage.agent.settings import SETTINGS_FILE, PilotSettings
 from pilotage.errors import PilotageError
@@ -76,9 +77,24 @@ def heed_signals(call: EndCall) -> None:
 
 
 def times_of(settings: PilotSettings) -> tuple[float, float | None]:
-    """Return when the pilot began, and when it ends at the latest (None: no limit), in seconds since the epoch."""
-    began = (Path(settings.pilot_folder) / SETTINGS_FILE).stat().st_mtime
+    """Return when the pilot began, and when it ends at the latest (None: no limit), in seconds since the epoch.
+
+    Both are by the clock of this machine, whatever those of the client, or of a file server, show.
+    """
+    began = _began(Path(settings.pilot_folder))
     return began, began + settings.runtime_s if settings.runtime_s else None
+
+
+def _began(pilot_folder: Path) -> float:
+    try:
+        _, ticks, boot = (pilot_folder / CLAIM_FILE).read_text().split()
+    except (FileNotFoundError, ValueError):
+        boot = ""
+    if boot != boot_id():
+        # There is no bootstrap, or it runs on another machine, whose time since boot says nothing here.
+        return (pilot_folder / SETTINGS_FILE).stat().st_mtime
+    since_boot_s = int(ticks) / os.sysconf("SC_CLK_TCK")
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot_s)
 
 
 def was_begun(log_folder: Path) -> bool:
