@@ -5,20 +5,22 @@ before anybody hears that it is prepared. So an agent that stands in for a dead 
 and a name means the same for the life of the pilot: to prepare it differently is refused.
 
 The agents of a pilot's partitions prepare each environment once between them: who has ``env/.<name>.lock`` does it, and the
-others find what it amounts to.
+others find what it amounts to; or, in ``env/.<name>.failure``, why it cannot be had. That counts for who was asked before it
+was known; who is asked later tries again.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import sys
 import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -32,6 +34,7 @@ from pilotage.model.environments import EnvironmentDifference, EnvironmentSpec
 
 _SUFFIX = ".difference"
 _LOCK_SUFFIX = ".lock"
+_FAILURE_SUFFIX = ".failure"
 _ORPHANS_S = 5.0
 _LOOK_S = 0.05
 
@@ -42,6 +45,14 @@ class Prepared(msgspec.Struct, frozen=True):
     name: str
     spec: EnvironmentSpec
     difference: EnvironmentDifference
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why an environment could not be had; ``attempt`` is another each time."""
+
+    spec: EnvironmentSpec
+    error: str
+    attempt: str
 
 
 class Environments:
@@ -68,7 +79,8 @@ class Environments:
         self._prepared: dict[str, Prepared] = {}
         self._lock = threading.Lock()
         """Guards all that follows."""
-        self._queue: deque[tuple[str, EnvironmentSpec]] = deque()
+        self._queue: deque[tuple[str, EnvironmentSpec, Failure | None]] = deque()
+        """What is to be prepared, and the failure that was known of when it was asked for."""
         self._thread: threading.Thread | None = None
         self._current: Preparation | None = None
         self._stopping = False
@@ -79,8 +91,9 @@ class Environments:
 
     def prepare(self, name: str, spec: msgspec.Raw) -> None:
         """Have this environment prepared; what was asked for before has precedence."""
+        known = self._failure(name) if self._settings.partition else None
         with self._lock:
-            self._queue.append((name, msgspec.msgpack.decode(spec, type=EnvironmentSpec)))
+            self._queue.append((name, msgspec.msgpack.decode(spec, type=EnvironmentSpec), known))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="environments", daemon=True)
                 self._thread.start()
@@ -111,7 +124,7 @@ class Environments:
                 if self._stopping or not self._queue:
                     self._thread = None
                     return
-                name, spec = self._queue.popleft()
+                name, spec, known = self._queue.popleft()
                 settings = self._settings
                 marks = {
                     "PILOTAGE_SESSION_ID": settings.session,
@@ -128,8 +141,10 @@ class Environments:
                     marks,
                     self._scratch,
                 )
-            prepare = self._prepare_alone if settings.partition else self._prepare
-            error = prepare(name, spec, self._current)
+            if settings.partition:
+                error = self._prepare_alone(name, spec, self._current, known)
+            else:
+                error = self._prepare(name, spec, self._current)
             if not self._stopping:
                 self._tell(name, error)
 
@@ -137,11 +152,19 @@ class Environments:
         settings = self._settings
         end_orphans(settings.session, settings.pilot, (), _ORPHANS_S, (ENVIRONMENT_MARK,), marked=marked)
 
-    def _prepare_alone(self, name: str, spec: EnvironmentSpec, preparation: Preparation) -> str:
-        """Prepare what others may be preparing, too."""
+    def _prepare_alone(self, name: str, spec: EnvironmentSpec, preparation: Preparation, known: Failure | None) -> str:
+        """Prepare what others may be preparing, too; ``known``: their failure that was known when this was asked for."""
         try:
             with self._alone_with(name):
-                return self._prepare(name, spec, preparation)
+                failure = self._failure(name)
+                if failure is not None and failure != known and failure.spec == spec:
+                    return failure.error
+                error = self._prepare(name, spec, preparation)
+                if error and not self._stopping:
+                    # If that can't be written, the others try for themselves.
+                    with suppress(OSError):
+                        self._keep(f".{name}{_FAILURE_SUFFIX}", Failure(spec, error, secrets.token_hex(8)))
+                return error
         except OSError as error:
             return f"{error.filename or self._folder} cannot be locked against other partitions: {error.strerror}"
 
@@ -180,7 +203,7 @@ class Environments:
             )
         try:
             found = Prepared(name, spec, preparation.run())
-            self._keep(found)
+            self._keep(f".{name}{_SUFFIX}", found)
         except BackendError as error:
             return str(error)
         except OSError as error:
@@ -191,9 +214,15 @@ class Environments:
         self._prepared[name] = found
         return ""
 
-    def _keep(self, found: Prepared) -> None:
+    def _failure(self, name: str) -> Failure | None:
+        try:
+            return msgspec.json.decode((self._folder / f".{name}{_FAILURE_SUFFIX}").read_bytes(), type=Failure)
+        except OSError:
+            return None
+
+    def _keep(self, name: str, found: Prepared | Failure) -> None:
         self._folder.mkdir(exist_ok=True)
-        path = self._folder / f".{found.name}{_SUFFIX}"
+        path = self._folder / name
         new = path.with_suffix(".new")
         # Environments hold secrets.
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -182,6 +182,33 @@ def test_partitions_prepare_an_environment_once_between_them(tmp_path):
             agent.close()
 
 
+def test_of_what_fails_partitions_that_were_asked_meanwhile_learn_without_trying_it_too(tmp_path):
+    os.mkfifo(tmp_path / "reached")
+    pilots = [Pilot(tmp_path, partition=f"p{number}") for number in range(3)]
+    agents = [pilot.agent() for pilot in pilots]
+    fails = shell("echo once >> witness; echo > reached; cat settings")
+    try:
+        for agent in agents:
+            agent.prepare("e", fails)
+        # All have been asked, and one of them is at it.
+        (tmp_path / "reached").read_text()
+        errors = {pilot.next() for pilot in pilots}
+        assert len(errors) == 1 and "failed with exit code 1" in errors.pop()[1]
+        assert (tmp_path / "witness").read_text() == "once\n"
+        assert stat.S_IMODE((tmp_path / "env" / ".e.failure").stat().st_mode) == 0o600
+        # Who is asked again tries again.
+        (tmp_path / "settings").touch()
+        agents[1].prepare("e", fails)
+        (tmp_path / "reached").read_text()
+        assert pilots[1].next() == ("e", "")
+        agents[2].prepare("e", fails)
+        assert pilots[2].next() == ("e", "")
+        assert (tmp_path / "witness").read_text() == "once\n" * 2
+    finally:
+        for agent in agents:
+            agent.close()
+
+
 def test_what_a_dead_partition_left_preparing_is_ended_before_another_begins(tmp_path):
     first, second = Pilot(tmp_path, partition="p0"), Pilot(tmp_path, partition="p1")
     marks = {"PILOTAGE_SESSION_ID": first.settings.session, "PILOTAGE_PILOT_ID": first.settings.pilot}
