@@ -20,6 +20,7 @@ from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, PARTITIONS_FOLD
 from pilotage.core.agent.aftermath import Aftermath, aftermath
 from pilotage.errors import BackendError, LogCorrupted, PilotageError
 from pilotage.executors.orphans import end_orphans, marks_of
+from pilotage.outputs.spares import recover
 from pilotage.system.processes import boot_id, is_alive, started_ticks
 from pilotage.wire.keys import read_connection
 
@@ -62,7 +63,9 @@ def fence(pilot_folder: Path, delivered: int) -> Aftermath:
     if not end_orphans(settings.session, settings.pilot, (), TASKS_END_S):
         raise BackendError(f"pilot {settings.pilot}: processes of its tasks cannot be ended", transient=True)
     for folder in (pilot_folder, *partitions.values()):
-        remove_private_folder(_private_folder(folder))
+        private = _private_folder(folder)
+        recover(private)
+        remove_private_folder(private)
     # Last, as it may raise: whatever the log says, nothing of the pilot runs any more.
     if settings.partitions:
         return _aftermath_of_head(pilot_folder, partitions, delivered)

@@ -31,6 +31,7 @@ from pilotage.model.execution import Execution, LaneTasks
 from pilotage.model.ids import PilotUid, RunnerId, SessionUid, TemplateId
 from pilotage.model.outcome import Ending
 from pilotage.model.workload import Template
+from pilotage.outputs.spares import recover
 from pilotage.system.python import python_command
 from pilotage.wire import runner_messages as wire
 from pilotage.wire.framing import Disconnected
@@ -516,6 +517,8 @@ class LocalExecutor:
             living = {other.pid for other in self._runners.values() if other.pid}
             owners = (TASK_MARK, WORKER_MARK)
             end_orphans(self._session, self._pilot, living, _ORPHANS_S, owners, marked=self._marks)
+        # Before it is told, and others begin with the same files.
+        recover(self._folder, name)
         for other in list(self._runners.values()):
             if other.beside == name and not other.greeted and not other.pid:
                 other.gone = f"the function worker {other.name} was not started: its spawner {name} was lost"

@@ -7,4 +7,7 @@ for each attempt (see ``aggregate``). So a million tasks that print a line each 
 Whose output is to be aggregated writes to a *spare* pair of files in the same folder meanwhile. A runner has as many pairs as
 it has such tasks at a time; at a task's end what is in them is appended, and the next task gets the pair, empty. What is too
 large to be copied, and what finds no room, stays where it is: then the record names the pair, and the next task gets another.
+
+Tasks with files of their own that are likely to print nothing get such pairs, too (see ``spares``): a file that stays empty
+need not be made.
 """

@@ -3,9 +3,6 @@
 No lock is needed. What one system call appends is in one piece, and the position of the file afterwards tells where it ends;
 so an attempt's output is one ``writev`` to the data file and then one ``write`` to the index. Whoever reads the index finds
 nothing there that is not in the data file yet. An attempt that printed nothing has no record, unless an earlier one has.
-
-A file that was written to is removed, and made again by the next task that opens it. To empty it instead would cost a hundred
-times as much: file systems take care that a file is not lost that is emptied and written anew, and write it to disk.
 """
 
 from __future__ import annotations
@@ -15,50 +12,30 @@ import os
 import sys
 
 from pilotage.model.ids import Attempt, TaskUid
-from pilotage.outputs.files import OUTPUT_FOLDER
 from pilotage.outputs.limits import Kept, Limit, kept_of, kept_of_file, shorten
-from pilotage.outputs.records import DATA, INDEX, STREAMS, Record, render
+from pilotage.outputs.pairs import Pairs, remove, size_of
+from pilotage.outputs.records import DATA, INDEX, Record, render
 
 LARGE_BYTES = 4 << 20
 """A stream that is larger is not copied: it stays in its file."""
 
-PAIRS_IN_FOLDER = 1000
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _MODE = 0o666
 
 
-class Aggregate:
-    """One runner's way to its node's aggregate. Nothing is made before the first use.
+class Aggregate(Pairs):
+    """One runner's way to its node's aggregate, and the pairs of files that its tasks write to meanwhile.
 
     ``runner`` names it among all runners of the pilot.
     """
 
     def __init__(self, pilot_folder: str, runner: str) -> None:
-        self._folder = os.path.join(pilot_folder, OUTPUT_FOLDER)
-        self._runner = runner
+        super().__init__(pilot_folder, runner)
         self._data = self._index = -1
-        self._free: list[str] = []
-        self._pairs = 0
         self._unwritten: list[bytes] = []
         """Records that found no room."""
 
     # pairs of files
-
-    def take_pair(self) -> str:
-        """Return the name of a pair of files for a task to write to: empty, or to be made.
-
-        Raises:
-            OSError: they cannot be made.
-        """
-        return self._free.pop() if self._free else self._make_pair()
-
-    def paths(self, pair: str) -> tuple[str, str]:
-        """Return the paths of a pair's files."""
-        return f"{self._folder}/{pair}{STREAMS[0]}", f"{self._folder}/{pair}{STREAMS[1]}"
-
-    def return_pair(self, pair: str) -> None:
-        """Take back a pair that nothing was written to."""
-        self._free.append(pair)
 
     def announce(self, uid: TaskUid, attempt: Attempt, pair: str) -> None:
         """Let readers know where a task writes that is not over."""
@@ -81,7 +58,7 @@ class Aggregate:
                 be written, ``settle`` will do it.
         """
         paths = self.paths(pair)
-        sizes = _size(paths[0]), _size(paths[1])
+        sizes = size_of(paths[0]), size_of(paths[1])
         if sizes == (0, 0):
             self._take_back(pair, shared)
             if announced or attempt > 1:
@@ -99,7 +76,7 @@ class Aggregate:
         else:
             for path, size in zip(paths, sizes, strict=True):
                 if size:
-                    _remove(path)
+                    remove(path)
             self._take_back(pair, shared)
         self._record(record)
         if trouble is not None:
@@ -140,10 +117,7 @@ class Aggregate:
             self.settle()
         except OSError as error:
             sys.stderr.write(f"{len(self._unwritten)} tasks have output in {self._folder}, but not in its index: {error}\n")
-        for pair in self._free:
-            for path in self.paths(pair):
-                _remove(path)
-        self._free.clear()
+        super().close()
         for descriptor in (self._data, self._index):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -156,7 +130,7 @@ class Aggregate:
             self._free.append(pair)
         else:
             for path in self.paths(pair):
-                _remove(path)
+                remove(path)
 
     def _put(self, uid: TaskUid, attempt: Attempt, stdout: Kept, stderr: Kept) -> Record:
         """Append to the data file and return the record of it."""
@@ -172,26 +146,11 @@ class Aggregate:
         """Leave output in its files, in its final form, and return the record of it."""
         stdout, stderr = self.paths(pair)
         left_out = (0, 0) if limit is None else (_shorten(stdout, limit), _shorten(stderr, limit))
-        return Record(uid, attempt, pair, (_size(stdout), _size(stderr)), left_out)
+        return Record(uid, attempt, pair, (size_of(stdout), size_of(stderr)), left_out)
 
     def _record(self, record: Record) -> None:
         self._unwritten.append(render(record))
         self.settle()
-
-    def _make_pair(self) -> str:
-        while True:
-            self._pairs += 1
-            shard = self._pairs // PAIRS_IN_FOLDER
-            name = f"{self._runner}.{self._pairs}"
-            pair = f"{shard:04d}/{name}" if shard else name
-            try:
-                for path in self.paths(pair):
-                    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-                    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE))
-            except FileExistsError:
-                # From another life of this runner: it holds output, of tasks that were lost or that was too large to copy.
-                continue
-            return pair
 
     def _open(self) -> None:
         if self._index < 0:
@@ -199,22 +158,6 @@ class Aggregate:
             base = os.path.join(self._folder, os.uname().nodename)
             self._data = os.open(base + DATA, _APPEND, _MODE)
             self._index = os.open(base + INDEX, _APPEND, _MODE)
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        # The task has removed it.
-        return 0
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        # It is not there: the task has removed it, or nothing was written to it since.
-        return
 
 
 def _shorten(path: str, limit: Limit) -> int:

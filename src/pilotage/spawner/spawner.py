@@ -16,6 +16,8 @@ from typing import NoReturn
 
 from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.ids import Attempt, RunnerId, TaskUid
+from pilotage.outputs.aggregate import Aggregate
+from pilotage.outputs.spares import Spares
 from pilotage.spawner.conversation import Conversation
 from pilotage.spawner.environment import Environment
 from pilotage.spawner.forest import Forest, Tree
@@ -62,7 +64,10 @@ class Spawner:
         self._outbox = Outbox()
         self._timers = Timers()
         self._place = Place(settings)
-        self._outputs = Outputs(settings.pilot_folder, settings.printing_name(runner), self._timers, self._storage_full)
+        name = settings.printing_name(runner)
+        aggregate = Aggregate(settings.pilot_folder, name)
+        spares = Spares(settings.pilot_folder, name, folder, runner)
+        self._outputs = Outputs(aggregate, spares, self._timers, self._storage_full)
         self._launcher = Launcher(settings, self._place, self._outputs)
         self._forest = Forest(self._recognise)
         self._memory_kills = MemoryKills()

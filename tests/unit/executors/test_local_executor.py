@@ -13,6 +13,7 @@ from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.execution import AttemptEnd
 from pilotage.model.ids import RunnerId
 from pilotage.model.outcome import Ending
+from pilotage.outputs.spares import Spares
 from pilotage.system.processes import boot_id, started_ticks
 from pilotage.wire import runner_messages as wire
 from pilotage.workers.outbox import Outbox, outbox_path
@@ -364,3 +365,16 @@ def test_the_tasks_of_a_spawner_that_died_with_the_last_agent_are_ended_before_i
     stage.start({SPAWNER: record_of(dead)})
     lost(stage, SPAWNER)
     assert not orphans(stage.session, PILOT, ())
+
+
+def test_what_a_lost_spawners_tasks_had_printed_is_in_its_place_before_it_is_told(stage):
+    stage.start()
+    spawner = stage.spawner()
+    spares = Spares(str(stage.folder), SPAWNER, stage.folder, SPAWNER)
+    own = stage.folder / "task.0"
+    Path(spares.paths(spares.lend(str(own)))[0]).write_text("so far\n")
+    seen = []
+    stage.runner_lost = lambda *_: seen.append(Path(f"{own}.out").read_text())
+    stage.kill(spawner)
+    stage.until(lambda: seen)
+    assert seen == ["so far\n"]

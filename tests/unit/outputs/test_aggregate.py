@@ -186,7 +186,7 @@ def test_large_output_is_limited_where_it_stays(aggregate: Aggregate, outputs: O
 def test_folders_of_large_outputs_do_not_grow_without_end(
     tmp_path: Path, aggregate: Aggregate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pilotage.outputs.aggregate.PAIRS_IN_FOLDER", 10)
+    monkeypatch.setattr("pilotage.outputs.pairs.PAIRS_IN_FOLDER", 10)
     pairs = [aggregate.take_pair() for _ in range(35)]
     assert len(set(pairs)) == 35
     assert {pair.rpartition("/")[0] for pair in pairs} == {"", "0001", "0002", "0003"}
