@@ -287,7 +287,8 @@ class WaitingQueue:
         if place - front > 256:
             del order[place]
             return
-        order[front + 1 : place + 1] = order[front:place]
+        if place > front:
+            order[front + 1 : place + 1] = order[front:place]
         self._front = front + 1
         if front > 1024 and 2 * front > len(order):
             del order[: front + 1]
