@@ -57,14 +57,15 @@ EXPERIMENTS: dict[str, Experiment] = {
 
 
 def find(uid: str) -> Experiment:
-    """Return the experiment of this name, in capitals or not.
+    """Return the experiment of this name, in capitals or not, with its zero or without.
 
     Raises:
         InvalidRequest: there is none; names the nearest.
     """
-    experiment = EXPERIMENTS.get(uid.upper())
+    name = uid.upper()
+    if len(name) == 2:
+        name = f"{name[0]}0{name[1]}"
+    experiment = EXPERIMENTS.get(name)
     if experiment is None:
-        raise InvalidRequest(
-            f"there is no experiment {uid!r}{nearest(uid.upper(), EXPERIMENTS)}; known are {', '.join(EXPERIMENTS)}"
-        )
+        raise InvalidRequest(f"there is no experiment {uid!r}{nearest(name, EXPERIMENTS)}; known are {', '.join(EXPERIMENTS)}")
     return experiment

@@ -64,10 +64,11 @@ def test_it_can_be_made_again_quickly(experiment, tmp_path):
     assert report.text.startswith(f"{experiment.uid}: ")
 
 
-def test_a_name_is_found_in_small_letters_too():
-    assert find("e08") is EXPERIMENTS["E08"]
+@pytest.mark.parametrize("name", ["E08", "e08", "E8", "e8"])
+def test_a_name_is_found_in_small_letters_and_without_its_zero(name):
+    assert find(name) is EXPERIMENTS["E08"]
 
 
 def test_an_unknown_name_is_told_with_the_nearest():
-    with pytest.raises(InvalidRequest, match=r"there is no experiment 'E8'; did you mean 'E08'\?; known are E01, E02"):
-        find("E8")
+    with pytest.raises(InvalidRequest, match=r"there is no experiment 'E4O'; did you mean 'E4\d'\?; known are E01, E02"):
+        find("E4O")
