@@ -91,11 +91,16 @@ class Agent(PilotLoop[AgentCore]):
     def _performed(self) -> None:
         self._executor.flush()
 
-    def _move_nodes(self, now: float, message: wire.ToPartition) -> None:
-        if isinstance(message, wire.GrantNodes):
-            self._handle(events.NodesGranted(now, message.number, message.nodes))
-        else:
-            self._handle(events.NodesReclaimed(now, message.number, message.reclaim, message.count))
+    def _follow_head(self, now: float, message: wire.ToPartition) -> None:
+        match message:
+            case wire.GrantNodes():
+                self._handle(events.NodesGranted(now, message.number, message.nodes))
+            case wire.ReclaimNodes():
+                self._handle(events.NodesReclaimed(now, message.number, message.reclaim, message.count))
+            case wire.RecallTasks():
+                self._handle(events.TasksRecalled(now, message.number, message.recall, message.tasks))
+            case _:
+                unreachable(message)
 
     def _change_plan(self, now: float, message: wire.ToHead) -> None:
         raise ProtocolError(f"the client changes the plan ({type(message).__name__}) of a pilot that has none")
@@ -127,7 +132,9 @@ class Agent(PilotLoop[AgentCore]):
             case actions.SendPilotEnded():
                 self._link.send_ended(action.number, action.state, action.reason)
             case actions.SendNodes():
-                self._link.send_nodes(action.number, action.reclaim, action.nodes)
+                self._link.send_answer(wire.NodesReturned(action.number, action.reclaim, action.nodes))
+            case actions.SendTasks():
+                self._link.send_answer(wire.TasksReturned(action.number, action.recall, action.tasks))
             case actions.StageTasks():
                 if action.phase == "output":
                     self._told.outputs_begun([row.uid for _, row in action.tasks if row.extra is not None])

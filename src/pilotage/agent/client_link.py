@@ -26,6 +26,7 @@ from pilotage.wire.messages import (
     ClientHello,
     EndPilot,
     FromAgent,
+    FromPartition,
     Heartbeat,
     NodesReturned,
     Outcomes,
@@ -33,6 +34,7 @@ from pilotage.wire.messages import (
     PrepareEnvironment,
     Refused,
     Submit,
+    TasksReturned,
     ToHead,
     ToPartition,
 )
@@ -185,10 +187,10 @@ class ClientLink:
         self._outgoing.send(number, frame, number)
         self._send(frame)
 
-    def send_nodes(self, number: int, reclaim: int, nodes: list[int]) -> None:
-        """Send nodes that are given back for the first time."""
-        frame = encode(NodesReturned(number, reclaim, nodes))
-        self._outgoing.send(number, frame, number)
+    def send_answer(self, message: FromPartition) -> None:
+        """Send nodes or tasks that are given back for the first time."""
+        frame = encode(message)
+        self._outgoing.send(message.number, frame, message.number)
         self._send(frame)
 
     def reaches_client(self) -> bool:
@@ -242,4 +244,6 @@ class ClientLink:
             return encode(PilotEnded(number, state.ending.state, state.ending.reason))
         if isinstance(state, AgentState) and number in state.undelivered_nodes:
             return encode(NodesReturned(number, *state.undelivered_nodes[number]))
+        if isinstance(state, AgentState) and number in state.undelivered_tasks:
+            return encode(TasksReturned(number, *state.undelivered_tasks[number]))
         return encode(Outcomes(number, msgspec.Raw(_encode_outcomes(state.undelivered[number]))))

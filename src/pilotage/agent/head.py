@@ -109,8 +109,8 @@ class Head(PilotLoop[MetaschedulerCore]):
     def _storage_full(self, reason: str) -> None:
         self._told.notice(reason, lasting=True)
 
-    def _move_nodes(self, now: float, message: wire.ToPartition) -> None:
-        raise ProtocolError(f"the client moves nodes ({type(message).__name__}), which only a metascheduler does")
+    def _follow_head(self, now: float, message: wire.ToPartition) -> None:
+        raise ProtocolError(f"the client moves nodes or tasks ({type(message).__name__}), which only a metascheduler does")
 
     def _change_plan(self, now: float, message: wire.ToHead) -> None:
         if isinstance(message, wire.AddPartition):
@@ -200,6 +200,9 @@ class Head(PilotLoop[MetaschedulerCore]):
                     if message.reclaim == LOST_NODES:
                         self._tell_lost(name, message.nodes)
                     self._handle(events.NodesReturned(now, name, message.number, message.reclaim, message.nodes))
+            case wire.TasksReturned():
+                if link.accept(now, message):
+                    self._handle(events.TasksGivenBack(now, name, message.number, message.recall, message.tasks))
             case wire.PilotEnded():
                 if link.accept(now, message):
                     if agent.record.life != "retiring":

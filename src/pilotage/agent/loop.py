@@ -332,9 +332,9 @@ class PilotLoop(ABC, Generic[CoreT]):
             case wire.PrepareEnvironment():
                 if self._link.accept(message):
                     self._handle(events.EnvironmentAsked(now, message.number, message.name, message.spec))
-            case wire.GrantNodes() | wire.ReclaimNodes():
+            case wire.GrantNodes() | wire.ReclaimNodes() | wire.RecallTasks():
                 if self._link.accept(message):
-                    self._move_nodes(now, message)
+                    self._follow_head(now, message)
             case wire.AddPartition() | wire.RetirePartition():
                 if self._link.accept(message):
                     self._change_plan(now, message)
@@ -350,8 +350,8 @@ class PilotLoop(ABC, Generic[CoreT]):
                 unreachable(message)
 
     @abstractmethod
-    def _move_nodes(self, now: float, message: wire.ToPartition) -> None:
-        """The metascheduler gives or wants nodes."""
+    def _follow_head(self, now: float, message: wire.ToPartition) -> None:
+        """The metascheduler gives or wants nodes, or wants tasks."""
 
     @abstractmethod
     def _change_plan(self, now: float, message: wire.ToHead) -> None:

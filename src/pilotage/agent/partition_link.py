@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pilotage.agent.outbox import message_of
 from pilotage.agent.settings import CONNECTION_FILE, PilotSettings
-from pilotage.core.metascheduler.state import PartitionRecord, Queued, QueuedGrant, QueuedReclaim
+from pilotage.core.metascheduler.state import PartitionRecord, Queued, QueuedGrant, QueuedRecall, QueuedReclaim
 from pilotage.wire.agent_link import AgentLink
 from pilotage.wire.codec import encode
-from pilotage.wire.messages import GrantNodes, ReclaimNodes
+from pilotage.wire.messages import GrantNodes, RecallTasks, ReclaimNodes
 
 
 class PartitionLink(AgentLink):
@@ -51,5 +51,7 @@ def _encoded(number: int, queued: Queued) -> bytes:
             return encode(GrantNodes(number, queued.nodes))
         case QueuedReclaim():
             return encode(ReclaimNodes(number, queued.reclaim, queued.count))
+        case QueuedRecall():
+            return encode(RecallTasks(number, queued.recall, queued.tasks))
         case _:
             return encode(message_of(number, queued))

@@ -539,7 +539,7 @@ class Engine:
                 self._fail(f"pilot {pilot} refuses this client: {message.reason}")
             case wire.PartitionsTold():
                 self.questions.take(message)
-            case wire.Heartbeat() | wire.Inspection() | wire.NodesReturned():
+            case wire.Heartbeat() | wire.Inspection() | wire.NodesReturned() | wire.TasksReturned():
                 pass
             case _:
                 unreachable(message)

@@ -31,15 +31,19 @@ from pilotage.wire.messages import (
     EndPilot,
     FromAgent,
     FromClient,
+    FromPartition,
     GrantNodes,
     NodesReturned,
     Outcomes,
     PilotEnded,
     PrepareEnvironment,
+    RecallTasks,
     ReclaimNodes,
     RetirePartition,
     Submit,
+    TasksReturned,
     ToHead,
+    ToPartition,
 )
 
 SESSION = SessionUid("session.simulated")
@@ -58,8 +62,8 @@ Companion = list[Outcome] | None
 """The outcomes in a message, as the sender has them: decoding them again would tell nothing new."""
 
 
-Downward = Submit | Cancel | EndPilot | PrepareEnvironment | GrantNodes | ReclaimNodes | ToHead
-Upward = Outcomes | PilotEnded | NodesReturned
+Downward = Submit | Cancel | EndPilot | PrepareEnvironment | ToPartition | ToHead
+Upward = Outcomes | PilotEnded | FromPartition
 """Numbered messages."""
 
 
@@ -275,6 +279,7 @@ class Link:
                 | PrepareEnvironment()
                 | GrantNodes()
                 | ReclaimNodes()
+                | RecallTasks()
                 | AddPartition()
                 | RetirePartition()
             ):
@@ -306,7 +311,7 @@ class Link:
                 end.outgoing.acknowledge(message.received, message.durable)
                 self._send_again(end.outgoing.transmit(), up=False)
                 owner.heard_from_below(pilot, message, None)
-            case Outcomes() | PilotEnded() | NodesReturned():
+            case Outcomes() | PilotEnded() | NodesReturned() | TasksReturned():
                 size = len(message.outcomes) if isinstance(message, Outcomes) else 0
                 if not self._is_new(end, message.number, size):
                     return

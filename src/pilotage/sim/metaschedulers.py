@@ -43,6 +43,7 @@ from pilotage.wire.messages import (
     Progress,
     RetirePartition,
     Submit,
+    TasksReturned,
 )
 
 LOAD_EVERY_S = 1.0
@@ -300,6 +301,8 @@ class SimulatedMetascheduler(Process):
                     self.take_turn()
             case NodesReturned():
                 self.tell(events.NodesReturned(now, name, message.number, message.reclaim, message.nodes))
+            case TasksReturned():
+                self.tell(events.TasksGivenBack(now, name, message.number, message.recall, message.tasks))
             case PilotEnded():
                 self.tell(events.PartitionEndArrived(now, name, message.number, message.state, message.reason))
             case Progress():

@@ -11,7 +11,7 @@ from pilotage.core.client.state import (
     QueuedRetirement,
     QueuedTasks,
 )
-from pilotage.core.metascheduler.state import Queued, QueuedGrant, QueuedReclaim
+from pilotage.core.metascheduler.state import Queued, QueuedGrant, QueuedRecall, QueuedReclaim
 from pilotage.errors import unreachable
 from pilotage.sim.links import Downward
 from pilotage.wire.messages import (
@@ -20,6 +20,7 @@ from pilotage.wire.messages import (
     EndPilot,
     GrantNodes,
     PrepareEnvironment,
+    RecallTasks,
     ReclaimNodes,
     RetirePartition,
     Submit,
@@ -45,5 +46,7 @@ def message_of(number: int, queued: Queued | QueuedForPilot) -> Downward:
             return GrantNodes(number, queued.nodes)
         case QueuedReclaim():
             return ReclaimNodes(number, queued.reclaim, queued.count)
+        case QueuedRecall():
+            return RecallTasks(number, queued.recall, queued.tasks)
         case _:
             return unreachable(queued)

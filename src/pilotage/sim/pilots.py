@@ -38,8 +38,10 @@ from pilotage.wire.messages import (
     PilotEnded,
     PrepareEnvironment,
     Progress,
+    RecallTasks,
     ReclaimNodes,
     Submit,
+    TasksReturned,
 )
 
 _encode_outcomes = msgspec.msgpack.Encoder().encode
@@ -232,6 +234,8 @@ class SimulatedPilot(Process):
                 self._tell_lost()
             case ReclaimNodes():
                 self.tell(events.NodesReclaimed(now, message.number, message.reclaim, message.count))
+            case RecallTasks():
+                self.tell(events.TasksRecalled(now, message.number, message.recall, message.tasks))
             case AskLoad():
                 self._load_every_s, self._load_told = message.every_s, None
                 self._timeline.at(self._timeline.now, partial(self._tell_load, self._lives))
@@ -252,6 +256,8 @@ class SimulatedPilot(Process):
                 self._uplink.send(action.number, PilotEnded(action.number, action.state, action.reason), None)
             case actions.SendNodes():
                 self._uplink.send(action.number, NodesReturned(action.number, action.reclaim, action.nodes), None)
+            case actions.SendTasks():
+                self._uplink.send(action.number, TasksReturned(action.number, action.recall, action.tasks), None)
             case actions.StartRunner():
                 launching.runners.start(action.runner)
             case actions.StopRunner():
@@ -284,6 +290,8 @@ class SimulatedPilot(Process):
         state = self.core.state
         if number in state.undelivered_nodes:
             return NodesReturned(number, *state.undelivered_nodes[number])
+        if number in state.undelivered_tasks:
+            return TasksReturned(number, *state.undelivered_tasks[number])
         if number == state.ended and state.ending is not None:
             return PilotEnded(number, state.ending.state, state.ending.reason)
         return Outcomes(number, msgspec.Raw(_encode_outcomes(state.undelivered[number])))

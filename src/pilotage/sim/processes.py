@@ -16,7 +16,7 @@ from pilotage.model.outcome import Outcome
 from pilotage.model.resources import Node
 from pilotage.sim.records import Log
 from pilotage.sim.stage import Stage
-from pilotage.wire.messages import FromAgent, FromClient, NodesReturned, Outcomes, PilotEnded
+from pilotage.wire.messages import FromAgent, FromClient, FromPartition, Outcomes, PilotEnded
 
 DIES_WITHIN_S = 1.0
 """A process that is to die does so in its next turn, if one comes within this time."""
@@ -71,7 +71,7 @@ class Uplink(Protocol):
     def hang_up(self) -> None:
         """The process is gone."""
 
-    def send(self, number: int, message: Outcomes | PilotEnded | NodesReturned, outcomes: list[Outcome] | None) -> None:
+    def send(self, number: int, message: Outcomes | PilotEnded | FromPartition, outcomes: list[Outcome] | None) -> None:
         """Send a numbered message for the first time."""
 
     def tell(self, message: FromAgent) -> None:

@@ -18,6 +18,8 @@ from pilotage.trace.records import PILOT_LOG, SETTINGS_FILE, agent_facts, read_l
 from pilotage.trace.run import STAGING_IN, STAGING_OUT, Run, RunnerTrace
 from pilotage.trace.templates import Templates, take_cause, take_outcome
 
+_UNTIMED = (agent.OutcomesNumbered, agent.OutcomesDelivered, agent.NodesNumbered, agent.TasksNumbered)
+
 
 class _Settings(msgspec.Struct):
     """What is needed of a pilot's settings file."""
@@ -59,7 +61,7 @@ class AgentFold:
         for record in records:
             for fact in record:
                 self._apply(fact)
-                if not isinstance(fact, (agent.OutcomesNumbered, agent.OutcomesDelivered, agent.NodesNumbered)):
+                if not isinstance(fact, _UNTIMED):
                     pilot.first = pilot.first or fact.time
                     pilot.last = max(pilot.last, fact.time)
         if state is not None:
@@ -134,6 +136,9 @@ class AgentFold:
                 self._leave(fact.tasks, fact.time, ran=False)
             case agent.Repeated():
                 self._leave(fact.tasks, fact.time, ran=True)
+            case agent.TasksGivenBack():
+                for uid, *_ in fact.tasks:
+                    self._stop_waiting(uid, fact.time)
             case agent.InputsStaged():
                 self._stage_in(fact.tasks, fact.time)
             case agent.OutputsBegun():

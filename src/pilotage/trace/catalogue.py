@@ -52,6 +52,7 @@ TASK_STARTED = "task.started"
 TASK_SEEN_RUNNING = "task.seen_running"
 TASK_SEEN_UNLOADING = "task.seen_unloading"
 TASK_RETURNED = "task.returned"
+TASK_GIVEN_BACK = "task.given_back"
 TASK_REPEATED = "task.repeated"
 TASK_CANCEL_ASKED = "task.cancel_asked"
 TASK_END_ASKED = "task.end_asked"
@@ -96,6 +97,7 @@ CATALOGUE = (
     EventKind(TASK_SEEN_RUNNING, "task", "client.TasksStarted", "the client knows that the task runs"),
     EventKind(TASK_SEEN_UNLOADING, "task", "client.OutputsBegun", "the client knows that the task's output is staged"),
     EventKind(TASK_RETURNED, "task", "agent.Returned", "a runner gave the task back unbegun; it waits again"),
+    EventKind(TASK_GIVEN_BACK, "task", "agent.TasksGivenBack", "the partition gave the task back unbegun; another may run it"),
     EventKind(TASK_REPEATED, "task", "agent.Repeated", "an attempt failed or was lost; the task waits for another"),
     EventKind(TASK_CANCEL_ASKED, "task", "client.CancelAsked", "the user cancelled the task; its pilot is to be told"),
     EventKind(TASK_END_ASKED, "task", "agent.EndAsked", "the agent is about to end the task: cancelled, or out of time"),
@@ -127,6 +129,7 @@ SILENT_FACTS = {
     "client.MetadataKept": "holds what users noted down with their tasks, which is theirs",
     "client.DependenciesKept": "holds what tasks asked to wait for, beyond what task.held tells",
     "agent.NodesNumbered": "numbers messages; the nodes were given back before",
+    "agent.TasksNumbered": "numbers messages; the tasks were given back before",
     "agent.ServiceOver": "says the same as task.ended of the service",
     "client.ServicesReady": "the agent's log has the same as task.ready",
     "client.EnvironmentAsked": "the agent's log has the same as environment.asked",

@@ -96,6 +96,9 @@ def _agent_events(fact: agent.Fact, pilot: str, time: float) -> Iterator[TraceEv
         case agent.Returned():
             for uid in fact.tasks:
                 yield TraceEvent(time, names.TASK_RETURNED, uid, {"pilot": pilot})
+        case agent.TasksGivenBack():
+            for uid, *_ in fact.tasks:
+                yield TraceEvent(time, names.TASK_GIVEN_BACK, uid, {"pilot": pilot})
         case agent.Repeated():
             for uid in fact.tasks:
                 yield TraceEvent(time, names.TASK_REPEATED, uid, {"pilot": pilot, "runner": fact.runner})

@@ -28,8 +28,8 @@ from pilotage.wire.messages import (
     AgentHello,
     ClientHello,
     FromAgent,
+    FromPartition,
     Heartbeat,
-    NodesReturned,
     Outcomes,
     PilotEnded,
 )
@@ -153,7 +153,7 @@ class AgentLink:
         self.outgoing.resume(hello.durable)
         self._send_again()
 
-    def accept(self, now: float, message: Outcomes | PilotEnded | NodesReturned) -> bool:
+    def accept(self, now: float, message: Outcomes | PilotEnded | FromPartition) -> bool:
         """Judge a numbered message; True when it is new. A gap breaks the connection, so that it is sent again."""
         size = len(message.outcomes) if isinstance(message, Outcomes) else 0
         verdict = self.incoming.accept(message.number, size)

@@ -1,7 +1,8 @@
 """Messages between a client and the agent of a pilot: one versioned, closed union.
 
 A metascheduler is the agent of its pilot and the client of its partitions, whose leases take the place of bindings. Nodes move
-between partitions by messages of their own, and the client adds and retires partitions.
+between partitions by messages of their own, as do tasks that wait in one while another is idle; and the client adds and
+retires partitions.
 
 Two kinds. *Numbered* messages change what must survive (tasks, cancellations, outcomes, the end of the pilot). Each
 direction numbers them from 1 over the life of the pilot; the sender's log owns them until the receiver has acknowledged them
@@ -179,6 +180,28 @@ class NodesReturned(msgspec.Struct, frozen=True, array_like=True, tag=17):
     nodes: list[int]
 
 
+class RecallTasks(msgspec.Struct, frozen=True, array_like=True, tag=19):
+    """Give back those of these tasks, ``(task, lease)``, that wait and have not been handed to a runner; the others stay.
+
+    ``recall`` names the request in ``TasksReturned``. It is answered at once, if need be with no tasks.
+    """
+
+    number: int
+    recall: int
+    tasks: list[tuple[TaskUid, Binding]]
+
+
+class TasksReturned(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    """These tasks, which were asked for in ``recall``, are no longer the partition's, and nothing of them runs there.
+
+    Each is ``(task, lease, number of its last attempt, failed attempts)``.
+    """
+
+    number: int
+    recall: int
+    tasks: list[tuple[TaskUid, Binding, Attempt, int]]
+
+
 class AskLoad(msgspec.Struct, frozen=True, array_like=True, tag=18):
     """Tell the load in ``Progress``: now, and from now on when it has changed, ``every_s`` at the most (0.0: not again).
 
@@ -220,7 +243,8 @@ class PartitionsTold(msgspec.Struct, frozen=True, array_like=True, tag=24):
     refusal: str = ""
 
 
-ToPartition = GrantNodes | ReclaimNodes
+ToPartition = GrantNodes | ReclaimNodes | RecallTasks
+FromPartition = NodesReturned | TasksReturned
 ToHead = AddPartition | RetirePartition
 FromClient = (
     ClientHello
@@ -245,7 +269,7 @@ FromAgent = (
     | PilotEnded
     | Progress
     | Inspection
-    | NodesReturned
+    | FromPartition
     | PartitionsTold
 )
-Numbered = Submit | Cancel | EndPilot | PrepareEnvironment | ToPartition | ToHead | Outcomes | PilotEnded | NodesReturned
+Numbered = Submit | Cancel | EndPilot | PrepareEnvironment | ToPartition | ToHead | Outcomes | PilotEnded | FromPartition

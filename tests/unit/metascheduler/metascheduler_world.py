@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections import deque
+from collections import Counter, deque
 
 import msgspec
 from agent_world_client import Client, retries_of
@@ -21,6 +21,7 @@ from metascheduler_world_partitions import WINDOW, Partition
 from pilotage.core.agent.actions import SendOutcomes, SendPilotEnded, TellService
 from pilotage.core.metascheduler import actions, events, facts
 from pilotage.core.metascheduler.core import MetaschedulerCore, Step
+from pilotage.core.metascheduler.recalls import MOST_RECALLS
 from pilotage.core.metascheduler.state import MetaschedulerState, apply
 from pilotage.errors import unreachable
 from pilotage.model.execution import Execution
@@ -54,6 +55,10 @@ MENU = (
 IMPOSSIBLE = (6, 9)
 BESIDE, BESIDE_IT = "t0000", 15
 POLICIES: tuple[PolicyName, ...] = ("continuous", "continuous", "packed", "spread")
+LULL = 75
+"""Steps from the beginning of one lull to the next."""
+SLOW_TURNS = 100
+"""How long a slow partition stays so when all else is over."""
 ORDERS: tuple[Order, ...] = ("priority", "backfill", "first_come")
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -142,11 +147,19 @@ class World:
         self.ill_luck = random.Random(f"nodes of {seed}")
         self.node_losses = self.ill_luck.choice((0.0, 0.0, 0.01))
         self.nodes_gone: dict[int, None] = {}
+        leisure = random.Random(f"leisure of {seed}")
+        self.has_lulls = leisure.random() < 0.5
+        """Whether the client at times submits nothing for long, while one partition is slow."""
+        self.slow = leisure.choice(self.plan).name
+        if self.has_lulls:
+            self.menu = sorted({0, 1, 2, *self.menu})
+        self.steps = 0
         self.calm = False
         self.digest = hashlib.sha256()
         self.pids = 100
         self.head_deaths = self.agent_deaths = self.node_moves = self.releases = 0
         self.lost: set[str] = set()
+        self.given_back = 0
         self.tails_lost = self.failures_of_partitions = self.retirements = 0
         self.records: list[bytes] = []
         self.snapshot: tuple[int, bytes] = (0, _encode(MetaschedulerState()))
@@ -154,7 +167,7 @@ class World:
         self.partitions: dict[str, Partition] = {}
         self.progress: deque[events.ProgressTold] = deque()
         self.begins: dict[TaskUid, list[tuple[str, Attempt]]] = {}
-        self.launched: set[TaskUid] = set()
+        self.launched: Counter[TaskUid] = Counter()
         self.alive: dict[TaskUid, str] = {}
         self.endings: dict[tuple[TaskUid, str, Attempt], Ending] = {}
         self.final: dict[TaskUid, Outcome] = {}
@@ -320,6 +333,14 @@ class World:
             record = self.shadow.partitions[fact.partition]
             assert len(record.nodes) + len(fact.nodes) <= record.spec.most_nodes, f"{fact} exceeds the most"
             self.node_moves += 1
+        elif isinstance(fact, facts.TasksRecalled):
+            assert len(self.shadow.partitions[fact.partition].recalls) == 0, f"{fact}, and one request is not answered"
+            for uid in fact.tasks:
+                task = self.shadow.tasks[uid]
+                assert task.partition == fact.partition, f"{uid} is asked of {fact.partition}, and {task.partition} has it"
+                assert task.recalls < MOST_RECALLS, f"{uid} is asked for too often"
+        elif isinstance(fact, facts.RecallAnswered):
+            self.given_back += len(fact.tasks)
         elif isinstance(fact, facts.NodesTaken):
             record = self.shadow.partitions[fact.partition]
             left = len(record.nodes) - len(fact.nodes)
@@ -409,6 +430,7 @@ class World:
     def step(self) -> None:
         """Let one thing happen."""
         chance, client = self.random, self.client
+        self.steps += 1
         if self.ill_luck.random() < self.node_losses and len(self.nodes_gone) < len(NODES) // 2:
             self.nodes_gone[self.ill_luck.randrange(len(NODES))] = None
             for partition in self.partitions.values():
@@ -421,9 +443,14 @@ class World:
                 partition.turn()
         elif draw < 0.65:
             for partition in self.some_partition():
-                partition.run()
+                if not self.is_slow(partition):
+                    partition.run()
         elif draw < 0.75:
-            client.submit()
+            if not self.has_lulls:
+                client.submit()
+            elif self.steps % LULL < LULL // 3:
+                for _ in range(4):
+                    client.submit()
         elif draw < 0.80:
             if client.tasks:
                 client.cancel()
@@ -451,6 +478,9 @@ class World:
                     node_lost = chance.random() < 0.25
                     self.tails_lost += node_lost
                     partition.lose(node_lost)
+
+    def is_slow(self, partition: Partition) -> bool:
+        return self.has_lulls and partition.name == self.slow
 
     def some_partition(self) -> list[Partition]:
         living = [partition for partition in self.partitions.values() if not partition.over]
@@ -525,7 +555,8 @@ class World:
             self.turn()
             for partition in list(self.partitions.values()):
                 partition.turn()
-                partition.run(everything=True)
+                if not self.is_slow(partition) or turn > SLOW_TURNS:
+                    partition.run(everything=True)
             client.take()
             client.durable = len(client.received)
             if self.is_quiet():
@@ -568,6 +599,8 @@ class World:
         over = client.ended_pilot or self.head.state.ending is not None
         begins = self.begins.get(uid, [])
         assert outcome.binding == 1
+        # What may have been launched in a log that lost its end counts as an attempt.
+        assert outcome.attempt <= self.launched[uid] or self.tails_lost, f"{uid} was launched {self.launched[uid]} times"
         if outcome.ending is Ending.DONE and template.service is None:
             ended = [self.endings[uid, name, attempt] for name, attempt in begins if attempt == outcome.attempt]
             assert Ending.DONE in ended, f"{uid} is said to be done: {begins} ended {ended}"

@@ -14,7 +14,7 @@ from pilotage.core.agent.core import AgentCore, Step
 from pilotage.core.agent.state import AgentState, apply
 from pilotage.core.client.state import QueuedCancel, QueuedEnd, QueuedEnvironment, QueuedTasks
 from pilotage.core.metascheduler import events as head_events
-from pilotage.core.metascheduler.state import Queued, QueuedGrant, QueuedReclaim
+from pilotage.core.metascheduler.state import Queued, QueuedGrant, QueuedRecall, QueuedReclaim
 from pilotage.core.scheduling.policies import make_policy
 from pilotage.errors import unreachable
 from pilotage.model.execution import Execution
@@ -33,6 +33,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_record = msgspec.msgpack.Decoder(list[facts.Fact]).decode
 _decode_queued = msgspec.msgpack.Decoder(Queued).decode
 _decode_batch = msgspec.msgpack.Decoder(Batch).decode
+_decode_given_back = msgspec.msgpack.Decoder(tuple[int, list[facts.GivenBack]]).decode
 _decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
 
 Upward = tuple[int, str, bytes]
@@ -193,6 +194,8 @@ class Partition:
                 self.miss_nodes()
             case QueuedReclaim():
                 self.handle(events.NodesReclaimed(now, number, queued.reclaim, queued.count))
+            case QueuedRecall():
+                self.handle(events.TasksRecalled(now, number, queued.recall, queued.tasks))
             case _:
                 unreachable(queued)
 
@@ -239,6 +242,8 @@ class Partition:
                 self.send(action.number, "outcomes", _encode(action.outcomes))
             case actions.SendNodes():
                 self.send(action.number, "nodes", _encode((action.reclaim, action.nodes)))
+            case actions.SendTasks():
+                self.send(action.number, "tasks", _encode((action.recall, action.tasks)))
             case actions.SendPilotEnded():
                 self.send(action.number, "ended", _encode((action.state, action.reason)))
             case (
@@ -305,6 +310,8 @@ class Partition:
                 self.send(number, "outcomes", _encode(state.undelivered[number]))
             elif number in state.undelivered_nodes:
                 self.send(number, "nodes", _encode(state.undelivered_nodes[number]))
+            elif number in state.undelivered_tasks:
+                self.send(number, "tasks", _encode(state.undelivered_tasks[number]))
             elif number == state.ended and state.ending is not None:
                 self.send(number, "ended", _encode((state.ending.state, state.ending.reason)))
             else:
@@ -368,6 +375,9 @@ class Partition:
                 elif kind == "nodes":
                     reclaim, nodes = msgspec.msgpack.decode(frame)
                     taken.append(head_events.NodesReturned(self.now, self.name, number, reclaim, nodes))
+                elif kind == "tasks":
+                    recall, given = _decode_given_back(frame)
+                    taken.append(head_events.TasksGivenBack(self.now, self.name, number, recall, given))
                 else:
                     state, reason = msgspec.msgpack.decode(frame)
                     taken.append(head_events.PartitionEndArrived(self.now, self.name, number, state, reason))

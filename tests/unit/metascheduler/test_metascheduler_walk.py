@@ -17,6 +17,8 @@ import msgspec
 import pytest
 from metascheduler_world import World, walk
 
+from pilotage.core.agent import events as agent_events
+from pilotage.core.agent.partition import Recalls
 from pilotage.core.metascheduler import events, facts
 from pilotage.core.metascheduler import journal as journal_module
 from pilotage.core.metascheduler import tasks as tasks_module
@@ -26,6 +28,7 @@ from pilotage.core.metascheduler.fitting import Fitting
 from pilotage.core.metascheduler.queue import Queue
 from pilotage.core.metascheduler.state import MetaschedulerState, apply
 from pilotage.core.metascheduler.tasks import Tasks
+from pilotage.model.ids import Attempt, TaskUid
 from pilotage.model.outcome import Ending
 from pilotage.model.partitions import LOST_NODES
 
@@ -65,6 +68,7 @@ def test_the_walks_meet_what_they_are_for() -> None:
     assert sum(world.node_moves for world in worlds) > 20, "nodes that were granted"
     told = [fact for world in worlds for fact in read(world, facts.NodesTaken) if fact.reclaim == LOST_NODES]
     assert sum(len(fact.nodes) for fact in told) > 8, "nodes that partitions lost"
+    assert sum(world.given_back for world in worlds) > 10, "tasks that went from one partition to another before they began"
     leased_again = [len(fact.tasks) for world in worlds for fact in read(world, facts.TasksLeased) if fact.lease > 1]
     assert sum(leased_again) > 30, "tasks that were leased again"
     several = [begins for world in worlds for begins in world.begins.values() if len({name for name, _ in begins}) > 1]
@@ -219,6 +223,51 @@ def what_never_began_counts_as_run(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Tasks, "go_on", go_on)
 
 
+def what_is_recalled_is_taken_for_given_back(patch: pytest.MonkeyPatch) -> None:
+    def recalled(state: MetaschedulerState, fact: facts.TasksRecalled) -> None:
+        apply(state, fact)
+        for uid in fact.tasks:
+            state.tasks[uid].partition = ""
+            state.partitions[fact.partition].leased -= 1
+
+    change_apply(patch, facts.TasksRecalled, recalled)
+
+
+def answers_to_recalls_are_not_believed(patch: pytest.MonkeyPatch) -> None:
+    change_event(patch, events.TasksGivenBack, lambda event: msgspec.structs.replace(event, tasks=[]))
+
+
+def agents_keep_what_they_give_back(patch: pytest.MonkeyPatch) -> None:
+    original = Recalls.recalled
+
+    def recalled(self: Recalls, event: agent_events.TasksRecalled) -> None:
+        before = dict(self._state.tasks)
+        original(self, event)
+        gone = [uid for uid in before if uid not in self._state.tasks]
+        self._state.tasks.update((uid, before[uid]) for uid in gone)
+        self._waiting.enqueue_each(gone, event.time)
+
+    patch.setattr(Recalls, "recalled", recalled)
+
+
+def agents_give_back_what_they_have_handed_over(patch: pytest.MonkeyPatch) -> None:
+    def merely_waits(self: Recalls, uid: TaskUid, task: Any) -> bool:
+        if task.lane:
+            task.lane, lane = 0, self._state.lanes[task.lane]
+            del lane.tasks[uid]
+        return True
+
+    patch.setattr(Recalls, "_merely_waits", merely_waits)
+
+
+def what_was_given_back_counts_as_begun(patch: pytest.MonkeyPatch) -> None:
+    def one_more(event: events.TasksGivenBack) -> events.TasksGivenBack:
+        tasks = [(uid, lease, Attempt(attempt + 1), failures + 1) for uid, lease, attempt, failures in event.tasks]
+        return msgspec.structs.replace(event, tasks=tasks)
+
+    change_event(patch, events.TasksGivenBack, one_more)
+
+
 FAULTS: list[Patch] = [
     what_may_have_run_runs_again,
     attempts_made_elsewhere_are_forgotten,
@@ -234,6 +283,11 @@ FAULTS: list[Patch] = [
     what_nobody_can_run_waits,
     tasks_of_a_lost_partition_are_forgotten,
     what_never_began_counts_as_run,
+    what_is_recalled_is_taken_for_given_back,
+    answers_to_recalls_are_not_believed,
+    agents_keep_what_they_give_back,
+    agents_give_back_what_they_have_handed_over,
+    what_was_given_back_counts_as_begun,
 ]
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from pilotage.core.agent.events import StagingPhase
 from pilotage.model.execution import Execution, LaneTasks
-from pilotage.model.ids import Attempt, RunnerId, TaskUid
+from pilotage.model.ids import Attempt, Binding, RunnerId, TaskUid
 from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.services import Service
 from pilotage.model.workload import Row
@@ -131,6 +131,17 @@ class SendNodes(msgspec.Struct, frozen=True):
     nodes: list[int]
 
 
+class SendTasks(msgspec.Struct, frozen=True):
+    """Tell the metascheduler, under this number, which tasks are no longer this partition's, until it is acknowledged.
+
+    It had asked for them in its request ``recall``; each is ``(task, lease, number of its last attempt, failed attempts)``.
+    """
+
+    number: int
+    recall: int
+    tasks: list[tuple[TaskUid, Binding, Attempt, int]]
+
+
 class TellProgress(msgspec.Struct, frozen=True):
     """Let the client know, when there is time, that these tasks run."""
 
@@ -147,6 +158,7 @@ Action = (
     | SendOutcomes
     | SendPilotEnded
     | SendNodes
+    | SendTasks
     | TellProgress
     | StageTasks
     | EndStaging

@@ -41,12 +41,19 @@ def aftermath(state: AgentState, delivered: int, *, complete: bool = True) -> Af
     """
     outcomes = [outcome for number, message in sorted(state.undelivered.items()) if number > delivered for outcome in message]
     tasks = [(uid, task) for uid, task in state.tasks.items() if uid not in state.outputs]
+    answers = [answer for number, answer in sorted(state.undelivered_tasks.items()) if number > delivered]
+    given_back = [each for _, some in (*answers, *state.unsent_tasks) for each in some]
+    tries = {uid: (attempt, failures) for uid, _, attempt, failures in given_back if attempt}
     return Aftermath(
         state.received if complete else None,
         [*outcomes, *state.unsent, *(_cut_short(state, outcome) for outcome in state.outputs.values())],
-        [*((uid, task.binding) for uid, task in tasks if complete and not task.lane), *state.late.items()],
+        [
+            *((uid, task.binding) for uid, task in tasks if complete and not task.lane),
+            *((uid, binding) for uid, binding, *_ in given_back),
+            *state.late.items(),
+        ],
         [(uid, task.binding) for uid, task in tasks if task.lane or not complete],
-        {uid: (task.attempt, task.failures) for uid, task in tasks if task.attempt},
+        tries | {uid: (task.attempt, task.failures) for uid, task in tasks if task.attempt},
         None if state.tasks else state.ending,
     )
 

@@ -17,7 +17,7 @@ The core's parts write what they decide to one ``Journal``: ``Acceptance`` takes
 to what they need before and after, ``Waiting`` has the queue and ``Dispatch`` hands them to runners, ``Reports`` hears what
 becomes of them there, ``Services`` looks after those that are services, ``Endings`` gives all their outcomes and ``Delivery``
 sees these to the client. ``Idleness`` notices that nothing is left to do. Of a partition ``Nodes`` takes in and gives back
-nodes as its metascheduler says.
+nodes as its metascheduler says, and ``Recalls`` gives back tasks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from pilotage.core.agent.environments import Environments
 from pilotage.core.agent.idleness import Idleness
 from pilotage.core.agent.inquiry import Inquiry
 from pilotage.core.agent.journal import Journal, Step
-from pilotage.core.agent.nodes import Nodes, PartitionDelivery
+from pilotage.core.agent.nodes import Nodes
+from pilotage.core.agent.partition import PartitionDelivery, Recalls
 from pilotage.core.agent.reports import Reports
 from pilotage.core.agent.runners import RunnerPool
 from pilotage.core.agent.services import Services
@@ -86,6 +87,7 @@ class AgentCore:
         self._acceptance = Acceptance(journal, self._waiting, self._endings, self._delivery, self._staging, self._services)
         self._reports = Reports(journal, self._waiting, self._dispatch, self._pool, self._alarms, self._endings)
         self._nodes = Nodes(journal, policy, self._waiting, nodes)
+        self._recalls = Recalls(journal, self._waiting)
         self._inquiry = Inquiry(self.state, policy, self._waiting, self._dispatch, self._endings)
 
     # ---------------------------------------------------------------------------------------------------- the surface
@@ -154,6 +156,9 @@ class AgentCore:
             case events.NodesReclaimed():
                 if self._is_new(event.number):
                     self._nodes.reclaimed(event)
+            case events.TasksRecalled():
+                if self._is_new(event.number):
+                    self._recalls.recalled(event)
             case events.NodesLost():
                 if self._nodes.lost(event):
                     for uids, reason in self._dispatch.unplaceable():

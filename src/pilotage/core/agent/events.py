@@ -178,6 +178,18 @@ class NodesReclaimed(msgspec.Struct, frozen=True):
     count: int
 
 
+class TasksRecalled(msgspec.Struct, frozen=True):
+    """The metascheduler wants those of these tasks back that wait, in its message of this number: ``(task, lease)``.
+
+    ``recall`` names the request in the answer.
+    """
+
+    time: float
+    number: int
+    recall: int
+    tasks: list[tuple[TaskUid, Binding]]
+
+
 class StorageFilled(msgspec.Struct, frozen=True):
     """There is no room for sandboxes or output: nothing is to be placed, and no input staged, until ``StorageFreed``."""
 
@@ -228,6 +240,7 @@ Event = (
     | ServiceUnwell
     | NodesGranted
     | NodesReclaimed
+    | TasksRecalled
     | NodesLost
     | StorageFilled
     | StorageFreed

@@ -7,6 +7,8 @@ it cannot rewrite history. Tags are never reused.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import msgspec
 
 from pilotage.model.ids import Attempt, Binding, LaneId, RunnerId, TaskUid
@@ -249,6 +251,25 @@ class NodesLost(msgspec.Struct, frozen=True, array_like=True, tag=26):
     nodes: list[int]
 
 
+GivenBack: TypeAlias = tuple[TaskUid, Binding, Attempt, int]
+"""A task that is its metascheduler's again: its lease, the number of its last attempt, and how many failed."""
+
+
+class TasksGivenBack(msgspec.Struct, frozen=True, array_like=True, tag=27):
+    """The metascheduler's message ``number`` wants tasks back, by a request ``recall``: these are the partition's no more."""
+
+    time: float
+    number: int
+    recall: int
+    tasks: list[GivenBack]
+
+
+class TasksNumbered(msgspec.Struct, frozen=True, array_like=True, tag=28):
+    """The tasks that were given back first, and were not told yet, are message ``number``."""
+
+    number: int
+
+
 def tasks_named(fact: Fact) -> list[TaskUid]:
     """Return the tasks that the fact is about, in its order."""
     match fact:
@@ -260,6 +281,8 @@ def tasks_named(fact: Fact) -> list[TaskUid]:
             return [uid for uid, _, _ in fact.started]
         case Ended() | OutputsBegun():
             return [outcome.task for outcome in fact.outcomes]
+        case TasksGivenBack():
+            return [uid for uid, *_ in fact.tasks]
         case EndAsked() | Returned() | Repeated() | InputsStaged() | Rebound():
             return list(fact.tasks)
         case ServiceReady() | ServiceOver():
@@ -295,4 +318,6 @@ Fact = (
     | NodesReturned
     | NodesNumbered
     | NodesLost
+    | TasksGivenBack
+    | TasksNumbered
 )

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pilotage.core.agent import actions, events, facts
-from pilotage.core.agent.delivery import Delivery
+from pilotage.core.agent import events, facts
 from pilotage.core.agent.journal import Journal
 from pilotage.core.agent.waiting import Waiting
 from pilotage.core.scheduling.policy import Policy
@@ -112,26 +111,3 @@ class Nodes:
             demand.gpu_shares,
             len(state.outputs) + sum(len(lane.tasks) for lane in state.lanes.values()),
         )
-
-
-class PartitionDelivery(Delivery):
-    """Delivery of outcomes, and of nodes that are given back."""
-
-    def __init__(self, journal: Journal) -> None:
-        super().__init__(journal)
-        self._of_nodes = journal
-
-    @property
-    def has_news(self) -> bool:
-        """Whether there is something to make a message of."""
-        return bool(self._of_nodes.state.unsent_nodes) or super().has_news
-
-    def number(self, now: float) -> None:
-        """Make the next message."""
-        journal, state = self._of_nodes, self._of_nodes.state
-        if state.unsent or not state.unsent_nodes:
-            super().number(now)
-            return
-        number = state.numbered + 1
-        journal.emit(facts.NodesNumbered(number))
-        journal.act(actions.SendNodes(number, *state.undelivered_nodes[number]))

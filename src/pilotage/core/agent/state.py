@@ -16,6 +16,7 @@ from pilotage.core.agent.facts import (
     EnvironmentAsked,
     EnvironmentPrepared,
     Fact,
+    GivenBack,
     InputsStaged,
     LanesClosed,
     LaunchRequested,
@@ -38,6 +39,8 @@ from pilotage.core.agent.facts import (
     ServiceReady,
     Started,
     TasksAccepted,
+    TasksGivenBack,
+    TasksNumbered,
 )
 from pilotage.core.scheduling.tags import PLACES_KEPT
 from pilotage.errors import InvariantViolated, unreachable
@@ -127,6 +130,10 @@ class AgentState(ClientSide):
     """Nodes given back, or lost, in no message yet, with the request that they answer (``LOST_NODES``: they are lost)."""
     undelivered_nodes: dict[int, tuple[int, list[int]]] = {}
     """The same by the message that says so, until the metascheduler has it on disk."""
+    unsent_tasks: list[tuple[int, list[GivenBack]]] = []
+    """Tasks given back, in no message yet, with the request that they answer."""
+    undelivered_tasks: dict[int, tuple[int, list[GivenBack]]] = {}
+    """The same by the message that says so, until the metascheduler has it on disk."""
     places: list[TaskUid | int] = []
     """Where the last tasks were placed, so that others can run beside them: names, each run of them followed by a node."""
 
@@ -167,9 +174,10 @@ def apply(state: AgentState, fact: Fact) -> None:
                 if state.lanes.pop(lane).tasks:
                     raise InvariantViolated(f"lane {lane} was closed while it held tasks")
         case OutcomesDelivered():
-            if state.undelivered_nodes:
+            if state.undelivered_nodes or state.undelivered_tasks:
                 for number in range(state.delivered + 1, fact.number + 1):
                     state.undelivered_nodes.pop(number, None)
+                    state.undelivered_tasks.pop(number, None)
             apply_to_client_side(state, fact)
         case OutcomesNumbered() | PilotEnding() | PilotEnded():
             apply_to_client_side(state, fact)
@@ -228,6 +236,14 @@ def apply(state: AgentState, fact: Fact) -> None:
             state.services_over[fact.service] = fact.message
         case NodesGranted() | NodesReturned() | NodesNumbered() | NodesLost():
             _apply_nodes(state, fact)
+        case TasksGivenBack():
+            state.received = fact.number
+            for uid, *_ in fact.tasks:
+                del state.tasks[uid]
+            state.unsent_tasks.append((fact.recall, list(fact.tasks)))
+        case TasksNumbered():
+            state.undelivered_tasks[fact.number] = state.unsent_tasks.pop(0)
+            state.numbered = fact.number
         case _:
             unreachable(fact)
 

@@ -142,6 +142,10 @@ class Backlog:
             room = max(room, by_rate - self.count)
         return room
 
+    def groups(self) -> list[Group]:
+        """Return the groups of which it has tasks."""
+        return [tally.group for tally in self._tallies.values()]
+
     def add(self, group: Group, count: int) -> None:
         """It got so many tasks more."""
         tally = self._tallies.get(group.template)

@@ -12,9 +12,9 @@ comes of them:
   hello has the partition's ``received``, and of what is unacknowledged what its answer lacks is sent again.
 * ``OfferMessages``: when its link takes a message, ``PartitionLinkOpened`` with the link's next number; ``SendMessage``
   follows, for what is then ``partitions[name].unacknowledged[number]``: tasks, cancels, the end, an environment (as a client
-  sends them), or nodes (``GrantNodes``, ``ReclaimNodes``).
-* What arrives: ``OutcomesArrived``, ``NodesReturned`` and ``PartitionEndArrived`` for numbered messages (a gap breaks the
-  connection, as in the client), ``PartitionAcknowledged``, ``ProgressTold``.
+  sends them), or nodes (``GrantNodes``, ``ReclaimNodes``), or a request for tasks (``RecallTasks``).
+* What arrives: ``OutcomesArrived``, ``NodesReturned``, ``TasksGivenBack`` and ``PartitionEndArrived`` for numbered messages (a
+  gap breaks the connection, as in the client), ``PartitionAcknowledged``, ``ProgressTold``.
 * ``DisconnectPartition``: the partition is over; its agent may exit.
 * A partition whose agent is gone and does not come back is *fenced* first: its processes are known to be gone. Then
   ``PartitionLost``, with what ``aftermath`` reads from its log (``delivered``: the partition's ``received``).
@@ -28,7 +28,8 @@ The life of a task here::
 
 The core's parts write what they decide to one ``Journal``: ``Tasks`` takes tasks in and gives them their outcomes, ``Queue``
 has those that wait, ``Routing`` leases them, ``Partitions`` come and go, as the plan says or ``Changes`` of it, ``Balance``
-moves nodes between them, and ``Delivery``, an agent's, sees outcomes to the client.
+moves nodes between them and ``Recalls`` what waits in one while another is idle, and ``Delivery``, an agent's, sees outcomes
+to the client.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from pilotage.core.metascheduler.journal import Journal, Step
 from pilotage.core.metascheduler.partitions import Partitions
 from pilotage.core.metascheduler.plan import check_plan
 from pilotage.core.metascheduler.queue import Queue
+from pilotage.core.metascheduler.recalls import Recalls
 from pilotage.core.metascheduler.routing import Routing
 from pilotage.core.metascheduler.state import MetaschedulerState
 from pilotage.core.metascheduler.tasks import STOPPED, Tasks
@@ -100,6 +102,7 @@ class MetaschedulerCore:
         self._partitions = Partitions(journal, nodes, fitting, queue, self._backlogs, tasks)
         self._changes = Changes(journal, nodes, queue, self._partitions, tasks)
         self._balance = Balance(journal, fitting, queue, self._backlogs, self._partitions, self._changes, release_idle_s)
+        self._recalls = Recalls(journal, queue, self._backlogs, self._partitions, tasks)
         self._barrier = barrier
         self._inquiry = Inquiry(self.state, queue, self._backlogs, tasks, barrier)
 
@@ -127,6 +130,8 @@ class MetaschedulerCore:
                 self._partitions.acknowledged(event)
             case events.ProgressTold():
                 self._partitions.told_progress(event)
+                if event.load is not None:
+                    self._recalls.note_load()
             case events.CancelRequested():
                 if not event.number or self._is_new(event.number):
                     self._tasks.cancel(event)
@@ -141,6 +146,8 @@ class MetaschedulerCore:
                 self._partitions.greeted(event)
             case events.NodesReturned():
                 self._partitions.nodes_returned(event)
+            case events.TasksGivenBack():
+                self._recalls.given_back(event)
             case events.PartitionEndArrived():
                 self._partitions.said_goodbye(event)
             case events.PartitionLost():
@@ -169,6 +176,7 @@ class MetaschedulerCore:
         self._settle(now)
         self._changes.look(now)
         self._balance.look(now)
+        self._recalls.look(now)
         if self._queue.is_stale:
             self._settle(now)
         self._idleness.look(now)
@@ -213,7 +221,8 @@ class MetaschedulerCore:
 
     def next_deadline(self) -> float | None:
         """Return the time (seconds since the epoch) at which ``TimePassed`` is due even if nothing else happens."""
-        dues = (self._balance.next_look(), self._idleness.due, self._deadline if self._may_end_sooner else None)
+        end = self._deadline if self._may_end_sooner else None
+        dues = (self._balance.next_look(), self._recalls.next_look(), self._idleness.due, end)
         return min((due for due in dues if due is not None), default=None)
 
     @property

@@ -37,6 +37,7 @@ __all__ = [
     "PartitionLost",
     "ProgressTold",
     "RetirementAsked",
+    "TasksGivenBack",
     "TasksSubmitted",
     "TimePassed",
 ]
@@ -85,6 +86,19 @@ class NodesReturned(msgspec.Struct, frozen=True):
     number: int
     reclaim: int
     nodes: list[int]
+
+
+class TasksGivenBack(msgspec.Struct, frozen=True):
+    """The partition's message ``number`` gives back these tasks, which waited there, as was asked in ``recall``.
+
+    Each is ``(task, lease, number of its last attempt, failed attempts)``.
+    """
+
+    time: float
+    partition: str
+    number: int
+    recall: int
+    tasks: list[tuple[TaskUid, Binding, Attempt, int]]
 
 
 class PartitionEndArrived(msgspec.Struct, frozen=True):
@@ -160,6 +174,7 @@ Event = (
     | PartitionLinkOpened
     | OutcomesArrived
     | NodesReturned
+    | TasksGivenBack
     | PartitionEndArrived
     | ProgressTold
     | PartitionLost

@@ -55,10 +55,12 @@ __all__ = [
     "PilotEnded",
     "PilotEnding",
     "Rebound",
+    "RecallAnswered",
     "ServiceOver",
     "ServiceReady",
     "TasksAccepted",
     "TasksLeased",
+    "TasksRecalled",
     "TasksReleased",
     "UNTIMED",
     "tasks_named",
@@ -182,6 +184,25 @@ class NodesTaken(msgspec.Struct, frozen=True, array_like=True, tag=51):
     nodes: list[int]
 
 
+class TasksRecalled(msgspec.Struct, frozen=True, array_like=True, tag=53):
+    """The partition is asked, by this request, to give back those of these tasks, which are its own, that wait there."""
+
+    time: float
+    partition: str
+    recall: int
+    tasks: list[TaskUid]
+
+
+class RecallAnswered(msgspec.Struct, frozen=True, array_like=True, tag=54):
+    """The partition's message ``number`` answers a request for tasks: it gave back these, and what becomes of them follows."""
+
+    time: float
+    partition: str
+    number: int
+    recall: int
+    tasks: list[TaskUid]
+
+
 class PilotBegun(msgspec.Struct, frozen=True, array_like=True, tag=52):
     """The pilot has these nodes, which are free."""
 
@@ -240,6 +261,8 @@ Fact = (
     | NodesGranted
     | NodesReclaimed
     | NodesTaken
+    | TasksRecalled
+    | RecallAnswered
     | PilotBegun
     | PilotEnding
     | PilotEnded
@@ -251,7 +274,7 @@ def tasks_named(fact: Fact) -> list[TaskUid]:
     match fact:
         case OutcomesTaken():
             return [outcome.task for outcome in _decode_outcomes(fact.outcomes)]
-        case TasksLeased():
+        case TasksLeased() | TasksRecalled() | RecallAnswered():
             return list(fact.tasks)
         case TasksReleased():
             return [uid for uid, _, _ in fact.tasks]

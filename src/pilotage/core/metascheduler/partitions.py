@@ -196,6 +196,25 @@ class Partitions:
         self._journal.emit(facts.NodesTaken(event.time, event.partition, event.number, event.reclaim, event.nodes))
         self.nodes_changed(event.partition)
 
+    def tasks_given_back(self, event: events.TasksGivenBack) -> bool:
+        """Tasks that were asked back wait here again, or end, if that was asked for; return whether the answer counts."""
+        record = self._living(event.partition)
+        if record is None or event.number != record.received + 1:
+            self._journal.stale += 1
+            return False
+        tasks, name, now = self._state.tasks, event.partition, event.time
+        tries: dict[TaskUid, tuple[Attempt, int]] = {}
+        for uid, lease, attempt, failures in event.tasks:
+            task = tasks.get(uid)
+            if task is None or task.partition != name or task.lease != lease:
+                self._journal.stale += 1
+                continue
+            tries[uid] = (attempt, failures)
+            self._backlogs[name].remove(task.row.template, 1, now)
+        self._journal.emit(facts.RecallAnswered(now, name, event.number, event.recall, list(tries)))
+        self._tasks.go_on(now, list(tries), {}, tries, f"partition {name!r} gave it back")
+        return True
+
     def nodes_changed(self, name: str) -> None:
         """The partition has other nodes than before, or was asked for some."""
         self._backlogs[name].refresh()

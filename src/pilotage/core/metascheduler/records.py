@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from pilotage.core.client.state import QueuedCancel, QueuedEnd, QueuedEnvironment, QueuedTasks
-from pilotage.model.ids import Binding, TemplateId
+from pilotage.model.ids import Binding, TaskUid, TemplateId
 from pilotage.model.outcome import Ending
 from pilotage.model.partitions import PartitionSpec
 from pilotage.model.workload import Row
@@ -37,6 +37,10 @@ class TaskRecord(msgspec.Struct, array_like=True, gc=False):
     ending: Ending | None = None
     """The ending that was asked for."""
     ending_message: str = ""
+    leased: float = 0.0
+    """Since when its partition has it."""
+    recalls: int = 0
+    """How often a partition gave it back."""
 
 
 class QueuedGrant(msgspec.Struct, frozen=True, array_like=True, tag=11):
@@ -52,7 +56,14 @@ class QueuedReclaim(msgspec.Struct, frozen=True, array_like=True, tag=12):
     count: int
 
 
-Queued = QueuedTasks | QueuedCancel | QueuedEnd | QueuedEnvironment | QueuedGrant | QueuedReclaim
+class QueuedRecall(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """A request to give back tasks that wait."""
+
+    recall: int
+    tasks: list[tuple[TaskUid, Binding]]
+
+
+Queued = QueuedTasks | QueuedCancel | QueuedEnd | QueuedEnvironment | QueuedGrant | QueuedReclaim | QueuedRecall
 
 
 class PartitionRecord(msgspec.Struct):
@@ -81,6 +92,8 @@ class PartitionRecord(msgspec.Struct):
     """Whether it ends, or ended, as there was nothing to do; it may be started again under another name."""
     reclaims: dict[int, int] = {}
     """Requests for nodes that it has not answered: for how many."""
+    recalls: dict[int, int] = {}
+    """Requests for tasks that it has not answered: for how many."""
 
     @property
     def living(self) -> bool:

@@ -22,6 +22,7 @@ from pilotage.core.metascheduler.records import (
     PartitionRecord,
     Queued,
     QueuedGrant,
+    QueuedRecall,
     QueuedReclaim,
     TaskRecord,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "PartitionRecord",
     "Queued",
     "QueuedGrant",
+    "QueuedRecall",
     "QueuedReclaim",
     "TaskRecord",
     "apply",
@@ -65,6 +67,8 @@ class MetaschedulerState(ClientSide):
     """Nodes that are gone for good, and go to nobody any more."""
     reclaims: int = 0
     """Requests for nodes so far."""
+    recalls: int = 0
+    """Requests for tasks so far."""
     environments: dict[str, msgspec.Raw] = {}
     services: dict[TaskUid, str] = {}
     """Services that are ready, and what tasks are told of them."""
@@ -172,17 +176,29 @@ def apply(state: MetaschedulerState, fact: facts.Fact, *, outcomes: list[Outcome
             _apply_asked(state, fact)
         case facts.NodesGranted() | facts.NodesReclaimed() | facts.NodesTaken():
             _apply_nodes(state, fact)
+        case facts.TasksRecalled():
+            state.recalls = fact.recall
+            partition = state.partitions[fact.partition]
+            partition.recalls[fact.recall] = len(fact.tasks)
+            asked = [(uid, Binding(state.tasks[uid].lease)) for uid in fact.tasks]
+            partition.outbox.append(QueuedRecall(fact.recall, asked))
+        case facts.RecallAnswered():
+            partition = state.partitions[fact.partition]
+            partition.received = fact.number
+            partition.recalls.pop(fact.recall, None)
+            for uid in fact.tasks:
+                state.tasks[uid].recalls += 1
         case _:
             unreachable(fact)
 
 
 def _apply_leased(state: MetaschedulerState, fact: facts.TasksLeased) -> None:
-    name, lease, tasks = fact.partition, fact.lease, state.tasks
+    name, lease, now, tasks = fact.partition, fact.lease, fact.time, state.tasks
     partition = state.partitions[name]
     rows = []
     for uid in fact.tasks:
         task = tasks[uid]
-        task.partition, task.lease = name, lease
+        task.partition, task.lease, task.leased = name, lease, now
         row = task.row
         if task.attempt or row.extra is not None:
             row = _with_past(state, task)
@@ -295,6 +311,7 @@ def _apply_partition(
         partition.outbox.clear()
         partition.unacknowledged.clear()
         partition.reclaims.clear()
+        partition.recalls.clear()
         partition.known_templates.clear()
         state.anchors = {tag: name for tag, name in state.anchors.items() if name != fact.partition}
         state.places = {uid: name for uid, name in state.places.items() if name != fact.partition}
