@@ -46,6 +46,16 @@ def test_tasks_that_all_are_of_their_own_kind_are_dealt_as_evenly() -> None:
     assert result.makespan_s == 2 * SECONDS
 
 
+@pytest.mark.parametrize(("tasks", "generations"), [(4, 1), (6, 2), (8, 2)])
+def test_what_waits_behind_long_tasks_that_were_thought_short_is_had_back(tasks: int, generations: int) -> None:
+    """Two partitions of two cores; one of them was given more of the long ones than the other, ahead of time."""
+    plan = [PartitionSpec(name=name, nodes=1) for name in ("a", "b")]
+    workload = Tasks([0.1] * 200 + [1000.0] * tasks, {ONE: Template(executable="/bin/true")})
+    result = World(machine(cores=2), workload, nodes=2, plan=plan).finish()
+    assert result.outcomes == {Ending.DONE: 200 + tasks}
+    assert generations * 1000.0 < result.makespan_s < generations * 1000.0 + 30.0
+
+
 def test_partitions_that_come_later_find_their_part() -> None:
     """Those that are there from the begin do two generations while the others come up for one, and then do one."""
     launchers = {name: IDEAL if index % 2 else launcher(startup_s=SECONDS) for index, name in enumerate(NAMES)}

@@ -110,9 +110,15 @@ class Recalls:
                     goes_to[group.template] = places
         if not goes_to or giver.told is None:
             return
+        waiting = self._waiting_in(giver, goes_to)
+        if not waiting:
+            self._pause(now, giver.name)
+            return
         chosen: list[TaskUid] = []
         wanting: set[str] = set()
-        for uid, template in reversed(self._waiting_in(now, giver, goes_to)):
+        for since, uid, template in reversed(waiting):
+            if now - since < WAIT_S:
+                continue
             for name, share in goes_to[template]:
                 if share <= spare[name] + _ROUNDING:
                     spare[name] -= share
@@ -122,33 +128,31 @@ class Recalls:
             if len(chosen) == giver.told.waiting:
                 break
         if not chosen:
-            self._pause(now, giver.name)
+            self._pauses[giver.name] = max(waiting[0][0] + WAIT_S, now + 0.5 * PAUSE_S), 0.5 * PAUSE_S
             return
         recall = self._state.recalls + 1
         self._journal.emit(facts.TasksRecalled(now, giver.name, recall, chosen))
         self._expecting[recall] = frozenset(wanting)
         self._journal.act(actions.OfferMessages(giver.name))
 
-    def _waiting_in(
-        self, now: float, giver: Backlog, templates: Mapping[TemplateId, object]
-    ) -> list[tuple[TaskUid, TemplateId]]:
-        """Return the tasks of these templates that a partition has had for long, and is not known to run, as they came."""
+    def _waiting_in(self, giver: Backlog, templates: Mapping[TemplateId, object]) -> list[tuple[float, TaskUid, TemplateId]]:
+        """Return the tasks of these templates that a partition has and is not known to run, as they came, and since when."""
         running, places = self._tasks.running, self._state.places
         found: list[tuple[float, TaskUid, TemplateId]] = []
         left = giver.count
         for uid, task in self._state.tasks.items():
             if task.partition != giver.name:
                 continue
-            template, since = task.row.template, task.leased
+            template = task.row.template
             may_move = template in templates and task.ending is None and task.recalls < MOST_RECALLS
             # Where others look for it, it has to stay.
-            if may_move and now - since >= WAIT_S and uid not in running and uid not in places:
-                found.append((since, uid, template))
+            if may_move and uid not in running and uid not in places:
+                found.append((task.leased, uid, template))
             left -= 1
             if not left:
                 break
         found.sort(key=lambda each: each[0])
-        return [(uid, template) for _, uid, template in found]
+        return found
 
     def given_back(self, event: events.TasksGivenBack) -> None:
         """Take an answer."""
