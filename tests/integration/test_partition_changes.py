@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from integration_support import PATIENCE_S, Programs, eventually, outcome_of, shell
+from integration_support import PATIENCE_S, Programs, eventually, shell
 from partition_support import (
     agent_of,
     another,
@@ -67,8 +67,8 @@ def test_a_partition_is_added_works_and_is_retired(fresh, tmp_path, sub_agents):
     pilot.retire_partition("b")
     until_state(pilot, "b", "ended")
     assert [each.reason for each in pilot.partitions() if each.name == "b"] == ["retired by the user"]
-    refused = fresh.run(shell("true", partition="more"))
-    assert outcome_of(refused).ending is rp.Ending.INFEASIBLE
+    with pytest.raises(rp.InvalidTask, match="no partition is named 'more', or has that tag; name one of a, or none"):
+        fresh.tasks.submit_tasks(shell("true", partition="more"))
     expect_done([fresh.run(shell("true"))])
 
 
@@ -184,14 +184,16 @@ def test_what_a_pilot_that_starts_cannot_have_is_told_later(fresh, caplog):
         {"resource": "local.emulated", "nodes": 2, "runtime": 10, "partitions": [{"name": "a"}, {"name": "b"}]}
     )
     assert {each.reason for each in pilot.partitions()} == {"the pilot is not active yet"}
-    pilot.add_partition({"name": "c", "nodes": 1})
-    with pytest.raises(rp.InvalidRequest, match=r"it has no partition 'd'\. It has a, b, c"):
+    with pytest.raises(rp.InvalidRequest, match="'c' wants 1 node, and 0 are free or can be spared"):
+        pilot.add_partition({"name": "c", "nodes": 1})
+    with pytest.raises(rp.InvalidRequest, match=r"it has no partition 'd'\. It has a, b"):
         pilot.retire_partition("d")
+    pilot.retire_partition("b")
+    pilot.add_partition({"name": "c", "nodes": 2})
     pilot.wait(rp.PMGR_ACTIVE, timeout=PATIENCE_S)
     until_state(pilot, "c", "refused")
-    told = "partition 'c' was not added: partition 'c' wants 1 node, and 0 are free"
+    told = "partition 'c' was not added: partition 'c' wants 2 nodes, and 1 is free"
     eventually(lambda: told in caplog.text, "the user is warned")
-    pilot.retire_partition("b")
     pilot.add_partition({"name": "c", "nodes": 1})
     until_state(pilot, "c", "active")
 

@@ -59,9 +59,10 @@ def test_each_kind_of_task_goes_where_it_fits(fresh, sub_agents):
     assert {line for text in printed[20:] for line in text.split()} == {"wide"}
     assert {task.result(0) for task in found[26:]} == {"functions"}
     assert [task.partition for task in found[22:26]] == ["large", "wide", "wide", "wide"]
-    refused = fresh.run(shell("true", partition="nowhere"))
-    assert refused.state == rp.FAILED and outcome_of(refused).ending is rp.Ending.INFEASIBLE
-    assert "nowhere" in str(refused.exception)
+    with pytest.raises(rp.InvalidTask, match="no partition is named 'nowhere', or has that tag; name one of spread, wide,"):
+        fresh.tasks.submit_tasks(shell("true", partition="nowhere"))
+    with pytest.raises(rp.InvalidTask, match=r"no partition can run it\. partition 'spread': the task needs 2 nodes"):
+        fresh.tasks.submit_tasks(shell("true", ranks=3, use_mpi=False))
     assert {path.name for path in (Path(pilot.sandbox) / "partitions").iterdir()} == {"spread", "wide", "functions"}
     one_process = len({head_of(pilot), *(agent_of(pilot, name) for name in ("spread", "wide", "functions"))}) == 1
     assert one_process == (sub_agents == "threads")

@@ -11,10 +11,12 @@ from pilotage.client.task_description import TaskDescription
 from pilotage.client.templates import located
 from pilotage.core.client.binding import infeasible, usable_pilots
 from pilotage.core.client.state import PilotRecord
+from pilotage.core.metascheduler.fitting import refusal_by_plan
 from pilotage.core.scheduling import slots, tags
 from pilotage.core.scheduling.pool import OPEN
-from pilotage.errors import InvalidTask
-from pilotage.model.ids import PilotUid, TemplateId
+from pilotage.errors import InvalidTask, nearest
+from pilotage.model.ids import PilotUid, TaskUid, TemplateId
+from pilotage.model.partitions import PartitionSpec
 from pilotage.model.resources import Node, NodeShape, Request
 from pilotage.model.workload import Row, Template
 
@@ -27,6 +29,8 @@ class Feasibility:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._plans: dict[PilotUid, list[PartitionSpec]] = {}
+        self._refusals: dict[tuple[PilotUid, TemplateId, tuple[str, ...]], str] = {}
         self._counted: dict[PilotUid, tuple[list[Node], Mapping[NodeShape, int]]] = {}
 
     def require(
@@ -60,11 +64,47 @@ class Feasibility:
                 else:
                     reason = _no_such_nodes(request, pilots) if request.pinned else ""
                     reason = reason or infeasible(request, self._shapes_of(pilots) if pin else shapes)
+                reason = reason or self._no_such_partition(number, template, pilots)
+                reason = reason or self._no_such_task(request.beside, rows)
                 if not reason:
                     continue
                 for position, row in enumerate(rows):
                     if row.template == number and pins[position] == pin and position not in passed_over:
                         raise located(InvalidTask(reason), descriptions[position], position, len(rows))
+
+    def _no_such_partition(
+        self, number: TemplateId, template: Callable[[TemplateId], Template], pilots: Iterable[PilotRecord]
+    ) -> str:
+        """Return why no partition of any of these pilots can run such tasks; empty if one may, or if that is not known."""
+        reason = ""
+        for pilot in pilots:
+            plan = self._plan_of(pilot)
+            if not plan or not pilot.nodes:
+                return ""
+            key = pilot.uid, number, tuple(pilot.added)
+            refused = self._refusals.get(key)
+            if refused is None:
+                refused = refusal_by_plan(template(number), plan, list(pilot.added.values()), pilot.nodes)
+                self._refusals[key] = refused
+            if not refused:
+                return ""
+            reason = reason or refused
+        return reason
+
+    def _plan_of(self, pilot: PilotRecord) -> list[PartitionSpec]:
+        plan = self._plans.get(pilot.uid)
+        if plan is None:
+            description = decoded(pilot.description)
+            plan = self._plans[pilot.uid] = partitions_of("pilot", description) if description.get("partitions") else []
+        return plan
+
+    def _no_such_task(self, beside: str, rows: Sequence[Row]) -> str:
+        """Return why there is no task beside which others are to run; empty if there is."""
+        tasks = self._session.state.tasks
+        if not beside or TaskUid(beside) in tasks or any(row.uid == beside for row in rows):
+            return ""
+        hint = nearest(beside, tasks)
+        return f"tag 'task' names {beside!r}, and there is no such task in this session{hint}; name an earlier one"
 
     def _shapes_of(self, pilots: Iterable[PilotRecord]) -> dict[PilotUid, Mapping[NodeShape, int]]:
         shapes: dict[PilotUid, Mapping[NodeShape, int]] = {}

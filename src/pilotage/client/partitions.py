@@ -19,23 +19,23 @@ def parse_partition(what: str, given: object) -> PartitionSpec:
         InvalidPilot: names the attribute, the value and the remedy.
     """
     if isinstance(given, PartitionSpec):
-        spec = given
-    elif isinstance(given, Mapping):
-        fields = dict(given)
-        if not isinstance(fields.get("name"), str):
-            raise InvalidPilot(f"{what} has no name; give it one, such as 'name': 'functions'")
-        what = f"{what} ({fields['name']!r})"
-        if "scheduler" in fields:
-            fields["scheduler"] = parse_policy(f"{what}: scheduler", fields["scheduler"])
-        for name in ("kinds", "tags"):
-            # A text is a sequence of letters, which nobody means.
-            if isinstance(fields.get(name), str):
-                fields[name] = (fields[name],)
-        spec = converted(what, fields, PartitionSpec)
-    else:
+        # Its types are nobody's concern until now.
+        given = {field: getattr(given, field) for field in given.__struct_fields__}
+    if not isinstance(given, Mapping):
         raise InvalidPilot(f"{what}: a partition is described by a PartitionSpec or a dict, not {shown(given)}")
-    parse_policy(f"{what}: scheduler", spec.scheduler)
-    return spec
+    fields = dict(given)
+    if fields.get("name") is None:
+        raise InvalidPilot(f"{what} has no name; give it one, such as 'name': 'functions'")
+    if not isinstance(fields["name"], str):
+        raise InvalidPilot(f"{what}: name={shown(fields['name'])}: a name is text (str), such as 'functions'")
+    what = f"{what} ({fields['name']!r:.80})"
+    if "scheduler" in fields:
+        fields["scheduler"] = parse_policy(f"{what}: scheduler", fields["scheduler"])
+    for name in ("kinds", "tags"):
+        # A text is a sequence of letters, which nobody means.
+        if isinstance(fields.get(name), str):
+            fields[name] = (fields[name],)
+    return converted(what, fields, PartitionSpec)
 
 
 def check_partitions(pilot: str, plan: Sequence[PartitionSpec], nodes: Sequence[Node]) -> None:

@@ -14,8 +14,8 @@ from pilotage.client.partitions import parse_partition
 from pilotage.client.pilot_description import decoded, partitions_of
 from pilotage.client.policies import check_policy
 from pilotage.core.client import events
-from pilotage.core.client.state import PilotRecord
-from pilotage.core.metascheduler.plan import check_addition
+from pilotage.core.client.state import PilotRecord, QueuedRetirement
+from pilotage.core.metascheduler.plan import check_addition, divide, nodes_wanted
 from pilotage.errors import BackendError, InvalidPilot, InvalidRequest, PilotFailed, nearest
 from pilotage.model.partitions import PartitionSpec, PartitionStatus
 from pilotage.model.states import FINAL, PMGR_ACTIVE
@@ -121,10 +121,16 @@ def _was_refused(told: PartitionsTold | None, name: str) -> bool:
 
 
 def _against_addition(record: PilotRecord, plan: list[PartitionSpec], spec: PartitionSpec) -> str:
+    """Judge by what the pilot will begin with; with what a partition leaves that is to be retired only it itself can reckon."""
     known = [*plan, *record.added.values()]
-    tags = [tag for each in known for tag in each.tags]
+    available = len(record.nodes)
+    if not any(isinstance(queued, QueuedRetirement) for queued in (*record.outbox, *record.unacknowledged.values())):
+        for each, nodes in zip(plan, divide(plan, record.nodes), strict=True):
+            available -= max(1, each.least_nodes) if each.most_nodes else len(nodes)
+        available -= sum(map(nodes_wanted, record.added.values()))
     try:
-        check_addition(spec, [each.name for each in known], tags, len(record.nodes), record.nodes)
+        tags = [tag for each in known for tag in each.tags]
+        check_addition(spec, [each.name for each in known], tags, max(0, available), record.nodes)
     except InvalidPilot as error:
         return str(error)
     return ""

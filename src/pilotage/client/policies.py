@@ -12,6 +12,7 @@ from pilotage.core.scheduling.policies import ORDERS, POLICIES, fault_of, misfit
 from pilotage.errors import InvalidPilot, nearest
 from pilotage.model.partitions import PartitionSpec, PolicySpec
 from pilotage.model.resources import Node
+from pilotage.platforms.toml_values import choices
 
 Spec = TypeVar("Spec", PartitionSpec, PolicySpec)
 
@@ -26,19 +27,19 @@ def parse_policy(what: str, given: object) -> PolicySpec:
     ('packed', 'first_come')
     """
     if isinstance(given, PolicySpec):
-        spec = given
-    else:
-        if isinstance(given, str):
-            if given not in POLICIES:
-                raise InvalidPilot(f"{what}={given!r} is not one of {', '.join(POLICIES)}{nearest(given, POLICIES)}")
-            given = {"policy": given}
-        if not isinstance(given, Mapping):
-            raise InvalidPilot(f"{what} is the name of a policy, a PolicySpec or a dict, not {shown(given)}")
-        for name, known in (("policy", POLICIES), ("order", ORDERS)):
-            value = given.get(name, known[0])
-            if value not in known:
-                raise InvalidPilot(f"{what}: {name}={value!r} is not one of {', '.join(known)}{nearest(str(value), known)}")
-        spec = converted(what, dict(given), PolicySpec)
+        # Its types are nobody's concern until now.
+        given = {field: getattr(given, field) for field in given.__struct_fields__}
+    if isinstance(given, str):
+        if given not in POLICIES:
+            raise InvalidPilot(f"{what}={given!r} is not one of {', '.join(POLICIES)}{nearest(given, POLICIES)}")
+        given = {"policy": given}
+    if not isinstance(given, Mapping):
+        raise InvalidPilot(f"{what} is the name of a policy, a PolicySpec or a dict, not {shown(given)}")
+    for name, known in (("policy", POLICIES), ("order", ORDERS)):
+        value = given.get(name, known[0])
+        if value not in known:
+            raise InvalidPilot(f"{what}: {name}={value!r} is not one of {', '.join(known)}{nearest(str(value), known)}")
+    spec = converted(what, dict(given), PolicySpec)
     fault = fault_of(spec)
     if fault is not None:
         raise InvalidPilot(f"{what}: {fault}")
@@ -74,5 +75,17 @@ def converted(what: str, fields: Mapping[Any, Any], kind: type[Spec]) -> Spec:
             try:
                 values[field.name] = msgspec.convert(value, field.type)
             except msgspec.ValidationError as error:
-                raise InvalidPilot(f"{what}: {field.name}={shown(value)}: {error}") from None
+                raise InvalidPilot(f"{what}: {field.name}{_misfit(field.type, value, str(error))}") from None
     return kind(**values)
+
+
+def _misfit(wanted: Any, value: object, said: str) -> str:
+    """Return what is wrong with a value that is no ``wanted``; ``said`` is what msgspec says of it."""
+    known = choices(msgspec.inspect.type_info(wanted), ())
+    if known:
+        return f"={value!r} is not one of {', '.join(known)}{nearest(str(value), known)}"
+    known = choices(msgspec.inspect.type_info(wanted), (0,))
+    if known and isinstance(value, list | tuple):
+        wrong = next((each for each in value if each not in known), value)
+        return f": {wrong!r} is not one of {', '.join(known)}{nearest(str(wrong), known)}"
+    return f"={shown(value)}: {said.partition(' - at ')[0]}"

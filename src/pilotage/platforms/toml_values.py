@@ -84,7 +84,7 @@ class Source:
             inner, value = _follow(content, place)
             # What JSON calls an object is a table here.
             said = (reason[:1].lower() + reason[1:]).replace("object", "table")
-            known = _choices(msgspec.inspect.type_info(wanted), inner)
+            known = choices(msgspec.inspect.type_info(wanted), inner)
             if known and isinstance(value, str):
                 raise self.error(
                     (*path, *inner), f"{value!r} is not one of {', '.join(known)}{nearest(value, known)}"
@@ -137,18 +137,18 @@ def _follow(content: Any, place: str) -> tuple[tuple[str | int, ...], Any]:
     return tuple(path), value
 
 
-def _choices(wanted: msgspec.inspect.Type, path: Sequence[str | int]) -> list[str]:
-    """Return the words that the type at ``path`` has a choice of; none if it takes other values than words and tables."""
+def choices(wanted: msgspec.inspect.Type, path: Sequence[str | int]) -> list[str]:
+    """Return the words that what is at ``path`` in a ``wanted`` has to be one of; none if there is no choice."""
     inspect = msgspec.inspect
     if isinstance(wanted, inspect.UnionType):
-        return [word for each in wanted.types for word in _choices(each, path)]
+        return [word for each in wanted.types for word in choices(each, path)]
     if not path:
         return [str(value) for value in wanted.values] if isinstance(wanted, inspect.LiteralType) else []
     match wanted:
         case inspect.StructType(fields=fields):
-            return [word for field in fields if field.encode_name == path[0] for word in _choices(field.type, path[1:])]
+            return [word for field in fields if field.encode_name == path[0] for word in choices(field.type, path[1:])]
         case inspect.ListType(item_type=inner) | inspect.VarTupleType(item_type=inner) | inspect.DictType(value_type=inner):
-            return _choices(inner, path[1:])
+            return choices(inner, path[1:])
         case _:
             return []
 

@@ -119,7 +119,7 @@ BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"partitions": [{"name": "a", "nodes": "all"}]}, "partitions[0] ('a'): nodes='all' (str): Expected `int`, got `str`"),
         (
             {"partitions": [{"name": "a", "kinds": "functions"}]},
-            "partitions[0] ('a'): kinds=('functions',)",
+            "partitions[0] ('a'): kinds: 'functions' is not one of executable, function, service; did you mean 'function'?",
         ),
         (
             {"partitions": [{"name": "a", "scheduler": "spred"}]},
@@ -129,6 +129,15 @@ BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
         (
             {"partitions": [{"name": "a", "scheduler": {"policy": "torus"}}]},
             "partitions[0] ('a'): scheduler: policy='torus' needs the nodes along each dimension",
+        ),
+        ({"partitions": [PartitionSpec(name=5)]}, "partitions[0]: name=5 (int): a name is text (str)"),  # type: ignore[arg-type]
+        (
+            {"partitions": [PartitionSpec(name="a", nodes="2")]},  # type: ignore[arg-type]
+            "partitions[0] ('a'): nodes='2' (str): Expected `int`, got `str`",
+        ),
+        (
+            {"partitions": [{"name": "a", "executor": "slurm"}]},
+            "partitions[0] ('a'): executor='slurm' is not one of local, simulated",
         ),
     ],
     "scheduler": [

@@ -7,12 +7,15 @@ nodes of which shapes), so that sixty equal partitions cost one look.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
+from pilotage.core.metascheduler.plan import divide
 from pilotage.core.metascheduler.state import MetaschedulerState, PartitionRecord
 from pilotage.core.scheduling.need import Need, refusal
+from pilotage.errors import nearest
 from pilotage.model.ids import TemplateId
 from pilotage.model.partitions import Kind, PartitionSpec
 from pilotage.model.resources import Node, NodeShape, Request
@@ -209,14 +212,45 @@ class Fitting:
         if not hiring:
             return "no partition is left in this pilot; add one with Pilot.add_partition, or submit to another pilot"
         known = dict.fromkeys(name for key, each in hiring.items() for name in (key, each.spec.name, *each.spec.tags))
-        if wish.partition and wish.partition not in known:
-            return f"no partition is named {wish.partition!r}, or has that tag; name one of {', '.join(known)}, or none"
-        reasons: dict[str, list[str]] = {}
+        reasons = {}
         for name, each in hiring.items():
             shapes = self.shapes(each.nodes)
-            reasons.setdefault(self.against(wish, each, shapes, self.likes_of(each, shapes)), []).append(name)
-        parts = [f"{_partitions(names)}: {reason}" for reason, names in reasons.items()]
-        return f"no partition can run it. {'; '.join(parts)}"
+            reasons[name] = self.against(wish, each, shapes, self.likes_of(each, shapes))
+        return _worded(wish, known, reasons)
+
+
+def refusal_by_plan(
+    template: Template, plan: Sequence[PartitionSpec], added: Sequence[PartitionSpec], nodes: Sequence[Node]
+) -> str:
+    """Return why no partition of a pilot can ever run tasks of a template, as far as its plan tells; empty: one may.
+
+    ``added``: partitions that were, or are to be, added while it runs.
+    """
+    wish, need = wish_of(template), Need(template.request)
+    best = sorted((node.shape for node in nodes), key=need.capacity, reverse=True)
+    shape_of = {node.index: node.shape for node in nodes}
+    reasons: dict[str, str] = {}
+    for spec, own in [*zip(plan, divide(plan, nodes), strict=True), *((spec, list[int]()) for spec in added)]:
+        reason = rule_against(wish, spec)
+        if not reason and not wish.names_nodes:
+            fixed = bool(own) and not spec.most_nodes
+            there = [shape_of[node] for node in own] if fixed else best[: spec.most_nodes or spec.nodes or len(best)]
+            reason = _against(need, spec, Counter(there))
+        if not reason:
+            return ""
+        reasons[spec.name] = reason
+    return _worded(wish, dict.fromkeys(name for spec in (*plan, *added) for name in (spec.name, *spec.tags)), reasons)
+
+
+def _worded(wish: Wish, known: Collection[str], reasons: Mapping[str, str]) -> str:
+    if wish.partition and wish.partition not in known:
+        hint = nearest(wish.partition, known)
+        return f"no partition is named {wish.partition!r}, or has that tag{hint}; name one of {', '.join(known)}, or none"
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(name)
+    parts = [f"{_partitions(names)}: {reason}" for reason, names in by_reason.items()]
+    return f"no partition can run it. {'; '.join(parts)}"
 
 
 def _against(need: Need, spec: PartitionSpec, shapes: Shapes) -> str:

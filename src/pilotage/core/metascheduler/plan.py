@@ -12,7 +12,7 @@ from pilotage.errors import InvalidPilot
 from pilotage.model.partitions import PartitionSpec
 from pilotage.model.resources import Node
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 def check_plan(plan: Sequence[PartitionSpec], nodes: Sequence[Node]) -> None:
@@ -95,7 +95,10 @@ def _sizes(plan: Sequence[PartitionSpec], count: int) -> list[int]:
 def _check_spec(spec: PartitionSpec, nodes: Sequence[Node]) -> None:
     who, count = f"partition {spec.name!r}", len(nodes)
     if not _NAME.fullmatch(spec.name):
-        raise InvalidPilot(f"{who}: a name is letters, digits, '-' and '_', and begins with a letter or digit; choose another")
+        raise InvalidPilot(
+            f"partition {spec.name!r:.80}: a name is up to 64 letters, digits, '-' and '_', and begins with a letter or digit; "
+            "choose another"
+        )
     # Policies of partitions know all nodes of the pilot.
     misfit = fault_of(spec.scheduler) or misfit_of(spec.scheduler, nodes)
     if misfit is not None:
