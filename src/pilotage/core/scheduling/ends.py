@@ -26,23 +26,28 @@ class DeclaredEnds:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self.held: dict[NodeShare, float] = {}
-        """Shares, and when they come free at the earliest; no two are equal, as each has cores of its own."""
-        self._on: dict[int, dict[NodeShare, None]] = {}
+        self.held = 0
+        """How many shares there are."""
+        self._on: dict[int, dict[bytes, tuple[float, NodeShare]]] = {}
+        """Shares and when they come free at the earliest, by node and by their cores, which no two have in common."""
 
     def note(self, placement: Placement, end: float) -> None:
         """This is held until then."""
+        on = self._on
         for share in placement:
-            self.held[share] = end
-            self._on.setdefault(share.node, {})[share] = None
+            held = on.get(share.node)
+            if held is None:
+                held = on[share.node] = {}
+            held[share.cores] = (end, share)
+        self.held += len(placement)
 
     def forget(self, placement: Placement) -> None:
         """Whoever held this has ended."""
+        on = self._on
         for share in placement:
-            if self.held.pop(share, None) is not None:
-                del self._on[share.node][share]
-                if not self._on[share.node]:
-                    del self._on[share.node]
+            held = on.get(share.node)
+            if held is not None and held.pop(share.cores, None) is not None:
+                self.held -= 1
 
     def on(self, nodes: Iterable[int], services: ServiceHoldings) -> list[tuple[float, NodeShare]] | None:
         """Return what is held on these nodes, first what comes free first; None if of something that is not known.
@@ -53,8 +58,8 @@ class DeclaredEnds:
         pool = self._pool
         for node in nodes:
             held = pool.shape[node].cores - pool.count[node] - services.cores_on(node)
-            for share in self._on.get(node, ()):
-                found.append((self.held[share], share))
+            for end, share in self._on.get(node, {}).values():
+                found.append((end, share))
                 held -= int.from_bytes(share.cores, "little").bit_count()
             if held or len(found) > _MOST_HELD:
                 return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -56,6 +57,7 @@ def rounded_duration(duration_s: float) -> float:
     return math.ldexp(math.ceil(mantissa * 128), exponent - 7)
 
 
+@lru_cache(maxsize=1 << 12)
 def shortest_duration(rounded_s: float) -> float:
     """Return what every duration exceeds that is rounded up to ``rounded_s``, which is not 0.
 

@@ -77,7 +77,7 @@ class Reservations:
 
     def note_released(self, placement: Placement) -> None:
         """This was released, while something is known of what is held."""
-        if self.services.end(placement):
+        if self.services.held and self.services.end(placement):
             self._changes += 1
         else:
             self.ends.forget(placement)
