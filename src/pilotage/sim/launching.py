@@ -12,7 +12,7 @@ and where few tasks run there is none.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Mapping
 
 from pilotage.core.agent import events
@@ -40,6 +40,7 @@ from pilotage.sim.jobs import (
 from pilotage.sim.ledger import Ledger
 from pilotage.sim.runners import Runners
 from pilotage.sim.stage import Stage
+from pilotage.sim.turns import Turns
 
 FEW_TASKS = 256
 """Up to so many tasks in hand, each end is told by itself."""
@@ -76,14 +77,7 @@ class Launching:
         self._kinds: dict[TemplateId, Kind] = {}
         self._jobs: dict[TaskUid, Job] = {}
         self._buckets: dict[float, list[Job]] = {}
-        self._turns: deque[Job] = deque()
-        """Those that wait for their turn with the launcher."""
-        self._turns_of_nodes: dict[int, deque[Job]] = {}
-        """Those that wait for a turn on a node that has as many tasks as the launcher can run there, by that node."""
-        self._active = 0
-        """Those that have their turn."""
-        self._active_on: Counter[int] = Counter()
-        """Those that have their turn, by node; unless nodes have no limit."""
+        self._turns = Turns(delays.most_at_once, delays.most_per_node)
         self._preparing = 0
         self._running = 0
         self._tick_s = 0.0
@@ -204,45 +198,20 @@ class Launching:
             self._await_turn(job)
 
     def _await_turn(self, job: Job) -> None:
-        job.stage, job.due = WAITING, NEVER
-        self._turns.append(job)
+        job.due = NEVER
+        self._turns.wait(job)
         self._take_turns()
 
     def _take_turns(self) -> None:
-        delays = self._delays
-        while self._turns and self._active < delays.most_at_once:
-            job = self._turns.popleft()
-            if job.stage != WAITING or not self._has_room(job):
-                continue
-            self._active += 1
-            job.has_turn = True
-            at = delays.started(job.kind.name, self._timeline.now)
+        while (job := self._turns.take()) is not None:
+            at = self._delays.started(job.kind.name, self._timeline.now)
             if at > self._timeline.now:
                 self._line_up(job, STARTING, at)
             else:
                 self._prepare(job)
 
-    def _has_room(self, job: Job) -> bool:
-        """Take room for a task on its nodes; if one of them has none, it waits there, and nobody behind it does."""
-        if math.isinf(self._delays.most_per_node):
-            return True
-        for share in job.placement:
-            if self._active_on[share.node] >= self._delays.most_per_node:
-                self._turns_of_nodes.setdefault(share.node, deque()).append(job)
-                return False
-        self._active_on.update([share.node for share in job.placement])
-        return True
-
     def _give_up_turn(self, job: Job) -> None:
-        """The launcher is done with it, so that others may have their turn."""
-        if not job.has_turn:
-            return
-        job.has_turn = False
-        self._active -= 1
-        if not math.isinf(self._delays.most_per_node):
-            for share in job.placement:
-                self._active_on[share.node] -= 1
-                self._turns.extendleft(reversed(self._turns_of_nodes.pop(share.node, ())))
+        self._turns.give_up(job)
         self._take_turns()
 
     def _advance(self, job: Job) -> None:
@@ -418,5 +387,4 @@ class Launching:
             job.stage = OVER
         self._curves.held_tasks.change(self._timeline.now, -len(self._jobs))
         self._jobs.clear()
-        self._turns.clear()
-        self._turns_of_nodes.clear()
+        self._turns.forget()
