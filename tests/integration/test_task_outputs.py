@@ -161,12 +161,12 @@ def test_a_million_tasks_would_not_need_a_million_files(campaign: Campaign) -> N
         campaign.run([rp.TaskDescription({**description.as_dict(), **mode}) for _ in range(count)])
         return (entries(pilot.sandbox) - before) / count
 
-    # What tasks that run at one time share is there once: allow for two lanes.
-    shared = 4 / count
+    # What tasks that run at one time share is there once, and goes to one that prints: allow for two lanes, and their folder.
+    shared = 5 / count
     for mode in ({"sandbox": "none"}, {"sandbox": "shared", "output": "aggregate"}, {"sandbox": "shared", "output": "tail"}):
         assert added(quiet, **mode) <= shared
         assert added(loud, **mode) <= shared
-    assert added(quiet) == 1
-    assert added(loud) == 3
+    assert abs(added(quiet) - 1) <= shared
+    assert abs(added(loud) - 3) <= shared
     assert added(quiet, output="aggregate") <= 1 + shared
     assert added(loud, output="aggregate") <= 1 + shared
