@@ -11,10 +11,12 @@ reserved, but for nobody: it leaves when nothing is held there); *absent* (it be
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
+from pilotage.core.scheduling.carving import choose_cores, domain_masks, parts_of, take_shares, take_whole
 from pilotage.core.scheduling.index import NodeIndex
 from pilotage.core.scheduling.need import Need
+from pilotage.core.scheduling.partials import StartedGpus
 from pilotage.errors import InvariantViolated
 from pilotage.model.resources import GPU_SHARES, Node, NodeShape, NodeShare, core_indices, core_mask
 
@@ -22,9 +24,6 @@ OPEN, RESERVED, CLOSED, LOST, ABSENT = range(5)
 
 _BASES_KEPT = 1 << 16
 """Pairs of free GPUs and memory whose bucket is remembered."""
-
-_PARTIALS_SEEN = 256
-"""Nodes with started GPUs that are looked at in one search."""
 
 
 class Pool:
@@ -50,19 +49,10 @@ class Pool:
         # The bucket of a node less its free cores; -1 after its GPUs or memory have changed.
         self._bases: dict[tuple[int, int], int] = {}
         self._base = [self.index.base(shape.gpus, shape.memory) for shape in self.shape]
-        self._partials: list[dict[int, None]] = [{} for _ in range(GPU_SHARES)]
-        self._partial_sizes = 0
-        self._noted_part = [0] * len(self.nodes)
+        self.started = StartedGpus(len(self.nodes))
         widest = max(shape.cores for shape in self.shape)
         self._mask_bytes = {1 << core: core_mask(1 << core) for core in range(widest)}
-        domains = {(node.shape.cores, node.domain): () for node in nodes}
-        masks: dict[tuple[int, int], tuple[int, ...]] = {
-            (cores, domain): tuple(((1 << min(domain, cores - start)) - 1) << start for start in range(0, cores, domain))
-            if 0 < domain < cores
-            else ()
-            for cores, domain in domains
-        }
-        self._domains = [masks[node.shape.cores, node.domain] for node in nodes]
+        self._domains = domain_masks(nodes)
 
     def capacity(self, need: Need, node: int) -> int:
         """Return how many ranks of ``need`` the node can take now, whether it is open or not."""
@@ -97,7 +87,7 @@ class Pool:
             mask = free & -free
             named = self._mask_bytes[mask]
         else:
-            mask = self._choose_cores(node, free, wanted, need.ranks)
+            mask = choose_cores(free, wanted, self._domains[node] if need.ranks == 1 else ())
             named = mask.to_bytes((mask.bit_length() + 7) >> 3, "little")
         self.cores[node] = free ^ mask
         self.count[node] -= wanted
@@ -154,7 +144,7 @@ class Pool:
         stale = self._stale
         if not stale:
             return
-        count, state, bases, part, noted = self.count, self.state, self._base, self.part, self._noted_part
+        count, state, bases, part, noted = self.count, self.state, self._base, self.part, self.started.noted
         buckets = []
         for node in stale:
             free = 0 if state[node] else count[node]
@@ -164,11 +154,11 @@ class Pool:
                     base = self._find_base(node)
                 buckets.append(base + free)
                 if part[node] != noted[node]:
-                    self._note_part(node, part[node])
+                    self.started.note(node, part[node])
             else:
                 buckets.append(-1)
                 if noted[node]:
-                    self._note_part(node, 0)
+                    self.started.note(node, 0)
         self.index.move_all(stale, buckets)
         if self._views:
             for node, bucket in zip(stale, buckets, strict=True):
@@ -185,17 +175,6 @@ class Pool:
             base = self._bases[free] = self.index.base(*free)
         self._base[node] = base
         return base
-
-    def _note_part(self, node: int, part: int) -> None:
-        noted = self._noted_part[node]
-        if noted:
-            del self._partials[noted][node]
-            if not self._partials[noted]:
-                self._partial_sizes ^= 1 << noted
-        if part:
-            self._partials[part][node] = None
-            self._partial_sizes |= 1 << part
-        self._noted_part[node] = part
 
     def give_back(self, share: NodeShare) -> int:
         """Put a share back, or drop it if its node is lost; return its state. Raises InvariantViolated if it was free."""
@@ -229,7 +208,7 @@ class Pool:
         node, gpus = share.node, self.gpus[share.node]
         return not (
             int.from_bytes(share.cores, "little") & ~self.cores[node]
-            or any(gpu >= len(gpus) or gpus[gpu] < parts for gpu, parts in _parts(share).items())
+            or any(gpu >= len(gpus) or gpus[gpu] < parts for gpu, parts in parts_of(share).items())
             or share.memory > self.memory[node]
             or share.disk > self.disk[node]
         )
@@ -278,64 +257,14 @@ class Pool:
         """Tell whether nothing is held on the node. (Whatever is held takes a core.)"""
         return self.count[node] == self.shape[node].cores
 
-    def started_gpus(self, share: int, only: Collection[int] | None = None) -> list[int]:
-        """Return nodes of which a GPU in use has ``share`` 64ths free, tightest first, a bounded number of them."""
-        if only is not None:
-            noted = self._noted_part
-            started = [node for node in sorted(only) if noted[node] >= share]
-            return sorted(started, key=noted.__getitem__)[:_PARTIALS_SEEN]
-        nodes: list[int] = []
-        sizes = self._partial_sizes >> share << share
-        while sizes and len(nodes) < _PARTIALS_SEEN:
-            lowest = sizes & -sizes
-            nodes.extend(self._partials[lowest.bit_length() - 1])
-            sizes ^= lowest
-        return nodes[:_PARTIALS_SEEN]
-
-    def _choose_cores(self, node: int, free: int, wanted: int, ranks: int) -> int:
-        """Return ``wanted`` of the free cores: inside one NUMA domain for a single rank if that can be, else the lowest."""
-        if free.bit_count() == wanted:
-            return free
-        if ranks == 1:
-            best = least = 0
-            for domain in self._domains[node]:
-                inside = free & domain
-                count = inside.bit_count()
-                if count >= wanted and (not best or count < least):
-                    best, least = inside, count
-            if best:
-                if least == wanted:
-                    return best
-                free = best
-        run = (free & -free) * ((1 << wanted) - 1)
-        if free & run == run:
-            return run
-        rest = free
-        for _ in range(wanted):
-            rest &= rest - 1
-        return free ^ rest
-
     def _take_whole(self, node: int, wanted: int) -> tuple[tuple[int, int], ...]:
-        gpus = self.gpus[node]
-        taken = []
-        gpu = -1
-        for _ in range(wanted):
-            gpu = gpus.index(GPU_SHARES, gpu + 1)
-            gpus[gpu] = 0
-            taken.append((gpu, GPU_SHARES))
         self.whole[node] -= wanted
-        return tuple(taken)
+        return take_whole(self.gpus[node], wanted)
 
     def _take_shares(self, node: int, share: int, ranks: int) -> tuple[tuple[int, int], ...]:
-        """Take a share for each rank from the GPU with least room, so that whole GPUs stay free as long as they can."""
-        gpus = self.gpus[node]
-        taken = []
-        for _ in range(ranks):
-            gpu = min([gpu for gpu, free in enumerate(gpus) if free >= share], key=gpus.__getitem__)
-            gpus[gpu] -= share
-            taken.append((gpu, share))
+        taken = take_shares(self.gpus[node], share, ranks)
         self._count_gpus(node)
-        return tuple(taken)
+        return taken
 
     def _carve_node(self, need: Need, node: int, ranks: int) -> NodeShare:
         """Take the whole node. The ranks' GPUs come first, then what is left of them, which is held all the same."""
@@ -408,23 +337,12 @@ class Pool:
             listed = self.state[node] == OPEN and self.count[node] > 0
             bucket = self.index.base(self.whole[node], self.memory[node]) + self.count[node] if listed else -1
             part = self.part[node] if listed else 0
-            if not right or self.index.bucket_of[node] != bucket or self._noted_part[node] != part:
+            if not right or self.index.bucket_of[node] != bucket or self.started.noted[node] != part:
                 faults.append(
                     f"node {node} (state {self.state[node]}): cores {self.cores[node]:b} counted as {self.count[node]}, GPUs "
                     f"{gpus} counted as {self.whole[node]} whole and a part of {self.part[node]} (noted "
-                    f"{self._noted_part[node]}), memory {self.memory[node]}, disk {self.disk[node]}, bucket "
+                    f"{self.started.noted[node]}), memory {self.memory[node]}, disk {self.disk[node]}, bucket "
                     f"{self.index.bucket_of[node]}, belongs in {bucket}"
                 )
-        for part, nodes in enumerate(self._partials):
-            for node in nodes:
-                if self._noted_part[node] != part:
-                    faults.append(f"node {node} is listed under a part of {part}, noted is {self._noted_part[node]}")
+        faults += self.started.faults()
         return faults
-
-
-def _parts(share: NodeShare) -> dict[int, int]:
-    """Return what a share takes of each GPU."""
-    parts: dict[int, int] = {}
-    for gpu, taken in share.gpus:
-        parts[gpu] = parts.get(gpu, 0) + taken
-    return parts

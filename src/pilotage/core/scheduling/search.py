@@ -52,7 +52,7 @@ class Search:
         ranks = need.ranks
         gpus = need.whole * ranks
         if need.share:
-            for node in self._pool.started_gpus(need.share, index.only):
+            for node in self._pool.started.nodes(need.share, index.only):
                 if self._pool.capacity(need, node) >= ranks:
                     return node
             gpus = -(-ranks // (GPU_SHARES // need.share))
