@@ -3,9 +3,9 @@
 ``$FAULTS_PLANTED`` names the crashes, ``who:point:when:k`` each, for example ``agent.1:append:after:3 client.2:send:before:1``;
 ``who`` is a process with the number of its incarnation (``agent`` is also a head; agents of partitions are called as these,
 also where they are threads), or a runner by its name. A fifth field ``client`` means that the client dies with it, ``raise``
-that the thread dies of an exception instead of its process, ``note`` that nobody dies and it is only noted that it came by.
-What has fallen is written to ``fell`` in the campaign's folder, so that a test can tell that it
-did test something.
+that the thread dies of an exception instead of its process, ``hang`` that it never goes on, ``note`` that nobody dies and it
+is only noted that it came by. What has fallen is written to ``fell`` in the campaign's folder, so that a test can tell that
+it did test something.
 
 Pilotage knows nothing of this: ``arm`` wraps its functions from outside, and hands itself on to the processes that are started.
 """
@@ -67,6 +67,8 @@ class Crashes:
             os.kill(int((folder / "client.pid").read_text()), signal.SIGKILL)
         if also == "raise":
             raise RuntimeError(f"planted: {text}")
+        if also == "hang":
+            threading.Event().wait()
         if also != "note":
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -92,6 +94,12 @@ def _set_limits(module: Any) -> None:
     if "FAULTS_LOSS_S" in os.environ:
         module.LOSS_S = float(os.environ["FAULTS_LOSS_S"])
         module.HEARTBEAT_S = module.LOSS_S / 4
+
+
+def _set_patience(module: Any) -> None:
+    """Let an agent that has to end count as hanging after ``$FAULTS_SILENT_S``, and again as much."""
+    if "FAULTS_SILENT_S" in os.environ:
+        module.SILENT_S = module.TERM_S = float(os.environ["FAULTS_SILENT_S"])
 
 
 def _note_synced(who: str) -> None:
@@ -147,9 +155,11 @@ def _arm_agent() -> None:
     if is_head:
         import pilotage.agent.agent_process
         import pilotage.agent.head_main
+        import pilotage.agent.sub_agents
         from pilotage.wire.unix import UnixClientChannel
 
         _hand_on(pilotage.agent.agent_process)
+        _set_patience(pilotage.agent.sub_agents)
         crashes.wrap(pilotage.agent.head_main, "write_connection", "listen")
         crashes.wrap(UnixClientChannel, "send", lambda *arguments: f"partition-{_of_message(*arguments)}")
         crashes.wrap(UnixClientChannel, "connect", "connect")
@@ -159,6 +169,7 @@ def _arm_agent() -> None:
     crashes.wrap(os, "posix_spawn", "spawn")
     crashes.wrap(UnixAgentChannel, "send", _of_message)
     crashes.wrap(ClientLink, "hello", "hello")
+    crashes.wrap(ClientLink, "send_ended", "ended")
     crashes.wrap(ClientLink, "drop", "drop")
     crashes.wrap(pilotage.agent.agent.time, "sleep", "pause")
     crashes.wrap(FrameWriter, "flush", "tell")

@@ -45,9 +45,10 @@ def some_of_each(session: str, pilot: dict[str, Any] = PILOT) -> Plan:
     return Plan(session, jobs, dict(pilot), batch=16)
 
 
-def crash(planted: str, harm: Harm | None = None, pilot: dict[str, Any] = PILOT) -> None:
+def crash(planted: str, harm: Harm | None = None, pilot: dict[str, Any] = PILOT, **environment: str) -> None:
     """Play a campaign with these crashes, and see that each fell and that the books are right."""
-    with Stage(some_of_each("crash", pilot), program="tests.faults.planted", environment={"FAULTS_PLANTED": planted}) as stage:
+    environment["FAULTS_PLANTED"] = planted
+    with Stage(some_of_each("crash", pilot), program="tests.faults.planted", environment=environment) as stage:
         stage.play()
         fell = (stage.folder / "fell").read_text().split("\n") if (stage.folder / "fell").exists() else []
         if sorted(filter(None, fell)) != sorted(planted.split()):
@@ -163,3 +164,15 @@ def test_heads_and_agents_of_partitions_that_die_at_a_point_cost_nothing(planted
 )
 def test_a_head_with_its_agents_on_threads_that_die_at_a_point_costs_nothing(planted: str) -> None:
     crash(planted, pilot={**DIVIDED, "sub_agents": "threads"})
+
+
+@pytest.mark.parametrize(
+    ("sub_agents", "planted"),
+    [
+        ("processes", "a.1:ended:before:1:hang"),
+        # A thread is ended with its process, after which there is another head.
+        ("threads", "a.1:ended:before:1:hang agent.2:listen:after:1:note"),
+    ],
+)
+def test_an_agent_that_hangs_when_it_is_to_end_is_ended(sub_agents: str, planted: str) -> None:
+    crash(planted, pilot={**DIVIDED, "sub_agents": sub_agents}, FAULTS_SILENT_S="0.5")
