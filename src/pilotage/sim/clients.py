@@ -41,6 +41,7 @@ PILOTS, TASKS = "pmgr.0000", "tmgr.0000"
 _encode = msgspec.msgpack.Encoder().encode
 _decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
 _NOTHING = msgspec.Raw(_encode({}))
+_NO_BATCH = (_NOTHING, None)
 
 AnyPilot = SimulatedPilot | SimulatedMetascheduler
 
@@ -91,6 +92,8 @@ class SimulatedClient:
         self._clock = stage.clock(chance)
         self._troubles = Troubles(stage.chance("links"), stage.faults.message_delay_s, stage.faults.message_loss)
         self._links: dict[PilotUid, Link] = {}
+        self._batches: dict[int, tuple[msgspec.Raw, Batch]] = {}
+        """What was submitted and is not sent yet, encoded and as it is, by the identity of the former."""
         self._handle(events.SessionOpened(self._now(), 1))
         self._handle(events.ManagerCreated(self._now(), PILOTS, "pilots"))
         self._handle(events.ManagerCreated(self._now(), TASKS, "tasks"))
@@ -121,7 +124,11 @@ class SimulatedClient:
 
     def submit(self, batch: Batch) -> None:
         """Hand tasks to the core, as a manager does."""
-        self._handle(events.TasksSubmitted(self._now(), TASKS, PilotUid(""), batch, msgspec.Raw(_encode(batch))))
+        encoded = msgspec.Raw(_encode(batch))
+        if len(self._links) == 1:
+            # It goes to the pilot as it is; tasks for several are put together anew.
+            self._batches[id(encoded)] = (encoded, batch)
+        self._handle(events.TasksSubmitted(self._now(), TASKS, PilotUid(""), batch, encoded))
 
     def cancel(self, tasks: Sequence[TaskUid]) -> None:
         """Cancel tasks."""
@@ -216,7 +223,9 @@ class SimulatedClient:
             decision = self.core.handle(events.LinkOpened(pilot, number))
             effort.end(began)
             self._note(decision.facts)
-            link.send_down(number, message_of(number, record.unacknowledged[number]))
+            queued = record.unacknowledged[number]
+            _, batch = self._batches.pop(id(queued.batch), _NO_BATCH) if isinstance(queued, QueuedTasks) else _NO_BATCH
+            link.send_down(number, message_of(number, queued), batch)
 
 
 class PlainClient:
@@ -227,7 +236,7 @@ class PlainClient:
         self._hear = hear
         self._troubles = Troubles(stage.chance("links"), stage.faults.message_delay_s, stage.faults.message_loss)
         self._link: Link | None = None
-        self._outbox: deque[Queued] = deque()
+        self._outbox: deque[tuple[Queued, Batch | None]] = deque()
         self._unacknowledged: dict[int, Queued] = {}
         self._over = False
 
@@ -250,7 +259,7 @@ class PlainClient:
 
     def submit(self, batch: Batch) -> None:
         """Send tasks."""
-        self._send(QueuedTasks(Binding(1), msgspec.Raw(_encode(batch))))
+        self._send(QueuedTasks(Binding(1), msgspec.Raw(_encode(batch))), batch)
 
     def cancel(self, tasks: Sequence[TaskUid]) -> None:
         """Have tasks cancelled."""
@@ -309,13 +318,13 @@ class PlainClient:
             del self._unacknowledged[next(iter(self._unacknowledged))]
         self._offer()
 
-    def _send(self, queued: Queued) -> None:
-        self._outbox.append(queued)
+    def _send(self, queued: Queued, batch: Batch | None = None) -> None:
+        self._outbox.append((queued, batch))
         self._offer()
 
     def _offer(self) -> None:
         link = self._link
         while link is not None and self._outbox and link.upper_has_room:
-            number, queued = link.next_number, self._outbox.popleft()
+            number, (queued, batch) = link.next_number, self._outbox.popleft()
             self._unacknowledged[number] = queued
-            link.send_down(number, message_of(number, queued))
+            link.send_down(number, message_of(number, queued), batch)

@@ -89,10 +89,11 @@ class Launching:
     def launch(self, name: RunnerId, lanes: Iterable[LaneTasks], templates: Mapping[TemplateId, Template]) -> None:
         """Take over tasks from the agent."""
         runner, now = self.runners.known[name], self._timeline.now
-        kinds, jobs = self._kinds, self._jobs
+        kinds, jobs, in_lanes = self._kinds, self._jobs, runner.lanes
         first: list[Job] = []
         for lane in lanes:
-            job = runner.lanes.get(lane.lane)
+            lane_id, placement = lane.lane, lane.placement
+            job = in_lanes.get(lane_id)
             for attempt, row in lane.tasks:
                 kind = kinds.get(row.template)
                 if kind is None:
@@ -102,11 +103,14 @@ class Launching:
                         job.behind = deque()
                     job.behind.append(((row.uid, attempt), kind))
                     continue
-                if lane.placement is None:
-                    raise InvariantViolated(f"{row.uid} comes to lane {lane.lane} of {name}, of which nobody said where it is")
-                cores, gpus = held(kind, lane.placement) if kind.exclusive else (kind.cores, kind.gpus)
-                job = Job(name, lane.lane, row.uid, attempt, kind, lane.placement, cores, gpus, now)
-                runner.lanes[lane.lane] = jobs[row.uid] = job
+                if placement is None:
+                    raise InvariantViolated(f"{row.uid} comes to lane {lane_id} of {name}, of which nobody said where it is")
+                if kind.exclusive:
+                    cores, gpus = held(kind, placement)
+                else:
+                    cores, gpus = kind.cores, kind.gpus
+                job = Job(name, lane_id, row.uid, attempt, kind, placement, cores, gpus, now)
+                in_lanes[lane_id] = jobs[row.uid] = job
                 first.append(job)
         if first:
             self._curves.held_tasks.change(now, len(first))
@@ -267,22 +271,24 @@ class Launching:
 
     def _tell(self, jobs: list[Job]) -> None:
         """These are over, and their agent hears of it."""
-        now, skew, runners = self._timeline.now, self._clock.skew_s, self.runners.known
+        now, skew, known = self._timeline.now, self._clock.skew_s, self._jobs
         ends: dict[RunnerId, list[AttemptEnd]] = {}
         following: list[Job] = []
+        runner: RunnerId | None = None
         for job in jobs:
-            del self._jobs[job.uid]
-            began = 0.0 if job.begun == NEVER else job.begun + skew
-            end = AttemptEnd(job.uid, job.attempt, job.ending, 0, None, job.message, "", began, job.ended + skew)
-            some = ends.get(job.runner)
-            if some is None:
-                ends[job.runner] = [end]
-            else:
-                some.append(end)
+            uid, begun = job.uid, job.begun
+            del known[uid]
+            began = 0.0 if begun == NEVER else begun + skew
+            end = AttemptEnd(uid, job.attempt, job.ending, 0, None, job.message, "", began, job.ended + skew)
+            if job.runner != runner:
+                runner = job.runner
+                some = ends.setdefault(runner, [])
+                in_lanes = self.runners.known[runner].lanes
+            some.append(end)
             if job.behind:
                 following.append(job)
             else:
-                del runners[job.runner].lanes[job.lane]
+                del in_lanes[job.lane]
         if self._ideal:
             self._running -= len(jobs)
             self._witness.end(jobs)

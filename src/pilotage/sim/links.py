@@ -17,6 +17,7 @@ import msgspec
 from pilotage.model.ids import PilotUid, SessionUid
 from pilotage.model.outcome import Outcome
 from pilotage.model.resources import Node
+from pilotage.model.workload import Batch
 from pilotage.sim.clock import Timeline
 from pilotage.sim.processes import Numbers, Process
 from pilotage.wire.codec import decode_from_agent, decode_from_client, encode
@@ -60,6 +61,8 @@ DOUBLES = 0.3
 
 Companion = list[Outcome] | None
 """The outcomes in a message, as the sender has them: decoding them again would tell nothing new."""
+BatchCompanion = Batch | None
+"""The same for the tasks in a message."""
 
 
 Downward = Submit | Cancel | EndPilot | PrepareEnvironment | ToPartition | ToHead
@@ -201,11 +204,11 @@ class Link:
         """Whether the client may send another message now."""
         return self._open and self._upper.outgoing.may_send()
 
-    def send_down(self, number: int, message: Downward) -> None:
+    def send_down(self, number: int, message: Downward, batch: BatchCompanion = None) -> None:
         """Send a numbered message of the client for the first time."""
         frame = encode(message)
         self._upper.outgoing.send(number, frame, number)
-        self._down(frame)
+        self._down(frame, batch)
 
     # ------------------------------------------------------------------------------------------------------------ the wires
 
@@ -243,8 +246,8 @@ class Link:
 
         return happen
 
-    def _down(self, frame: bytes) -> None:
-        self._carry(0, lambda: self._arrived_below(frame))
+    def _down(self, frame: bytes, batch: BatchCompanion = None) -> None:
+        self._carry(0, lambda: self._arrived_below(frame, batch))
 
     def _up(self, frame: bytes, outcomes: Companion) -> None:
         self._carry(1, lambda: self._arrived_above(frame, outcomes))
@@ -256,7 +259,7 @@ class Link:
             else:
                 self._down(frame)
 
-    def _arrived_below(self, frame: bytes) -> None:
+    def _arrived_below(self, frame: bytes, batch: BatchCompanion) -> None:
         message, end, owner = decode_from_client(frame), self._lower, self._lower_owner
         assert end is not None and owner is not None
         match message:
@@ -287,7 +290,7 @@ class Link:
                 if not self._is_new(end, message.number, size):
                     return
                 self._last_down = frame if self._troubles.loss else b""
-                owner.heard_from_above(message)
+                owner.heard_from_above(message, batch)
                 # The owner may have died of it, and with it its end.
                 if end is self._lower and (told := _acknowledgement(end, message.number)) is not None and self._open:
                     self._up(encode(told), None)

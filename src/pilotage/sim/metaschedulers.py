@@ -252,12 +252,13 @@ class SimulatedMetascheduler(Process):
         self.tell(events.OutcomesReceived(self.now(), durable))
         self._tell_services()
 
-    def heard_from_above(self, message: FromClient) -> None:
+    def heard_from_above(self, message: FromClient, batch: Batch | None = None) -> None:
         """The client sent this; numbered messages are new."""
         now = self.now()
         match message:
             case Submit():
-                self.tell(events.TasksSubmitted(now, message.number, message.binding, _decode_batch(message.batch)))
+                some = _decode_batch(message.batch) if batch is None else batch
+                self.tell(events.TasksSubmitted(now, message.number, message.binding, some))
             case Acknowledge():
                 self.tell(events.OutcomesReceived(now, message.durable))
             case Cancel():

@@ -213,13 +213,13 @@ class SimulatedPilot(Process):
         if self.core is not None and self.core.state.services:
             self._tell_services(list(self.core.state.services))
 
-    def heard_from_above(self, message: FromClient) -> None:
+    def heard_from_above(self, message: FromClient, batch: Batch | None = None) -> None:
         """The client sent this; numbered messages are new."""
         now = self.now()
         match message:
             case Submit():
-                batch = _decode_batch(message.batch)
-                self.tell(events.TasksSubmitted(now, message.number, message.binding, batch))
+                some = _decode_batch(message.batch) if batch is None else batch
+                self.tell(events.TasksSubmitted(now, message.number, message.binding, some))
             case Acknowledge():
                 self.tell(events.OutcomesReceived(now, message.durable))
             case Cancel():

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from pilotage.model.ids import PilotUid
 from pilotage.model.outcome import Outcome
 from pilotage.model.resources import Node
+from pilotage.model.workload import Batch
 from pilotage.sim.records import Log
 from pilotage.sim.stage import Stage
 from pilotage.wire.messages import FromAgent, FromClient, FromPartition, Outcomes, PilotEnded
@@ -132,8 +133,8 @@ class Process(ABC):
         """Return the event that says so."""
 
     @abstractmethod
-    def heard_from_above(self, message: FromClient) -> None:
-        """Who is above sent this; numbered messages are new."""
+    def heard_from_above(self, message: FromClient, batch: Batch | None = None) -> None:
+        """Who is above sent this; numbered messages are new. ``batch``: the tasks in it, if they are at hand decoded."""
 
     @abstractmethod
     def hello_heard(self, durable: int) -> None:

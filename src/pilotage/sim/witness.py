@@ -8,7 +8,7 @@ runs elsewhere. It knows tasks only as long as they have no outcome, so its size
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pilotage.errors import InvariantViolated
 from pilotage.model.ids import Attempt, TaskUid
@@ -26,56 +26,76 @@ class Witness:
         self.submitted = 0
         self.outcomes: dict[Ending, int] = {}
         self._begun: dict[TaskUid, tuple[str, Attempt]] = {}
-        self._running: dict[TaskUid, str] = {}
+        """The last attempts that began at tasks without an outcome, and where."""
+        self._running: set[TaskUid] = set()
 
-    def handed_in(self, rows: Iterable[Row], time_s: float) -> None:
+    def handed_in(self, rows: Sequence[Row], time_s: float) -> None:
         """The user submitted these."""
         known, before = self.open, len(self.open)
-        rows = list(rows)
-        known.update([(row.uid, time_s) for row in rows])
+        known.update(dict.fromkeys([row.uid for row in rows], time_s))
         if len(known) != before + len(rows):
             raise InvariantViolated(f"a workload has two tasks of one name, among {rows[0].uid} ... {rows[-1].uid}")
         self.submitted += len(rows)
 
-    def begin(self, jobs: Iterable[Job], where: str) -> dict[float, int]:
+    def begin(self, jobs: Sequence[Job], where: str) -> dict[float, int]:
         """The programs of these attempts begin to run; return, of the first attempts, how many arrived at which time."""
-        open_tasks, begun, running = self.open, self._begun, self._running
+        uids, running, begun = [job.uid for job in jobs], self._running, self._begun
+        # Nearly all begin for the first time, which is seen of all at once.
+        if len(uids) == 1 or not begun.keys().isdisjoint(uids):
+            return self._begin_each(jobs, where)
+        try:
+            arrivals = Counter(map(self.open.__getitem__, uids))
+        except KeyError as error:
+            raise InvariantViolated(f"{error.args[0]} begins in {where}, but its outcome was told") from None
+        running_before = len(running)
+        running.update(uids)
+        if len(running) != running_before + len(uids):
+            raise InvariantViolated(f"of {len(uids)} tasks from {uids[0]} on, some begin twice in {where}")
+        begun.update(zip(uids, [(where, job.attempt) for job in jobs], strict=True))
+        return arrivals
+
+    def _begin_each(self, jobs: Sequence[Job], where: str) -> dict[float, int]:
         arrivals: dict[float, int] = {}
         for job in jobs:
             uid, attempt = job.uid, job.attempt
-            arrived = open_tasks.get(uid)
+            arrived, before = self.open.get(uid), self._begun.get(uid)
             if arrived is None:
                 raise InvariantViolated(f"attempt {attempt} of {uid} begins in {where}, but its outcome was told")
-            before = begun.get(uid)
             if before is None:
                 arrivals[arrived] = arrivals.get(arrived, 0) + 1
+            elif uid in self._running:
+                raise InvariantViolated(f"attempt {attempt} of {uid} begins in {where}, while it runs in {before[0]}")
             elif before[0] == where and before[1] >= attempt:
                 raise InvariantViolated(f"attempt {attempt} of {uid} begins in {where}, after attempt {before[1]}")
-            if uid in running:
-                raise InvariantViolated(f"attempt {attempt} of {uid} begins in {where}, while it runs in {running[uid]}")
-            begun[uid] = (where, attempt)
-            running[uid] = where
+            self._begun[uid] = (where, attempt)
+            self._running.add(uid)
         return arrivals
 
-    def end(self, jobs: Iterable[Job]) -> None:
+    def end(self, jobs: Sequence[Job]) -> None:
         """The programs that ran are gone."""
-        running = self._running
-        for job in jobs:
-            if running.pop(job.uid, None) is None:
-                raise InvariantViolated(f"{job.uid} ends, and does not run")
+        uids, running = [job.uid for job in jobs], self._running
+        running_before = len(running)
+        running.difference_update(uids)
+        if len(running) != running_before - len(uids):
+            raise InvariantViolated(f"of {len(uids)} tasks from {uids[0]} on, some end, and do not run")
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """The user hears of these outcomes."""
-        open_tasks, begun, running = self.open, self._begun, self._running
-        for outcome in outcomes:
-            uid = outcome.task
+        open_tasks, begun = self.open, self._begun
+        uids = [outcome.task for outcome in outcomes]
+        if not self._running.isdisjoint(uids):
+            wrong = next(outcome for outcome in outcomes if outcome.task in self._running)
+            where = begun[wrong.task][0]
+            raise InvariantViolated(f"{wrong.task} has an outcome ({wrong.ending.name}) while it runs in {where}")
+        for uid in uids:
             if open_tasks.pop(uid, None) is None:
-                raise InvariantViolated(f"{uid} has another outcome ({outcome.ending.name}), or was never submitted")
-            if uid in running:
-                raise InvariantViolated(f"{uid} has an outcome ({outcome.ending.name}) while it runs in {running[uid]}")
+                raise InvariantViolated(f"{uid} has another outcome, or was never submitted")
             begun.pop(uid, None)
-        for ending, count in Counter([outcome.ending for outcome in outcomes]).items():
-            self.outcomes[ending] = self.outcomes.get(ending, 0) + count
+        endings = [outcome.ending for outcome in outcomes]
+        # Members of an enumeration are slow keys.
+        for ending in Ending if endings.count(Ending.DONE) < len(endings) else (Ending.DONE,):
+            if count := endings.count(ending):
+                self.outcomes[ending] = self.outcomes.get(ending, 0) + count
 
     def close(self) -> None:
         """The simulation is over: everything that was submitted has one outcome, and nothing runs."""

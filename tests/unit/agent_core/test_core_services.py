@@ -94,7 +94,7 @@ def test_nothing_waits_in_the_lane_of_a_service():
     pace = Pace(group_of(service()))
     assert pace.group.lane_kind == SERVICE
     pace.note(0.0001, 10)
-    assert pace.depth() == 1
+    assert pace.depth == 1
 
 
 @pytest.mark.parametrize(("is_ready", "ending"), [(False, Ending.TIMED_OUT), (True, Ending.EXITED)])

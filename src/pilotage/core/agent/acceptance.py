@@ -56,6 +56,9 @@ class Acceptance:
             return
         # Rows of different templates may come in turns: each template is judged once.
         refusals = {template: self._waiting.refusal(template) for template in dict.fromkeys([row.template for row in rows])}
+        if not self._state.inputs and self._waiting.are_plain(refusals) and not any(refusals.values()):
+            self._waiting.enqueue_plain(rows, event.time)
+            return
         run: list[TaskUid] = []
         current: TemplateId | None = None
         for row in rows:
@@ -69,8 +72,10 @@ class Acceptance:
 
     def _known(self, rows: list[Row]) -> dict[TaskUid, None]:
         """Return the tasks that are here, or whose outcome is under way: the client lost its node, and forgot them."""
-        tasks, under_way = self._state.tasks, self._delivery.under_way
-        return {row.uid: None for row in rows if row.uid in tasks or (under_way and row.uid in under_way)}
+        tasks, under_way, uids = self._state.tasks, self._delivery.under_way, [row.uid for row in rows]
+        if tasks.keys().isdisjoint(uids) and under_way.keys().isdisjoint(uids):
+            return {}
+        return {uid: None for uid in uids if uid in tasks or uid in under_way}
 
     def _bind_again(self, event: events.TasksSubmitted, known: dict[TaskUid, None]) -> None:
         """Let tasks that are here go by the binding that the client gives them now: it does not know the older one."""

@@ -67,17 +67,19 @@ class Delivery:
 
     def note(self, outcomes: list[Outcome]) -> None:
         """These are final."""
-        self.under_way.update([(outcome.task, outcome.binding) for outcome in outcomes])
+        under_way = self.under_way
+        for outcome in outcomes:
+            under_way[outcome.task] = outcome.binding
 
     def received(self, durable: int) -> None:
         """The client has all messages up to ``durable`` on disk."""
         state = self._journal.state
         if durable <= state.delivered:
             return
-        through = min(durable, state.numbered)
+        through, forget = min(durable, state.numbered), self.under_way.pop
         for number in range(state.delivered + 1, through + 1):
             for outcome in state.undelivered.get(number, ()):
-                self.under_way.pop(outcome.task, None)
+                forget(outcome.task, None)
         self._journal.emit(facts.OutcomesDelivered(through))
 
     def number(self, now: float) -> None:
@@ -85,13 +87,13 @@ class Delivery:
         journal, state = self._journal, self._journal.state
         number = state.numbered + 1
         if state.unsent:
-            count, size = 0, 0
-            for outcome in state.unsent:
+            count = size = 0
+            for outcome in state.unsent[:OUTCOMES_PER_MESSAGE]:
                 count += 1
                 if type(outcome.result) is bytes:
                     size += len(outcome.result)
-                if count == OUTCOMES_PER_MESSAGE or size > BYTES_PER_MESSAGE:
-                    break
+                    if size > BYTES_PER_MESSAGE:
+                        break
             journal.emit(facts.OutcomesNumbered(number, count))
             journal.act(actions.SendOutcomes(number, state.undelivered[number]))
         elif state.ending is not None and self.has_news:

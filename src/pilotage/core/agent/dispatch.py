@@ -7,25 +7,31 @@ end ``place`` makes the best of it.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import cast
 
 from pilotage.core.agent import actions, facts
 from pilotage.core.agent.journal import Journal
 from pilotage.core.agent.lanes import HORIZON_S, SPAWNED, Pace
 from pilotage.core.agent.needs import told
 from pilotage.core.agent.runners import RunnerPool
+from pilotage.core.agent.state import LaneRecord
 from pilotage.core.agent.waiting import Waiting
 from pilotage.core.scheduling.policy import SERVICE, GroupKey, Policy
 from pilotage.model.execution import Execution, LaneTasks
-from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid
+from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid, TemplateId
 from pilotage.model.resources import Placement
+from pilotage.model.workload import Row
 
 OPENED_AT_ONCE = 1024
 """Lanes opened in one step; more are opened in the next, so that messages are read in between."""
 
 PACES_KEPT = 4096
 """Groups without lanes whose pace is remembered."""
+
+_FIRST = Attempt(1)
 
 
 class Dispatch:
@@ -38,9 +44,11 @@ class Dispatch:
         self._group = waiting.group
         self._pool = pool
         self._paces: dict[GroupKey, Pace] = {}
+        self._pace_of: dict[TemplateId, Pace] = {}
+        """The same by template, as far as they were asked for."""
         self._recalled: set[LaneId] = set()
         """Lanes of which tasks were asked back."""
-        self._hungry: dict[LaneId, None] = {}
+        self._hungry: dict[LaneId, object] = {}
         """Lanes that lost tasks since they were last looked at."""
         self._in_hand: list[actions.LaunchTasks] = []
         self.more_to_place = False
@@ -54,7 +62,7 @@ class Dispatch:
         for lane_id, lane in self._state.lanes.items():
             group = self._group(lane.template)
             self._policy.occupy(lane.placement, group.request, lane.tasks, service=group.lane_kind == SERVICE)
-            self._pace(group).lanes.add(lane_id)
+            self._pace(group).lanes += 1
             if not lane.tasks:
                 self._hungry[lane_id] = None
         self._pool.rebuild(self._state, now)
@@ -67,12 +75,17 @@ class Dispatch:
             pace = self._paces[group] = Pace(group)
         return pace
 
-    def note_spent(self, spent: dict[LaneId, list[float]]) -> None:
-        """These lanes lost tasks that lasted so many seconds each."""
-        lanes = self._state.lanes
-        for lane_id, durations in spent.items():
-            self._pace(self._group(lanes[lane_id].template)).note(sum(durations), len(durations))
-        self._hungry.update(dict.fromkeys(spent))
+    def _pace_for(self, template: TemplateId) -> Pace:
+        pace = self._pace_of[template] = self._pace(self._group(template))
+        return pace
+
+    def note_spent(self, spent: dict[LaneId, tuple[float, int]]) -> None:
+        """These lanes lost tasks: how many seconds they lasted together, and how many they were."""
+        lanes, pace_of = self._state.lanes, self._pace_of
+        for lane_id, (total_s, count) in spent.items():
+            template = lanes[lane_id].template
+            (pace_of.get(template) or self._pace_for(template)).note(total_s, count)
+        self._hungry.update(spent)
 
     def note_hungry(self, lanes: Iterable[LaneId]) -> None:
         """These lanes lost tasks that did not run, or their runner."""
@@ -177,77 +190,80 @@ class Dispatch:
         return all(templates[lane.template].service is not None for lane in lanes.values())
 
     def _refill(self, now: float) -> list[facts.LaneLaunch]:
-        lanes, runners = self._state.lanes, self._state.runners
-        launches, empty = [], []
+        lanes, runners, pace_of = self._state.lanes, self._state.runners, self._pace_of
+        launches = []
+        empty: dict[LaneId, tuple[LaneRecord, Pace]] = {}
         for lane_id in self._hungry:
             lane = lanes.get(lane_id)
             if lane is None:
                 continue
             held = len(lane.tasks)
-            pace = self._pace(self._group(lane.template))
-            drawn = self._draw(pace, held, lane.placement) if lane.runner in runners else []
+            pace = pace_of.get(lane.template) or self._pace_for(lane.template)
+            drawn = self._draw(pace, held, lane.placement) if pace.depth > 1 and lane.runner in runners else None
             if drawn:
                 launches.append(facts.LaneLaunch(lane_id, lane.runner, None, drawn))
             elif not held:
-                empty.append(lane_id)
+                empty[lane_id] = (lane, pace)
         self._hungry.clear()
         if empty:
             self._close(now, empty)
         return launches
 
-    def _close(self, now: float, lane_ids: list[LaneId]) -> None:
-        for lane_id in lane_ids:
-            lane = self._state.lanes[lane_id]
-            group = self._group(lane.template)
-            self._policy.release(lane.placement, group.request)
-            self._recalled.discard(lane_id)
-            pace = self._paces[group]
-            pace.lanes.discard(lane_id)
+    def _close(self, now: float, empty: dict[LaneId, tuple[LaneRecord, Pace]]) -> None:
+        release, detach = self._policy.release, self._pool.detach
+        for lane_id, (lane, pace) in empty.items():
+            release(lane.placement, pace.group.request)
+            pace.lanes -= 1
             if not pace.lanes and len(self._paces) > PACES_KEPT:
-                del self._paces[group]
-            self._pool.detach(lane.runner, lane_id, now)
-        self._journal.emit(facts.LanesClosed(now, lane_ids))
+                del self._paces[pace.group]
+                self._pace_of.clear()
+            detach(lane.runner, lane_id, now)
+        if self._recalled:
+            self._recalled.difference_update(empty)
+        self._journal.emit(facts.LanesClosed(now, list(empty)))
 
     def _draw(self, pace: Pace, held: int, placement: Placement) -> list[tuple[TaskUid, Attempt]]:
         """Take waiting tasks of the group for a lane that holds ``held``, leaving the other lanes of the group their share."""
-        depth = pace.depth()
+        depth = pace.depth
         if depth < 2 or held > depth // 2 or self.paused:
             return []
         waiting = self._policy.waiting_in(pace.group)
-        wanted = min(depth - held, -(-waiting // (2 * len(pace.lanes) or 1)))
+        wanted = min(depth - held, -(-waiting // (2 * pace.lanes or 1)))
         tasks = self._state.tasks
         drawn = self._policy.draw(pace.group, wanted, placement[0].node if placement else -1) if wanted else []
-        return [(uid, Attempt(tasks[uid].attempt + 1)) for uid in drawn]
+        return [(uid, Attempt(before + 1) if (before := tasks[uid].attempt) else _FIRST) for uid in drawn]
 
     def _open(self, now: float) -> list[facts.LaneLaunch]:
         assignments = self._policy.schedule(now, OPENED_AT_ONCE)
         self.more_to_place = len(assignments) == OPENED_AT_ONCE
         launches = []
         deep: list[tuple[Pace, facts.LaneLaunch]] = []
-        last = self._state.last_lane
-        tasks = self._state.tasks
+        tasks, pool = self._state.tasks, self._pool
         pace: Pace | None = None
-        chains = False
-        for assignment in assignments:
-            last = LaneId(last + 1)
-            group = assignment.group
-            if pace is None or pace.group is not group:
-                pace = self._pace(group)
-                chains = pace.depth() > 1
-            if group.lane_kind in SPAWNED:
-                runner = self._pool.spawner()
+        spawned = False
+        lane_ids = cast("Iterator[LaneId]", itertools.count(self._state.last_lane + 1))
+        for lane_id, assignment in zip(lane_ids, assignments, strict=False):
+            placement = assignment.placement
+            if pace is None or pace.group is not assignment.group:
+                pace = self._pace(assignment.group)
+                spawned = pace.group.lane_kind in SPAWNED
+            if spawned:
+                runner = pool.give_to_spawner(lane_id)
             else:
-                runner, added = self._pool.worker(self._state, assignment.placement, now)
+                runner, added = pool.worker(self._state, placement, now)
                 if added is not None:
                     fact, action = added
                     self._journal.emit(fact)
                     self._journal.act(action)
-            pace.lanes.add(last)
-            self._pool.attach(runner, last)
-            first = [(uid, Attempt(tasks[uid].attempt + 1)) for uid in assignment.tasks]
-            launch = facts.LaneLaunch(last, runner, assignment.placement, first)
+                pool.attach(runner, lane_id)
+            pace.lanes += 1
+            first: list[tuple[TaskUid, Attempt]] = []
+            for uid in assignment.tasks:
+                before = tasks[uid].attempt
+                first.append((uid, Attempt(before + 1) if before else _FIRST))
+            launch = facts.LaneLaunch(lane_id, runner, placement, first)
             launches.append(launch)
-            if chains:
+            if pace.depth > 1:
                 deep.append((pace, launch))
         for pace, launch in deep:
             launch.tasks.extend(self._draw(pace, len(launch.tasks), launch.placement or ()))
@@ -255,15 +271,24 @@ class Dispatch:
 
     def _launch(self, now: float, launches: list[facts.LaneLaunch]) -> None:
         self._journal.emit(facts.LaunchRequested(now, launches))
-        tasks, lanes = self._state.tasks, self._state.lanes
+        state = self._state
+        tasks, lanes = state.tasks, state.lanes
         by_runner: dict[RunnerId, list[LaneTasks]] = {}
+        runner: RunnerId | None = None
+        handed: list[LaneTasks] = []
         for launch in launches:
-            rows = [(attempt, told(self._state, tasks[uid].row)) for uid, attempt in launch.tasks]
             # With its placement each time: the runner may be another life of the process that had the lane's first tasks.
-            placement = lanes[launch.lane].placement
-            by_runner.setdefault(launch.runner, []).append(LaneTasks(launch.lane, placement, rows))
-            self._pool.burden(launch.runner, len(rows))
+            placement = lanes[launch.lane].placement if launch.placement is None else launch.placement
+            rows: list[tuple[Attempt, Row]] = []
+            for uid, attempt in launch.tasks:
+                row = tasks[uid].row
+                rows.append((attempt, row if row.extra is None else told(state, row)))
+            if launch.runner != runner:
+                runner = launch.runner
+                handed = by_runner.setdefault(runner, [])
+            handed.append(LaneTasks(launch.lane, placement, rows))
         for runner, handed in by_runner.items():
+            self._pool.burden(runner, sum([len(lane.tasks) for lane in handed]))
             action = actions.LaunchTasks(runner, handed)
             self._journal.act(action)
             self._in_hand.append(action)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import msgspec
 
 from pilotage.core.scheduling.policy import SERVICE, GroupKey, rounded_duration
-from pilotage.model.ids import LaneId
 from pilotage.model.workload import Template
 
 HORIZON_S = 0.05
@@ -46,16 +45,19 @@ class Pace(msgspec.Struct):
 
     group: GroupKey
     mean_s: float | None = None
-    lanes: set[LaneId] = msgspec.field(default_factory=set)
+    lanes: int = 0
+    """How many are open."""
+    depth: int = 1
+    """How many tasks a lane may hold; 1 means no chaining."""
 
     def note(self, total_s: float, count: int) -> None:
         """Take into account ``count`` tasks that lasted ``total_s`` seconds together."""
-        mean = total_s / count
+        mean, before = total_s / count, self.mean_s
         # Slower tasks count at once, faster ones gradually: too shallow a lane costs little, too deep a one delays tasks.
-        self.mean_s = mean if self.mean_s is None or mean > self.mean_s else 0.5 * (self.mean_s + mean)
-
-    def depth(self) -> int:
-        """Return how many tasks a lane may hold; 1 means no chaining."""
-        if self.mean_s is None or self.group.lane_kind in (FUNCTION_ALONE, SERVICE):
-            return 1
-        return max(1, min(DEEPEST, int(HORIZON_S / max(self.mean_s, 1e-6))))
+        if before is not None and mean <= before:
+            mean = 0.5 * (before + mean)
+        self.mean_s = mean
+        if mean > HORIZON_S or self.group.lane_kind in (FUNCTION_ALONE, SERVICE):
+            self.depth = 1
+        else:
+            self.depth = min(DEEPEST, int(HORIZON_S / max(mean, 1e-6)))

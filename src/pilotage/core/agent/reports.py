@@ -69,16 +69,17 @@ class Reports:
         outcomes: list[Outcome] = []
         staged: list[Outcome] = []
         repeated: list[TaskUid] = []
-        spent: dict[LaneId, list[float]] = {}
+        spent: dict[LaneId, tuple[float, int]] = {}
         for end in ends:
             task = tasks.get(end.task)
-            if task is None or task.attempt != end.attempt or not task.lane:
+            if task is None or task.attempt != end.attempt or not (lane := task.lane):
                 self._journal.stale += 1
                 continue
-            durations = spent.get(task.lane)
-            if durations is None:
-                durations = spent[task.lane] = []
-            durations.append(end.ended - end.started)
+            if lane in spent:
+                total_s, count = spent[lane]
+                spent[lane] = (total_s + (end.ended - end.started), count + 1)
+            else:
+                spent[lane] = (end.ended - end.started, 1)
             if (restarts or end.ending is not Ending.DONE) and endings.repeats(task, end.ending, end.exit_code):
                 repeated.append(end.task)
                 continue
@@ -102,7 +103,8 @@ class Reports:
             self._journal.emit(facts.Repeated(now, runner, 0 if outcomes or staged else number, repeated))
         if outcomes or staged or not repeated:
             endings.conclude(now, runner, number, outcomes, staged)
-        self._waiting.enqueue_each(repeated, now)
+        if repeated:
+            self._waiting.enqueue_each(repeated, now)
         self._pool.relieve(runner, len(outcomes) + len(staged) + len(repeated))
 
     def returned(self, event: events.TasksReturned) -> None:

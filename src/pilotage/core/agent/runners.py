@@ -76,10 +76,14 @@ class RunnerPool:
             started.append((facts.RunnerAdded(now, runner, None, 0), actions.StartRunner(runner, None, {})))
         return started
 
+    def give_to_spawner(self, lane: LaneId) -> RunnerId:
+        """Give the lane to a spawner, and return that."""
+        runner = next(iter(self._spawners)) if len(self._spawners) == 1 else self.spawner()
+        self._lanes[runner][lane] = None
+        return runner
+
     def spawner(self) -> RunnerId:
         """Return the spawner with the least to do. Lanes count too: those opened in this step hold no tasks yet."""
-        if len(self._spawners) == 1:
-            return next(iter(self._spawners))
         return min(self._spawners, key=lambda runner: self._spawners[runner] + len(self._lanes[runner]))
 
     def worker(

@@ -170,8 +170,9 @@ def apply(state: AgentState, fact: Fact) -> None:
                     if extra.input_staging:
                         state.inputs[row.uid] = None
         case LanesClosed():
+            lanes = state.lanes
             for lane in fact.lanes:
-                if state.lanes.pop(lane).tasks:
+                if lanes.pop(lane).tasks:
                     raise InvariantViolated(f"lane {lane} was closed while it held tasks")
         case OutcomesDelivered():
             if state.undelivered_nodes or state.undelivered_tasks:
@@ -274,22 +275,26 @@ def _apply_nodes(state: AgentState, fact: NodesGranted | NodesReturned | NodesNu
 
 
 def _apply_launch(state: AgentState, fact: LaunchRequested) -> None:
-    tasks, lanes, now, places = state.tasks, state.lanes, fact.time, state.places
+    tasks, lanes, now, places, last = state.tasks, state.lanes, fact.time, state.places, state.last_lane
     for launch in fact.lanes:
-        if launch.placement is not None:
-            template = tasks[launch.tasks[0][0]].row.template
-            lanes[launch.lane] = LaneRecord(launch.runner, launch.placement, template, {})
-            state.last_lane = max(state.last_lane, launch.lane)
-        lane = lanes[launch.lane]
+        lane_id, placement = launch.lane, launch.placement
+        if placement is None:
+            lane = lanes[lane_id]
+            placement = lane.placement
+        else:
+            lane = lanes[lane_id] = LaneRecord(launch.runner, placement, tasks[launch.tasks[0][0]].row.template, {})
+            if lane_id > last:
+                last = lane_id
         queue = lane.tasks
         for uid, attempt in launch.tasks:
             task = tasks[uid]
             task.attempt = attempt
-            task.lane = launch.lane
+            task.lane = lane_id
             task.launched = now
             queue[uid] = None
             places.append(uid)
-        places.append(lane.placement[0].node)
+        places.append(placement[0].node)
+    state.last_lane = last
     if len(places) > 4 * PLACES_KEPT:
         del places[: len(places) - 2 * PLACES_KEPT]
 

@@ -6,13 +6,18 @@ or the pilot is to end: then all begin together, and what is measured is not how
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from pilotage.core.agent.lanes import group_of
 from pilotage.core.agent.needs import lacking
 from pilotage.core.agent.state import AgentState
 from pilotage.core.scheduling.policy import GroupKey, Policy
 from pilotage.model.ids import TaskUid, TemplateId
+from pilotage.model.workload import Row
+
+_template_of = attrgetter("template")
 
 ALWAYS_THERE = ("", "rp", "pilotage")
 """Environments that need no preparation: none, and the agent's own Python."""
@@ -64,6 +69,24 @@ class Waiting:
             uids = [uid for uid in uids if self._is_served(uid)]
         if uids:
             self._policy.enqueue_many(uids, self.group(template), now)
+
+    def are_plain(self, templates: Iterable[TemplateId]) -> bool:
+        """Tell whether tasks of these templates, none of which is a service, wait for nothing but resources."""
+        if self.barrier or self.has_services:
+            return False
+        known = [self._state.templates[template] for template in templates]
+        return not any(each.service is not None or (each.named_env and not self._is_there(each.named_env)) for each in known)
+
+    def enqueue_plain(self, rows: Iterable[Row], now: float) -> None:
+        """Let tasks wait whose templates ``are_plain``; those of different ones may come in turns."""
+        enqueue, enqueue_many, groups = self._policy.enqueue, self._policy.enqueue_many, self._groups
+        for template, several in itertools.groupby(rows, _template_of):
+            group = groups.get(template) or self.group(template)
+            uids = [row.uid for row in several]
+            if len(uids) > 1:
+                enqueue_many(uids, group, now)
+            else:
+                enqueue(uids[0], group, now)
 
     @property
     def arrived(self) -> int:

@@ -7,6 +7,7 @@ under a number, ``unacknowledged``, until the agent has it on disk. So what is i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -37,7 +38,8 @@ RATE_INTERVAL_S = 1.0
 _encode = msgspec.msgpack.Encoder().encode
 _decode_batch = msgspec.msgpack.Decoder(Batch).decode
 _decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode
-_STATES = {ending: state_of(ending) for ending in Ending}
+_STATES = tuple(state_of(Ending(number)) for number in range(len(Ending)))
+"""By the number of the ending: members of an enumeration are slow keys."""
 
 
 class TaskRecord(msgspec.Struct, array_like=True, gc=False):
@@ -375,11 +377,10 @@ def is_wide(request: Request) -> bool:
 
 def _put_on(state: ClientState, pilot: PilotRecord, rows: list[Row], used: set[TemplateId]) -> None:
     pilot.load += len(rows)
-    wide = {template for template in used if is_wide(state.templates[template].request)}
-    if wide:
-        for row in rows:
-            if row.template in wide:
-                pilot.wide[row.template] = pilot.wide.get(row.template, 0) + 1
+    if any(is_wide(state.templates[template].request) for template in used):
+        for template, count in Counter([row.template for row in rows]).items():
+            if is_wide(state.templates[template].request):
+                pilot.wide[template] = pilot.wide.get(template, 0) + count
 
 
 def _take_off(pilot: PilotRecord, record: TaskRecord) -> None:
@@ -388,8 +389,8 @@ def _take_off(pilot: PilotRecord, record: TaskRecord) -> None:
         _take_off_wide(pilot.wide, record.row.template)
 
 
-def _take_off_wide(wide: dict[TemplateId, int], template: TemplateId) -> None:
-    wide[template] -= 1
+def _take_off_wide(wide: dict[TemplateId, int], template: TemplateId, count: int = 1) -> None:
+    wide[template] -= count
     if not wide[template]:
         del wide[template]
 
@@ -417,6 +418,7 @@ def _apply_outcomes(state: ClientState, fact: facts.OutcomesReceived, outcomes: 
     # One turn per task of the whole campaign: plain attribute access, no calls.
     tasks, states, wide = state.tasks, _STATES, state.pilots[fact.pilot].wide
     counted = 0
+    ended: list[TemplateId] = []
     for outcome in outcomes:
         record = tasks.get(outcome.task)
         if record is None or record.outcome is not None or record.binding != outcome.binding:
@@ -425,8 +427,11 @@ def _apply_outcomes(state: ClientState, fact: facts.OutcomesReceived, outcomes: 
         record.outcome = outcome
         record.state = states[outcome.ending]
         counted += 1
-        if wide and record.row.template in wide:
-            _take_off_wide(wide, record.row.template)
+        if wide:
+            ended.append(record.row.template)
+    for template, count in Counter(ended).items():
+        if template in wide:
+            _take_off_wide(wide, template, count)
     if state.service_info:
         for outcome in outcomes:
             if (record := tasks.get(outcome.task)) is not None and record.outcome is not None:
