@@ -1,8 +1,9 @@
-"""A million tasks of all shapes on a whole machine of 9,408 nodes, simulated: in a process of its own, with its peak memory.
+"""A million tasks of all shapes on a whole machine of 9,408 nodes, simulated: in processes of their own, with peak memory.
 
 Tasks have from one core to 128 nodes, with GPUs, shares of GPUs and memory, and half of them declare how long they take. The
 real cores of client and agent and the real scheduler decide about each, over links with real messages. As a program:
-``python -m pilotage.bench.simulation TASKS NODES SEED client|plain`` prints the row's figures as JSON.
+``python -m pilotage.bench.simulation TASKS NODES SEED client|plain`` prints the row's figures as JSON, and with the name or
+file of a workload, such as ``machine-scale``, those of what ``pilotage sim`` does with it where starting tasks costs nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.resources import GPU_SHARES, NodeShape, Request, blocks
 from pilotage.model.workload import Row as TaskRow
 from pilotage.model.workload import Template
-from pilotage.sim.model import Arrival, Machine
+from pilotage.sim.model import IDEAL, Arrival, Machine
+from pilotage.sim.plans import Plan, described_workload, settle
+from pilotage.sim.result import Result
 from pilotage.sim.world import World
 
 SHAPE = NodeShape(cores=56, gpus=8, memory=blocks(512 * 1024))
@@ -32,6 +35,8 @@ WIDEST = 128
 ARRIVE_TOGETHER = 2000
 DURATIONS_S = (30, 600)
 DECLARED_S = (60.0, 120.0, 240.0, 600.0)
+SHIPPED = "machine-scale"
+"""The workload of as many tasks that ships, with longer ones, nearly half of them functions."""
 
 Shape = tuple[float, Request]
 """How often, and what."""
@@ -108,10 +113,24 @@ def measure(tasks: int, nodes: int, seed: int, client: bool) -> dict[str, float]
     """Simulate in this process, and return the figures."""
     began, cpu = time.perf_counter(), time.process_time()
     result = World(MACHINE, Heterogeneous(tasks, seed), nodes=nodes, seed=seed, client=client).finish()
-    seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu
+    return _figures(result, tasks, time.perf_counter() - began, time.process_time() - cpu)
+
+
+def measure_workload(name: str) -> dict[str, float]:
+    """Simulate the workload of this name or file, as ``pilotage sim`` does, in this process, and return the figures.
+
+    To make its tasks is part of it.
+    """
+    began, cpu = time.perf_counter(), time.process_time()
+    run = settle(Plan(launcher=IDEAL.name), described_workload(name)).run()
+    return _figures(run.result, run.demand.tasks, time.perf_counter() - began, time.process_time() - cpu)
+
+
+def _figures(result: Result, tasks: int, seconds: float, cpu_s: float) -> dict[str, float]:
     if result.outcomes != {Ending.DONE: tasks}:
         raise RuntimeError(f"of {tasks} simulated tasks these are done, and others not: {result.outcomes}")
     return {
+        "tasks": tasks,
         "seconds": seconds,
         "cpu_s": cpu_s,
         "core_cpu_s": result.core_cpu_s,
@@ -123,28 +142,30 @@ def measure(tasks: int, nodes: int, seed: int, client: bool) -> dict[str, float]
 
 
 def simulation(quick: bool = False) -> list[Row]:
-    """A million tasks on 9,408 nodes, with the client and without."""
-    count = 20_000 if quick else 1_000_000
-    rows: list[Row] = []
-    for name in ("client", "plain"):
-        arguments = [str(count), str(MACHINE.nodes), "7", name]
-        ran = subprocess.run(
-            [sys.executable, "-m", "pilotage.bench.simulation", *arguments], capture_output=True, text=True, check=True
-        )
-        found = json.loads(ran.stdout)
-        case = f"simulated: {count:,} tasks of {mean_nodes():.2f} nodes on average, on {MACHINE.nodes:,} nodes"
-        case += "" if name == "client" else ", without the client's core"
-        rows += [
-            row(case, count / found["seconds"], "tasks/s"),
-            row(f"{case}: time", found["seconds"], "s", target="< 60 s for a million"),
-            row(f"{case}: CPU of the cores", found["core_cpu_s"] / found["cpu_s"] * 100, "% of all"),
-            row(f"{case}: peak memory of the process", found["peak_mib"], "MiB", target="< 1024 MiB for a million"),
-            row(f"{case}: virtual time", found["makespan_s"], "s"),
-            row(f"{case}: utilization of cores", found["utilization"] * 100, "%"),
-        ]
-    return rows
+    """A million tasks on 9,408 nodes, with the client and without; and the workload that ships, whose size is its file's."""
+    count, nodes = 20_000 if quick else 1_000_000, MACHINE.nodes
+    case = f"simulated: {count:,} tasks of {mean_nodes():.2f} nodes on average, on {nodes:,} nodes"
+    rows = _rows(case, [str(count), str(nodes), "7", "client"])
+    rows += _rows(f"{case}, without the client's core", [str(count), str(nodes), "7", "plain"])
+    return rows if quick else rows + _rows(f"simulated: workload {SHIPPED}", [SHIPPED])
+
+
+def _rows(case: str, arguments: list[str]) -> list[Row]:
+    command = [sys.executable, "-m", "pilotage.bench.simulation", *arguments]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return [
+        row(case, found["tasks"] / found["seconds"], "tasks/s"),
+        row(f"{case}: time", found["seconds"], "s", target="< 60 s for a million"),
+        row(f"{case}: CPU of the cores", found["core_cpu_s"] / found["cpu_s"] * 100, "% of all"),
+        row(f"{case}: peak memory of the process", found["peak_mib"], "MiB", target="< 1024 MiB for a million"),
+        row(f"{case}: virtual time", found["makespan_s"], "s"),
+        row(f"{case}: utilization of cores", found["utilization"] * 100, "%"),
+    ]
 
 
 if __name__ == "__main__":
-    figures = measure(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "client")
+    if len(sys.argv) == 2:
+        figures = measure_workload(sys.argv[1])
+    else:
+        figures = measure(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "client")
     sys.stdout.write(json.dumps(figures))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 from pilotage.bench.simulation import DURATIONS_S, WIDEST, Heterogeneous, mean_nodes, shapes
 from pilotage.model.ids import TaskUid
@@ -35,3 +36,16 @@ def test_the_program_tells_its_figures() -> None:
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
     assert 0.0 < found["utilization"] <= 1.0
     assert found["peak_mib"] > 10
+
+
+def test_the_program_runs_workloads_from_files_as_the_command_does(tmp_path: Path) -> None:
+    small = tmp_path / "small.toml"
+    small.write_text(
+        'description = "two sorts"\nsource = "made for this test"\nmachine = "frontier"\nnodes = 16\n'
+        '[[classes]]\nname = "one"\ncount = 300\nduration_s = { uniform = [30.0, 90.0] }\n'
+        '[[classes]]\nname = "two"\nkind = "function"\ncount = 100\nduration_s = 60.0\n'
+    )
+    command = [sys.executable, "-m", "pilotage.bench.simulation", str(small)]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
+    assert found["tasks"] == 400
+    assert 90.0 >= found["makespan_s"] >= 60.0
