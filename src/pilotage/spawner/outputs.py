@@ -209,10 +209,14 @@ class Outputs:
 
     def _look(self) -> None:
         self._looking = False
+        old_enough = time.monotonic() - _LOOK_S / 2
         for output in list(self._watched):
             if output.pair and not output.announced:
                 self._announce(output)
             if output.spare:
+                if output.begun > old_enough:
+                    # The shortest tasks may well be over before anybody looks.
+                    continue
                 output.names = self._spares.show(output.spare, output.own)
             if output.plan.limit is None:
                 del self._watched[output]
