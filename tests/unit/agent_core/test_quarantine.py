@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from agent_builders import FUNCTION, connected, end, ended, executions, fresh_core, launched_by, outcomes_of, submitted
 
-from pilotage.agent import main
-from pilotage.agent.recovery import recover_state
+from pilotage.agent import startup
+from pilotage.agent.recovery import recover_state, tasks_of_last_record
 from pilotage.core.agent import actions, events
 from pilotage.log.crashes import note_start
 from pilotage.log.reader import recover
@@ -34,13 +34,13 @@ def log_folder(tmp_path: Path) -> Path:
 
 def start_again(log_folder: Path, crash: bool = False):
     """Start as the agent does, up to its first step."""
-    state = main._recover(log_folder)
-    core = fresh_core(cores=1, state=state)
+    assert startup.was_begun(log_folder)
+    core = fresh_core(cores=1, state=recover_state(log_folder)[0])
     core.recover(5.0)
-    main._quarantine(core, log_folder)
+    startup.quarantine(core, log_folder, tasks_of_last_record)
     step = core.start(5.0)
     if crash:
-        main.note_own_crash(log_folder)
+        startup.note_own_crash(log_folder)
     return core, step
 
 
