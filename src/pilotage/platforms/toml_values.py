@@ -35,6 +35,8 @@ class Source:
     def __init__(self, path: Path, kind: str) -> None:
         self.path = path
         self.kind = kind
+        self._made: tuple[str, ...] = ()
+        """Fields that follow from elsewhere, so that nobody is to be pointed to them."""
         try:
             self.text = path.read_text(encoding="utf-8")
             self.content: dict[str, Any] = tomllib.loads(self.text)
@@ -62,6 +64,7 @@ class Source:
         for name in more:
             if name in self.content:
                 raise self.error((name,), "is no field of the file: it follows from the file's name")
+        self._made = tuple(more)
         return self._converted({**self.content, **more}, wanted, ())
 
     def part(self, path: Sequence[str | int], wanted: type[T]) -> T:
@@ -99,7 +102,8 @@ class Source:
                 known = {field.encode_name: field.type for field in fields}
                 for name, inner in value.items():
                     if name not in known:
-                        hint = nearest(name, known) or f"; known are {', '.join(known)}"
+                        said = [each for each in known if path or each not in self._made]
+                        hint = nearest(name, said) or f"; known are {', '.join(said)}"
                         raise self.error((*path, name), f"there is no such field{hint}")
                     self._refuse_unknown(inner, known[name], (*path, name))
             case inspect.DictType(key_type=key_type, value_type=inner_type) if isinstance(value, dict):
