@@ -70,10 +70,11 @@ def test_the_walltime_ends_a_pilot_in_time_whatever_clocks_show(skew_s: float, p
 
 
 @SKEWS
-def test_what_would_end_after_the_walltime_is_not_begun_whatever_clocks_show(skew_s: float) -> None:
+@pytest.mark.parametrize("plan", [(), PLAN], ids=["pilot", "partitions"])
+def test_what_would_end_after_the_walltime_is_not_begun_whatever_clocks_show(skew_s: float, plan: list[PartitionSpec]) -> None:
     """Four cores: the second round of 10 s begins at 10 s, the third would begin at 20 s, and end after 25 s."""
     templates = {TemplateId(1): Template(executable="/bin/true", duration_s=10.0)}
-    result = run(Tasks([10.0] * 12, templates), skew_s, walltime_s=25.0)
+    result = run(Tasks([10.0] * 12, templates), skew_s, walltime_s=25.0, plan=plan)
     assert result.outcomes == {Ending.DONE: 8, Ending.INFEASIBLE: 4}
     assert result.starts == 8
 
