@@ -61,6 +61,16 @@ def have_pilot(plan: Plan, pilots: rp.PilotManager, tasks: rp.TaskManager) -> No
     tasks.add_pilots([pilot for pilot in pilots.get_pilots() if pilot.state not in rp.FINAL])
 
 
+def change_partitions(pilots: rp.PilotManager) -> None:
+    """Retire a partition of each pilot, and have another in its place; the same again changes nothing."""
+    for pilot in pilots.get_pilots():
+        try:
+            pilot.retire_partition("a")
+            pilot.add_partition({"name": "c", "nodes": 1})
+        except rp.PilotFailed:
+            continue
+
+
 def note(path: Path, lines: list[str]) -> None:
     """Append lines with one write."""
     with open(path, "ab", buffering=0) as file:
@@ -116,6 +126,8 @@ def main() -> None:
         doomed = [job.uid for job in batch if job.cancel]
         if doomed:
             tasks.cancel_tasks(doomed)
+        if plan.change and not start:
+            change_partitions(pilots)
     until = time.monotonic() + plan.patience_s
     while time.monotonic() < until and not all(state in rp.FINAL for state in tasks.wait_tasks(timeout=LOOK_S)):
         have_pilot(plan, pilots, tasks)

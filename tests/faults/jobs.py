@@ -57,7 +57,8 @@ class Plan(msgspec.Struct, frozen=True):
     """What a client process is to do. It may be told the same again after its death, and then goes on.
 
     ``pilots``: how many there are to begin with, dealt to by ``scheduler``. ``new_pilot``: a client that comes back waits until
-    the pilots that it had are over.
+    the pilots that it had are over. ``change``: after its first tasks partition ``a`` of each pilot is retired, and ``c`` is
+    added.
     """
 
     session: str
@@ -69,6 +70,7 @@ class Plan(msgspec.Struct, frozen=True):
     new_pilot: bool = False
     pilots: int = 1
     scheduler: str | None = None
+    change: bool = False
 
 
 def mix(random_: random.Random, count: int) -> list[Job]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from .jobs import Job, Plan
@@ -45,10 +46,13 @@ def some_of_each(session: str, pilot: dict[str, Any] = PILOT) -> Plan:
     return Plan(session, jobs, dict(pilot), batch=16)
 
 
-def crash(planted: str, harm: Harm | None = None, pilot: dict[str, Any] = PILOT, **environment: str) -> None:
+def crash(
+    planted: str, harm: Harm | None = None, pilot: dict[str, Any] = PILOT, change: bool = False, **environment: str
+) -> None:
     """Play a campaign with these crashes, and see that each fell and that the books are right."""
     environment["FAULTS_PLANTED"] = planted
-    with Stage(some_of_each("crash", pilot), program="tests.faults.planted", environment=environment) as stage:
+    plan = msgspec.structs.replace(some_of_each("crash", pilot), change=change)
+    with Stage(plan, program="tests.faults.planted", environment=environment) as stage:
         stage.play()
         fell = (stage.folder / "fell").read_text().split("\n") if (stage.folder / "fell").exists() else []
         if sorted(filter(None, fell)) != sorted(planted.split()):
@@ -140,6 +144,18 @@ def test_a_spawner_that_dies_at_a_point_costs_no_more_than_what_it_ran(planted: 
 )
 def test_heads_and_agents_of_partitions_that_die_at_a_point_cost_nothing(planted: str) -> None:
     crash(planted, pilot=DIVIDED)
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        pytest.param("agent.1:append:after:6 agent.2:append:before:4 agent.3:append:after:6", id="head"),
+        pytest.param("client.1:append:before:8 client.2:append:after:4 agent.1:acknowledge:before:2", id="client"),
+        pytest.param("a.1:send:after:1 c.1:append:before:1 c.2:hello:after:1 agent.1:connect:after:3", id="agents"),
+    ],
+)
+def test_a_partition_is_retired_and_another_added_whoever_dies(planted: str) -> None:
+    crash(planted, pilot=DIVIDED, change=True)
 
 
 @pytest.mark.parametrize(
