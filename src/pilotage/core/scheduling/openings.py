@@ -24,10 +24,8 @@ class Openings:
         self._known = 0
         """How many releases there were when they were taken in."""
         self._entered = 0
-        self.sizes = 0
+        self._sizes = 0
         """A bit for each number of free cores for which nodes stand here."""
-        self.memory = 0
-        """No node here has more memory free."""
 
     def catch_up(self) -> None:
         """Take in what was released since this was last called."""
@@ -50,15 +48,42 @@ class Openings:
         """All groups have been looked at."""
         self._known = self._releases.seen = self._releases.end()
         self._entered = 0
-        if self.sizes:
-            for nodes in self._nodes:
-                nodes.clear()
-            self.sizes = self.memory = 0
+        sizes = self._sizes
+        while sizes:
+            lowest = sizes & -sizes
+            self._nodes[lowest.bit_length() - 1].clear()
+            sizes ^= lowest
+        self._sizes = 0
+
+    def bounds(self) -> tuple[int, int]:
+        """Return one more than the most cores, and the most memory, that a node here may have free."""
+        self.catch_up()
+        pool = self._pool
+        most = 0
+        sizes = self._sizes
+        while sizes:
+            size = sizes.bit_length() - 1
+            sizes ^= 1 << size
+            nodes = self._nodes[size]
+            if len(nodes) == 1:
+                # A node that is alone is looked at, so that few nodes that were used up hold nobody up.
+                node = nodes[0]
+                if pool.count[node] != size or pool.state[node]:
+                    nodes.clear()
+                    self._sizes ^= 1 << size
+                    if pool.count[node] < size:
+                        self._put(node)
+                        sizes = self._sizes & ((1 << size) - 1)
+                    continue
+                self._most[size] = pool.memory[node]
+            if self._most[size] > most:
+                most = self._most[size]
+        return self._sizes.bit_length(), most
 
     def find(self, cores: int, memory: int) -> int:
         """Return the open node with least cores free of those that have so many cores and blocks of memory, or -1."""
         pool = self._pool
-        mask = self.sizes >> cores << cores
+        mask = self._sizes >> cores << cores
         while mask:
             lowest = mask & -mask
             size = lowest.bit_length() - 1
@@ -70,9 +95,9 @@ class Openings:
             if pool.count[node] != size or pool.state[node]:
                 nodes.pop()
                 if not nodes:
-                    self.sizes ^= lowest
+                    self._sizes ^= lowest
                 self._put(node)
-                mask = self.sizes >> cores << cores
+                mask = self._sizes >> cores << cores
             elif pool.memory[node] >= memory:
                 return node
             else:
@@ -89,13 +114,11 @@ class Openings:
         memory = pool.memory[node]
         nodes = self._nodes[size]
         if not nodes:
-            self.sizes |= 1 << size
+            self._sizes |= 1 << size
             self._most[size] = memory
         elif memory > self._most[size]:
             self._most[size] = memory
         nodes.append(node)
-        if memory > self.memory:
-            self.memory = memory
 
     def _look_through(self, size: int, cores: int, memory: int) -> int:
         """Return a node with enough of both that stands at this size, and put it last there, or return -1."""

@@ -178,15 +178,14 @@ class Scheduler:
                 break
             if position > turn:
                 # Most groups are passed over here, as nothing that was released since could be enough for them.
-                openings = self._openings
-                openings.catch_up()
+                cores, memory = self._openings.bounds()
                 ahead = queue.pass_over(
                     position,
                     self._look_ahead + turn + 1,
                     self._releases.seen,
                     self._releases.end(),
-                    openings.sizes.bit_length(),
-                    openings.memory,
+                    cores,
+                    memory,
                 )
                 if ahead != position:
                     position = ahead
