@@ -23,7 +23,7 @@ import msgspec
 from pilotage.errors import InvariantViolated, unreachable
 from pilotage.executors.base import RunnerListener, RunnerProcess
 from pilotage.executors.connections import Connections, Hello, send_away
-from pilotage.executors.orphans import TASK_MARK, WORKER_MARK, end_orphans, marks_of
+from pilotage.executors.orphans import TASK_MARK, WORKER_MARK, end_orphans, end_spawners, marks_of
 from pilotage.executors.runner import Runner
 from pilotage.executors.worker_calls import WorkerCalls
 from pilotage.model.environments import EnvironmentDifference
@@ -87,6 +87,8 @@ class LocalExecutor:
         self._taken_back: dict[RunnerId, list[Execution]] = {}
         """What was never sent and is to be told as returned."""
         self._dying: dict[RunnerId, None] = {}
+        self._unheard: list[RunnerId] = []
+        """Spawners that an earlier agent started and never heard: if they live they look for an agent in vain."""
         self._bequests: list[Path] = []
         """Files of dead workers that were read, to be removed when what they held is in the log."""
         self._recalls: list[tuple[float, RunnerId, tuple[Execution, ...], bool]] = []
@@ -112,6 +114,10 @@ class LocalExecutor:
                 runner.hello_by = None
                 runner.gone = f"{name} had not come up when its agent was lost"
                 self._dying[name] = None
+                if process.beside is None:
+                    self._unheard.append(name)
+        if self._unheard:
+            end_spawners(self._folder, self._unheard)
 
     def fileno(self) -> int:
         """Return the descriptor to poll for reading."""
@@ -282,6 +288,9 @@ class LocalExecutor:
                 self._read_last_words()
         for runner in mine:
             runner.kill()
+        if self._unheard:
+            # One that was only just being started was not to be seen before.
+            end_spawners(self._folder, self._unheard)
         # Spawners leave nothing behind; those that were killed may have, and workers of theirs.
         end_orphans(self._session, self._pilot, (), _ORPHANS_S, marked=self._marks)
         for runner in self._runners.values():

@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from pilotage.model.ids import PilotUid, SessionUid
 from pilotage.system.processes import started_ticks
@@ -97,6 +98,21 @@ def end_orphans(
             return False
         time.sleep(_SCAN_PAUSE_S)
     return True
+
+
+def end_spawners(folder: Path, names: Collection[str]) -> None:
+    """Kill the spawners of these names that were started for an agent with this private folder."""
+    wanted = {(os.fsencode(folder), name.encode()) for name in names}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/cmdline", "rb") as file:
+                arguments = file.read().split(b"\0")
+            if tuple(arguments[-3:-1]) in wanted:
+                os.kill(int(entry), signal.SIGKILL)
+        except OSError:
+            continue
 
 
 def _descends(pid: int, ancestors: Collection[int]) -> bool:

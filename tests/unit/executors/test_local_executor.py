@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from executor_support import PILOT, SPAWNER, TEMPLATES, WORKER, Stage, execution, lane, orphaned_sleeper
@@ -378,3 +381,21 @@ def test_what_a_lost_spawners_tasks_had_printed_is_in_its_place_before_it_is_tol
     stage.kill(spawner)
     stage.until(lambda: seen)
     assert seen == ["so far\n"]
+
+
+def test_a_spawner_that_an_earlier_agent_never_heard_is_not_left_behind(stage):
+    # As it is started: the agent's folder and its own name come last.
+    command = [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)", str(stage.folder)]
+    unheard, other = (
+        subprocess.Popen([*command, name], stdout=subprocess.PIPE, start_new_session=True) for name in (SPAWNER, "spawner.9")
+    )
+    try:
+        for process in (unheard, other):
+            assert process.stdout is not None and process.stdout.readline() == b"\n"
+        stage.start({SPAWNER: RunnerRecord(None, 0, "")})
+        assert unheard.wait(10) == -signal.SIGKILL and other.poll() is None
+        lost(stage, SPAWNER)
+    finally:
+        for process in (unheard, other):
+            process.kill()
+            process.communicate()
