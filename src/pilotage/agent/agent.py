@@ -130,7 +130,7 @@ class Agent(PilotLoop[AgentCore]):
             case actions.StopRunner():
                 executor.stop_runner(action.runner)
             case actions.SendPilotEnded():
-                self._link.send_ended(action.number, action.state, action.reason)
+                self._link.send_ended(action.number, action.state, action.reason, action.begun)
             case actions.SendNodes():
                 self._link.send_answer(wire.NodesReturned(action.number, action.reclaim, action.nodes))
             case actions.SendTasks():

@@ -71,9 +71,7 @@ def durability(quick: bool = False) -> list[Row]:
     rounds = 3 if quick else 9
     count = 500 if quick else 3000
     emulated = {"resource": "local.emulated", "cores": 32}
-    traced, untraced, ratio = _compare(
-        rounds, lambda bench: _executables(bench, count), ordinary, without_history, **emulated
-    )
+    traced, untraced, ratio = _compare(rounds, lambda bench: _executables(bench, count), ordinary, without_history, **emulated)
     rows = [_cost("executables, tracing on", traced, untraced, ratio, "tasks/s", "tracing off", "ratio > 0.975")]
     calls = 20_000 if quick else 100_000
     for name, kind in (("", ordinary), (", 10 ms in every sync", _slow_syncs)):

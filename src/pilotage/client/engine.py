@@ -533,8 +533,8 @@ class Engine:
                 self.questions.greeted(pilot)
             case wire.PilotEnded():
                 if link.accept(now, message):
-                    ended = events.PilotEndArrived(time.time(), pilot, message.number, message.state, message.reason)
-                    self.handle(ended)
+                    told = message.number, message.state, message.reason, message.begun
+                    self.handle(events.PilotEndArrived(time.time(), pilot, *told))
             case wire.Refused():
                 self._fail(f"pilot {pilot} refuses this client: {message.reason}")
             case wire.PartitionsTold():

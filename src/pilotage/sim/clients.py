@@ -177,7 +177,8 @@ class SimulatedClient:
                 self._handle(events.AgentAcknowledged(now, pilot, message.durable))
                 self._offer(pilot)
             case PilotEnded():
-                self._handle(events.PilotEndArrived(now, pilot, message.number, message.state, message.reason))
+                told = message.number, message.state, message.reason, message.begun
+                self._handle(events.PilotEndArrived(now, pilot, *told))
             case Progress():
                 if message.services:
                     self._handle(events.ServicesSeen(now, pilot, message.services))

@@ -253,7 +253,7 @@ class SimulatedPilot(Process):
                 encoded = msgspec.Raw(_encode_outcomes(action.outcomes))
                 self._uplink.send(action.number, Outcomes(action.number, encoded), action.outcomes)
             case actions.SendPilotEnded():
-                self._uplink.send(action.number, PilotEnded(action.number, action.state, action.reason), None)
+                self._uplink.send(action.number, PilotEnded(action.number, action.state, action.reason, action.begun), None)
             case actions.SendNodes():
                 self._uplink.send(action.number, NodesReturned(action.number, action.reclaim, action.nodes), None)
             case actions.SendTasks():
@@ -293,5 +293,5 @@ class SimulatedPilot(Process):
         if number in state.undelivered_tasks:
             return TasksReturned(number, *state.undelivered_tasks[number])
         if number == state.ended and state.ending is not None:
-            return PilotEnded(number, state.ending.state, state.ending.reason)
+            return PilotEnded(number, state.ending.state, state.ending.reason, state.begun_tasks)
         return Outcomes(number, msgspec.Raw(_encode_outcomes(state.undelivered[number])))

@@ -109,11 +109,15 @@ class Outcomes(msgspec.Struct, frozen=True, array_like=True, tag=9):
 
 
 class PilotEnded(msgspec.Struct, frozen=True, array_like=True, tag=10):
-    """The last numbered message of a pilot: it holds no more tasks. ``state`` is final; ``reason`` is for people."""
+    """The last numbered message of a pilot: it holds no more tasks. ``state`` is final; ``reason`` is for people.
+
+    Tasks that had no outcome before never began, or are among the ``begun``, which may run again.
+    """
 
     number: int
     state: str
     reason: str
+    begun: list[TaskUid] = []
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True, tag=11):

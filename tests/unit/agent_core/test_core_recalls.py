@@ -126,7 +126,7 @@ def test_the_goodbye_comes_behind_what_was_given_back() -> None:
     sent = []
     while core.has_news:
         sent += core.handle(events.LinkOpened(5.0)).actions
-    kinds = (actions.SendOutcomes, actions.SendTasks, actions.SendPilotEnded)
+    kinds = (actions.SendTasks, actions.SendOutcomes, actions.SendPilotEnded)
     assert [type(action) for action in sent if isinstance(action, kinds)] == list(kinds)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import msgspec
 
@@ -132,9 +133,9 @@ class Session:
         number = number or record.received + 1
         return self.do(events.OutcomesArrived(self.tick(), record.uid, number, list(outcomes), raw(list(outcomes))))
 
-    def goodbye(self, pilot: str, state: str, reason: str = "") -> Decision:
-        record = self.state.pilots[PilotUid(pilot)]
-        return self.do(events.PilotEndArrived(self.tick(), record.uid, record.received + 1, state, reason))
+    def goodbye(self, pilot: str, state: str, reason: str = "", begun: Iterable[str] = ()) -> Decision:
+        record, tasks = self.state.pilots[PilotUid(pilot)], [TaskUid(uid) for uid in begun]
+        return self.do(events.PilotEndArrived(self.tick(), record.uid, record.received + 1, state, reason, tasks))
 
     def lose(self, pilot: str) -> Decision:
         return self.do(events.PilotLost(self.tick(), PilotUid(pilot), "killed"))

@@ -241,6 +241,29 @@ def test_the_last_pilots_goodbye_ends_what_it_did_not_answer_for(state: str) -> 
     assert found is not None and "out of time" in found.message
 
 
+def test_what_a_pilot_had_begun_when_it_could_not_go_on_runs_again_only_if_it_may() -> None:
+    session = Session("p")
+    session.submit("once", "waited")
+    session.submit("twice", template=RETRIED)
+    session.goodbye("p", FAILED, "no partition is left", begun=["once", "twice"])
+    assert session.ending_of("waited") is Ending.LAUNCH_FAILED, "there is no other pilot"
+    assert session.ending_of("once") is session.ending_of("twice") is Ending.LOST
+    found = session.state.tasks[TaskUid("waited")].outcome
+    assert found is not None and "no partition is left" in found.message and "submit the task again" in found.message
+
+
+def test_what_a_pilot_could_not_run_goes_to_another() -> None:
+    session = Session("p")
+    session.submit("once", "waited", "cancelled")
+    session.submit("twice", template=RETRIED)
+    session.cancel("cancelled")
+    session.add("q")
+    session.greet("q")
+    session.goodbye("p", FAILED, "no partition is left", begun=["once", "twice"])
+    assert session.pilot_of("waited") == session.pilot_of("twice") == "q"
+    assert session.ending_of("once") is Ending.LOST and session.ending_of("cancelled") is Ending.CANCELLED
+
+
 def test_tasks_of_a_cancelled_pilot_are_cancelled() -> None:
     session = Session("p")
     session.submit("a")

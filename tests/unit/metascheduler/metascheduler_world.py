@@ -94,7 +94,8 @@ class MenuClient(Client):
         self.messages.append(events.TasksSubmitted(0.0, len(self.messages) + 1, Binding(1), Batch(templates, rows)))
 
     def undecided(self) -> list[TaskUid]:
-        return [uid for uid in self.tasks if uid not in self.outcomes]
+        late = self.world.head.state.late
+        return [uid for uid in self.tasks if uid not in self.outcomes and uid not in late]
 
 
 def some_plan(chance: random.Random) -> list[PartitionSpec]:
@@ -584,15 +585,28 @@ class World:
     def check_end(self) -> None:
         """Compare what was promised with what the witness saw, and with the books."""
         client, state = self.client, self.head.state
-        assert client.outcomes.keys() == client.tasks.keys()
+        assert client.outcomes.keys() | state.late.keys() == client.tasks.keys()
+        self.check_given_up()
         for uid, outcome in client.outcomes.items():
             self.check_outcome(uid, outcome)
         assert not (state.tasks or state.services or state.unsent or state.undelivered)
         assert not self.alive, f"something still runs: {self.alive}"
-        assert state.outcomes == len(client.tasks)
+        assert state.outcomes == len(client.outcomes)
         assert not self.head._queue.groups() and not self.head._tasks.unserved and not self.head._tasks.running
         assert not self.head._backlogs
         assert all(not record.living and not record.nodes for record in state.partitions.values())
+
+    def check_given_up(self) -> None:
+        """Tasks go back to the client when nobody is left to run them; of those that have begun it is told so."""
+        state, begun = self.head.state, set(self.head.state.begun_tasks)
+        assert not state.late or self.lost or self.nodes_gone, f"{list(state.late)} go back to the client, and nobody was lost"
+        assert not state.late.keys() & self.client.outcomes.keys()
+        for uid in state.late:
+            template, begins = self.client.tasks[uid], self.begins.get(uid, [])
+            assert uid in begun or not begins or self.tails_lost, f"{uid} is said to have never begun: {begins}"
+            assert uid not in begun or self.launched[uid] or self.tails_lost, f"{uid} was never launched"
+            if begins and not template.restartable and not self.tails_lost:
+                assert len(begins) <= template.retries, f"{uid} goes back to be run again, and began {begins}"
 
     def check_outcome(self, uid: TaskUid, outcome: Outcome) -> None:
         client, template = self.client, self.client.tasks[uid]

@@ -29,6 +29,7 @@ from pilotage.core.metascheduler import actions, events, facts
 from pilotage.errors import InvalidPilot
 from pilotage.model.ids import Attempt, Binding, TaskUid
 from pilotage.model.outcome import Ending
+from pilotage.model.partitions import LOST_NODES
 from pilotage.model.resources import Request
 from pilotage.model.services import Service
 from pilotage.model.workload import Batch, Extra, Template
@@ -248,10 +249,52 @@ def test_when_all_partitions_are_lost_the_pilot_fails() -> None:
     head = ready_head(part("a"))
     head.handle(submitted(1, ["t"], Template(executable="/bin/true", restartable=True)))
     step = head.handle(lost("a"))
-    assert ended_by(step)["t"][0] in (Ending.CANCELLED, Ending.INFEASIBLE)
+    assert not ended_by(step) and list(head.state.late) == ["t"], "another pilot may have it"
     head.handle(events.TimePassed(6.0))
     assert head.state.ending is not None and head.state.ending.state == "FAILED"
     assert head.state.ending.reason == "no partition is left; lost were a (its node is gone)"
+
+
+def test_what_a_pilot_without_partitions_has_goes_back_to_its_client() -> None:
+    head = ready_head(part("a", 1))
+    head.handle(submitted(1, ["t"], Template(executable="/bin/true", retries=1)))
+    head.handle(submitted(2, ["gone", "cancelled", *names("w", 9)]))
+    sent_to(head, "a")
+    head.handle(cancelled(3, "cancelled"))
+    not_begun = [(TaskUid(uid), Binding(1)) for uid in ("cancelled", "w0")]
+    head.handle(events.PartitionLost(3.0, "a", "its node is gone", not_begun=not_begun))
+    assert {each.task: each.ending for each in head.state.unsent} == {"gone": Ending.LOST, "cancelled": Ending.CANCELLED}
+    assert head.state.late.keys() == {"t", *names("w", 9)} and head.state.begun_tasks == ["t"]
+    head.handle(submitted(4, ["too late"], at=4.0))
+    assert "too late" in head.state.late
+    said = []
+    while head.has_news:
+        said += head.handle(events.LinkOpened(5.0)).actions
+    (goodbye,) = [action for action in said if isinstance(action, agent_actions.SendPilotEnded)]
+    assert (goodbye.state, goodbye.begun) == ("FAILED", ["t"])
+    assert again(head, part("a", 1)).state.late == head.state.late
+
+
+def test_what_a_pilot_without_nodes_has_goes_back_to_its_client() -> None:
+    head = ready_head(part("a", 1))
+    head.handle(submitted(1, names("t", 3)))
+    head.handle(events.NodesReturned(2.0, "a", 1, LOST_NODES, [0]))
+    assert head.state.ending is not None and head.state.ending.reason == "no node is left; all were lost"
+    # What the partition says of tasks that it has come to nobody's end: it found no node for them, or was told to end.
+    head.handle(arrived("a", 2, outcome("t0", Ending.INFEASIBLE, attempt=0), outcome("t1", Ending.CANCELLED, attempt=0)))
+    head.handle(events.PartitionEndArrived(4.0, "a", 3, "DONE", ""))
+    assert head.state.late.keys() == set(names("t", 3)) and not head.state.unsent and not head.state.begun_tasks
+    assert head.finished
+
+
+def test_a_pilot_that_may_have_another_partition_goes_on() -> None:
+    head = ready_head(part("a", 1), part("b", 1, idle_timeout_s=5.0))
+    head.handle(events.TimePassed(6.0))
+    head.handle(events.PartitionEndArrived(6.5, "b", 1, "DONE", ""))
+    head.handle(lost("a"))
+    assert head.state.ending is None, "b may come again"
+    head.handle(submitted(1, ["t"], at=8.0))
+    assert head.state.partitions["b.2"].life == "starting"
 
 
 # -------------------------------------------------------------------------------------------------- environments, services

@@ -69,6 +69,7 @@ def test_the_walks_meet_what_they_are_for() -> None:
     told = [fact for world in worlds for fact in read(world, facts.NodesTaken) if fact.reclaim == LOST_NODES]
     assert sum(len(fact.nodes) for fact in told) > 8, "nodes that partitions lost"
     assert sum(world.given_back for world in worlds) > 10, "tasks that went from one partition to another before they began"
+    assert sum(len(world.head.state.late) for world in worlds) > 20, "tasks that went back to the client"
     leased_again = [len(fact.tasks) for world in worlds for fact in read(world, facts.TasksLeased) if fact.lease > 1]
     assert sum(leased_again) > 30, "tasks that were leased again"
     several = [begins for world in worlds for begins in world.begins.values() if len({name for name, _ in begins}) > 1]
@@ -268,6 +269,14 @@ def what_was_given_back_counts_as_begun(patch: pytest.MonkeyPatch) -> None:
     change_event(patch, events.TasksGivenBack, one_more)
 
 
+def what_goes_back_to_the_client_is_said_to_have_never_begun(patch: pytest.MonkeyPatch) -> None:
+    def given_up(state: MetaschedulerState, fact: facts.TasksGivenUp) -> None:
+        apply(state, fact)
+        state.begun_tasks.clear()
+
+    change_apply(patch, facts.TasksGivenUp, given_up)
+
+
 FAULTS: list[Patch] = [
     what_may_have_run_runs_again,
     attempts_made_elsewhere_are_forgotten,
@@ -288,6 +297,7 @@ FAULTS: list[Patch] = [
     agents_keep_what_they_give_back,
     agents_give_back_what_they_have_handed_over,
     what_was_given_back_counts_as_begun,
+    what_goes_back_to_the_client_is_said_to_have_never_begun,
 ]
 
 

@@ -64,11 +64,12 @@ class SendOutcomes(msgspec.Struct, frozen=True):
 
 
 class SendPilotEnded(msgspec.Struct, frozen=True):
-    """Send the last message of the pilot."""
+    """Send the last message of the pilot. ``begun``: tasks without an outcome that have begun, and go back to the client."""
 
     number: int
     state: str
     reason: str
+    begun: list[TaskUid] = []
 
 
 class StageTasks(msgspec.Struct, frozen=True):

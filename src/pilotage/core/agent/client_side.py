@@ -20,7 +20,7 @@ class EndingPilot(msgspec.Struct, array_like=True, frozen=True):
     state: str
     reason: str
     idle: bool = False
-    """Whether it ends as there was nothing left to do."""
+    """Whether it ends as nothing was left to do, or nobody to do it: tasks that arrive do not begin."""
 
 
 class ClientSide(msgspec.Struct):
@@ -41,6 +41,8 @@ class ClientSide(msgspec.Struct):
     ending: EndingPilot | None = None
     ended: int = 0
     """Number of the message that ends the pilot; 0: none yet."""
+    begun_tasks: list[TaskUid] = []
+    """Tasks that have begun, have no outcome, and go back to the client when the pilot ends."""
 
     @property
     def busy(self) -> bool:

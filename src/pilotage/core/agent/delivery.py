@@ -98,4 +98,4 @@ class Delivery:
             journal.act(actions.SendOutcomes(number, state.undelivered[number]))
         elif state.ending is not None and self.has_news:
             journal.emit(facts.PilotEnded(now, number))
-            journal.act(actions.SendPilotEnded(number, state.ending.state, state.ending.reason))
+            journal.act(actions.SendPilotEnded(number, state.ending.state, state.ending.reason, list(state.begun_tasks)))

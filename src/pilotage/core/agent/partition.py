@@ -60,11 +60,12 @@ class PartitionDelivery(Delivery):
         """Make the next message."""
         journal, state = self._of_partition, self._of_partition.state
         number = state.numbered + 1
-        if state.unsent or not (state.unsent_nodes or state.unsent_tasks):
-            super().number(now)
-        elif state.unsent_nodes:
+        # Who hears that a task cannot run there any more should know before that the nodes for it are lost.
+        if state.unsent_nodes:
             journal.emit(facts.NodesNumbered(number))
             journal.act(actions.SendNodes(number, *state.undelivered_nodes[number]))
-        else:
+        elif state.unsent_tasks:
             journal.emit(facts.TasksNumbered(number))
             journal.act(actions.SendTasks(number, *state.undelivered_tasks[number]))
+        else:
+            super().number(now)

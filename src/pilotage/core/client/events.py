@@ -195,13 +195,17 @@ class OutcomesArrived(msgspec.Struct, frozen=True):
 
 
 class PilotEndArrived(msgspec.Struct, frozen=True):
-    """The pilot's message ``number`` said that it has ended, and holds no tasks."""
+    """The pilot's message ``number`` said that it has ended, and holds no tasks.
+
+    Tasks that had no outcome before never began, or are among the ``begun``, which may run again.
+    """
 
     time: float
     pilot: PilotUid
     number: int
     state: str
     reason: str
+    begun: list[TaskUid] = []
 
 
 class CancelRequested(msgspec.Struct, frozen=True):

@@ -59,9 +59,10 @@ class Pilots:
         pilot = self._state.pilots[event.pilot]
         if event.number != pilot.received + 1 or pilot.state in FINAL:
             return
-        orphans = self._unfinished(pilot)
+        orphans, begun = self._unfinished(pilot), frozenset(event.begun)
         self._finish_pilot(event.time, pilot, event.number, event.state, event.reason)
-        self._rehome(event.time, pilot, orphans, [])
+        never_began = [uid for uid in orphans if uid not in begun]
+        self._rehome(event.time, pilot, never_began, [uid for uid in orphans if uid in begun])
 
     def lost(self, event: events.PilotLost) -> None:
         """The pilot is gone for certain, without having said so."""

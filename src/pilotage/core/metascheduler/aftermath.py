@@ -47,8 +47,9 @@ def aftermath_of_all(
         elif not record.incarnation:
             unsent += record.unacknowledged.values()
         never_began |= {row.uid for row in queued_rows(each for each in unsent if isinstance(each, QueuedTasks))}
-    not_begun: list[tuple[TaskUid, Binding]] = list(state.late.items())
-    may_have_run: list[tuple[TaskUid, Binding]] = []
+    begun = frozenset(state.begun_tasks)
+    not_begun: list[tuple[TaskUid, Binding]] = [each for each in state.late.items() if each[0] not in begun]
+    may_have_run: list[tuple[TaskUid, Binding]] = [each for each in state.late.items() if each[0] in begun]
     for uid, task in state.tasks.items():
         if uid in over:
             continue

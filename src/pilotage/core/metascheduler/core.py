@@ -170,7 +170,7 @@ class MetaschedulerCore:
         """Do what the state as it is now calls for, whatever the event was."""
         if self.state.ending is not None:
             self._go_on_ending(now)
-        elif self.state.partitions and not any(partition.living for partition in self.state.partitions.values()):
+        elif self.state.is_bereft:
             self._give_up(now)
         self._tasks.serve(now)
         self._settle(now)
@@ -333,6 +333,10 @@ class MetaschedulerCore:
         state, ending = self.state, self.state.ending
         if ending is None or not ending.drain:
             return
+        if state.is_bereft:
+            self._tasks.give_up(now, [uid for uid, task in state.tasks.items() if not task.partition], "no partition is left")
+            self._partitions.retire_all(now, True, ending.reason)
+            return
         for name, groups in list(self._queue.held.items()):
             why = "nobody had asked for it when the pilot began to end; Pilot.prepare_env prepares one"
             for group in list(groups.values()):
@@ -344,7 +348,13 @@ class MetaschedulerCore:
             self._partitions.retire_all(now, True, ending.reason)
 
     def _give_up(self, now: float) -> None:
-        """No partition is left: end the pilot, unless it may have some again."""
-        lost = [f"{name} ({record.reason})" for name, record in self.state.partitions.items() if record.life == "lost"]
-        if lost and not self.state.dormant():
-            self._end(now, 0, False, FAILED, f"no partition is left; lost were {', '.join(lost)}")
+        """No partition is left that could run anything: let others than this pilot have the tasks."""
+        partitions = self.state.partitions
+        if any(each.nodes for each in partitions.values()):
+            # One of those that end still runs tasks.
+            return
+        lost = [f"{name} ({record.reason})" for name, record in partitions.items() if record.life == "lost"]
+        reason = f"no partition is left; lost were {', '.join(lost)}" if lost else "no node is left; all were lost"
+        self._journal.emit(facts.PilotEnding(now, 0, False, FAILED, reason, idle=True))
+        self._tasks.give_up(now, [uid for uid, task in self.state.tasks.items() if not task.partition], reason)
+        self._partitions.retire_all(now, False, reason)

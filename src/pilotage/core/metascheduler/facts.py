@@ -59,6 +59,7 @@ __all__ = [
     "ServiceOver",
     "ServiceReady",
     "TasksAccepted",
+    "TasksGivenUp",
     "TasksLeased",
     "TasksRecalled",
     "TasksReleased",
@@ -203,6 +204,13 @@ class RecallAnswered(msgspec.Struct, frozen=True, array_like=True, tag=54):
     tasks: list[TaskUid]
 
 
+class TasksGivenUp(msgspec.Struct, frozen=True, array_like=True, tag=55):
+    """These tasks, which no partition has, cannot run in this pilot any more, and go back to the client with its goodbye."""
+
+    time: float
+    tasks: list[TaskUid]
+
+
 class PilotBegun(msgspec.Struct, frozen=True, array_like=True, tag=52):
     """The pilot has these nodes, which are free."""
 
@@ -263,6 +271,7 @@ Fact = (
     | NodesTaken
     | TasksRecalled
     | RecallAnswered
+    | TasksGivenUp
     | PilotBegun
     | PilotEnding
     | PilotEnded
@@ -274,7 +283,7 @@ def tasks_named(fact: Fact) -> list[TaskUid]:
     match fact:
         case OutcomesTaken():
             return [outcome.task for outcome in _decode_outcomes(fact.outcomes)]
-        case TasksLeased() | TasksRecalled() | RecallAnswered():
+        case TasksLeased() | TasksRecalled() | RecallAnswered() | TasksGivenUp():
             return list(fact.tasks)
         case TasksReleased():
             return [uid for uid, _, _ in fact.tasks]

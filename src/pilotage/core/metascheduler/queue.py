@@ -245,7 +245,8 @@ class Queue:
     def _hopeless(self, group: Group) -> str:
         """Return why such tasks, which fit no partition now, never will; "" if they may."""
         wish = group.wish
-        if self._awaits_another(group):
+        # Nobody is left to run anything: another pilot may be.
+        if self._awaits_another(group) or self._state.is_bereft:
             return ""
         open_to = self._open_to(group)
         if wish.request.beside and not open_to:

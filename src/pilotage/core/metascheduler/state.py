@@ -81,7 +81,7 @@ class MetaschedulerState(ClientSide):
     recent: dict[TaskUid, str] = {}
     """The partitions in which the last tasks ended, of ``PLACES_KEPT`` at least."""
     late: dict[TaskUid, Binding] = {}
-    """Tasks that arrived when the pilot, as it was idle, had begun to end; it never touched them."""
+    """Tasks that go back to the client: nobody is left to run them, or they arrived when the idle pilot had begun to end."""
     idle_node_s: float = 0.0
     """Seconds for which nodes, taken together, had nothing to do before their partition gave them back."""
     free_node_s: float = 0.0
@@ -96,6 +96,18 @@ class MetaschedulerState(ClientSide):
             else:
                 found.pop(record.spec.name, None)
         return found
+
+    @property
+    def is_bereft(self) -> bool:
+        """Whether so much was lost that no task can run any more, however long it waits."""
+        partitions = self.partitions.values()
+        if any(each.hires and each.nodes for each in partitions):
+            return False
+        if not self.lost_nodes and not any(each.life == "lost" for each in partitions):
+            return False
+        # Who has no nodes may get some, and who may come may be started.
+        nodes = bool(self.free_nodes) or any(each.nodes for each in partitions)
+        return not (nodes and any((each.hires and each.spec.most_nodes) or each.may_come for each in partitions))
 
     @property
     def busy(self) -> bool:
@@ -182,6 +194,13 @@ def apply(state: MetaschedulerState, fact: facts.Fact, *, outcomes: list[Outcome
             partition.recalls[fact.recall] = len(fact.tasks)
             asked = [(uid, Binding(state.tasks[uid].lease)) for uid in fact.tasks]
             partition.outbox.append(QueuedRecall(fact.recall, asked))
+        case facts.TasksGivenUp():
+            for uid in fact.tasks:
+                task = state.tasks.pop(uid)
+                state.late[uid] = task.binding
+                state.places.pop(uid, None)
+                if task.attempt:
+                    state.begun_tasks.append(uid)
         case facts.RecallAnswered():
             partition = state.partitions[fact.partition]
             partition.received = fact.number

@@ -247,7 +247,7 @@ class Tasks:
             # Its nodes are not what they were thought to be; others may do.
             group = self._queue.group(task.row.template)
             group.refused_by.add(partition)
-            return bool(self._queue.fits(group))
+            return bool(self._queue.fits(group)) or self._state.is_bereft
         extra, over = task.row.extra, self._state.services_over
         if extra is not None and any(uid in over for uid in extra.services.values()):
             return False
@@ -260,7 +260,7 @@ class Tasks:
     def is_cancelling(self) -> bool:
         """Whether the pilot ends now, with all its tasks."""
         ending = self._state.ending
-        return ending is not None and not ending.drain
+        return ending is not None and not ending.drain and not ending.idle
 
     def _settle_aside(self, now: float, partition: str, outcomes: list[Outcome]) -> None:
         tasks = self._state.tasks
@@ -327,11 +327,36 @@ class Tasks:
             self.running.pop(uid, None)
             self.unloading.pop(uid, None)
             by_template.setdefault(tasks[uid].row.template, []).append(uid)
-        if self.is_cancelling or (state.ending is not None and not any(each.hires for each in state.partitions.values())):
+        if self.is_cancelling:
             self.end(now, [uid for uid, _, _ in again], Ending.CANCELLED, f"the pilot was ending; {how}")
+            return
+        if state.ending is not None and not any(each.hires for each in state.partitions.values()):
+            self.give_up(now, [uid for uid, _, _ in again], how)
             return
         for template, uids in by_template.items():
             self._enqueue(now, template, self._served(uids), first=True)
+
+    def give_up(self, now: float, uids: Iterable[TaskUid], how: str) -> None:
+        """Leave tasks that no partition has to the client: nobody is left to run them. ``how`` says why."""
+        tasks, ending = self._state.tasks, self._state.ending
+        asked: dict[tuple[Ending, str], list[TaskUid]] = {}
+        left: list[TaskUid] = []
+        for uid in uids:
+            task = tasks[uid]
+            if task.ending is not None:
+                asked.setdefault((task.ending, f"{task.ending_message}; {how}"), []).append(uid)
+            elif uid in self.services and ending is not None and ending.drain:
+                asked.setdefault((Ending.CANCELLED, f"{STOPPED}: {ending.reason}; {how}"), []).append(uid)
+            else:
+                left.append(uid)
+        for (each, message), some in asked.items():
+            self.end(now, some, each, message)
+        for uid in left:
+            self._queue.withdraw(uid, tasks[uid].row.template)
+            self.unserved.pop(uid, None)
+            self.services.pop(uid, None)
+        if left:
+            self._journal.emit(facts.TasksGivenUp(now, left))
 
     def end(self, now: float, uids: Iterable[TaskUid], ending: Ending, message: str) -> None:
         """End tasks of which no partition will say more."""
