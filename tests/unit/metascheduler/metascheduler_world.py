@@ -599,7 +599,8 @@ class World:
     def check_given_up(self) -> None:
         """Tasks go back to the client when nobody is left to run them; of those that have begun it is told so."""
         state, begun = self.head.state, set(self.head.state.begun_tasks)
-        assert not state.late or self.lost or self.nodes_gone, f"{list(state.late)} go back to the client, and nobody was lost"
+        gone = self.lost or self.nodes_gone or self.failures_of_partitions
+        assert not state.late or gone, f"{list(state.late)} go back to the client, and nobody was lost"
         assert not state.late.keys() & self.client.outcomes.keys()
         for uid in state.late:
             template, begins = self.client.tasks[uid], self.begins.get(uid, [])

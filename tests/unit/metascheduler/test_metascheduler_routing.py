@@ -18,7 +18,7 @@ from metascheduler_builders import (
     told,
 )
 
-from pilotage.core.metascheduler import events
+from pilotage.core.metascheduler import events, facts
 from pilotage.core.metascheduler.plan import check_addition, check_plan, divide
 from pilotage.errors import InvalidPilot
 from pilotage.model.ids import TaskUid
@@ -227,6 +227,25 @@ def test_what_a_partition_finds_infeasible_goes_to_another() -> None:
     assert second != first
     head.handle(arrived(second, 1, outcome("t", Ending.INFEASIBLE, attempt=0, lease=2)))
     assert [each.ending for each in head.state.unsent] == [Ending.INFEASIBLE]
+
+
+def test_what_waits_is_judged_anew_when_a_partition_finds_such_a_task_infeasible() -> None:
+    head = ready_head(part("a", 1))
+    head.handle(submitted(1, names("t", 9)))
+    step = head.handle(arrived("a", 1, outcome("t0", Ending.INFEASIBLE, attempt=0)))
+    refused = {uid for uid, (ending, _) in ended_by(step).items() if ending is Ending.INFEASIBLE}
+    assert refused == {"t4", "t5", "t6", "t7", "t8"}, "they would come to the same"
+    assert ended_by(step)["t4"][1] == "no partition can run it. partition 'a': it found no place for it on its nodes"
+
+
+def test_a_partition_that_refused_a_task_is_asked_again_when_it_has_more_nodes() -> None:
+    head = ready_head(part("a", 2, most_nodes=3), part("b", 2, least_nodes=1, most_nodes=2), count=4)
+    wide = with_(request=Request(ranks=2, ranks_per_node=1), partition="a")
+    head.handle(submitted(1, ["t"], wide))
+    step = head.handle(arrived("a", 1, outcome("t", Ending.INFEASIBLE, attempt=0)))
+    assert facts.NodesReclaimed(2.0, "b", 1, 1) in step.facts
+    step = head.handle(events.NodesReturned(11.0, "b", 1, 1, [3]))
+    assert leased_by(step) == {"a": ["t"]}
 
 
 def test_a_partition_that_the_user_retires_gets_no_more() -> None:

@@ -43,9 +43,15 @@ def test_every_task_lives_to_exactly_one_outcome_whatever_dies() -> None:
         walk(seed)
 
 
+@pytest.mark.parametrize("seed", [131, 204, 206, 306])
+def test_what_only_services_or_refusals_stand_in_the_way_of_does_not_wait_for_ever(seed: int) -> None:
+    """Such stalls were found here."""
+    walk(seed)
+
+
 def test_a_long_walk() -> None:
     world = walk(77_001, length=1000)
-    assert len(world.client.outcomes) == len(world.client.tasks) > 500
+    assert len(world.client.outcomes) + len(world.head.state.late) == len(world.client.tasks) > 500
 
 
 def read(world: World, kind: type) -> list[Any]:
@@ -62,7 +68,7 @@ def test_the_walks_meet_what_they_are_for() -> None:
     assert sum(world.failures_of_partitions for world in worlds) > 2, "partitions that ended by themselves"
     assert sum(world.retirements for world in worlds) > 8, "partitions that the user retired"
     awaited = {fact.spec.name for world in worlds for fact in read(world, facts.PartitionAwaited)}
-    assert awaited and sum(len(read(world, facts.PartitionRefused)) for world in worlds) > 2, "partitions that had to wait"
+    assert awaited and any(read(world, facts.PartitionRefused) for world in worlds), "partitions that had to wait"
     assert sum(world.releases for world in worlds) > 8, "partitions that were let go"
     assert sum(len(fact.nodes) for world in worlds for fact in read(world, facts.NodesTaken)) > 3, "nodes that moved"
     assert sum(world.node_moves for world in worlds) > 20, "nodes that were granted"

@@ -249,6 +249,7 @@ class Balance:
 
     def _grant(self, now: float, name: str, nodes: list[int]) -> None:
         self._journal.emit(facts.NodesGranted(now, name, nodes))
+        self._queue.forget_refusals(name)
         self._partitions.nodes_changed(name)
         self._journal.act(actions.OfferMessages(name))
 

@@ -215,7 +215,8 @@ class Fitting:
         reasons = {}
         for name, each in hiring.items():
             shapes = self.shapes(each.nodes)
-            reasons[name] = self.against(wish, each, shapes, self.likes_of(each, shapes))
+            against = self.against(wish, each, shapes, self.likes_of(each, shapes))
+            reasons[name] = against or "it found no place for it on its nodes"
         return _worded(wish, known, reasons)
 
 

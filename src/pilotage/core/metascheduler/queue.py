@@ -193,6 +193,10 @@ class Queue:
             fits = self._fits[kinds] = tuple(each.name for each in hiring if each.name in chosen)
         return fits
 
+    def is_hopeless(self, group: Group) -> bool:
+        """Tell whether no partition can run such tasks, and none will."""
+        return not self.fits(group) and bool(self._hopeless(group))
+
     def counts(self, fits: tuple[str, ...]) -> list[tuple[Backlog, int]]:
         """Return of these partitions one of each kind that are alike, and how many are."""
         counts = self._counts.get(fits)
@@ -205,11 +209,24 @@ class Queue:
             counts = self._counts[fits] = list(found.values())
         return counts
 
-    def _open_to(self, group: Group) -> list[Backlog]:
-        """Return the partitions that may be asked to run such tasks: where their companions are, or else any that hires."""
+    def note_refused(self, group: Group, partition: str) -> None:
+        """A partition could not place such a task, as it is now."""
+        group.refused_by.add(partition)
+        self.is_stale = True
+
+    def forget_refusals(self, partition: str) -> None:
+        """The partition has more nodes than before."""
+        for group in self._groups.values():
+            group.refused_by.discard(partition)
+
+    def _open_to(self, group: Group, *, grown: bool = False) -> list[Backlog]:
+        """Return the partitions that may be asked to run such tasks: where their companions are, or else any that hires.
+
+        ``grown``: those, too, that could not as they are now, and might if they had more nodes.
+        """
         state, request = self._state, group.wish.request
         hiring = self._hiring()
-        if group.refused_by:
+        if group.refused_by and not grown:
             hiring = [each for each in hiring if each.name not in group.refused_by]
         if request.beside:
             where = NOWHERE if self._awaits_another(group) else state.places.get(TaskUid(request.beside), NOWHERE)
@@ -248,7 +265,7 @@ class Queue:
         # Nobody is left to run anything: another pilot may be.
         if self._awaits_another(group) or self._state.is_bereft:
             return ""
-        open_to = self._open_to(group)
+        open_to = self._open_to(group, grown=True)
         if wish.request.beside and not open_to:
             return (
                 f"it is to run beside task {wish.request.beside!r}, and no partition is known to have run that one: it never "
@@ -281,7 +298,7 @@ class Queue:
     def growing(self) -> Iterator[tuple[Group, list[tuple[PartitionRecord, int]]]]:
         """Yield the groups that fit no partition, in turn, with those that they fit when these have so many nodes more."""
         for group in sorted(self.unplaced.values(), key=lambda group: (-group.priority, group.arrival)):
-            wishes = list(self._growing(group, self._open_to(group)))
+            wishes = list(self._growing(group, self._open_to(group, grown=True)))
             if wishes:
                 yield group, wishes
 

@@ -246,8 +246,8 @@ class Tasks:
         if outcome.ending is Ending.INFEASIBLE:
             # Its nodes are not what they were thought to be; others may do.
             group = self._queue.group(task.row.template)
-            group.refused_by.add(partition)
-            return bool(self._queue.fits(group)) or self._state.is_bereft
+            self._queue.note_refused(group, partition)
+            return not self._queue.is_hopeless(group)
         extra, over = task.row.extra, self._state.services_over
         if extra is not None and any(uid in over for uid in extra.services.values()):
             return False
