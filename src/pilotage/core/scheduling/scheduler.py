@@ -245,10 +245,10 @@ class Scheduler:
         """Give back what a lane held; what lies on lost nodes is dropped. Raises InvariantViolated if it was free."""
         if self._reservations.knows:
             self._reservations.note_released(placement)
-        give_back = self._pool.give_back
+        pool = self._pool
         released = self._releases.nodes
         for share in placement:
-            state = give_back(share)
+            state = pool.give_back(share)
             if state < LOST:
                 released.append(share.node)
                 if state:

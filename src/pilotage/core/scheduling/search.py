@@ -5,7 +5,8 @@ What it guarantees beyond the contract of all policies:
 * Ranks that fit on one node, and need not be spread, run on one; others get idle nodes side by side if there are any, and
   else those that are nearest to each other among the ones with most free.
 * A small task goes to the node with least free that has room, so that large ones find room elsewhere: GPUs, then memory,
-  then cores count. Tasks without GPUs go on where the last one went, until that node is full.
+  then cores count. Tasks without GPUs go on where the last one went, until that node is full; those of one rank that found
+  no room go to the node with least cores free that has room, of those on which something came free since.
 * A share of a GPU is taken from the GPU in use that has least room for it.
 
 A search looks at a bounded number of nodes. When the bound cut it short, ``cut`` is set, and the answer "none" is not
