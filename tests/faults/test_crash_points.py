@@ -151,7 +151,7 @@ def test_heads_and_agents_of_partitions_that_die_at_a_point_cost_nothing(planted
     [
         pytest.param("agent.1:append:after:6 agent.2:append:before:4 agent.3:append:after:6", id="head"),
         pytest.param("client.1:append:before:8 client.2:append:after:4 agent.1:acknowledge:before:2", id="client"),
-        pytest.param("a.1:send:after:1 c.1:append:before:1 c.2:hello:after:1 agent.1:connect:after:3", id="agents"),
+        pytest.param("a.1:send:after:1 c.1:append:before:1 agent.1:partition-send:after:4", id="agents"),
     ],
 )
 def test_a_partition_is_retired_and_another_added_whoever_dies(planted: str) -> None:
