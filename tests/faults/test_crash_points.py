@@ -7,6 +7,7 @@ left.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import msgspec
@@ -15,6 +16,9 @@ import pytest
 from .jobs import Job, Plan
 from .stage import Stage
 from .witness import Harm
+
+SESSION = f"crash.{os.getpid()}"
+"""Campaigns of one name at the same time would end each other's tasks."""
 
 PILOT = {"resource": "local.localhost", "cores": 2, "runtime": 10}
 DIVIDED = {
@@ -51,7 +55,7 @@ def crash(
 ) -> None:
     """Play a campaign with these crashes, and see that each fell and that the books are right."""
     environment["FAULTS_PLANTED"] = planted
-    plan = msgspec.structs.replace(some_of_each("crash", pilot), change=change)
+    plan = msgspec.structs.replace(some_of_each(SESSION, pilot), change=change)
     with Stage(plan, program="tests.faults.planted", environment=environment) as stage:
         stage.play()
         fell = (stage.folder / "fell").read_text().split("\n") if (stage.folder / "fell").exists() else []
