@@ -19,6 +19,7 @@ from metascheduler_builders import (
 )
 
 from pilotage.core.metascheduler import events, facts
+from pilotage.core.metascheduler.fitting import refusal_by_plan
 from pilotage.core.metascheduler.plan import check_addition, check_plan, divide
 from pilotage.errors import InvalidPilot
 from pilotage.model.ids import TaskUid
@@ -304,3 +305,30 @@ def test_nodes_that_nobody_asks_for_are_shared_out() -> None:
 def test_an_addition_that_cannot_be_is_refused(spec: PartitionSpec, why: str) -> None:
     with pytest.raises(InvalidPilot, match=why):
         check_addition(spec, ["a", "b"], ["t"], 2, nodes(4))
+
+
+@pytest.mark.parametrize(
+    ("template", "refusal"),
+    [
+        (EXECUTABLE, ""),
+        (Template(executable="/bin/true", request=Request(ranks=6, cores=1)), ""),
+        (Template(executable="/bin/true", partition="tagged"), ""),
+        (Template(executable="/bin/true", partition="later", request=Request(ranks=4, cores=1)), ""),
+        (
+            Template(executable="/bin/true", partition="later", request=Request(ranks=5, cores=1)),
+            "no partition can run it. partitions 'fixed', 'elastic': the task names the partition 'later'; partition 'late': ",
+        ),
+        (
+            Template(executable="/bin/true", request=Request(ranks=8, cores=1)),
+            "no partition can run it. partition 'fixed': the task needs 4 nodes, more than the 1 that it grants to one task; ",
+        ),
+        (
+            Template(executable="/bin/true", partition="elastc"),
+            "no partition is named 'elastc', or has that tag; did you mean 'elastic'?; name one of fixed, elastic,",
+        ),
+    ],
+)
+def test_what_no_partition_of_a_plan_can_ever_run_is_known_before_it_begins(template: Template, refusal: str) -> None:
+    plan = [part("fixed", 3, most_task_nodes=1), part("elastic", 1, least_nodes=1, most_nodes=3)]
+    found = refusal_by_plan(template, plan, [part("late", 2, tags=("later", "tagged"))], nodes(4))
+    assert found.startswith(refusal) and bool(found) == bool(refusal)
