@@ -16,7 +16,7 @@ import pilotage as rp
 from pilotage.bench.measure import Row, medians, row
 from pilotage.bench.runs import bench_pilot
 from pilotage.errors import BackendError
-from pilotage.launchers.launch_line import AS_ROOT
+from pilotage.launchers.mpi_methods import AS_ROOT
 from pilotage.launchers.mpiexec import describe, find_mpiexec
 from pilotage.launchers.probe import own_library
 

@@ -15,7 +15,9 @@ from collections.abc import Iterable, Iterator
 from typing import get_args
 
 from pilotage.errors import BackendError, nearest
-from pilotage.launchers.launch_line import AS_ROOT, LaunchLine, render
+from pilotage.launchers.launch_line import render
+from pilotage.launchers.method import LaunchLine
+from pilotage.launchers.mpi_methods import AS_ROOT
 from pilotage.launchers.outer import without_outer_launch
 from pilotage.model.workload import MpiKind, MpiLauncher
 

@@ -23,7 +23,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from pilotage.launchers.launch_line import Words, positional
+from pilotage.launchers.method import Words
+from pilotage.launchers.rank_script import positional
 from pilotage.model.workload import ALL_RANKS
 from pilotage.spawner.hooks import LAUNCH, PIPES, Step, is_plain
 

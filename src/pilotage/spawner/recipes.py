@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from pilotage.launchers.launch_line import Words
+from pilotage.launchers.method import Words
 from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.own_variables import OwnVariables
 from pilotage.model.workload import Hooks, Template

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from pilotage.errors import BackendError
-from pilotage.launchers.launch_line import RANK_VARIABLES, LaunchLine, core_list, render
+from pilotage.launchers.launch_line import render
+from pilotage.launchers.method import LaunchLine
+from pilotage.launchers.mpi_methods import RANK_VARIABLES
+from pilotage.launchers.rank_script import core_list
 from pilotage.model.ranks import RankSlot
 from pilotage.model.workload import MpiKind, MpiLauncher
 
