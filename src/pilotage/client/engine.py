@@ -338,7 +338,7 @@ class Engine:
         try:
             started = self.listener.start_pilot(record)
         except PilotageError as error:
-            self.handle(events.PilotLost(time.time(), pilot, str(error)))
+            self.handle(events.PilotLost(time.time(), pilot, str(error), received=0))
             return
         self.handle(events.PilotProcessStarted(time.time(), pilot, started.pid, started.started_ticks, started.boot_id))
         self._link(record, started.ready_fd)
@@ -406,7 +406,7 @@ class Engine:
         except LogCorrupted as error:
             return events.PilotLost(time.time(), pilot.uid, f"{reason}; {error}")
         except FileNotFoundError:
-            return events.PilotLost(time.time(), pilot.uid, reason)
+            return events.PilotLost(time.time(), pilot.uid, reason, received=None if pilot.incarnation else 0)
         except PilotageError as error:
             log.warning("pilot %s is not given up yet: %s", pilot.uid, error)
             return None
@@ -414,8 +414,17 @@ class Engine:
         state = ""
         if found.ending is not None:
             state, reason = found.ending.state, found.ending.reason
-        encoded, not_begun = msgspec.Raw(_encode(found.outcomes)), [*found.not_begun]
-        return events.PilotLost(time.time(), pilot.uid, reason, found.received, found.outcomes, encoded, not_begun, state)
+        return events.PilotLost(
+            time.time(),
+            pilot.uid,
+            reason,
+            found.received,
+            found.outcomes,
+            msgspec.Raw(_encode(found.outcomes)),
+            [*found.not_begun],
+            state,
+            with_node=found.received is None,
+        )
 
     def _note_end(self, pilot: PilotUid) -> None:
         link = self._links.get(pilot)

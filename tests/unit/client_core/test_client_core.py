@@ -320,6 +320,23 @@ def test_the_log_of_a_lost_pilot_tells_what_ended_what_did_not_begin_and_what_ne
     assert session.ending_of("ran") is Ending.LOST
 
 
+@pytest.mark.parametrize("with_node", [False, True])
+def test_what_was_not_sent_by_a_log_that_lost_its_end_may_have_run(with_node: bool) -> None:
+    session = Session("p")
+    session.submit("unsent")
+    session.do(events.PilotLost(session.tick(), PilotUid("p"), "power cut", with_node=with_node))
+    assert session.ending_of("unsent") is (Ending.LOST if with_node else Ending.LAUNCH_FAILED)
+
+
+@pytest.mark.parametrize("received", [0, None])
+def test_what_was_sent_to_a_pilot_that_never_came_up_did_not_begin(received: int | None) -> None:
+    session = Session("p")
+    session.submit("sent")
+    session.number_all("p")
+    session.do(events.PilotLost(session.tick(), PilotUid("p"), "no such queue", received))
+    assert session.ending_of("sent") is (Ending.LOST if received is None else Ending.LAUNCH_FAILED)
+
+
 @pytest.mark.parametrize("template", [RESTARTABLE, RETRIED, RETRIED_IF_LOST])
 def test_tasks_that_may_run_twice_follow_to_another_pilot(template: int) -> None:
     session = Session("p")

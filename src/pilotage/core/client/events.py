@@ -61,9 +61,12 @@ class PilotProcessStarted(msgspec.Struct, frozen=True):
 class PilotLost(msgspec.Struct, frozen=True):
     """The pilot is gone for certain, without having said so: nothing of it runs any more.
 
-    What its log tells, if it could be read: ``received``, the last message of this client that it had (None: not known),
-    ``outcomes`` that did not arrive (``encoded``: the same), and ``not_begun``, tasks that it certainly did not start.
+    What its log tells, if it could be read: ``received``, the last message of this client that it had (0: it never came up;
+    None: not known), ``outcomes`` that did not arrive (``encoded``: the same), and ``not_begun``, tasks that it certainly did
+    not start.
     ``state``: the one in which it ended, if it did so in good order, for this ``reason``, and nobody was there to hear of it.
+    ``with_node``: the machine that it shared with this client went down, and the end of the client's log, too: what that has
+    as never sent may have been sent.
     """
 
     time: float
@@ -74,6 +77,7 @@ class PilotLost(msgspec.Struct, frozen=True):
     encoded: msgspec.Raw = msgspec.Raw(b"\x90")
     not_begun: list[tuple[TaskUid, Binding]] = []
     state: str = ""
+    with_node: bool = False
 
 
 class AgentGreeted(msgspec.Struct, frozen=True):

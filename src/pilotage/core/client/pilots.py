@@ -72,10 +72,9 @@ class Pilots:
         if event.outcomes:
             # They belong to messages that never came, and none will.
             self._tasks.take_outcomes(event.time, pilot, pilot.received, event.outcomes, event.encoded)
-        received = event.received if event.received is not None else None if pilot.incarnation else 0
-        unsent = {row.uid for row in queued_rows(pilot.outbox)}
-        if received is not None:
-            never_arrived = [message for number, message in pilot.unacknowledged.items() if number > received]
+        unsent = set() if event.with_node else {row.uid for row in queued_rows(pilot.outbox)}
+        if event.received is not None:
+            never_arrived = [message for number, message in pilot.unacknowledged.items() if number > event.received]
             unsent |= {row.uid for row in queued_rows(never_arrived)}
         unsent |= {uid for uid, binding in event.not_begun if uid in self._state.tasks and self._is_bound(uid, binding)}
         unfinished = self._unfinished(pilot)
