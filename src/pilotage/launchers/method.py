@@ -5,7 +5,8 @@ A launch method turns the places of a task's ranks into a command line that star
     request (slots, names of nodes, command, ...)  -->  render  -->  line (arguments, environment, files, unset)
 
 It is a pure function: it looks at nothing, and writes nothing. Whoever starts the line writes its files before, readable by the
-user alone, into the folder that the request names, and removes them afterwards.
+user alone, into the folder that the request names, and afterwards removes what is there under the request's name: some scripts
+put marks beside their file.
 
 Between launcher and program stands our rank script (see ``rank_script``), which gives each rank its variables and binds it, so
 launchers are told to bind nothing. The script knows a rank by the number that its launcher gives it; so each method has to

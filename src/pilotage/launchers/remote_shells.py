@@ -57,19 +57,18 @@ _NODE = """\
 _at={path}.$1
 case $1 in
 {blocks}
-end)_at={path}.$2;: >$_at.end;read -r _pid <$_at.pid&&kill -TERM $_pid;exit;;
+end)_at={path}.$2;: >$_at.end;[ ! -e $_at.pid ]||{{ read -r _pid <$_at.pid&&kill -TERM $_pid;}};exit;;
 esac
 echo $$ >$_at.pid
 [ ! -e $_at.end ]||exit 143
 set -- {command}
 {ranks}\
 rm -f $_at.pid
-echo $_code >$_at.code
-exit $_code
+{told}exit $_code
 """
 
 _DRIVER = """\
-_login(){{ _host=$1;shift;{login} $_host "/bin/sh {path} $*" </dev/null;}}
+_login(){{ _host=$1;shift;{login} $_host {command}" $*" </dev/null;}}
 _pids=
 trap '{ends}' TERM INT HUP
 {logins}
@@ -141,12 +140,13 @@ def remote_line(method: str, login: Sequence[str], request: LaunchRequest, *, te
     ranks = rank_part(method, request, _RANK, carried=False)
     name, path = file_path(method, request, ".node.sh")
     quoted = shlex.quote(path)
-    node = _NODE.format(path=quoted, blocks=_blocks(spread), command=shlex.join(ranks.arguments), ranks=_RANKS)
+    told = "" if tells_code else "echo $_code >$_at.code\n"
+    node = _NODE.format(path=quoted, blocks=_blocks(spread), command=shlex.join(ranks.arguments), ranks=_RANKS, told=told)
     hosts = [shlex.quote(block.name) for block in spread.blocks]
     ended = "" if tells_code else f"read -r _ended <{quoted}.$_number.code||_ended=255\n_number=$((_number+1))\n"
     driver = _DRIVER.format(
         login=shlex.join(login),
-        path=quoted.replace('"', '\\"'),
+        command=shlex.quote(f"/bin/sh {quoted}"),
         ends="".join([f"_login {host} end {index}&" for index, host in enumerate(hosts)]),
         logins="\n".join([f'_login {host} {index}&\n_pids="$_pids $!"' for index, host in enumerate(hosts)]),
         ranks=_AWAIT.format(ended=ended),

@@ -109,8 +109,8 @@ class Srun:
             line.append(f"--gres=gpu:{gpus * most}" if gpus else "--gres=none")
         if mpi := installed.option("mpi"):
             line.append(f"--mpi={mpi}")
-        # A rank that failed would else leave the others waiting for it.
-        line += ["--export=ALL", "--kill-on-bad-exit=1"]
+        # Only errors into the stderr of tasks. A rank that failed would else leave the others waiting for it.
+        line += ["--quiet", "--export=ALL", "--kill-on-bad-exit=1"]
         part = rank_part("srun", request, "SLURM_PROCID")
         return LaunchLine([*line, *part.arguments], {**part.environment, **environment}, {**files, **part.files}, _UNSET)
 
