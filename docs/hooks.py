@@ -130,6 +130,47 @@ def endings() -> str:
     return "\n".join(lines)
 
 
+def launch_methods() -> str:
+    """Return what is known of each launch method."""
+    from pilotage.launchers.registry import LAUNCH_METHODS
+
+    lines = ["| method | what | its programs | ranks read their number from | tried |", "|---|---|---|---|---|"]
+    for name, method in LAUNCH_METHODS.items():
+        facts = method.facts
+        numbers = ", ".join(dict.fromkeys(f"`{variable}`" for variable in facts.rank_variables.values()))
+        programs = ", ".join(f"`{command}`" for command in facts.commands)
+        lines.append(f"| `{name}` | {facts.summary} | {programs} | {numbers or '-'} | {facts.tried} |")
+    return "\n".join(lines)
+
+
+def launch_limits() -> str:
+    """Return what each launch method can say, and what it bears."""
+    from pilotage.launchers.registry import LAUNCH_METHODS
+
+    head = "| method | MPI | nodes | ranks on nodes | who binds | at once | limits |"
+    lines = [head, "|---|---|---|---|---|---|---|"]
+    for name, method in LAUNCH_METHODS.items():
+        facts = method.facts
+        nodes = ("several" if facts.several_nodes else "one") + (", whole ones" if facts.whole_nodes else "")
+        spread = "any number" if facts.uneven else "as many on each"
+        order = "any order" if facts.any_order else "in the order of the allocation"
+        spreads = f"{spread}, {order}" if facts.several_nodes else "-"
+        ceiling = f"{facts.ceiling} a {facts.ceiling_per}: {facts.ceiling_why}" if facts.ceiling else "-"
+        mpi = "yes" if facts.starts_mpi else "no"
+        lines.append(f"| `{name}` | {mpi} | {nodes} | {spreads} | {facts.binds} | {ceiling} | {facts.limits or '-'} |")
+    return "\n".join(lines)
+
+
+def launch_options() -> str:
+    """Return the options of launch methods."""
+    from pilotage.launchers.registry import LAUNCH_METHODS
+
+    lines = ["| method | option | meaning |", "|---|---|---|"]
+    for name, method in LAUNCH_METHODS.items():
+        lines += [f"| `{name}` | `{option}` | {meaning} |" for option, meaning in method.facts.options.items()]
+    return "\n".join(lines)
+
+
 def _enum_notes(enumeration: type) -> dict[str, str]:
     """Return the text that stands below each member in the source."""
     import inspect
@@ -176,6 +217,9 @@ GENERATED = {
     "pilot-attributes": pilot_attributes,
     "events": events,
     "endings": endings,
+    "launch-methods": launch_methods,
+    "launch-limits": launch_limits,
+    "launch-options": launch_options,
     "errors": errors,
     "command-line": command_line,
 }

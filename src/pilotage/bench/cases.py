@@ -11,6 +11,7 @@ from pilotage.bench.environments import environments
 from pilotage.bench.executables import executables
 from pilotage.bench.functions import arguments, busy_client, functions, round_trip
 from pilotage.bench.hooks import hooks
+from pilotage.bench.launch_lines import launch_lines
 from pilotage.bench.lifecycle import idle, start_and_close
 from pilotage.bench.measure import Row
 from pilotage.bench.mpi import mpi
@@ -33,6 +34,7 @@ CASES: dict[str, Callable[[bool], list[Row]]] = {
     "hooks": hooks,
     "environments": environments,
     "mpi": mpi,
+    "launch-lines": launch_lines,
     "staging": staging,
     "components": components,
     "durability": durability,

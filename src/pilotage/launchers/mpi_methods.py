@@ -54,7 +54,7 @@ class Mpi:
             rank_variables=RANK_VARIABLES,
             carries_environment=False,
             options=OPTIONS,
-            tried="on one host: MPICH, Intel MPI, OpenMPI. On several (made up on one machine): OpenMPI 5, MPICH 5",
+            tried="MPICH 5 and OpenMPI 5, on one host, and on several made up on one machine",
             limits="PALS: as many ranks on each node, in the order of nodes. MPICH: each node's ranks in one go",
         )
 

@@ -57,11 +57,14 @@ _PREFIXES = (
     b"OPAL_USER_PARAMS_GIVEN",
     b"PRTE_LAUNCHED",
     b"PRTE_SHARED_FS",
-    # PALS, ALPS, jsrun, Flux.
+    # PALS, ALPS, jsrun, Flux, MPT, POE, and our own logins.
     b"PALS_",
     b"ALPS_APP_",
     b"JSM_",
     b"FLUX_TASK_",
+    b"MPT_MPI_RANK",
+    b"MP_CHILD",
+    b"PILOTAGE_LAUNCH_RANK",
     # A step of Slurm, not its job.
     b"SLURM_STEP",
     b"SLURM_PROCID",

@@ -36,20 +36,23 @@ while kill -0 $_pid 2>/dev/null;do wait $_pid;_ended=$?;done
 done
 """
 
+# A signal may come when a rank is started and its number is not noted yet: then it is ended after all.
 _RANKS = (
     """\
-_pids=
-trap 'kill -TERM $_pids 2>/dev/null' TERM INT HUP
+_pids= _told=
+trap '_told=1;kill -TERM $_pids 2>/dev/null' TERM INT HUP
 _rank=$_first
-while [ $_rank -lt $_beyond ];do
+while [ -z "$_told" ]&&[ $_rank -lt $_beyond ];do
 """
     + _RANK
     + """=$_rank "$@" &
 _pids="$_pids $!"
 _rank=$((_rank+1))
 done
+[ -z "$_told" ]||kill -TERM $_pids 2>/dev/null
 """
     + _AWAIT.format(ended="")
+    + "[ $_rank -ge $_beyond ]||[ $_code -ne 0 ]||_code=143\n"
 )
 
 # Whoever ends the ranks marks it first, and the ranks' side looks after it has told its number: one of them sees the other.
@@ -57,13 +60,13 @@ _NODE = """\
 _at={path}.$1
 case $1 in
 {blocks}
-end)_at={path}.$2;: >$_at.end;[ ! -e $_at.pid ]||{{ read -r _pid <$_at.pid&&kill -TERM $_pid;}};exit;;
+end)_at={path}.$2;: >"$_at.end";[ ! -e "$_at.pid" ]||{{ read -r _pid <"$_at.pid"&&kill -TERM $_pid;}};exit;;
 esac
-echo $$ >$_at.pid
-[ ! -e $_at.end ]||exit 143
+echo $$ >"$_at.pid"
+[ ! -e "$_at.end" ]||exit 143
 set -- {command}
 {ranks}\
-rm -f $_at.pid
+rm -f "$_at.pid"
 {told}exit $_code
 """
 
@@ -140,7 +143,7 @@ def remote_line(method: str, login: Sequence[str], request: LaunchRequest, *, te
     ranks = rank_part(method, request, _RANK, carried=False)
     name, path = file_path(method, request, ".node.sh")
     quoted = shlex.quote(path)
-    told = "" if tells_code else "echo $_code >$_at.code\n"
+    told = "" if tells_code else 'echo $_code >"$_at.code"\n'
     node = _NODE.format(path=quoted, blocks=_blocks(spread), command=shlex.join(ranks.arguments), ranks=_RANKS, told=told)
     hosts = [shlex.quote(block.name) for block in spread.blocks]
     ended = "" if tells_code else f"read -r _ended <{quoted}.$_number.code||_ended=255\n_number=$((_number+1))\n"
