@@ -14,7 +14,7 @@ alone, nothing binds them, and all have the same environment.
 from __future__ import annotations
 
 from pilotage.launchers.method import Installed, LaunchLine, LaunchRequest, MethodFacts, Step, file_path, refuse
-from pilotage.launchers.rank_script import core_list, rank_part
+from pilotage.launchers.rank_script import rank_part
 from pilotage.launchers.spread import cores_per_rank, gpus_per_rank, require_order, spread_of
 
 _RUNJOB_RANKS = (1, 2, 4, 8, 16, 32, 64)
@@ -92,9 +92,9 @@ def explicit_resources(request: LaunchRequest, threads_per_core: int) -> str:
     """
     lines = ["cpu_index_using: logical", "overlapping_rs: allow", "oversubscribe_gpu: allow"]
     for rank, slot in enumerate(request.slots):
-        threads = [core * threads_per_core + thread for core in slot.cores for thread in range(threads_per_core)]
+        cpus = ",".join([str(core * threads_per_core + thread) for core in slot.cores for thread in range(threads_per_core)])
         gpus = f" ; gpu: {{{','.join(map(str, slot.gpus))}}}" if slot.gpus else ""
-        lines.append(f"rank: {rank}: {{ host: {slot.node + 1}; cpu: {{{core_list(threads)}}}{gpus} }}")
+        lines.append(f"rank: {rank}: {{ host: {slot.node + 1}; cpu: {{{cpus}}}{gpus} }}")
     return "\n".join(lines) + "\n"
 
 

@@ -129,9 +129,9 @@ FILES: dict[str, tuple[str, Installed, LaunchRequest, str, str]] = {
         request_on(MIXED, cores=2, gpus=1),
         ".erf",
         f"{ERF_HEAD}"
-        "rank: 0: { host: 4; cpu: {0-7} ; gpu: {0} }\n"
-        "rank: 1: { host: 5; cpu: {0-7} ; gpu: {0} }\n"
-        "rank: 2: { host: 4; cpu: {8-15} ; gpu: {1} }\n",
+        "rank: 0: { host: 4; cpu: {0,1,2,3,4,5,6,7} ; gpu: {0} }\n"
+        "rank: 1: { host: 5; cpu: {0,1,2,3,4,5,6,7} ; gpu: {0} }\n"
+        "rank: 2: { host: 4; cpu: {8,9,10,11,12,13,14,15} ; gpu: {1} }\n",
     ),
     "poe": ("poe", POE, request_on(MIXED), ".hosts", "n03\nn04\nn03\n"),
     "flux": ("flux", FLUX, request_on(MIXED), ".hosts", "n03\nn04\nn03\n"),
