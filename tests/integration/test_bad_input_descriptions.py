@@ -231,6 +231,31 @@ def test_a_timeout_of_the_wrong_type(idle: Campaign) -> None:
         idle.tasks.wait_tasks(timeout="soon")
 
 
+CALLS: list[tuple[Callable[[Campaign], object], type[Exception], str]] = [
+    (lambda idle: idle.pilots.submit_pilots(3), rp.InvalidPilot, r"submit_pilots takes a PilotDescription.*, not 3 \(int\)"),
+    (lambda idle: idle.tasks.add_pilots(None), rp.InvalidRequest, r"by handles or uids \(str\), not None \(NoneType\)"),
+    (lambda idle: idle.tasks.cancel_tasks(3), rp.InvalidRequest, r"tasks are named by their uids \(str\), not 3 \(int\)"),
+    (lambda idle: idle.tasks.get_tasks([[]]), rp.InvalidRequest, r"tasks are named by their uids \(str\), not \[\] \(list\)"),
+    (lambda idle: idle.pilots.wait_pilots([3]), rp.InvalidRequest, r"pilots are named by their uids \(str\), not 3 \(int\)"),
+    (
+        lambda idle: rp.TaskManager(idle.session, scheduler=3),
+        rp.InvalidRequest,
+        "there is no scheduler 3; known are round_robin",
+    ),
+    (lambda idle: rp.TaskManager(None), rp.InvalidRequest, r"session=None \(NoneType\): a TaskManager is made for a Session"),
+    (lambda idle: rp.Session(3), rp.InvalidRequest, r"uid=3 \(int\): a session is named by text"),
+    (lambda idle: rp.Session.resume(3), rp.InvalidRequest, r"uid=3 \(int\): give the uid of a session"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "told"), CALLS, ids=[told[:30] for _, _, told in CALLS])
+def test_what_is_of_the_wrong_type_is_refused(
+    idle: Campaign, call: Callable[[Campaign], object], error: type[Exception], told: str
+) -> None:
+    with pytest.raises(error, match=told):
+        call(idle)
+
+
 # requests that no node, or all nodes together, can never satisfy
 
 INFEASIBLE: list[tuple[dict[str, Any], str]] = [

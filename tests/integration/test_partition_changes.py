@@ -59,6 +59,8 @@ def test_a_partition_is_added_works_and_is_retired(fresh, tmp_path, sub_agents):
     assert (told.state, told.nodes, told.reason) == ("active", 2, "") and told.waiting <= 2
     with pytest.raises(rp.InvalidRequest, match=r"cannot be retired: .* no other partition of this pilot can run"):
         pilot.retire_partition("b", drain=False)
+    with pytest.raises(rp.InvalidRequest, match=r"drain is True .* or False .*, not 'no' \(str\)"):
+        pilot.retire_partition("b", drain="no")
     door.touch()
     fresh.tasks.wait_tasks([task.uid for task in tasks], timeout=PATIENCE_S)
     expect_done(tasks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pilotage.client.awaited import unknown_attribute
 from pilotage.client.callbacks import Callbacks
@@ -16,6 +16,8 @@ from pilotage.errors import InvalidRequest, SessionClosed, nearest
 
 if TYPE_CHECKING:
     from pilotage.client.session import Session
+
+T = TypeVar("T")
 
 
 class Manager:
@@ -30,6 +32,12 @@ class Manager:
     PREFIX: str
 
     def __init__(self, session: Session, uid: str | None = None, scheduler: TaskScheduler | None = None) -> None:
+        from pilotage.client.session import Session  # it imports the managers
+
+        if not isinstance(session, Session):
+            raise InvalidRequest(
+                f"session={session!r:.60} ({type(session).__name__}): a {type(self).__name__} is made for a Session"
+            )
         managers = session.state.managers
         number = sum(record.kind == self.KIND for record in managers.values())
         name = uid or f"{self.PREFIX}.{number:04d}"
@@ -115,6 +123,17 @@ def require_timeout(timeout: object) -> None:
         raise InvalidRequest(f"timeout={timeout}: it is in seconds and must be 0 or more; None waits without limit")
 
 
+def listed(given: Iterable[T], how: str) -> list[T]:
+    """Return several things as a list.
+
+    Raises:
+        InvalidRequest: it is not several; ``how`` says what it has to be.
+    """
+    if not isinstance(given, Iterable):
+        raise InvalidRequest(f"{how}, not {given!r:.60} ({type(given).__name__})")
+    return list(given)
+
+
 def chosen(uids: str | Iterable[str] | None, known: Collection[str], kind: str) -> list[str]:
     """Return the uids that are meant (None: all).
 
@@ -123,8 +142,10 @@ def chosen(uids: str | Iterable[str] | None, known: Collection[str], kind: str) 
     """
     if uids is None:
         return list(known)
-    wanted = [uids] if isinstance(uids, str) else list(uids)
+    wanted = [uids] if isinstance(uids, str) else listed(uids, f"{kind}s are named by their uids (str)")
     for uid in wanted:
+        if not isinstance(uid, str):
+            raise InvalidRequest(f"{kind}s are named by their uids (str), not {uid!r:.60} ({type(uid).__name__})")
         if uid not in known:
             raise InvalidRequest(f"there is no {kind} {uid!r} here{nearest(str(uid), known)}")
     return wanted

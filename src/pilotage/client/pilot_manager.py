@@ -70,6 +70,11 @@ class PilotManager(Manager):
         self._require_open()
         if isinstance(descriptions, (PilotDescription, Mapping)):
             return self._submit([descriptions])[0]
+        if not isinstance(descriptions, Iterable):
+            raise InvalidPilot(
+                "submit_pilots takes a PilotDescription, a dict, or several of them, "
+                f"not {descriptions!r:.60} ({type(descriptions).__name__})"
+            )
         return self._submit(list(descriptions))
 
     def _submit(self, given: list[PilotDescription | Mapping[str, Any]]) -> list[Pilot]:

@@ -77,6 +77,11 @@ def retire(session: Session, record: PilotRecord, name: str, drain: bool) -> Non
     plan = _changeable(record, "retires no partition")
     if not isinstance(name, str) or not name:
         raise InvalidRequest(f"pilot {record.uid!r}: a partition is retired by its name (str), not {name!r:.60}")
+    if not isinstance(drain, bool):
+        raise InvalidRequest(
+            f"pilot {record.uid!r}: drain is True (when its tasks are done) or False (now), "
+            f"not {drain!r:.60} ({type(drain).__name__})"
+        )
     told = _ask(session, record, retire=name, drain=drain)
     known = [*(spec.name for spec in plan), *record.added]
     if told is None and name not in known:

@@ -90,6 +90,8 @@ class Session:
         del cfg  # RADICAL-Pilot's configuration of its components has no counterpart
         if uid is None:
             uid = f"session.{time.strftime('%Y%m%d-%H%M%S')}.{secrets.token_hex(3)}"
+        elif not isinstance(uid, str):
+            raise InvalidRequest(f"uid={uid!r:.60} ({type(uid).__name__}): a session is named by text (str), or not at all")
         elif not uid or uid.startswith(".") or "/" in uid or not is_short(uid):
             raise InvalidRequest(
                 f"uid={uid!r:.60} cannot name a session; {length_of(uid)}"
@@ -112,6 +114,8 @@ class Session:
             SessionInUse: another process has it.
             LogCorrupted: its history cannot be trusted.
         """
+        if not isinstance(uid, str):
+            raise InvalidRequest(f"uid={uid!r:.60} ({type(uid).__name__}): give the uid of a session (str)")
         folder = sessions_folder(base) / uid
         if not _is_folder(folder / CLIENT_FOLDER):
             known = os.listdir(folder.parent) if folder.parent.is_dir() else []

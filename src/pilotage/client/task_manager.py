@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from pilotage.client.adapting import Adaptation, require_adaptable
 from pilotage.client.callbacks import Callbacks, TaskNews, WaitingNews
 from pilotage.client.constants import TASK_STATE, TMGR_METRICS, WAIT_QUEUE_SIZE
-from pilotage.client.managers import Manager, chosen, require_timeout
+from pilotage.client.managers import Manager, chosen, listed, require_timeout
 from pilotage.client.pilot import Pilot
 from pilotage.client.resources import Resources, resources_of
 from pilotage.client.task import Task
@@ -66,7 +66,8 @@ class TaskManager(Manager):
         del cfg
         if scheduler is not None and scheduler not in SCHEDULERS:
             known = ", ".join(SCHEDULERS)
-            raise InvalidRequest(f"there is no scheduler {scheduler!r}{nearest(scheduler, SCHEDULERS)}; known are {known}")
+            hint = nearest(str(scheduler), SCHEDULERS)
+            raise InvalidRequest(f"there is no scheduler {scheduler!r:.60}{hint}; known are {known}")
         self.waiting_callbacks = Callbacks()
         super().__init__(session, uid, scheduler)
 
@@ -102,7 +103,7 @@ class TaskManager(Manager):
         return [self._session.get_pilot_managers(pilots[PilotUid(uid)].manager).get_pilots(uid) for uid in self.list_pilots()]
 
     def _pilot_uids(self, pilots: Pilot | str | Iterable[Pilot | str]) -> list[PilotUid]:
-        given = [pilots] if isinstance(pilots, (Pilot, str)) else list(pilots)
+        given = [pilots] if isinstance(pilots, (Pilot, str)) else listed(pilots, "pilots are named by handles or uids (str)")
         known = self._session.state.pilots
         uids = []
         for one in given:

@@ -149,8 +149,11 @@ def test_a_partition_is_not_retired_while_tasks_wait_that_go_nowhere_else() -> N
     assert not goodbyes(step) and head.state.received == 2 and step.actions == [actions.TellUser(reason)]
     assert "9 tasks, such as 't4'," in head.against_retirement("b", False), "those that it has would have to go, too"
     head.handle(cancelled(3, *names("t", 9)[4:]))
+    assert "4 tasks, such as 't0'," in head.against_retirement("b", False)
     assert head.against_retirement("b", True) == "" and head.against_retirement("a", True) == ""
     assert goodbyes(retired(head, 4, "b")) == [("b", True)]
+    assert "4 tasks, such as 't0'," in head.against_retirement("b", False), "also when it drains already"
+    assert not goodbyes(retired(head, 5, "b", drain=False))
 
 
 def test_the_last_partition_may_go_and_another_come() -> None:
@@ -162,6 +165,17 @@ def test_the_last_partition_may_go_and_another_come() -> None:
     ((ending, message),) = ended_by(step).values()
     assert ending is Ending.INFEASIBLE and "add one with Pilot.add_partition" in message
     assert [type(fact) for fact in asked(head, 3, part("b", 1), 5.0).facts] == [facts.PartitionAdded]
+
+
+def test_what_ran_in_a_partition_that_is_retired_says_why_it_ended() -> None:
+    head = ready_head(part("a", 1), part("b", 1))
+    leased = leased_by(head.handle(submitted(1, ["t", "u"])))
+    assert leased == {"a": ["t"], "b": ["u"]}
+    retired(head, 2, "a", drain=False)
+    cut = msgspec.structs.replace(outcome("t", Ending.CANCELLED), message="the pilot was ended by the user")
+    ending, message = ended_by(head.handle(arrived("a", 1, cut)))["t"]
+    assert ending is Ending.LOST
+    assert message.startswith("partition 'a' ended it: retired by the user; it may have run.")
 
 
 def test_a_partition_is_retired_once_and_names_that_are_not_known_are_told() -> None:

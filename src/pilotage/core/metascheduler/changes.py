@@ -154,14 +154,18 @@ class Changes:
         waiting: dict[TemplateId, list[TaskUid]] = {group.template: list(group.waiting) for group in queue.groups()}
         for uid in self._tasks.unserved:
             waiting.setdefault(state.tasks[uid].row.template, []).append(uid)
+        leased: dict[TemplateId, list[TaskUid]] = {}
         if not drain:
             for uid in self._tasks.leased_to(key):
-                waiting.setdefault(state.tasks[uid].row.template, []).append(uid)
+                leased.setdefault(state.tasks[uid].row.template, []).append(uid)
         bound: list[TaskUid] = []
-        for template, uids in waiting.items():
+        for template in {**waiting, **leased}:
             group = queue.group(template)
-            if queue.may_run(group) and not queue.may_run(group, without=key):
-                bound += uids
+            if queue.may_run(group, without=key):
+                continue
+            if queue.may_run(group):
+                bound += waiting.get(template, [])
+            bound += leased.get(template, [])
         return len(bound), bound[0] if bound else TaskUid("")
 
     def retirement_asked(self, event: events.RetirementAsked) -> None:

@@ -98,11 +98,11 @@ class Partitions:
         if record is None or event.number != record.received + 1:
             self._journal.stale += 1
             return
-        words = f"partition {event.partition!r} ended ({event.state}{': ' if event.reason else ''}{event.reason})"
-        self._tasks.go_on(event.time, self._tasks.leased_to(event.partition), {}, {}, words)
         how: facts.Over = "ended" if record.life == "retiring" else "lost"
         # Why it was told to end is known better here than there.
         reason = record.reason if how == "ended" else event.reason
+        words = f"partition {event.partition!r} ended ({event.state}{': ' if reason else ''}{reason})"
+        self._tasks.go_on(event.time, self._tasks.leased_to(event.partition), {}, {}, words)
         self._is_over(event.time, event.number, event.partition, how, reason, [])
 
     def lost(self, event: events.PartitionLost) -> None:

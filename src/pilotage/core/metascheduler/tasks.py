@@ -281,7 +281,10 @@ class Tasks:
                 tries[uid] = (outcome.attempt, task.failures + outcome.attempt - task.attempt)
             else:
                 may_have_run[uid] = (outcome.attempt, task.failures)
-        why = f"partition {partition!r} ended it: {outcomes[0].message}"
+        record = self._state.partitions[partition]
+        # What the agent knows is that somebody had it end.
+        because = record.reason if record.life == "retiring" else outcomes[0].message
+        why = f"partition {partition!r} ended it: {because}"
         self.go_on(now, as_it_was, may_have_run, tries, why)
 
     # ----------------------------------------------------------------------------------------------------------- given back
