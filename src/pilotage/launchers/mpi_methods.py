@@ -54,7 +54,7 @@ class Mpi:
             rank_variables=RANK_VARIABLES,
             carries_environment=False,
             options=OPTIONS,
-            tried="MPICH 5 and OpenMPI 5, on one host, and on several made up on one machine",
+            tried="MPICH 5, OpenMPI 4 and 5: on one host, and on several made up on one machine",
             limits="PALS: as many ranks on each node, in the order of nodes. MPICH: each node's ranks in one go",
         )
 
@@ -160,7 +160,8 @@ def _openmpi(
         return ["--bind-to", "none", "--map-by", "slot:OVERSUBSCRIBE", "--host", spread.counted()], environment, {}
     file, path = file_path(method, request, ".hosts")
     if old:
-        by = ["--map-by", "seq:OVERSUBSCRIBE", "--hostfile", path]
+        # Its mapper by sequence fails on --hostfile.
+        by = ["--map-by", "seq:OVERSUBSCRIBE", "--default-hostfile", path]
         return ["--bind-to", "none", *by], environment, {file: spread.line_per_rank()}
     if spread.together:
         hosts = "".join([f"{block.name} slots={block.ranks}\n" for block in spread.blocks])
