@@ -6,6 +6,7 @@ several fields is checked by its readers, which raise through ``Source.error``.
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -80,6 +81,7 @@ class Source:
 
     def _converted(self, content: Any, wanted: type[T], path: tuple[str | int, ...]) -> T:
         self._refuse_unknown(content, msgspec.inspect.type_info(wanted), path)
+        self._refuse_endless(content, path)
         try:
             return msgspec.convert(content, wanted, str_keys=True)
         except msgspec.ValidationError as error:
@@ -121,6 +123,19 @@ class Source:
                 # Each union has one table and one array at the most; the others are plain values.
                 for choice in types:
                     self._refuse_unknown(value, choice, path)
+            case _:
+                pass
+
+    def _refuse_endless(self, value: Any, path: tuple[str | int, ...]) -> None:
+        match value:
+            case float() if not math.isfinite(value):
+                raise self.error(path, f"is {value}, which nothing can come to; give a number, or leave it out")
+            case dict():
+                for name, inner in value.items():
+                    self._refuse_endless(inner, (*path, name))
+            case list():
+                for index, inner in enumerate(value):
+                    self._refuse_endless(inner, (*path, index))
             case _:
                 pass
 

@@ -53,7 +53,7 @@ def advise(run: Trialled) -> Advice:
     if refused:
         text = (
             f"{refused:,} of the tasks ask for more than there is, and what comes after them never comes: "
-            "use more nodes, or those of a machine that has it"
+            f"use more nodes, or those of a machine that has it ({run.result.refusal})"
         )
         return Advice("requests", refused / run.demand.tasks, text)
     scarce = scarce_time(run)

@@ -27,6 +27,7 @@ KINDS: tuple[Kind, ...] = ("machine", "launcher", "workload")
 ENDING = ".toml"
 _SHIPPED = Path(__file__).parent
 _MOST_LOSS = 0.5
+_RATES = ("schedules_per_s", "starts_per_s", "most_at_once", "most_per_node")
 
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
@@ -150,10 +151,14 @@ def _check_quantity(source: Source, place: tuple[str, ...], quantity: Quantity) 
         raise source.error(place, "give one of value and at")
     if not quantity.source.strip():
         raise source.error((*place, "source"), 'say where the number is from, or "assumed" and why')
-    given = {"value": quantity.value, "spread": quantity.spread}
+    given = {"spread": quantity.spread} | ({} if quantity.at else {"value": quantity.value})
     for name, number in [*given.items(), *((f"at.{size}", number) for size, number in quantity.at.items())]:
         if number < 0.0:
             raise source.error((*place, *name.split(".")), f"is {number:g}; give 0 or more")
+        if number == 0.0 and place[-1] in _RATES and name != "spread":
+            raise source.error(
+                (*place, *name.split(".")), "is 0, so that nothing starts; give more, or leave it out for no limit"
+            )
     for size in quantity.at:
         if size < 1:
             raise source.error((*place, "at", str(size)), f"{size} is no size; give 1 or more")

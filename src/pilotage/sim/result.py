@@ -87,6 +87,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     tasks: int
     outcomes: dict[Ending, int]
+    refusal: str
+    """The first task that could run nowhere, and why; empty if there is none."""
     makespan_s: float
     core_s: ResourceTime
     gpu_s: ResourceTime

@@ -25,6 +25,8 @@ class Witness:
         """Tasks without an outcome, and when they arrived, by the true time."""
         self.submitted = 0
         self.outcomes: dict[Ending, int] = {}
+        self.refusal = ""
+        """The first task that could run nowhere, and why."""
         self._begun: dict[TaskUid, tuple[str, Attempt]] = {}
         """The last attempts that began at tasks without an outcome, and where."""
         self._running: set[TaskUid] = set()
@@ -96,6 +98,9 @@ class Witness:
         for ending in Ending if endings.count(Ending.DONE) < len(endings) else (Ending.DONE,):
             if count := endings.count(ending):
                 self.outcomes[ending] = self.outcomes.get(ending, 0) + count
+                if ending is Ending.INFEASIBLE and not self.refusal:
+                    first = outcomes[endings.index(ending)]
+                    self.refusal = f"{first.task}: {first.message}"
 
     def close(self) -> None:
         """The simulation is over: everything that was submitted has one outcome, and nothing runs."""

@@ -335,6 +335,7 @@ class World:
             seed=self.seed,
             tasks=stage.witness.submitted,
             outcomes=dict(sorted(stage.witness.outcomes.items())),
+            refusal=stage.witness.refusal,
             makespan_s=until,
             core_s=core_s,
             gpu_s=gpu_s,

@@ -136,7 +136,11 @@ def test_a_platform_may_have_a_plan_which_a_later_file_replaces(
         ("nodes = 2", "node = 2", ":11: blue.partitions[2].node: there is no such field; did you mean 'nodes'?"),
         ("nodes = 2", "nodes = '2'", ":11: blue.partitions[2].nodes: expected `int`, got `str`, and it is '2'"),
         ("nodes = 2", "nodes = -2", ":11: blue.partitions[2].nodes: -2: it must be 0 or more"),
-        ("nodes = 2", "idle_timeout_s = nan", ":11: blue.partitions[2].idle_timeout_s: nan: it must be 0 or more"),
+        (
+            "nodes = 2",
+            "idle_timeout_s = nan",
+            ":11: blue.partitions[2].idle_timeout_s: is nan, which nothing can come to; give a number, or leave it out",
+        ),
         (
             '"spread"',
             '"spred"',

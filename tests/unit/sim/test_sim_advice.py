@@ -139,6 +139,9 @@ def test_tasks_for_which_there_is_no_room(advice: Callable[..., Advice]) -> None
     found = advice(tasks(3) + tasks(1, "10", "gpus_per_rank = 4", name="large"))
     assert (found.limit, found.share) == ("requests", 0.25)
     assert found.text.startswith("1 of the tasks ask for more than there is, and what comes after")
+    assert found.text.endswith(
+        "(large.000000: 4 GPUs per rank exceed the 2 GPUs of a node; ask for at most 2 or use more ranks)"
+    )
 
 
 def test_no_task_at_all(advice: Callable[..., Advice]) -> None:
