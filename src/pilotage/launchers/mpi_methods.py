@@ -54,7 +54,7 @@ class Mpi:
             rank_variables=RANK_VARIABLES,
             carries_environment=False,
             options=OPTIONS,
-            tried="MPICH 5, OpenMPI 4 and 5: on one host, and on several made up on one machine",
+            tried="MPICH 5, Intel MPI 2021, OpenMPI 4 and 5: on one host, and on several made up on one machine",
             limits="PALS: as many ranks on each node, in the order of nodes. MPICH: each node's ranks in one go",
         )
 

@@ -26,7 +26,7 @@ FRONTIER_CEILING = 112
 _UNSET = tuple(
     b"""
     SLURM_NTASKS SLURM_NPROCS SLURM_NTASKS_PER_NODE SLURM_NTASKS_PER_CORE SLURM_NTASKS_PER_SOCKET SLURM_NTASKS_PER_GPU
-    SLURM_TASKS_PER_NODE SLURM_NNODES SLURM_NODELIST SLURM_HOSTFILE SLURM_ARBITRARY_NODELIST SLURM_DISTRIBUTION
+    SLURM_TASKS_PER_NODE SLURM_NNODES SLURM_NODELIST SLURM_ARBITRARY_NODELIST SLURM_DISTRIBUTION
     SLURM_CPUS_PER_TASK SRUN_CPUS_PER_TASK SLURM_TRES_PER_TASK SLURM_CPUS_PER_GPU SLURM_CORE_SPEC SLURM_THREAD_SPEC
     SLURM_THREADS_PER_CORE SLURM_HINT SLURM_EXACT SLURM_WHOLE SLURM_OVERLAP SLURM_EXCLUSIVE SLURM_OVERCOMMIT
     SLURM_MEM_PER_NODE SLURM_MEM_PER_CPU SLURM_MEM_PER_GPU SLURM_CPU_BIND SLURM_MEM_BIND
@@ -36,6 +36,9 @@ _UNSET = tuple(
     """.split()
 )
 """What ``srun`` would take for options, from the batch script or an outer step; the job (``SLURM_JOB_ID``) stays."""
+
+_HOSTFILE = b"SLURM_HOSTFILE"
+_UNSET_WITHOUT_HOSTS = (*_UNSET, _HOSTFILE)
 
 
 class SlurmSteps:
@@ -91,7 +94,7 @@ class Srun:
         else:
             name, path = file_path("srun", request, ".hosts")
             files[name] = spread.line_per_rank()
-            environment[b"SLURM_HOSTFILE"] = path.encode("utf-8", "surrogateescape")
+            environment[_HOSTFILE] = path.encode("utf-8", "surrogateescape")
             line.append("--distribution=arbitrary")
         # 0: as much as the job has, and none of it is taken from other steps.
         line.append(f"--mem={request.memory_mib * most}M" if request.memory_mib else "--mem=0")
@@ -111,8 +114,9 @@ class Srun:
             line.append(f"--mpi={mpi}")
         # Only errors into the stderr of tasks. A rank that failed would else leave the others waiting for it.
         line += ["--quiet", "--export=ALL", "--kill-on-bad-exit=1"]
+        unset = _UNSET if files else _UNSET_WITHOUT_HOSTS
         part = rank_part("srun", request, "SLURM_PROCID")
-        return LaunchLine([*line, *part.arguments], {**part.environment, **environment}, {**files, **part.files}, _UNSET)
+        return LaunchLine([*line, *part.arguments], {**part.environment, **environment}, {**files, **part.files}, unset)
 
 
 SRUN = Srun()

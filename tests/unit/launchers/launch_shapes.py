@@ -80,3 +80,11 @@ def shown(line: LaunchLine) -> str:
     """Return a line up to the script of its ranks, as one would read it in a terminal."""
     begin = line.arguments.index("/bin/sh") if "/bin/sh" in line.arguments else len(line.arguments)
     return " ".join(line.arguments[:begin])
+
+
+def installed_of(name: str) -> Installed:
+    """Return a launcher of which the method knows all it needs."""
+    facts = launch_method(name).facts
+    kind = next((kind for kind in facts.rank_variables if kind), "")
+    given = {"dvm_uri": "file:/dvm", "block": "R00"}
+    return Installed(facts.commands[0], kind, "5.0", (), {key: value for key, value in given.items() if key in facts.options})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from launch_shapes import NIDS, rendered, request_on
+from launch_shapes import NIDS, installed_of, rendered, request_on
 
 from pilotage.errors import BackendError
 from pilotage.launchers.method import Installed, LaunchRequest, parse_step_name, step_name
@@ -14,14 +14,6 @@ NAMED_IN_PAPERS = {
     *("orte", "prrte", "orte_lib", "ssh", "rsh", "mpirun", "mpiexec", "mpirun_mpt", "mpirun_rsh", "fork"),
 }
 RANKS = [3, 3]
-
-
-def installed_of(name: str) -> Installed:
-    """Return a launcher of which the method knows all it needs."""
-    facts = launch_method(name).facts
-    kind = next((kind for kind in facts.rank_variables if kind), "")
-    given = {"dvm_uri": "file:/dvm", "block": "R00"}
-    return Installed(facts.commands[0], kind, "5.0", (), {key: value for key, value in given.items() if key in facts.options})
 
 
 def test_all_that_the_papers_name_and_flux() -> None:
@@ -57,16 +49,6 @@ def test_an_argument_that_is_a_colon_begins_no_other_program(name: str) -> None:
     request = request_on(RANKS, names=names, exclusive=True, command=("./md", ":", "-x"))
 
     assert ":" not in rendered(name, installed_of(name), request).arguments
-
-
-@pytest.mark.parametrize("name", sorted(LAUNCH_METHODS.keys() - {"orte_lib"}))
-def test_no_line_holds_the_environment_that_it_does_not_carry(name: str) -> None:
-    """Anyone on a host can read the command lines there."""
-    names = NIDS if name == "aprun" else request_on([3]).node_names
-    request = request_on([3], names=names, exclusive=True, environment={b"TOKEN": b"secret"})
-    line = rendered(name, installed_of(name), request)
-
-    assert not [argument for argument in line.arguments if "secret" in argument]
 
 
 def test_without_a_rank_or_a_name_there_is_nothing_to_say() -> None:

@@ -34,7 +34,12 @@ SHAPES = {
         f"{UNBOUND} seq:FILE={HOSTS}:OVERSUBSCRIBE --hostfile {HOSTS} -n 3",
         "n03\nn04\nn03\n",
     ),
-    "OpenMPI 4, uneven": (OPENMPI_4, UNEVEN, f"{UNBOUND} seq:OVERSUBSCRIBE --default-hostfile {HOSTS} -n 4", "n03\n" * 3 + "n04\n"),
+    "OpenMPI 4, uneven": (
+        OPENMPI_4,
+        UNEVEN,
+        f"{UNBOUND} seq:OVERSUBSCRIBE --default-hostfile {HOSTS} -n 4",
+        "n03\n" * 3 + "n04\n",
+    ),
     "PALS, even": (PALS, EVEN, "--ppn 2 --hosts n03,n04 --cpu-bind none -n 4", ""),
     "PALS, fewer on the last": (PALS, UNEVEN, "--ppn 3 --hosts n03,n04 --cpu-bind none -n 4", ""),
 }
