@@ -76,6 +76,7 @@ class Installed(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     ``kind``: of which MPI a ``mpirun`` or ``mpiexec`` is (a ``MpiKind``, or ``mvapich``). ``arguments``: put right behind the
     launcher's name, before ours. ``options``: the method's own, by the names in ``MethodFacts.options``.
+    ``ceiling``: launches at once, where more is known of this machine than of the method; 0: see ``MethodFacts``.
     """
 
     path: str
@@ -83,6 +84,7 @@ class Installed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     version: str = ""
     arguments: tuple[str, ...] = ()
     options: dict[str, str] = {}
+    ceiling: int = 0
 
     def option(self, name: str) -> str:
         """Return an option's value, empty if it has none."""

@@ -55,6 +55,11 @@ def launch_method(name: str) -> LaunchMethod:
     return method
 
 
+def ceiling_of(method: LaunchMethod, installed: Installed) -> int:
+    """Return how many launches may be under way at once, for each ``MethodFacts.ceiling_per``; 0: as many as one likes."""
+    return installed.ceiling or method.facts.ceiling
+
+
 def check_installed(method: LaunchMethod, installed: Installed) -> None:
     """Raise unless a method knows the options and the kind of a launcher, as a platform or a user gave them.
 
@@ -62,6 +67,10 @@ def check_installed(method: LaunchMethod, installed: Installed) -> None:
         BackendError: it does not; names the nearest one.
     """
     facts = method.facts
+    if installed.ceiling < 0:
+        raise BackendError(
+            f"launch_method={facts.name!r}: ceiling={installed.ceiling}; 1 at least, or 0 for what is known of it"
+        )
     for option in installed.options:
         if option not in facts.options:
             known = f"; it has {', '.join(facts.options)}" if facts.options else "; it has none"

@@ -11,11 +11,15 @@ it does not (``bind`` is None), Slurm places: ``--exact``, ``--cpus-per-task``, 
 holds all GPUs of the job (``--gres=gpu:N`` where the platform tells how many a node has; a step that says nothing inherits the
 job's). Tasks without GPUs say ``--gres=none``.
 
+Before Slurm 20.11 steps shared by default, and ``--exclusive`` was the word for ``--exact``: such a version is told so.
+
 *Order.* Slurm sorts the nodes of a list. Ranks that do not go up the nodes evenly need ``--distribution=arbitrary`` and a file
 that names the node of each rank.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 from pilotage.launchers.method import Installed, LaunchLine, LaunchRequest, MethodFacts, Step, file_path
 from pilotage.launchers.rank_script import rank_part
@@ -56,6 +60,13 @@ class SlurmSteps:
     def cancel_arguments(self, job: str, step: str) -> list[str]:
         """Return the command that ends a step, whose id has the job's number in front."""
         return ["scancel", step if "." in step else f"{job}.{step}"]
+
+
+@lru_cache(maxsize=16)
+def _shares_by_default(version: str) -> bool:
+    """Return whether steps of this Slurm share their nodes unless told otherwise, as they did before 20.11."""
+    parts = version.split(".")
+    return len(parts) > 1 and parts[0].isdigit() and parts[1].isdigit() and (int(parts[0]), int(parts[1])) < (20, 11)
 
 
 class Srun:
@@ -99,16 +110,18 @@ class Srun:
         # 0: as much as the job has, and none of it is taken from other steps.
         line.append(f"--mem={request.memory_mib * most}M" if request.memory_mib else "--mem=0")
         gpus = gpus_per_rank(request)
+        old = _shares_by_default(installed.version)
         if request.bind is not None:
-            line += ["--overlap", "--cpu-bind=none"]
+            line += ["--cpu-bind=none"] if old else ["--overlap", "--cpu-bind=none"]
             if not gpus:
                 line.append("--gres=none")
             else:
                 if held := installed.number("gpus_per_node"):
                     line.append(f"--gres=gpu:{held}")
-                line.append("--gpu-bind=none")
+                if not old:
+                    line.append("--gpu-bind=none")
         else:
-            line += ["--exact", f"--cpus-per-task={cores_per_rank(request)}", "--cpu-bind=cores"]
+            line += ["--exclusive" if old else "--exact", f"--cpus-per-task={cores_per_rank(request)}", "--cpu-bind=cores"]
             line.append(f"--gres=gpu:{gpus * most}" if gpus else "--gres=none")
         if mpi := installed.option("mpi"):
             line.append(f"--mpi={mpi}")

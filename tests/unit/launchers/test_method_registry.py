@@ -7,7 +7,7 @@ from launch_shapes import NIDS, installed_of, rendered, request_on
 
 from pilotage.errors import BackendError
 from pilotage.launchers.method import Installed, LaunchRequest, parse_step_name, step_name
-from pilotage.launchers.registry import LAUNCH_METHODS, check_installed, launch_method
+from pilotage.launchers.registry import LAUNCH_METHODS, ceiling_of, check_installed, launch_method
 
 NAMED_IN_PAPERS = {
     *("aprun", "ccmrun", "mpirun_ccmrun", "jsrun", "dplace", "mpirun_dplace", "runjob", "poe", "srun", "ibrun"),
@@ -64,6 +64,7 @@ def test_without_a_rank_or_a_name_there_is_nothing_to_say() -> None:
         ("srun", Installed("srun", options={"gpu_per_node": "4"}), r"no option 'gpu_per_node'; did you mean 'gpus_per_node'\?"),
         ("fork", Installed("sh", options={"mpi": "x"}), "has no option 'mpi'; it has none"),
         ("mpirun", Installed("mpirun", "openmp"), r"kind 'openmp'; did you mean 'openmpi'\?; known are mpich"),
+        ("srun", Installed("srun", ceiling=-1), "ceiling=-1; 1 at least, or 0"),
         ("srun", Installed("srun", "mpich"), "kind 'mpich'; it is of no kind, leave it empty"),
     ],
 )
@@ -85,6 +86,12 @@ def test_ceilings_that_were_seen() -> None:
     assert ceilings["aprun"] == (1000, "job")
     assert ceilings["ssh"] == ceilings["ccmrun"] == (8, "node")
     assert all(method.facts.ceiling_why for method in LAUNCH_METHODS.values() if method.facts.ceiling)
+
+
+def test_a_platform_knows_better_how_many_launches_a_machine_bears() -> None:
+    assert ceiling_of(launch_method("srun"), Installed("srun")) == 112
+    assert ceiling_of(launch_method("srun"), Installed("srun", ceiling=500)) == 500
+    assert ceiling_of(launch_method("fork"), Installed("sh")) == 0
 
 
 @pytest.mark.parametrize("uid", ["task.000001", "a:b", "with space"])

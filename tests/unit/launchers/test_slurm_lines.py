@@ -66,6 +66,22 @@ def test_where_we_do_not_bind_slurm_places(request_: LaunchRequest, expected: st
     assert shown(rendered("srun", SRUN, request_)) == f"{NAMED} {expected} {REST}"
 
 
+@pytest.mark.parametrize(
+    ("version", "ours", "slurms"),
+    [
+        ("20.02.7", "--cpu-bind=none", "--exclusive"),
+        ("20.11.0", "--overlap --cpu-bind=none", "--exact"),
+        ("24.05.1", "--overlap --cpu-bind=none", "--exact"),
+        ("", "--overlap --cpu-bind=none", "--exact"),
+    ],
+)
+def test_words_of_each_version(version: str, ours: str, slurms: str) -> None:
+    installed = Installed("srun", version=version)
+
+    assert f"--mem=0 {ours} --gres=none" in shown(rendered("srun", installed, request_on([3])))
+    assert f"--mem=0 {slurms} --cpus-per-task=1" in shown(rendered("srun", installed, request_on([3], bound=False)))
+
+
 def test_an_uneven_spread_is_said_by_a_file() -> None:
     line = rendered("srun", SRUN, request_on([3, 3, 3, 4]))
 
