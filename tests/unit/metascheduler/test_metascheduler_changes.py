@@ -217,6 +217,22 @@ def test_an_idle_partition_ends_after_its_own_time_and_comes_again_for_tasks() -
     step = head.handle(submitted(1, ["t"], IN_B, at=8.0))
     assert [fact.partition for fact in step.facts if isinstance(fact, facts.PartitionAdded)] == ["b.2"]
     assert leased_by(head.handle(greeted("b.2", at=9.0))) == {"b.2": ["t"]}
+    assert status(head, "b") == PartitionStatus("b", "ended", reason="it was idle for 6 s")
+
+
+def test_a_partition_that_has_a_successor_does_not_come_again() -> None:
+    head = ready_head(part("a", 1), part("b", 1, idle_timeout_s=5.0))
+    head.handle(events.TimePassed(6.0))
+    ended(head, "b", 1, 7.0)
+    head.handle(submitted(1, ["t"], IN_B, at=8.0))
+    head.handle(greeted("b.2", at=9.0))
+    head.handle(arrived("b.2", 1, outcome("t"), at=10.0))
+    retired(head, 2, "b", 11.0)
+    ended(head, "b.2", 2, 12.0)
+    assert [status(head, name).state for name in ("b", "b.2")] == ["ended", "ended"]
+    head.handle(events.PartitionLost(13.0, "a", "its node is gone", 0))
+    head.handle(events.TimePassed(14.0))
+    assert head.state.ending is not None, "nobody is left to wait for"
 
 
 def test_the_nodes_of_an_idle_partition_go_to_one_that_has_work() -> None:

@@ -345,10 +345,11 @@ def _apply_added(state: MetaschedulerState, fact: facts.PartitionAdded) -> None:
     if before is not None:
         # It takes the place of one that was let go. That one's own predecessor is long forgotten by everyone.
         record.number = before.number + 1
+        before.released = False
         state.partitions = {
             name: each
             for name, each in state.partitions.items()
-            if each is before or each.living or not each.released or each.spec.name != fact.spec.name
+            if each is before or each.life != "ended" or each.spec.name != fact.spec.name
         }
     record.outbox = [QueuedEnvironment(name, spec) for name, spec in state.environments.items()]
     state.partitions[fact.partition] = record
