@@ -245,9 +245,10 @@ class AgentFold:
         attempt = self._attempts.get(uid)
         if attempt is not None:
             self._pilot.attempts.started[attempt] = at
-            i = self._rows[uid]
-            if i not in self._elsewhere:
-                self._tasks.started[i] = at
+            i, tasks = self._rows[uid], self._tasks
+            # By the time that the news was under way this is later than what the outcome says, which may be known already.
+            if i not in self._elsewhere and (tasks.ending[i] is None or not tasks.started[i]):
+                tasks.started[i] = at
 
     def _leave(self, uids: list[TaskUid], time: float, *, ran: bool) -> None:
         tasks, attempts = self._tasks, self._pilot.attempts

@@ -80,6 +80,22 @@ def test_a_task_has_the_time_of_each_station_it_passed(session: Path) -> None:
     assert run.remarks == []
 
 
+def test_a_start_that_was_told_late_is_where_the_outcome_says(session: Path) -> None:
+    user, agent = ClientLog(session), AgentLog(session)
+    user.begin(100.0, PILOT)
+    user.submit(101.0, batch(["task.0"]))
+    agent.start(100.5, 100.75)
+    agent.submit(102.0, batch(["task.0"]))
+    agent.started(104.5, "task.0", 104.5)
+    agent.ended(105.0, ("task.0", 103.0, 104.0))
+    user.receive(106.0, [outcome("task.0", 102.0, 102.0, 103.0, 104.0)])
+
+    run = read_session(session)
+
+    assert (task(run, "task.0").started, task(run, "task.0").ended) == (103.0, 104.0)
+    assert attempts_of(run) == [("task.0", 102.0, 103.0, 104.0)]
+
+
 def test_a_task_is_in_the_state_of_the_last_station_that_any_log_tells(session: Path) -> None:
     user, agent = ClientLog(session), AgentLog(session, machine=nodes(cores=2))
     user.begin(100.0, PILOT)
