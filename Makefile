@@ -20,6 +20,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	@scripts/get-browser
+	@scripts/get-slurm
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.check
