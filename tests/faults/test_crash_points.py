@@ -140,7 +140,7 @@ def test_a_spawner_that_dies_at_a_point_costs_no_more_than_what_it_ran(planted: 
         pytest.param("agent.1:append:after:5 agent.2:recover:before:1 agent.3:recover:after:1", id="head-recovery"),
         pytest.param("a.1:append:before:1 a.2:append:after:2 b.1:append:after:3", id="agents-append"),
         pytest.param("a.1:hello:before:1 b.1:hello:after:1 a.2:listen:after:1", id="agents-hello"),
-        pytest.param("a.1:send:before:2 b.1:send:after:2 a.2:acknowledge:before:1", id="agents-send"),
+        pytest.param("a.1:acknowledge:before:1 b.1:send:after:2 a.2:send:before:2", id="agents-send"),
         pytest.param("a.1:spawn:after:1 b.1:tell:before:2", id="agents-spawn-and-tell"),
         pytest.param("agent.1:append:after:5 a.1:append:after:4 b.1:send:after:2 a.2:recover:before:1", id="head-and-agents"),
         pytest.param("agent.1:partition-send:after:4:client a.1:append:after:3 client.2:append:after:2", id="all"),
@@ -169,7 +169,7 @@ def test_a_partition_is_retired_and_another_added_whoever_dies(planted: str) -> 
         pytest.param("a.1:append:after:4 b.2:send:after:2 agent.3:recover:before:1", id="all"),
         pytest.param("a.1:append:before:1:raise a.2:append:after:2:raise b.1:append:after:3:raise", id="agents-append"),
         pytest.param("a.1:hello:before:1:raise b.1:hello:after:1:raise a.2:listen:after:1:raise", id="agents-hello"),
-        pytest.param("a.1:send:before:2:raise b.1:send:after:2:raise a.2:acknowledge:before:1:raise", id="agents-send"),
+        pytest.param("a.1:acknowledge:before:1:raise b.1:send:after:2:raise a.2:send:before:2:raise", id="agents-send"),
         pytest.param("a.1:spawn:after:1:raise b.1:tell:before:2:raise", id="agents-spawn-and-tell"),
         pytest.param(
             "a.1:append:before:1:raise a.2:append:before:1:raise a.3:append:after:1:raise a.4:append:before:1:raise", id="lost"
