@@ -171,6 +171,18 @@ def launch_options() -> str:
     return "\n".join(lines)
 
 
+def allocation_systems() -> str:
+    """Return what is read of each batch system inside a job."""
+    from pilotage.platforms.allocations import ALLOCATION_SYSTEMS
+
+    parts = []
+    for name, system in ALLOCATION_SYSTEMS.items():
+        lines = [f"### `{name}`", "", f"Tried: {system.tried}.", "", "| variable | what it tells |", "|---|---|"]
+        lines += [f"| `{variable}` | {meaning} |" for variable, meaning in system.reads.items()]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
 def _enum_notes(enumeration: type) -> dict[str, str]:
     """Return the text that stands below each member in the source."""
     import inspect
@@ -220,6 +232,7 @@ GENERATED = {
     "launch-methods": launch_methods,
     "launch-limits": launch_limits,
     "launch-options": launch_options,
+    "allocation-systems": allocation_systems,
     "errors": errors,
     "command-line": command_line,
 }

@@ -141,10 +141,16 @@ class Surroundings:
 
 
 class AllocationSystem(Protocol):
-    """A system, by ``name``, that tells its jobs what they have. ``reads``: the variables, and what is learned from each."""
+    """A system, by ``name``, that tells its jobs what they have.
+
+    ``reads``: the variables, and what is learned from each. ``tried``: where this has been seen to hold.
+    """
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def tried(self) -> str: ...
 
     @property
     def reads(self) -> Mapping[str, str]: ...

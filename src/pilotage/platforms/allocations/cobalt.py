@@ -26,6 +26,7 @@ class Cobalt:
     """See ``AllocationSystem`` and the head of this module."""
 
     name = "cobalt"
+    tried = "not tried on a real system"
     reads = MappingProxyType(
         {
             "COBALT_JOBID": "the job",

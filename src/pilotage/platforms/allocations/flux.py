@@ -40,6 +40,7 @@ class Flux:
     """See ``AllocationSystem`` and the head of this module."""
 
     name = "flux"
+    tried = "not tried on a real system"
     reads = MappingProxyType(
         {
             "FLUX_JOB_ID": "the job, whose resource set `flux job info` tells",

@@ -18,6 +18,7 @@ class GridEngine:
     """See ``AllocationSystem`` and the head of this module."""
 
     name = "grid_engine"
+    tried = "not tried on a real system"
     reads = MappingProxyType(
         {
             "JOB_ID": "the job (with `SGE_TASK_ID`: its place in an array)",

@@ -22,6 +22,7 @@ class LoadLeveler:
     """See ``AllocationSystem`` and the head of this module."""
 
     name = "loadleveler"
+    tried = "not tried on a real system"
     reads = MappingProxyType(
         {
             "LOADL_STEP_ID": "the job",

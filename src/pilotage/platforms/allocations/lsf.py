@@ -29,6 +29,7 @@ class Lsf:
     """See ``AllocationSystem`` and the head of this module."""
 
     name = "lsf"
+    tried = "not tried on a real system"
     reads = MappingProxyType(
         {
             "LSB_JOBID": "the job (`LSB_JOBINDEX`: its place in an array)",

@@ -28,6 +28,7 @@ class NodeFile:
     """See ``AllocationSystem`` and the head of this module."""
 
     name = "node_file"
+    tried = "files of the tests"
     reads = MappingProxyType({NODE_FILE: "the nodes, one on a line: `node[1-3] cores=56 gpus=8 memory_mib=512000`"})
 
     def discover(self, surroundings: Surroundings) -> Allocation | None:

@@ -33,6 +33,7 @@ class Pbs:
     """See ``AllocationSystem`` and the head of this module."""
 
     name = "pbs"
+    tried = "not tried on a real system"
     reads = MappingProxyType(
         {
             "PBS_JOBID": "the job",

@@ -22,6 +22,7 @@ class Torque:
     """See ``AllocationSystem`` and the head of this module."""
 
     name = "torque"
+    tried = "not tried on a real system"
     reads = MappingProxyType(
         {
             "PBS_JOBID": "the job",
