@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from slurm_cluster import SlurmCluster, missing_slurm
-
-OpenSlurm = Callable[..., SlurmCluster]
+from slurm_cluster import OpenSlurm, SlurmCluster, missing_slurm
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +30,7 @@ def open_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSlurm]:
     _need_slurm()
     opened: list[SlurmCluster] = []
 
-    def open_one(**shape: int | str) -> SlurmCluster:
+    def open_one(**shape: Any) -> SlurmCluster:
         cluster = SlurmCluster(tmp_path_factory.mktemp("slurm"), **shape)
         opened.append(cluster)
         cluster.start()

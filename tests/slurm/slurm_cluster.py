@@ -82,6 +82,7 @@ class SlurmCluster:
         self._held_ports: list[socket.socket] = []
         self._clients: list[subprocess.Popen[str]] = []
         self._keeper: subprocess.Popen[str] | None = None
+        self._daemons: set[str] = set()
 
     def __enter__(self) -> SlurmCluster:
         self.start()
@@ -135,6 +136,7 @@ class SlurmCluster:
             self._keeper.wait()
             self._keeper.stdout.close()
             self._keeper = None
+            self._daemons.clear()
         while self._held_ports:
             self._held_ports.pop().close()
 
@@ -143,8 +145,11 @@ class SlurmCluster:
         self._start("slurmctld", "slurmctld", "-D", "-f", str(self.configuration))
 
     def restart_controller(self) -> None:
-        """Kill the controller, start another one, and return when it answers."""
-        self.kill("slurmctld")
+        """End the controller by TERM, start another one, and return when it answers.
+
+        One that is killed by KILL has not saved what it was told in its last seconds: such jobs are lost.
+        """
+        self.kill("slurmctld", signal.SIGTERM)
         self.start_controller()
         self.wait_until(self.answers, "the controller answers")
 
@@ -154,6 +159,7 @@ class SlurmCluster:
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to the daemon of a node, or to ``slurmctld``, and return when it is gone."""
+        self._daemons.discard(name)
         assert self._ask({"signal": number, "to": name}), f"{name} does not run"
         self.wait_until(lambda: not self._ask({"running": name}), f"{name} ends")
 
@@ -186,13 +192,17 @@ class SlurmCluster:
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def popen(
-        self, *command: str, environment: Mapping[str, str] | None = None, folder: Path | None = None
+        self, *command: str, environment: Mapping[str, str] | None = None, bare: Mapping[bytes, bytes] | None = None
     ) -> subprocess.Popen[str]:
-        """Start a client that ends with the cluster, or with this process."""
+        """Start a client that ends with the cluster, or with this process.
+
+        ``environment``: more variables. ``bare``: all it is to have, instead.
+        """
+        variables = {**self.environment, **(environment or {})}
         client = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *command],
-            env={**self.environment, **(environment or {})},
-            cwd=folder or self.folder,
+            env=variables if bare is None else bare,
+            cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -290,9 +300,11 @@ class SlurmCluster:
         """
         deadline = time.monotonic() + PATIENCE_S
         while not condition():
-            if time.monotonic() > deadline:
-                wanted = what if isinstance(what, str) else what()
-                raise AssertionError(f"after {PATIENCE_S:.0f} s not: {wanted}\n{self.logs()}")
+            late = time.monotonic() > deadline
+            ended = [name for name in self._daemons if not self._ask({"running": name})]
+            if late or ended:
+                why = f"{', '.join(ended)} ended" if ended else f"{PATIENCE_S:.0f} s"
+                raise AssertionError(f"after {why} not: {what if isinstance(what, str) else what()}\n{self.logs()}")
             time.sleep(LOOK_S)
 
     def logs(self) -> str:
@@ -346,9 +358,14 @@ class SlurmCluster:
         program = shutil.which(command[0], path=_PATH)
         assert program, missing_slurm()
         self._ask({"start": name, "arguments": [program, *command[1:]], "log": f"{self.folder}/log/{name}.err"})
+        self._daemons.add(name)
 
     def _ask(self, order: dict[str, Any]) -> Any:
         assert self._keeper is not None and self._keeper.stdin is not None and self._keeper.stdout is not None
         self._keeper.stdin.write(json.dumps(order) + "\n")
         self._keeper.stdin.flush()
         return json.loads(self._keeper.stdout.readline())
+
+
+OpenSlurm = Callable[..., SlurmCluster]
+"""Starts clusters for one test: the fixture ``open_slurm``."""

@@ -72,7 +72,8 @@ SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-ReturnToService=2
+# Nodes that were set down stay so until somebody resumes them.
+ReturnToService=1
 # A busy machine must not lose nodes; tests that want one down say so.
 SlurmdTimeout=60
 SlurmctldTimeout=10

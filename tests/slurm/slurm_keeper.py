@@ -21,7 +21,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
@@ -125,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
