@@ -8,7 +8,7 @@ says, see ``pilotage.platforms.node_here``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -178,13 +178,27 @@ def count_lines(lines: Sequence[tuple[int, list[str]]]) -> Counter[str]:
     return Counter(words[0] for _, words in lines)
 
 
-def place_here(names: Sequence[str], *candidates: str) -> str | None:
-    """Return which of ``names`` a host is that may be known by its short or its full name."""
-    for candidate in candidates:
-        if candidate in names:
-            return candidate
-        short = candidate.partition(".")[0]
-        alike = [name for name in names if short and name.partition(".")[0] == short]
-        if len(alike) == 1:
-            return alike[0]
-    return None
+class HostNames:
+    """The names of the nodes of an allocation, by which a host is known that may go by its short or its full name."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names: dict[str, str] = {}
+        twice: set[str] = set()
+        for name in names:
+            self._names[name] = name
+            short = name.partition(".")[0]
+            if self._names.setdefault(short, name) != name:
+                twice.add(short)
+        for short in twice:
+            # A short name that is the whole name of a node is that one.
+            if self._names[short] != short:
+                del self._names[short]
+
+    def find(self, host: str) -> str | None:
+        """Return the name that a host has in the allocation; None if it is none of its nodes."""
+        return self._names.get(host) or self._names.get(host.partition(".")[0])
+
+
+def place_here(names: Iterable[str], host: str) -> str | None:
+    """Return which of ``names`` a host is that may go by its short or its full name."""
+    return HostNames(names).find(host)

@@ -18,6 +18,7 @@ from pilotage.errors import BackendError
 from pilotage.platforms.allocations.allocation import (
     AllocatedNode,
     Allocation,
+    HostNames,
     Surroundings,
     count_lines,
     place_here,
@@ -72,8 +73,9 @@ def completed(found: Allocation, said: str) -> Allocation:
     held = _vnodes(fields.get("exec_vnode", ""))
     notes = found.notes
     by_name: dict[str, dict[str, int]] = {}
+    names = HostNames(node.name for node in found.nodes)
     for vnode, resources in held:
-        host = place_here([node.name for node in found.nodes], vnode.partition("[")[0])
+        host = names.find(vnode.partition("[")[0])
         if host is None:
             by_name.clear()
             notes = (*notes, f"qstat names {vnode!r} in exec_vnode, which is not in PBS_NODEFILE: cores are those of the nodes")

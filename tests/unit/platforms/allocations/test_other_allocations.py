@@ -9,6 +9,7 @@ import pytest
 
 from pilotage.errors import BackendError, InvalidRequest
 from pilotage.platforms.allocations import ALLOCATION_SYSTEMS, AllocatedNode, Allocation, discover, set_agent_nodes_apart
+from pilotage.platforms.allocations.allocation import place_here
 
 Files = Mapping[str, str]
 
@@ -356,6 +357,24 @@ def test_resources_of_flux_that_cannot_be_read(says: str, said: str) -> None:
         allocation({"FLUX_JOB_ID": "f1"}, says=says)
     assert str(raised.value).startswith("FLUX_JOB_ID='f1': ")
     assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "host", "found"),
+    [
+        (("n1.a", "n2.a"), "n2", "n2.a"),
+        (("n1", "n2"), "n2.a", "n2"),
+        (("n1.a", "n1.b"), "n1.b", "n1.b"),
+        (("n1.a", "n1.b"), "n1", None),
+        (("n1.a", "n1"), "n1", "n1"),
+        (("n1", "n1.a"), "n1", "n1"),
+        (("n1", "n1.a"), "n1.a", "n1.a"),
+        (("n1",), "", None),
+        (("n1",), "login", None),
+    ],
+)
+def test_a_host_is_known_by_its_short_and_its_full_name(names: tuple[str, ...], host: str, found: str | None) -> None:
+    assert place_here(names, host) == found
 
 
 def test_the_agent_has_nodes_of_its_own() -> None:
