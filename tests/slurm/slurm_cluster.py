@@ -23,9 +23,11 @@ addresses of the machine, so they take orders only from those who have its key (
 ends*: see ``slurm_keeper``.
 
 *As on a large machine*: memory is handed out like cores (``CR_Core_Memory``), a job that names none gets its share of the
-node's by cores. *Not as there*: no accounting (``sacct``); no cgroups (``task/cgroup`` wants to make some, which containers
-do not let it), so nothing but the programs' own good will keeps them to their cores and memory; cores and GPUs are what the
-configuration says, whatever the machine has.
+node's by cores; ``task/affinity`` works, and binds to the cores of this machine as far as there are any (``--cpu-bind=cores``
+of more ranks than that is an error). *Not as there*: no accounting (``sacct``), no PMIx. No cgroups, which a plain user and
+most containers may not make: nothing keeps programs to their cores and memory, and Slurm loses sight of a process whose parent
+has ended: it is neither signalled nor killed with its step, and while it holds the step's output, the job is not over for up
+to 60 s. So ranks of tests ``exec`` what they stay with.
 """
 
 from __future__ import annotations
