@@ -4,6 +4,7 @@ A suite is a class with abstract methods that make what is to be tested. Subclas
 name that begins with ``Test``; pytest does the rest. Pilotage's own implementations are tested in the same way.
 
 ========================  ===========================================================
+``batch_systems``         ``batch.system.BatchSystem``
 ``channels``              ``wire.channel.AgentChannel`` and ``ClientChannel``
 ``executors``             ``executors.base.Executor``
 ``policies``              ``core.scheduling.policy.Policy``
@@ -13,6 +14,7 @@ name that begins with ``Test``; pytest does the rest. Pilotage's own implementat
 import pytest
 
 pytest.register_assert_rewrite(
+    "pilotage.testing.contracts.batch_systems",
     "pilotage.testing.contracts.channels",
     "pilotage.testing.contracts.executors",
     "pilotage.testing.contracts.policies",
