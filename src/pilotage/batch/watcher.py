@@ -23,8 +23,8 @@ FASTEST_S = 1.0
 SLOWEST_S = 30.0
 _GROWTH = 1.5
 _FAILURE_GROWTH = 2.0
-_SHARE = 0.1
-"""The part of the time that a system is asked for at most."""
+_PAUSE = 10.0
+"""How many times as long as an answer took there is none asked for."""
 
 
 class JobChange(NamedTuple):
@@ -80,7 +80,7 @@ class Polling:
             else:
                 self._told[job] = status
         self._interval_s = self._fastest_s if changes else min(self._interval_s * _GROWTH, self._slowest_s)
-        self._due_s = now_s + max(self._interval_s, min(took_s / _SHARE, self._slowest_s))
+        self._due_s = now_s + max(self._interval_s, min(took_s * _PAUSE, self._slowest_s))
         return changes
 
     def handle_failure(self, now_s: float) -> None:
