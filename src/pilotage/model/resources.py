@@ -75,7 +75,7 @@ class Request(msgspec.Struct, frozen=True, gc=False, array_like=True):
     ``colocate`` names a group whose members all run on the node of the first; ``exclusive`` takes whole nodes. ``slots``: the
     user has chosen the placement, which is taken as it is; a share for each rank, in rank order, that names its cores.
     ``pinned`` names nodes and groups of nodes: all ranks run on these. ``beside`` names an earlier task, on whose first node
-    all ranks run.
+    all ranks run. ``gang``: ``gang_size`` tasks of this name start together or not at all.
     """
 
     ranks: int = 1
@@ -89,6 +89,13 @@ class Request(msgspec.Struct, frozen=True, gc=False, array_like=True):
     slots: tuple[NodeShare, ...] = ()
     pinned: tuple[str, ...] = ()
     beside: str = ""
+    gang: str = ""
+    gang_size: int = 0
+
+    @property
+    def party(self) -> str:
+        """A name that all tasks share which have to be in the same place as this one; empty if there are none."""
+        return self.colocate or (f"gang {self.gang}" if self.gang else "")
 
 
 Placement = tuple[NodeShare, ...]

@@ -6,6 +6,7 @@ It knows nothing of how the scheduler works, so a fault there can't hide here.
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from pilotage.core.scheduling import OVERTAKE, Assignment, GroupKey, Scheduler
 from pilotage.errors import InvariantViolated
@@ -67,7 +68,7 @@ class Ledger:
 
     def schedule(self, limit: int = 1000) -> list[Assignment]:
         opened = self.scheduler.schedule(self.now, limit)
-        assert len(opened) <= limit
+        self._check_gangs(opened, limit)
         for lane in opened:
             (uid,) = lane.tasks
             _, key = self.waiting.pop(uid)
@@ -80,6 +81,13 @@ class Ledger:
         self.check()
         return opened
 
+    def _check_gangs(self, opened: list[Assignment], limit: int) -> None:
+        members = Counter(lane.group.request.gang for lane in opened if lane.group.request.gang)
+        for lane in opened:
+            request = lane.group.request
+            assert not request.gang or members[request.gang] % request.gang_size == 0, f"a part of {request.gang!r} starts"
+        assert len(opened) <= limit + max(members.values(), default=1) - 1
+
     def draw(self, name: str | int, count: int) -> list[TaskUid]:
         """Draw for the lane on which ``name`` runs; the last of the drawn tasks then holds it."""
         lane = self.running[task(name)]
@@ -88,10 +96,11 @@ class Ledger:
         oldest = [
             entry
             for uid, entry in self.waiting.items()
-            if entry[1] != lane.group and uid not in stranded and not entry[1].request.beside
+            if entry[1] != lane.group and uid not in stranded and not entry[1].request.beside and not entry[1].request.gang
         ]
         drawn = self.scheduler.draw(lane.group, count, lane.placement[0].node)
         assert len(drawn) <= count
+        assert not drawn or not lane.group.request.gang, "a gang is drawn"
         for uid in drawn:
             arrival, key = self.waiting.pop(uid)
             assert key == lane.group

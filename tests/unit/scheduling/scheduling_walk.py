@@ -11,11 +11,13 @@ import random
 import sys
 from typing import Any, cast
 
+import msgspec
 from scheduling_ledger import Ledger, group, task
 
 from pilotage.core.scheduling import OVERTAKE, Demand, GroupKey, Scheduler
 from pilotage.core.scheduling.policies import build
 from pilotage.core.scheduling.policy import SERVICE
+from pilotage.model.ids import TaskUid
 from pilotage.model.partitions import PolicyName, PolicySpec
 from pilotage.model.resources import Node, NodeShape, NodeShare, Request, core_mask
 
@@ -107,8 +109,11 @@ def random_torus(chance: random.Random, size: int) -> tuple[int, ...]:
     return tuple(sides) or (1,)
 
 
-def walk(seed: int, policy: PolicyName = "continuous", steps: int = 300) -> Ledger:
-    """Walk, then let everything end; raise AssertionError or InvariantViolated if a promise is broken."""
+def walk(seed: int, policy: PolicyName = "continuous", steps: int = 300, *, gangs: bool = False) -> Ledger:
+    """Walk, then let everything end; raise AssertionError or InvariantViolated if a promise is broken.
+
+    With ``gangs`` some tasks start together.
+    """
     chance = random.Random(seed)
     machine = random_machine(chance)
     ledger = random_policy(chance, policy, machine)
@@ -118,8 +123,11 @@ def walk(seed: int, policy: PolicyName = "continuous", steps: int = 300) -> Ledg
         groups = [GroupKey("executable", only.request, priority) for priority in (0, 1)]
     number = 0
     losses = chance.choice((0, 0, 1)) if len(machine) > 3 else 0
+    parties = Gangs(seed, groups, ledger) if gangs else None
     for _ in range(steps):
         ledger.now += chance.random()
+        if parties is not None:
+            parties.step()
         step = chance.randrange(22)
         if step < 7:
             count = chance.choice((1, 1, 2, 5, 20))
@@ -147,6 +155,8 @@ def walk(seed: int, policy: PolicyName = "continuous", steps: int = 300) -> Ledg
         ledger.check()
     for node in machine:
         ledger.add_node(node.index)
+    if parties is not None:
+        parties.complete()
     drop_stranded(ledger)
     if ledger.overtake and policy != "homogeneous":
         outlast(ledger)
@@ -155,11 +165,73 @@ def walk(seed: int, policy: PolicyName = "continuous", steps: int = 300) -> Ledg
     return ledger
 
 
+class Gangs:
+    """Gangs whose members come one by one, some of them late, and from which some are withdrawn."""
+
+    def __init__(self, seed: int, groups: list[GroupKey], ledger: Ledger) -> None:
+        self._chance = random.Random(f"gangs {seed}")
+        self._ledger = ledger
+        self._shapes = [
+            key for key in groups if not (key.request.colocate or key.request.beside or key.lane_kind == SERVICE)
+        ]
+        self._coming: list[tuple[str, GroupKey]] = []
+        self._begun = 0
+
+    def step(self) -> None:
+        chance, ledger = self._chance, self._ledger
+        if chance.random() < 0.08:
+            self._begin()
+        if self._coming and chance.random() < 0.5:
+            self._arrive(chance.randrange(len(self._coming)))
+        members = [uid for uid, (_, key) in ledger.waiting.items() if key.request.gang]
+        if members and chance.random() < 0.03:
+            ledger.withdraw(chance.choice(members))
+
+    def complete(self) -> None:
+        """Let all come that are still to come, and give those up that miss one that was withdrawn."""
+        while self._coming:
+            self._arrive(0)
+        drop_incomplete(self._ledger)
+
+    def _begin(self) -> None:
+        chance = self._chance
+        size, priority = chance.choice((1, 2, 2, 3, 5, 8)), chance.choice((0, 0, 1))
+        self._begun += 1
+        for number in range(size):
+            shape = chance.choice(self._shapes)
+            request = msgspec.structs.replace(shape.request, gang=f"gang {self._begun}", gang_size=size)
+            key = GroupKey(shape.lane_kind, request, priority, shape.duration_s)
+            self._coming.append((f"gang {self._begun} member {number}", key))
+        for _ in range(size if chance.random() < 0.7 else chance.randrange(size)):
+            self._arrive(len(self._coming) - 1)
+
+    def _arrive(self, place: int) -> None:
+        name, key = self._coming.pop(place)
+        self._ledger.enqueue(key, name)
+
+
+def drop_incomplete(ledger: Ledger) -> None:
+    """Withdraw the members of gangs of which not all wait, as nobody comes any more."""
+    members: dict[str, list[TaskUid]] = {}
+    for uid, (_, key) in ledger.waiting.items():
+        if key.request.gang:
+            members.setdefault(key.request.gang, []).append(uid)
+    for uids in members.values():
+        if len(uids) < ledger.waiting[uids[0]][1].request.gang_size:
+            for uid in uids:
+                ledger.withdraw(uid)
+
+
 def drop_stranded(ledger: Ledger) -> None:
+    for uids, reason in ledger.scheduler.too_late(ledger.now):
+        assert reason
+        for uid in uids:
+            ledger.withdraw(uid)
     for uids, reason in ledger.scheduler.stranded():
         assert reason
         for uid in uids:
             ledger.withdraw(uid)
+    drop_incomplete(ledger)
 
 
 def outlast(ledger: Ledger) -> None:

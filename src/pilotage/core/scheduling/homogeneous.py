@@ -54,6 +54,11 @@ class SlotLimits(Limits):
                 "it names where it is to run, and the policy 'homogeneous' gives it any slot; leave slots and the tags "
                 "colocate, node, group and task out, or use scheduler='continuous'"
             )
+        if request.gang:
+            return (
+                f"it is to start together with the others of gang {request.gang!r}, and the policy 'homogeneous' starts one task "
+                "after the other; leave gang out, or use scheduler='continuous'"
+            )
         fixed = self.fixed
         if fixed is not None and request != fixed:
             return (

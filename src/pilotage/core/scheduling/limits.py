@@ -11,7 +11,7 @@ from pilotage.core.scheduling.need import Need
 from pilotage.core.scheduling.pool import CLOSED, Pool
 from pilotage.core.scheduling.queue import Group
 from pilotage.core.scheduling.tags import Territories
-from pilotage.model.resources import NodeShape
+from pilotage.model.resources import NodeShape, Request
 
 
 class Limits:
@@ -41,6 +41,10 @@ class Limits:
         """Return why no set of the nodes can ever satisfy ``need`` (value, limit, remedy), or None if one can."""
         pool = self._pool
         request = need.request
+        if need.gang:
+            reason = _gang_refusal(request)
+            if reason is not None:
+                return reason
         if need.pinned or request.beside:
             reason = tags.refusal(request, pool.nodes, self._territories.groups)
             if reason is not None:
@@ -63,3 +67,12 @@ class Limits:
             f"it is declared to take {group.key.duration_s:,.6g} s, and tasks have to end within {left:,.6g} s in this pilot; "
             "submit it to a pilot with more runtime, or declare a shorter duration_s if it takes less"
         )
+
+
+def _gang_refusal(request: Request) -> str | None:
+    if request.gang_size < 1:
+        return f"gang={request.gang!r} has gang_size={request.gang_size}; say how many tasks it has"
+    if request.colocate or request.beside:
+        tag = "colocate" if request.colocate else "task"
+        return f"it is one of gang {request.gang!r}, and its tag {tag} makes it wait for a node of its own; leave one of them out"
+    return None

@@ -14,7 +14,7 @@ class Need:
     only, ``cpu_only`` ones cores and memory, and the books take shortcuts there; ``small`` ones are of one rank of these,
     anywhere, and ``one_core`` is the plainest and most frequent. ``scatters`` tells that ranks may lie on more than one
     node, ``follows`` that all are on one node that an earlier task may have settled; ``pinned`` names nodes. ``least``:
-    ranks that a node must hold to be of use. ``chosen``: what the slots that the user has chosen take of each node, if
+    ranks that a node must hold to be of use. ``gang``: starts together with others (see ``gangs``). ``chosen``: what the slots that the user has chosen take of each node, if
     there are any.
     """
 
@@ -26,6 +26,7 @@ class Need:
         "disk",
         "exclusive",
         "follows",
+        "gang",
         "least",
         "memory",
         "one_core",
@@ -57,8 +58,9 @@ class Need:
         self.chosen = by_node(request.slots) if request.slots else ()
         self.pinned = request.pinned
         self.follows = bool(request.colocate or request.beside)
+        self.gang = bool(request.gang)
         settled = self.follows or self.chosen
-        self.small = self.cpu_only and self.ranks == 1 and not (settled or self.pinned)
+        self.small = self.cpu_only and self.ranks == 1 and not (settled or self.pinned or self.gang)
         self.one_core = self.small and self.plain and self.cores == 1
         self.scatters = self.ranks > 1 and not settled
 

@@ -5,7 +5,7 @@ for the task whose turn it is, it looks for the tasks that fill a node: see ``ba
 
 How it decides:
 
-* Tasks that may need several nodes, and those that tags or slots send somewhere, go first, in the order of their turns, as
+* Tasks that may need several nodes, gangs, and those that tags or slots send somewhere, go first, in the order of their turns, as
   `continuous` would place them.
 * Then nodes on which something came free are filled. A node whose other tasks are declared to end soon (within a small part
   of the longest duration that waits) is left until then: what is filled at once fits better.
@@ -129,9 +129,13 @@ class Packed(Scheduler):
                 self._bags.setdefault(group.order_base, Bag()).add(group)
             self._fresh[group.key] = group
 
+    def _line_up(self, lead: Group) -> None:
+        super()._line_up(lead)
+        self._sort_in(lead)
+
     def _is_compact(self, need: Need) -> bool:
         """Tell whether its tasks go to one node each, whichever it is."""
-        if need.exclusive or need.follows or need.chosen or need.pinned or need.per_node not in (0, need.ranks):
+        if need.gang or need.exclusive or need.follows or need.chosen or need.pinned or need.per_node not in (0, need.ranks):
             return False
         return any(need.capacity(shape) >= need.ranks for shape in self._limits.shapes)
 

@@ -1,9 +1,10 @@
 """Nodes for the tasks of one group: the way from a group whose turn it is to assignments.
 
-There are five ways. Tasks of one core, the plainest and most frequent, go the shortest. *Small* ones, of one rank of cores
+There are six ways. Tasks of one core, the plainest and most frequent, go the shortest. *Small* ones, of one rank of cores
 and memory, go on where the last one went; if they were refused before, to the tightest node of those released since (see
 ``openings``). *Narrow* tasks run on one node each, and are placed as many at a time as it holds. *Wide* ones may lie on
-several nodes. Tasks whose slots the user has chosen take just these. What no room was found for is *refused*: its group
+several nodes. Tasks whose slots the user has chosen take just these. Those of a *gang*
+are placed all at once (see ``gangs``). What no room was found for is *refused*: its group
 notes how far the log of releases was.
 
 Tasks that ``colocate`` follow the first of their tag to its node, or choose anew when that node is lost. A task that runs
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from pilotage.core.scheduling import need as needs
 from pilotage.core.scheduling import slots
+from pilotage.core.scheduling.gangs import Gangs
 from pilotage.core.scheduling.need import Need
 from pilotage.core.scheduling.openings import Openings
 from pilotage.core.scheduling.policy import Assignment
@@ -32,6 +34,9 @@ _THOROUGH_EVERY = 64
 class Placing:
     """Takes tasks from ``queue`` and resources from ``pool``, where ``search`` and ``releases`` say that there are some."""
 
+    gangs: Gangs
+    """Set by who makes this."""
+
     def __init__(self, pool: Pool, queue: WaitingQueue, search: Search, releases: Releases, openings: Openings) -> None:
         self._pool = pool
         self._queue = queue
@@ -44,12 +49,17 @@ class Placing:
         self.places = Places()
 
     def place(self, group: Group, limit: int, before: int, out: list[Assignment]) -> int:
-        """Place up to ``limit`` tasks that arrived before number ``before``, as long as there is room; return how many."""
+        """Place up to ``limit`` tasks that arrived before number ``before``, as long as there is room; return how many.
+
+        A gang counts for as many members as it has: neither limit cuts it.
+        """
         need = group.need
         if need.one_core and self._search.fills:
             return self._place_cores(group, limit, before, out)
         if need.small and self._search.fills:
             return self._place_small(group, limit, before, out)
+        if need.gang:
+            return self.gangs.place(group, out)
         if need.chosen:
             return self.place_chosen(group, OPEN, out)
         if need.scatters or need.exclusive:

@@ -98,6 +98,8 @@ class Policy(Protocol):
     * A task that was enqueued is handed out exactly once, by ``schedule`` or ``draw``, unless ``withdraw`` returned True.
     * A task whose ``refusal`` is None is placed in the end, if every placement is released in the end and tasks of higher
       priority do not keep coming.
+    * Of the tasks that wait with the same ``gang`` in their requests none is placed unless ``gang_size`` are, in one
+      ``schedule``; they are never drawn.
     * What groups of the ``lane_kind`` SERVICE hold may never be released. A task for which only that could make room waits
       without resources being kept for it.
     * A policy that breaks its own books raises ``InvariantViolated``; it never mends them in silence.
@@ -120,7 +122,7 @@ class Policy(Protocol):
         ...
 
     def schedule(self, now: float, limit: int) -> list[Assignment]:
-        """Open up to ``limit`` lanes, each with one task, and take what they hold."""
+        """Open up to ``limit`` lanes, each with one task, and take what they hold; a gang is never cut by the limit."""
         ...
 
     def draw(self, group: GroupKey, count: int, node: int = -1) -> list[TaskUid]:
@@ -183,7 +185,10 @@ class Policy(Protocol):
         ...
 
     def too_late(self, now: float) -> list[tuple[list[TaskUid], str]]:
-        """Return, once, the tasks that wait and would end too late, with the reason; they wait until they are withdrawn."""
+        """Return, once, the tasks that wait and would end too late, with the reason; they wait until they are withdrawn.
+
+        So are gangs that can never start, as their members fit one by one but not together.
+        """
         ...
 
     def why(self, subject: TaskUid | GroupKey) -> str:

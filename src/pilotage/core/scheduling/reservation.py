@@ -16,7 +16,7 @@ from itertools import accumulate
 
 from pilotage.core.scheduling import slots
 from pilotage.core.scheduling.backfill import Gaps
-from pilotage.core.scheduling.ends import DeclaredEnds
+from pilotage.core.scheduling.ends import NOT_KNOWN, DeclaredEnds
 from pilotage.core.scheduling.need import Need
 from pilotage.core.scheduling.placing import Placing
 from pilotage.core.scheduling.policy import SERVICE, Assignment, shortest_duration
@@ -65,15 +65,20 @@ class Reservations:
         if group.key.lane_kind == SERVICE:
             for assignment in placed[-count:]:
                 self.note_service(assignment.placement)
+        elif group.need.gang:
+            self._note_durations(placed[-count:])
         elif group.key.duration_s and placed:
-            self.knows = True
-            end = self.now + shortest_duration(group.key.duration_s)
-            for assignment in placed[-count:]:
-                self.ends.note(assignment.placement, end)
+            self._note_durations(placed[-count:])
         group.overtaken_from = -1
         current = self.current
         if current is not None and current.group is group:
             self.end()
+
+    def _note_durations(self, placed: Sequence[Assignment]) -> None:
+        for assignment in placed:
+            if assignment.group.duration_s:
+                self.knows = True
+                self.ends.note(assignment.placement, self.now + shortest_duration(assignment.group.duration_s))
 
     def note_released(self, placement: Placement) -> None:
         """This was released, while something is known of what is held."""
@@ -131,7 +136,8 @@ class Reservations:
             return False
         for node in nodes:
             self._pool.set_state(node, RESERVED)
-        end = self.ends.earliest(need, nodes, self.services, lambda: self._fits(group, nodes))
+        # When a gang can start is not foreseen: nothing is filled in.
+        end = NOT_KNOWN if need.gang else self.ends.earliest(need, nodes, self.services, lambda: self._fits(group, nodes))
         self.current = Reservation(group, nodes, Gaps(self._pool, nodes, end))
         return True
 
@@ -148,6 +154,8 @@ class Reservations:
         """Return the nodes to be kept; none if what will be free on any is not enough."""
         need = group.need
         services = self.services
+        if need.gang:
+            return self._placing.gangs.nodes_for(group, services.held)
         if need.chosen:
             return [share.node for share in need.chosen] if services.leave(need.chosen) else []
         if need.follows:
@@ -165,6 +173,11 @@ class Reservations:
             return
         current.changed = False
         group = current.group
+        if group.need.gang:
+            placed = self._placing.gangs.place_reserved(group, RESERVED, out)
+            if placed:
+                self.note_placed(group, placed, out)
+            return
         if group.need.chosen:
             if self._placing.place_chosen(group, RESERVED, out):
                 self.note_placed(group, 1, out)

@@ -12,6 +12,7 @@ How it decides:
 * Groups that can run nowhere any more are set aside as *stranded*: nodes were lost or given away, or the tasks, whose
   duration is declared, would not end before the pilot does.
 * Tasks whose slots the user has chosen wait for just these (see ``slots``); in all else they are like others.
+* Tasks of a gang wait for each other, and have one turn together (see ``gangs``).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from pilotage.core.scheduling import waits
+from pilotage.core.scheduling.gangs import Gang, Gangs
 from pilotage.core.scheduling.lateness import Lateness
 from pilotage.core.scheduling.limits import Limits
 from pilotage.core.scheduling.need import Need
@@ -74,7 +76,18 @@ class Scheduler:
         self._queue = WaitingQueue(priorities=order == "priority")
         self._releases = Releases(self._pool, retry_bound)
         self._openings = Openings(self._pool, self._releases)
-        self._placing = Placing(self._pool, self._queue, search(self._pool, search_bound), self._releases, self._openings)
+        nodes_search = search(self._pool, search_bound)
+        self._placing = Placing(self._pool, self._queue, nodes_search, self._releases, self._openings)
+        self._gangs = Gangs(
+            self._pool,
+            self._queue,
+            self._releases,
+            nodes_search,
+            lambda pool: search(pool, search_bound),
+            self._placing.places,
+            self._line_up,
+        )
+        self._placing.gangs = self._gangs
         self._reservations = Reservations(self._pool, self._placing, self._releases, overtake_limit, patience_s)
         self._place = self._placing.place
         self._look_ahead = look_ahead
@@ -100,6 +113,9 @@ class Scheduler:
         found = self._queue.find(group)
         if found is None or found.stranded is not None:
             found = self._renewed(group)
+            if found.need.gang:
+                self._join(found, [task])
+                return
         self._queue.append(found, task)
         if self._awaited:
             self._end_awaiting([task])
@@ -109,6 +125,9 @@ class Scheduler:
         found = self._queue.find(group)
         if found is None or found.stranded is not None:
             found = self._renewed(group)
+            if found.need.gang:
+                self._join(found, tasks)
+                return
         self._queue.extend(found, tasks)
         if self._awaited:
             self._end_awaiting(tasks)
@@ -122,6 +141,8 @@ class Scheduler:
         self._queue.withdraw(task)
         if self._awaited:
             self._end_awaiting([task])
+        if group.need.gang:
+            self._settle(self._gangs.of(group))
         if first:
             group.overtaken_from = -1
             current = self._reservations.current
@@ -147,12 +168,15 @@ class Scheduler:
         ]
 
     def too_late_from(self) -> float:
-        """Return from when on tasks that wait, of declared duration, would end too late; infinity if there are none."""
-        return self._lateness.next()
+        """Return from when on tasks that wait, of declared duration, would end too late; infinity if there are none.
+
+        Gangs that can never start are too late at once.
+        """
+        return 0.0 if self._gangs.misfits else self._lateness.next()
 
     def too_late(self, now: float) -> list[tuple[list[TaskUid], str]]:
         """Return, once, the tasks that wait and would end too late, with the reason; they wait until they are withdrawn."""
-        found = []
+        found = [(self._queue.tasks_of(lead), lead.stranded or "") for lead in self._gangs.take_misfits()]
         for group in self._lateness.due(now):
             reason = self._limits.too_late(group, now)
             self._set_aside(group, reason)
@@ -226,6 +250,8 @@ class Scheduler:
         """
         found = self._queue.find(group)
         if found is None or not found.live or self._reservations.current is not None or self._now > found.latest:
+            return []
+        if found.need.gang:
             return []
         turn = self._queue.oldest_other(found)
         if turn is None:
@@ -329,9 +355,14 @@ class Scheduler:
         for group in self._queue.groups.values():
             group.refused_at = -1
             group.stranded = self._limits.refusal(group.need)
+            if group.need.gang and group.stranded is None:
+                group.stranded = ""
             self._queue.line_up(group)
+        self._gangs.settle_anew()
+        # What runs nowhere now may do so when nodes come back.
+        self._gangs.take_misfits()
         current = self._reservations.current
-        if current is not None and current.group.stranded is not None:
+        if current is not None and (current.group.stranded is not None or current.group.need.gang):
             self._reservations.end()
 
     # What is told.
@@ -349,13 +380,15 @@ class Scheduler:
         group = self._queue.find(subject) if isinstance(subject, GroupKey) else self._queue.group_of(subject)
         if group is None or not group.live:
             return waits.NOTHING_WAITS
+        if group.need.gang and not group.stranded and (missing := self._gangs.describe(group)):
+            return missing
         task = group.tasks[0] if isinstance(subject, GroupKey) else subject
         before = self._queue.before(group, task)
         return waits.why(task, group, before, self._pool, self._placing, self._reservations)
 
     def check(self, held: Iterable[Placement] | None = None) -> None:
         """Raise InvariantViolated unless the books balance, and sum up with all ``held`` placements if they are given."""
-        faults = self._pool.faults() + self._queue.faults() + self._reservations.faults()
+        faults = self._pool.faults() + self._queue.faults() + self._reservations.faults() + self._gangs.faults()
         if held is not None:
             faults += sum_faults(self._pool, held)
         if faults:
@@ -367,7 +400,27 @@ class Scheduler:
         if not group.live or group.need.follows:
             self._limits.apply(group, self._queue.groups.values())
             self._lateness.note(group)
+            if group.need.gang and group.stranded is None:
+                group.stranded = ""
         return group
+
+    def _join(self, group: Group, tasks: Sequence[TaskUid]) -> None:
+        """Let tasks of a gang wait."""
+        self._queue.extend(group, tasks)
+        if self._awaited:
+            self._end_awaiting(tasks)
+        self._settle(self._gangs.of(group))
+
+    def _settle(self, gang: Gang) -> None:
+        """Members of a gang came, left or were placed: who leads has its turn."""
+        current = self._reservations.current
+        if current is not None and current.group is gang.lead:
+            self._reservations.end()
+        self._gangs.settle(gang)
+
+    def _line_up(self, lead: Group) -> None:
+        """Give a gang its turn."""
+        self._queue.line_up(lead)
 
     def _serve_reservation(self, now: float, out: list[Assignment]) -> None:
         current = self._reservations.current
