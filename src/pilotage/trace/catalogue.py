@@ -130,6 +130,7 @@ SILENT_FACTS = {
     "client.DependenciesKept": "holds what tasks asked to wait for, beyond what task.held tells",
     "agent.NodesNumbered": "numbers messages; the nodes were given back before",
     "agent.TasksNumbered": "numbers messages; the tasks were given back before",
+    "agent.GangOver": "says the same as task.ended of the first task of the gang that ended",
     "agent.ServiceOver": "says the same as task.ended of the service",
     "client.ServicesReady": "the agent's log has the same as task.ready",
     "client.EnvironmentAsked": "the agent's log has the same as environment.asked",

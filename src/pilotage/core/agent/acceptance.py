@@ -92,6 +92,10 @@ class Acceptance:
         if refusal is not None:
             self._endings.turn_away(now, uids, Ending.INFEASIBLE, refusal)
             return
+        over = self._state.gangs_over.get(self._state.templates[template].request.gang)
+        if over is not None:
+            self._endings.turn_away(now, uids, Ending.CANCELLED, over)
+            return
         inputs = self._state.inputs
         if inputs:
             self._staging.stage_inputs([uid for uid in uids if uid in inputs])

@@ -30,6 +30,7 @@ from pilotage.core.agent.alarms import Alarms
 from pilotage.core.agent.dispatch import Dispatch
 from pilotage.core.agent.endings import Endings
 from pilotage.core.agent.environments import Environments
+from pilotage.core.agent.gangs import Gangs
 from pilotage.core.agent.idleness import Idleness
 from pilotage.core.agent.inquiry import Inquiry
 from pilotage.core.agent.journal import Journal, Step
@@ -81,6 +82,7 @@ class AgentCore:
         self._waiting = Waiting(self.state, policy, barrier)
         self._dispatch = Dispatch(journal, policy, self._waiting, self._pool)
         self._endings = Endings(journal, self._waiting, self._delivery)
+        self._gangs = Gangs(journal, self._endings)
         self._staging = Staging(journal, self._waiting, self._dispatch, self._endings)
         self._environments = Environments(journal, self._waiting, self._endings)
         self._services = Services(journal, self._waiting, self._dispatch, self._endings)
@@ -179,6 +181,8 @@ class AgentCore:
             self._environments.settle(now)
         if self.state.ending is not None:
             self._services.stop(now)
+        if self._endings.has_gangs:
+            self._gangs.settle(now)
         self._services.settle(now)
         placed = self._dispatch.place(now)
         for uids, reason in self._dispatch.too_late(now):
@@ -189,6 +193,8 @@ class AgentCore:
                 self._end_stranded(now, uids, reason)
             # Who was to run beside one of these cannot be placed either.
             placed = self._dispatch.place(now)
+        if self._endings.gangs_over:
+            self._gangs.settle(now)
         self._idleness.look(now)
 
     def performed(self) -> None:
@@ -210,6 +216,7 @@ class AgentCore:
         self._delivery.recover()
         self._staging.recover()
         self._services.recover()
+        self._gangs.recover()
         waiting = []
         for uid, task in state.tasks.items():
             if not task.lane and uid not in state.inputs and uid not in state.outputs:

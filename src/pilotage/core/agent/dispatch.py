@@ -26,7 +26,7 @@ from pilotage.model.resources import Placement
 from pilotage.model.workload import Row
 
 OPENED_AT_ONCE = 1024
-"""Lanes opened in one step; more are opened in the next, so that messages are read in between."""
+"""Lanes opened in one step, but for the rest of a gang; more are opened in the next, so that messages are read in between."""
 
 PACES_KEPT = 4096
 """Groups without lanes whose pace is remembered."""
@@ -235,7 +235,7 @@ class Dispatch:
 
     def _open(self, now: float) -> list[facts.LaneLaunch]:
         assignments = self._policy.schedule(now, OPENED_AT_ONCE)
-        self.more_to_place = len(assignments) == OPENED_AT_ONCE
+        self.more_to_place = len(assignments) >= OPENED_AT_ONCE
         launches = []
         deep: list[tuple[Pace, facts.LaneLaunch]] = []
         tasks, pool = self._state.tasks, self._pool

@@ -46,6 +46,10 @@ class Endings:
         """Whether some tasks have a sandbox that is removed at their end."""
         self.restarts = False
         """Whether some services are started again even if they ended well."""
+        self.has_gangs = False
+        """Whether some tasks start together."""
+        self.gangs_over: dict[str, str] = {}
+        """Gangs that came to their end before they began, and why; their other tasks are still to be ended."""
         self.put_off: dict[TaskUid, None] = {}
         """Tasks whose files are to be staged when there is room; no stager has them."""
 
@@ -54,6 +58,7 @@ class Endings:
         for template in templates.values():
             self.cleans |= template.cleanup
             self.restarts |= template.service is not None and template.service.restart == "always"
+            self.has_gangs |= bool(template.request.gang)
 
     # ----------------------------------------------------------------------------------------------------------- on request
 
@@ -143,12 +148,23 @@ class Endings:
 
     def conclude(self, now: float, runner: RunnerId, number: int, final: list[Outcome], staged: list[Outcome]) -> None:
         """These attempts were the last; ``runner`` told of them in its message ``number``."""
+        if self.has_gangs and runner == NOBODY:
+            self._note_gangs(now, (*final, *staged))
         if staged:
             self._journal.emit(facts.OutputsBegun(now, runner, number, staged))
             self.stage_outputs(staged)
         if final or not staged:
             self._delivery.note(final)
             self._journal.emit(facts.Ended(now, runner, number, final))
+
+    def _note_gangs(self, now: float, outcomes: Iterable[Outcome]) -> None:
+        """Note whose gangs can't begin any more. Before the outcomes are: the log never has these alone."""
+        for outcome in outcomes:
+            gang = self._state.templates[self._state.tasks[outcome.task].row.template].request.gang
+            if gang and not outcome.attempt and gang not in self._state.gangs_over:
+                message = f"its gang {gang!r} cannot begin, as task {outcome.task!r} ended before: {outcome.message}"
+                self._journal.emit(facts.GangOver(now, gang, message))
+                self.gangs_over[gang] = message
 
     def stage_outputs(self, outcomes: Iterable[Outcome]) -> None:
         """Have the output of these attempts staged, or just their sandboxes removed."""

@@ -270,6 +270,14 @@ class TasksNumbered(msgspec.Struct, frozen=True, array_like=True, tag=28):
     number: int
 
 
+class GangOver(msgspec.Struct, frozen=True, array_like=True, tag=29):
+    """A task of the gang ended before this began, as ``message`` says: it can't begin any more."""
+
+    time: float
+    gang: str
+    message: str
+
+
 def tasks_named(fact: Fact) -> list[TaskUid]:
     """Return the tasks that the fact is about, in its order."""
     match fact:
@@ -320,4 +328,5 @@ Fact = (
     | NodesLost
     | TasksGivenBack
     | TasksNumbered
+    | GangOver
 )

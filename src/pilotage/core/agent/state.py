@@ -16,6 +16,7 @@ from pilotage.core.agent.facts import (
     EnvironmentAsked,
     EnvironmentPrepared,
     Fact,
+    GangOver,
     GivenBack,
     InputsStaged,
     LanesClosed,
@@ -136,6 +137,8 @@ class AgentState(ClientSide):
     """The same by the message that says so, until the metascheduler has it on disk."""
     places: list[TaskUid | int] = []
     """Where the last tasks were placed, so that others can run beside them: names, each run of them followed by a node."""
+    gangs_over: dict[str, str] = {}
+    """Gangs that can't begin any more, and why."""
 
     @property
     def busy(self) -> bool:
@@ -235,6 +238,8 @@ def apply(state: AgentState, fact: Fact) -> None:
             state.services[fact.service] = fact.info
         case ServiceOver():
             state.services_over[fact.service] = fact.message
+        case GangOver():
+            state.gangs_over[fact.gang] = fact.message
         case NodesGranted() | NodesReturned() | NodesNumbered() | NodesLost():
             _apply_nodes(state, fact)
         case TasksGivenBack():

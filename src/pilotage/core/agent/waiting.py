@@ -10,6 +10,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
+import msgspec
+
 from pilotage.core.agent.lanes import group_of
 from pilotage.core.agent.needs import lacking
 from pilotage.core.agent.state import AgentState
@@ -67,6 +69,8 @@ class Waiting:
             return
         if self.has_services:
             uids = [uid for uid in uids if self._is_served(uid)]
+        if self._state.templates[template].request.gang:
+            uids = self._enqueue_begun(uids, template, now)
         if uids:
             self._policy.enqueue_many(uids, self.group(template), now)
 
@@ -75,7 +79,19 @@ class Waiting:
         if self.barrier or self.has_services:
             return False
         known = [self._state.templates[template] for template in templates]
-        return not any(each.service is not None or (each.named_env and not self._is_there(each.named_env)) for each in known)
+        return not any(
+            each.service is not None or each.request.gang or (each.named_env and not self._is_there(each.named_env))
+            for each in known
+        )
+
+    def _enqueue_begun(self, uids: Sequence[TaskUid], template: TemplateId, now: float) -> list[TaskUid]:
+        """Let those wait alone whose gang has begun; return the others."""
+        tasks, group = self._state.tasks, self.group(template)
+        begun = [uid for uid in uids if tasks[uid].attempt]
+        if begun:
+            alone = msgspec.structs.replace(group.request, gang_size=1)
+            self._policy.enqueue_many(begun, msgspec.structs.replace(group, request=alone), now)
+        return [uid for uid in uids if not tasks[uid].attempt]
 
     def enqueue_plain(self, rows: Iterable[Row], now: float) -> None:
         """Let tasks wait whose templates ``are_plain``; those of different ones may come in turns."""
