@@ -76,6 +76,8 @@ def _resources(template: Template) -> dict[str, Any]:
         "gpu_type": template.gpu_type,
         "threading_type": template.threading_type,
         "launch_method": "" if launcher is None else launcher.path,
+        "gang": request.gang,
+        "gang_size": request.gang_size,
         "use_mpi": False if launcher is None and request.ranks > 1 else None,
     }
     if request.slots:

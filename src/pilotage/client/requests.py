@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pilotage.client.checks import COUNT_LIMIT, count_of, size_of, text_of
 from pilotage.client.fields import shown
+from pilotage.client.task_gang import gang_of
 from pilotage.errors import InvalidTask, nearest
 from pilotage.model.resources import Request, blocks, gpu_shares
 
@@ -39,6 +40,7 @@ def request_of(task: str, said: Mapping[str, Any], named: Collection[str], node_
     pinned, beside = _places(task, tags) if tags else ((), "")
     if beside and colocate:
         raise InvalidTask(f"{task}: tags 'task' and 'colocate' may name different nodes; leave one of them out")
+    gang, gang_size = gang_of(task, said)
     request = Request(
         ranks=ranks,
         cores=count_of(task, "cores_per_rank", said["cores_per_rank"], 1),
@@ -50,6 +52,8 @@ def request_of(task: str, said: Mapping[str, Any], named: Collection[str], node_
         exclusive=exclusive,
         pinned=pinned,
         beside=beside,
+        gang=gang,
+        gang_size=gang_size,
     )
     if not said["slots"]:
         return request

@@ -23,6 +23,7 @@ import msgspec
 from pilotage.client.dependencies import Dependencies, in_order
 from pilotage.client.descriptions import Description
 from pilotage.client.feasibility import Feasibility
+from pilotage.client.gangs import Gangs
 from pilotage.client.interrupts import Uninterrupted
 from pilotage.client.large_arguments import LargeArguments
 from pilotage.client.named_environments import NamedEnvironments
@@ -57,6 +58,7 @@ class Submissions:
         self._lock = threading.Lock()
         self._table = TemplateTable(session.state.templates, SessionSurroundings(session))
         self._feasibility = Feasibility(session)
+        self._gangs = Gangs(session)
         self._environments = NamedEnvironments(session)
         self.dependencies = Dependencies(session)
         # Templates that the table knows and no message has brought yet: those of a submission that was refused late.
@@ -129,6 +131,7 @@ class Submissions:
             )
             self._unsent.update(split.templates)
             self._environments.learn(split.templates)
+            self._gangs.learn(split.templates)
             rows = large.named(split.rows)
             doubles = self._doubles(rows, metadata, split.held, known) if known else set()
             order: Sequence[int] = range(len(rows))
@@ -137,6 +140,7 @@ class Submissions:
                 for count, position in enumerate(order, len(state.tasks)):
                     rows[position] = msgspec.structs.replace(rows[position], shard=count // SHARD_ENTRIES)
             self._feasibility.require(manager.uid, descriptions, rows, pins, doubles, self._template)
+            gangs = self._gangs.joined(manager.uid, descriptions, rows, pins, doubles)
             held: dict[TaskUid, Held] = {}
             asked: dict[TaskUid, Held] = {}
             if split.held:
@@ -145,6 +149,8 @@ class Submissions:
                 asked = {uid: one for at, one in said.items() if held.get(uid := rows[at].uid, Held()) != one}
                 positions = {rows[position].uid: position for position in order}
                 order = [positions[uid] for uid in in_order(list(positions), held)]
+                self._gangs.require_no_order(gangs, held, rows, positions)
+            self._gangs.keep(gangs)
             for chunk in _chunks(order, pins):
                 mine = rows[chunk.start : chunk.stop] if isinstance(chunk, range) else [rows[position] for position in chunk]
                 self._send(manager, mine, PilotUid(pins[chunk[0]]), chunk, metadata, held, asked)

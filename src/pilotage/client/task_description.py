@@ -37,7 +37,8 @@ class TaskDescription(Description):
     tasks to be over before, with ``after_policy`` ``'ok'``, ``'any'`` or ``'notok'``.
     ``tags``: ``colocate`` (tasks of one name run on one node), ``exclusive`` (whole nodes), ``node`` and ``group`` (names of
     nodes, and of groups of them), ``task`` (runs on the node of that earlier one). ``duration_s`` tells the scheduler how long
-    it takes. ``partition`` names a partition of the pilot, or a tag of one.
+    it takes. ``partition`` names a partition of the pilot, or a tag of one. ``gang_size`` tasks of one ``gang`` start together
+    or not at all.
 
     Raises:
         UnknownAttribute: no attribute has this name; names the nearest one.
@@ -78,6 +79,8 @@ class TaskDescription(Description):
     use_mpi: bool | None
     launch_method: str
     partition: str | int | None
+    gang: str
+    gang_size: int
     slots: Any
     environment: dict[str, Any]
     named_env: str

@@ -28,6 +28,8 @@ TASK_FIELDS: Mapping[str, Field] = {
     "ranks_per_node": Field(Kind.WHOLE),
     "cores_per_rank": Field(Kind.WHOLE, 1),
     "gpus_per_rank": Field(Kind.NUMBER, 0.0),
+    "gang": Field(Kind.TEXT, ""),
+    "gang_size": Field(Kind.WHOLE, 0),
     "gpu_type": Field(Kind.TEXT, ""),
     "threading_type": Field(Kind.TEXT, ""),
     "mem_per_rank": Field(Kind.NUMBER, 0),

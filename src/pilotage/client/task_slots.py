@@ -60,6 +60,8 @@ def placed(task: str, request: Request, given: Sequence[Any], named: Collection[
         memory=request.memory,
         disk=request.disk,
         slots=shares,
+        gang=request.gang,
+        gang_size=request.gang_size,
     )
 
 

@@ -216,6 +216,8 @@ GOOD: dict[str, list[tuple[dict[str, Any], See, object]]] = {
     "priority": [({"priority": -3}, of_template("priority"), -3)],
     "timeout": [({"timeout": 1.5}, of_template("timeout_s"), 1.5)],
     "duration_s": [({"duration_s": 1.5}, of_template("duration_s"), 1.5)],
+    "gang": [({"gang": "a", "gang_size": 2}, of_request("gang"), "a")],
+    "gang_size": [({"gang": "a", "gang_size": 2}, of_request("gang_size"), 2)],
     "grace": [({"grace": 0}, of_template("grace_s"), 0.0)],
     "retries": [({"retries": 2}, of_template("retries"), 2)],
     "retry_on": [
@@ -466,6 +468,19 @@ BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
     ],
     "stage_on_error": [({"stage_on_error": 1}, "stage_on_error takes True or False (bool), not 1 (int)")],
     "priority": [({"priority": 10**10}, f"priority=10000000000: it must be -1000000000 or more, {AT_MOST}")],
+    "gang": [
+        ({"gang": "a"}, "gang='a' does not say how many tasks start together; set gang_size"),
+        ({"gang": "a", "gang_size": 2, "retries": 1}, "retries=1: an attempt that follows would be without the other tasks"),
+        ({"gang": "a", "gang_size": 2, "restartable": True}, "restartable=True: an attempt that follows would be without"),
+        ({"gang": "a", "gang_size": 2, "tags": {"colocate": "x"}}, "tag 'colocate' makes it wait for a node of its own"),
+        ({"gang": "a", "gang_size": 2, "tags": {"task": "x"}}, "tag 'task' makes it wait for a node of its own"),
+        ({"gang": "a", "gang_size": 2, "mode": rp.TASK_SERVICE}, "a service starts by itself; leave gang out"),
+        ({"gang": 3}, "gang takes text (str), not 3 (int)"),
+    ],
+    "gang_size": [
+        ({"gang_size": 2}, "gang_size=2 says how many tasks start together, and no gang is named; set gang"),
+        ({"gang": "a", "gang_size": -1}, "gang_size=-1: it must be 1 or more"),
+    ],
     "duration_s": [({"duration_s": -1}, "duration_s=-1: it is in seconds and must be 0 or more; 0 means that it is not known")],
     "timeout": [({"timeout": -1}, "timeout=-1: it is in seconds and must be 0 or more; 0 means no limit")],
     "grace": [({"grace": float("inf")}, "grace=inf: it is in seconds and must be 0 or more")],

@@ -171,9 +171,7 @@ class Gangs:
     def __init__(self, seed: int, groups: list[GroupKey], ledger: Ledger) -> None:
         self._chance = random.Random(f"gangs {seed}")
         self._ledger = ledger
-        self._shapes = [
-            key for key in groups if not (key.request.colocate or key.request.beside or key.lane_kind == SERVICE)
-        ]
+        self._shapes = [key for key in groups if not (key.request.colocate or key.request.beside or key.lane_kind == SERVICE)]
         self._coming: list[tuple[str, GroupKey]] = []
         self._begun = 0
 

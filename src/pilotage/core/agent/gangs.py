@@ -1,7 +1,7 @@
 """Gangs that can't begin any more: when one member ends before, all do.
 
-That members start together is the policy's doing (see ``core.scheduling.gangs``); they are launched by one record of the log, so
-that a gang has begun as a whole or not at all, whatever happens. Until then a member that is cancelled or refused, or whose
+That members start together is the policy's doing (see ``core.scheduling.gangs``); they are launched by one record of the log,
+so that a gang has begun as a whole or not at all, whatever happens. Until then a member that is cancelled or refused, or whose
 input can't be staged, is the end of its gang (``GangOver``), and of those that come later. Once it has begun its tasks are on
 their own: one that its runner gave back is started alone.
 

@@ -12,6 +12,8 @@ as it asks for, or as the greatest part of the pilot's GPUs, memory or disk come
 None of the two: a manager with one pilot binds to it at once, even before it is active, as there is nothing to choose, and
 the tasks are there when it starts; a manager with several does as ``backfilling``.
 
+The tasks of a gang all go to the pilot that the first of them got, whatever room there is: they start together.
+
 A pilot whose services are not ready yet gets no tasks in any of these.
 """
 
@@ -44,6 +46,11 @@ def only_pilot(state: ClientState, manager: ManagerRecord) -> PilotRecord | None
     usable = usable_pilots(state, manager)
     alone = len(usable) == 1 and manager.scheduler != "backfilling"
     return usable[0] if alone and not usable[0].awaited else None
+
+
+def gang_templates(state: ClientState) -> dict[TemplateId, str]:
+    """Return the templates of tasks that start together with others, and the names of their gangs."""
+    return {number: template.request.gang for number, template in state.templates.items() if template.request.gang}
 
 
 def fits(request: Request, nodes: Sequence[Node]) -> bool:
@@ -102,15 +109,29 @@ class Dealer:
             return []
         if (only := only_pilot(self._state, manager)) is not None:
             return [(only, list(manager.waiting))]
-        return self._in_turn(manager, usable) if manager.scheduler == "round_robin" else self._by_room(manager, usable)
+        gangs = self._gangs(manager, usable)
+        deal = self._in_turn if manager.scheduler == "round_robin" else self._by_room
+        shares = deal(manager, usable, gangs)
+        if gangs.names:
+            gangs.complete(manager, {pilot.uid for pilot in usable if not pilot.awaited}, shares)
+        return [(self._state.pilots[name], tasks) for name, tasks in shares.items()]
 
-    def _in_turn(self, manager: ManagerRecord, usable: list[PilotRecord]) -> Shares:
+    def _gangs(self, manager: ManagerRecord, usable: list[PilotRecord]) -> _Gangs:
+        tasks = self._state.tasks
+        names = gang_templates(self._state)
+        if names and not any(tasks[uid].row.template in names for uid in manager.waiting):
+            names = {}
+        return _Gangs(self._state, names, {pilot.uid for pilot in usable})
+
+    def _in_turn(self, manager: ManagerRecord, usable: list[PilotRecord], gangs: _Gangs) -> dict[PilotUid, list[TaskUid]]:
         takes = [pilot.uid for pilot in usable if not pilot.awaited]
         dealt = {uid: manager.dealt.get(uid, 0) for uid in takes}
         fitting: dict[TemplateId, list[PilotUid]] = {}
         shares: dict[PilotUid, list[TaskUid]] = {}
         for uid in manager.waiting:
             template = self._state.tasks[uid].row.template
+            if template in gangs.names and gangs.has_pilot(template):
+                continue
             pilots = fitting.get(template)
             if pilots is None:
                 pilots = fitting[template] = [name for name in self._fitting(template, usable) if name in dealt]
@@ -119,9 +140,11 @@ class Dealer:
             if chosen is not None:
                 dealt[chosen] += 1
                 shares.setdefault(chosen, []).append(uid)
-        return [(self._state.pilots[name], tasks) for name, tasks in shares.items()]
+                if template in gangs.names:
+                    gangs.note(template, chosen)
+        return shares
 
-    def _by_room(self, manager: ManagerRecord, usable: list[PilotRecord]) -> Shares:
+    def _by_room(self, manager: ManagerRecord, usable: list[PilotRecord], gangs: _Gangs) -> dict[PilotUid, list[TaskUid]]:
         rooms = {
             pilot.uid: room
             for pilot in usable
@@ -133,6 +156,8 @@ class Dealer:
             if not rooms:
                 break
             template = self._state.tasks[uid].row.template
+            if template in gangs.names and gangs.has_pilot(template):
+                continue
             pilots = fitting.get(template)
             if pilots is None:
                 pilots = fitting[template] = self._fitting(template, usable)
@@ -143,7 +168,9 @@ class Dealer:
             if chosen.left <= 0:
                 del rooms[chosen.pilot.uid]
             shares.setdefault(chosen.pilot.uid, []).append(uid)
-        return [(self._state.pilots[name], tasks) for name, tasks in shares.items()]
+            if template in gangs.names:
+                gangs.note(template, chosen.pilot.uid)
+        return shares
 
     def _fitting(self, template: TemplateId, usable: list[PilotRecord]) -> list[PilotUid]:
         """Return the pilots that can hold a task. What fits nowhere goes to any: its agent refuses it, and says why."""
@@ -153,7 +180,11 @@ class Dealer:
             earlier = self._state.tasks.get(TaskUid(request.beside))
             if earlier is not None and any(pilot.uid == earlier.pilot for pilot in usable):
                 return [earlier.pilot]
-        return [pilot.uid for pilot in usable if fits(request, pilot.nodes)] or [pilot.uid for pilot in usable]
+        requests = [request]
+        if request.gang:
+            requests = [each.request for each in self._state.templates.values() if each.request.gang == request.gang]
+        found = [pilot.uid for pilot in usable if all(fits(each, pilot.nodes) for each in requests)]
+        return found or [pilot.uid for pilot in usable]
 
     def _room(self, pilot: PilotRecord) -> _Room:
         nodes, capacity = self._capacities.get(pilot.uid, (None, Capacity(0, 0, 0, 0, 0)))
@@ -162,6 +193,35 @@ class Dealer:
             capacity = capacity_of(pilot.nodes)
             self._capacities[pilot.uid] = (pilot.nodes, capacity)
         return _Room(self._state, pilot, capacity)
+
+
+class _Gangs:
+    """The gangs of tasks that wait, and the ``usable`` pilots that they got. ``names``: of gangs, by template."""
+
+    def __init__(self, state: ClientState, names: dict[TemplateId, str], usable: set[PilotUid]) -> None:
+        self._tasks = state.tasks
+        self.names = names
+        self._pilots: dict[str, PilotUid] = {}
+        for record in state.tasks.values() if names else ():
+            if record.pilot in usable and record.row.template in names:
+                self._pilots[names[record.row.template]] = record.pilot
+
+    def has_pilot(self, template: TemplateId) -> bool:
+        """Tell whether others of the gang have got a pilot."""
+        return self.names[template] in self._pilots
+
+    def note(self, template: TemplateId, pilot: PilotUid) -> None:
+        """A task of the gang gets this pilot."""
+        self._pilots[self.names[template]] = pilot
+
+    def complete(self, manager: ManagerRecord, takes: set[PilotUid], shares: dict[PilotUid, list[TaskUid]]) -> None:
+        """Add to the shares the others of each gang that has got one of the pilots that ``takes`` tasks."""
+        dealt = {uid for tasks in shares.values() for uid in tasks}
+        for uid in manager.waiting:
+            gang = self.names.get(self._tasks[uid].row.template)
+            pilot = None if gang is None else self._pilots.get(gang)
+            if pilot in takes and uid not in dealt:
+                shares.setdefault(pilot, []).append(uid)
 
 
 class _Room:

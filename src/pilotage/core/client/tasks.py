@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from pilotage.core.client import actions, events, facts
-from pilotage.core.client.binding import CHUNK_TASKS, Dealer, only_pilot, usable_pilots
+from pilotage.core.client.binding import CHUNK_TASKS, Dealer, gang_templates, only_pilot, usable_pilots
 from pilotage.core.client.holding import Holding
 from pilotage.core.client.journal import Journal
 from pilotage.core.client.state import NO_PILOT, PilotRecord
@@ -119,6 +119,34 @@ class Tasks:
         self._journal.emit(facts.TasksSettled(now, ending, message, tasks))
         self._journal.tell_tasks(tasks)
         self._journal.ended += tasks
+        self._end_gangs(now, tasks)
+
+    def _end_gangs(self, now: float, ended: list[TaskUid]) -> None:
+        """End the gangs of which one of these, which no pilot has, was to be part: they can't begin any more."""
+        state = self._state
+        names = gang_templates(state)
+        over: dict[str, TaskUid] = {}
+        for uid in ended if names else ():
+            gang = names.get(state.tasks[uid].row.template)
+            if gang is not None and not state.tasks[uid].pilot:
+                over.setdefault(gang, uid)
+        if not over:
+            return
+        here: dict[str, list[TaskUid]] = {}
+        there: list[TaskUid] = []
+        for uid, record in state.tasks.items():
+            gang = names.get(record.row.template)
+            if gang in over and record.outcome is None:
+                if record.pilot:
+                    there.append(uid)
+                else:
+                    here.setdefault(gang, []).append(uid)
+        for gang, uids in here.items():
+            first = state.tasks[over[gang]].outcome
+            why = first.message if first is not None else ""
+            message = f"its gang {gang!r} cannot begin, as task {over[gang]!r} ended before: {why}"
+            self.settle(now, Ending.CANCELLED, message, uids)
+        self.cancel(now, there)
 
     def cancel(self, now: float, tasks: Iterable[TaskUid]) -> None:
         """Cancel tasks: here if no pilot has them, else by asking the pilot."""

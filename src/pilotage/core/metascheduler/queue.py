@@ -181,7 +181,7 @@ class Queue:
     def fits(self, group: Group) -> tuple[str, ...]:
         """Return the partitions that can run such tasks, as they are now, and may be asked to."""
         wish, request, against = group.wish, group.wish.request, self._fitting.against
-        if wish.partition or wish.names_nodes or request.beside or request.colocate or group.refused_by:
+        if wish.partition or wish.names_nodes or request.beside or request.party or group.refused_by:
             return tuple(each.name for each in self._open_to(group) if not against(wish, each.record, each.shapes, each.likes))
         hiring = self._hiring()
         kinds = tuple(
@@ -231,8 +231,8 @@ class Queue:
         if request.beside:
             where = NOWHERE if self._awaits_another(group) else state.places.get(TaskUid(request.beside), NOWHERE)
             return [each for each in hiring if each.name == where]
-        if request.colocate:
-            where = state.anchors.get(request.colocate, NOWHERE)
+        if request.party:
+            where = state.anchors.get(request.party, NOWHERE)
             return [each for each in hiring if each.name == where] or hiring
         return hiring
 

@@ -179,4 +179,4 @@ def _has_room(backlog: Backlog) -> bool:
 
 def _may_move(group: Group) -> bool:
     request = group.wish.request
-    return not (group.is_service or request.colocate or request.beside)
+    return not (group.is_service or request.party or request.beside)

@@ -75,7 +75,7 @@ class MetaschedulerState(ClientSide):
     services_over: dict[TaskUid, str] = {}
     """Services that have ended for good, and how."""
     anchors: dict[str, str] = {}
-    """Groups of tasks that share a node (``colocate``), and the partition that has it."""
+    """Groups of tasks that share a node (``colocate``) or start together (``gang``), and the partition that has them."""
     places: dict[TaskUid, str] = {}
     """Tasks beside which others want to run, and the partitions that have or had them; those that wait have none."""
     recent: dict[TaskUid, str] = {}
@@ -227,7 +227,7 @@ def _apply_leased(state: MetaschedulerState, fact: facts.TasksLeased) -> None:
     partition.leased += len(rows)
     used = dict.fromkeys(row.template for row in rows)
     for template in used:
-        tag = state.templates[template].request.colocate
+        tag = state.templates[template].request.party
         if tag:
             state.anchors[tag] = name
     missing = [template for template in used if template not in partition.known_templates]

@@ -210,7 +210,7 @@ class Gangs:
             pool.occupy(share)
         search.thorough = True
         taken = self._lay_out(pool, search, gang)
-        for group, _, placement in taken or ():
+        for _group, _, placement in taken or ():
             _give_back(pool, placement)
         _give_back(pool, there)
         return None if taken is None else [(group, layout) for group, layout, _ in taken]

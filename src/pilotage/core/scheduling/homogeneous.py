@@ -56,8 +56,8 @@ class SlotLimits(Limits):
             )
         if request.gang:
             return (
-                f"it is to start together with the others of gang {request.gang!r}, and the policy 'homogeneous' starts one task "
-                "after the other; leave gang out, or use scheduler='continuous'"
+                f"it is to start together with the others of gang {request.gang!r}, and the policy 'homogeneous' starts one "
+                "task after the other; leave gang out, or use scheduler='continuous'"
             )
         fixed = self.fixed
         if fixed is not None and request != fixed:

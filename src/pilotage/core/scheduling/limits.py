@@ -74,5 +74,7 @@ def _gang_refusal(request: Request) -> str | None:
         return f"gang={request.gang!r} has gang_size={request.gang_size}; say how many tasks it has"
     if request.colocate or request.beside:
         tag = "colocate" if request.colocate else "task"
-        return f"it is one of gang {request.gang!r}, and its tag {tag} makes it wait for a node of its own; leave one of them out"
+        return (
+            f"it is one of gang {request.gang!r}, and its tag {tag} makes it wait for a node of its own; leave one of them out"
+        )
     return None

@@ -14,8 +14,8 @@ class Need:
     only, ``cpu_only`` ones cores and memory, and the books take shortcuts there; ``small`` ones are of one rank of these,
     anywhere, and ``one_core`` is the plainest and most frequent. ``scatters`` tells that ranks may lie on more than one
     node, ``follows`` that all are on one node that an earlier task may have settled; ``pinned`` names nodes. ``least``:
-    ranks that a node must hold to be of use. ``gang``: starts together with others (see ``gangs``). ``chosen``: what the slots that the user has chosen take of each node, if
-    there are any.
+    ranks that a node must hold to be of use. ``gang``: whether it starts together with others (see ``gangs``). ``chosen``:
+    what the slots that the user has chosen take of each node, if there are any.
     """
 
     __slots__ = (

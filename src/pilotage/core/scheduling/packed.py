@@ -5,8 +5,8 @@ for the task whose turn it is, it looks for the tasks that fill a node: see ``ba
 
 How it decides:
 
-* Tasks that may need several nodes, gangs, and those that tags or slots send somewhere, go first, in the order of their turns, as
-  `continuous` would place them.
+* Tasks that may need several nodes, gangs, and tasks that tags or slots send somewhere, go first, in the order of their
+  turns, as `continuous` would place them.
 * Then nodes on which something came free are filled. A node whose other tasks are declared to end soon (within a small part
   of the longest duration that waits) is left until then: what is filled at once fits better.
 * Priorities come before all that, in the order `priority`; what no task of a higher one fits into is filled with others.

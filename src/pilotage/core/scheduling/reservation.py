@@ -65,9 +65,7 @@ class Reservations:
         if group.key.lane_kind == SERVICE:
             for assignment in placed[-count:]:
                 self.note_service(assignment.placement)
-        elif group.need.gang:
-            self._note_durations(placed[-count:])
-        elif group.key.duration_s and placed:
+        elif group.need.gang or (group.key.duration_s and placed):
             self._note_durations(placed[-count:])
         group.overtaken_from = -1
         current = self.current
