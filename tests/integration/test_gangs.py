@@ -59,9 +59,7 @@ def test_many_gangs_that_compete_for_the_nodes_all_run(machine: Campaign, tmp_pa
     assert {task.state for task in tasks} == {rp.DONE}, [task.exception for task in tasks]
 
 
-def test_members_wait_for_the_last_and_say_so(
-    machine: Campaign, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_members_wait_for_the_last_and_say_so(machine: Campaign, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def why() -> str:
         assert run_command(["task", "why", first[0].uid, "--session", machine.session.uid]) == 0
         words = capsys.readouterr().out

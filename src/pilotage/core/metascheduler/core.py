@@ -43,6 +43,7 @@ from pilotage.core.metascheduler.backlogs import Backlog
 from pilotage.core.metascheduler.balance import Balance
 from pilotage.core.metascheduler.changes import Changes
 from pilotage.core.metascheduler.fitting import Fitting
+from pilotage.core.metascheduler.gangs import Gangs
 from pilotage.core.metascheduler.inquiry import Inquiry
 from pilotage.core.metascheduler.journal import Journal, Step
 from pilotage.core.metascheduler.partitions import Partitions
@@ -102,6 +103,7 @@ class MetaschedulerCore:
         self._partitions = Partitions(journal, nodes, fitting, queue, self._backlogs, tasks)
         self._changes = Changes(journal, nodes, queue, self._partitions, tasks)
         self._balance = Balance(journal, fitting, queue, self._backlogs, self._partitions, self._changes, release_idle_s)
+        self._gangs = Gangs(journal, tasks, self._partitions)
         self._recalls = Recalls(journal, queue, self._backlogs, self._partitions, tasks)
         self._barrier = barrier
         self._inquiry = Inquiry(self.state, queue, self._backlogs, tasks, barrier)
@@ -168,6 +170,8 @@ class MetaschedulerCore:
 
     def _follow_up(self, now: float) -> None:
         """Do what the state as it is now calls for, whatever the event was."""
+        if self._tasks.gang_of or self._tasks.gangs_ended:
+            self._gangs.look(now)
         if self.state.ending is not None:
             self._go_on_ending(now)
         elif self.state.is_bereft:

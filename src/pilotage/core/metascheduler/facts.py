@@ -244,6 +244,14 @@ class PartitionDismissed(msgspec.Struct, frozen=True, array_like=True, tag=62):
     partition: str
 
 
+class GangJoined(msgspec.Struct, frozen=True, array_like=True, tag=63):
+    """So many tasks of this gang came."""
+
+    time: float
+    gang: str
+    count: int
+
+
 Fact = (
     TasksAccepted
     | TasksLeased
@@ -272,6 +280,7 @@ Fact = (
     | TasksRecalled
     | RecallAnswered
     | TasksGivenUp
+    | GangJoined
     | PilotBegun
     | PilotEnding
     | PilotEnded

@@ -50,6 +50,8 @@ class Routing:
         shares: dict[str, list[TaskUid]] = {}
         self._routes = self._queue.routes_in_turn()
         self._sharing = None
+        if self._state.gangs:
+            self._deal_gangs(shares)
         for route in self._routes:
             self._is_tail = None
             self._deal_on(route, shares)
@@ -78,9 +80,13 @@ class Routing:
     def _deal_group(self, group: Group, turns: list[_Turn], shares: dict[str, list[TaskUid]], ahead: bool) -> list[_Turn]:
         """Deal the tasks of a group; take out who has no room for more, and return those whom services block for it alone."""
         blocked: list[_Turn] = []
-        tag = group.wish.request.colocate
+        tag = group.wish.request.party
+        suited = self._suited(group) if group.wish.request.gang else ()
         while turns and group.waiting:
             backlog = turns[0][2]
+            if suited and backlog.name not in suited:
+                blocked.append(heapq.heappop(turns))
+                continue
             room = backlog.room(group, ahead=ahead)
             if ahead and room > 0 and self._is_in_tail(group):
                 room = backlog.room(group, ahead=False)
@@ -89,6 +95,10 @@ class Routing:
                 if room < 0:
                     blocked.append(turn)
                 continue
+            if group.wish.request.gang:
+                self._give_gang(group, backlog, shares)
+                heapq.heapreplace(turns, (backlog.seconds, backlog.index, backlog))
+                break
             if tag:
                 # They share a node: the first choice is for all.
                 portion = len(group.waiting)
@@ -101,9 +111,34 @@ class Routing:
             self._queue.is_stale |= bool(tag)
         return blocked
 
+    def _deal_gangs(self, shares: dict[str, list[TaskUid]]) -> None:
+        """Let those of gangs follow the others that a partition has, whatever room is there: these wait for them."""
+        for route in self._routes:
+            for group in route.in_turn():
+                where = self._state.anchors.get(group.wish.request.party) if group.wish.request.gang else None
+                for backlog in route.backlogs:
+                    if backlog.name == where and backlog.takes:
+                        self._give_gang(group, backlog, shares)
+
+    def _suited(self, group: Group) -> set[str]:
+        """Return the partitions that can run all that wait of the group's gang; none if there is none, and any may say so."""
+        gang = group.wish.request.gang
+        fits = [set(each.route.fits) for each in self._queue.groups() if each.wish.request.gang == gang and each.route]
+        return set.intersection(*fits)
+
+    def _give_gang(self, first: Group, backlog: Backlog, shares: dict[str, list[TaskUid]]) -> None:
+        """Give all that wait of a gang to one partition."""
+        gang = first.wish.request.gang
+        for group in self._queue.groups():
+            if group.wish.request.gang == gang and group.route is not None and backlog.name in group.route.fits:
+                taken = self._queue.take(group, len(group.waiting))
+                backlog.add(group, len(taken))
+                shares.setdefault(backlog.name, []).extend(taken)
+        self._queue.is_stale = True
+
     def _is_in_tail(self, group: Group) -> bool:
         """Tell whether tasks of a group, which is dealt, had better wait here than in a partition."""
-        if group.is_service or group.wish.request.colocate or not (group.is_long or group.seconds is None):
+        if group.is_service or group.wish.request.party or not (group.is_long or group.seconds is None):
             return False
         if self._is_tail is None:
             assert group.route is not None

@@ -86,6 +86,8 @@ class MetaschedulerState(ClientSide):
     """Seconds for which nodes, taken together, had nothing to do before their partition gave them back."""
     free_node_s: float = 0.0
     """Seconds for which nodes, taken together, were no partition's before they became one's again."""
+    gangs: dict[str, int] = {}
+    """How many tasks of each gang came, whatever became of them."""
 
     def dormant(self) -> dict[str, PartitionRecord]:
         """Return the partitions that may come: awaited, or ended for want of tasks and without successor; by their specs."""
@@ -168,6 +170,8 @@ def apply(state: MetaschedulerState, fact: facts.Fact, *, outcomes: list[Outcome
             state.services[fact.service] = fact.info
         case facts.ServiceOver():
             state.services_over[fact.service] = fact.message
+        case facts.GangJoined():
+            state.gangs[fact.gang] = state.gangs.get(fact.gang, 0) + fact.count
         case facts.MessagesNumbered():
             partition = state.partitions[fact.partition]
             for number in range(fact.first, fact.first + fact.count):

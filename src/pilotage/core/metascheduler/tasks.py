@@ -48,6 +48,11 @@ class Tasks:
         """Tasks that are known to run, the attempt and since when."""
         self.unloading: dict[TaskUid, Attempt] = {}
         """Tasks whose output is known to be staged."""
+        self.gang_of: dict[TaskUid, str] = {}
+        """Tasks that start together with others, and the names of their gangs."""
+        self.gangs_ended: dict[str, str] = {}
+        """Gangs of which one ended that no attempt was made of, just now, and how."""
+        self._gangs_over: dict[str, str] = {}
         self._services_changed = True
 
     def recover(self) -> None:
@@ -58,6 +63,8 @@ class Tasks:
             template = task.row.template
             if state.templates[template].service is not None:
                 self.services[uid] = None
+            if state.templates[template].request.gang:
+                self.gang_of[uid] = state.templates[template].request.gang
             if task.partition:
                 self._backlogs[task.partition].add(self._queue.group(template), 1)
             else:
@@ -98,7 +105,18 @@ class Tasks:
         for template, uids in by_template.items():
             if state.templates[template].service is not None:
                 self.services.update(dict.fromkeys(uids))
+            if (gang := state.templates[template].request.gang) and not self._join(now, gang, uids):
+                continue
             self._enqueue(now, template, self._served(uids) if needy else uids)
+
+    def _join(self, now: float, gang: str, uids: list[TaskUid]) -> bool:
+        """Note that tasks of this gang came; tell whether it can still begin."""
+        self._journal.emit(facts.GangJoined(now, gang, len(uids)))
+        self.gang_of.update(dict.fromkeys(uids, gang))
+        over = self._gangs_over.get(gang)
+        if over is not None:
+            self.end(now, uids, Ending.CANCELLED, over)
+        return over is None
 
     def _bind_again(self, now: float, binding: Binding, known: Iterable[TaskUid]) -> None:
         """Let tasks that are here go by the binding that the client gives them now: it does not know the older one."""
@@ -224,6 +242,15 @@ class Tasks:
                     known.pop(outcome.task, None)
         if self.services:
             self._note_services_over(now, final)
+        if self.gang_of:
+            self._note_gangs_over(final)
+
+    def _note_gangs_over(self, outcomes: Iterable[Outcome]) -> None:
+        for outcome in outcomes:
+            gang = self.gang_of.pop(outcome.task, None)
+            if gang is not None and not outcome.attempt and gang not in self._gangs_over:
+                message = f"its gang {gang!r} cannot begin, as task {outcome.task!r} ended before: {outcome.message}"
+                self._gangs_over[gang] = self.gangs_ended[gang] = message
 
     def _note_spent(self, now: float, partition: str, spent: Mapping[TemplateId, list[float]]) -> None:
         backlog = self._backlogs[partition]
@@ -242,6 +269,9 @@ class Tasks:
         if task.ending not in (None, Ending.CANCELLED):
             return True
         if task.ending is not None or self.is_cancelling:
+            return False
+        if task.row.uid in self.gang_of and self._state.partitions[partition].life == "active":
+            # It ended with its gang, which has been there as a whole.
             return False
         if outcome.ending is Ending.INFEASIBLE:
             # Its nodes are not what they were thought to be; others may do.
