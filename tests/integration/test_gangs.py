@@ -59,17 +59,29 @@ def test_many_gangs_that_compete_for_the_nodes_all_run(machine: Campaign, tmp_pa
     assert {task.state for task in tasks} == {rp.DONE}, [task.exception for task in tasks]
 
 
-def test_members_wait_for_the_last_and_say_so(machine: Campaign, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_members_wait_for_the_last_and_say_so(
+    machine: Campaign,
+    base: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    home, folder = tmp_path / "home", tmp_path / "members"
+    home.mkdir()
+    folder.mkdir()
+    (home / "sessions").symlink_to(base)
+    monkeypatch.setenv("PILOTAGE_HOME", str(home))
+
     def why() -> str:
         assert run_command(["task", "why", first[0].uid, "--session", machine.session.uid]) == 0
         words = capsys.readouterr().out
         return words if "gang" in words else ""
 
-    first = machine.tasks.submit_tasks([meeting(tmp_path, str(name), 3, "late") for name in range(2)])
+    first = machine.tasks.submit_tasks([meeting(folder, str(name), 3, "late") for name in range(2)])
     told = " ".join(str(eventually(why, "the members wait for each other")).split())
     assert "2 of 3 wait here, 1 is missing" in told
-    assert not list(tmp_path.iterdir())
-    last = machine.run(meeting(tmp_path, "2", 3, "late"))
+    assert not list(folder.iterdir())
+    last = machine.run(meeting(folder, "2", 3, "late"))
     machine.tasks.wait_tasks([task.uid for task in first], timeout=PATIENCE_S)
     assert [task.state for task in (*first, last)] == [rp.DONE] * 3
 

@@ -2,7 +2,7 @@
 
 Members wait in groups of their own shapes, set aside until as many wait as the gang has (``size``). Then the group of the
 oldest *leads*: it stands in the order of turns, for all of them. When its turn comes, nodes are taken for one member after
-the other, the largest first; if one finds none, all is given back.
+the other, the largest first; if one finds none, all is given back. Which members count as large is found out by the plan.
 
 Whether a gang can run at all is found out on an *idle machine*, a second set of books in which nothing is held: the layout
 found there is its *plan*. A machine that has emptied has room for the plan, whichever way the search would go there; so what
@@ -15,6 +15,7 @@ Tasks of one name beyond ``size`` wait for as many more. A member that comes bac
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from pilotage.core.scheduling import slots
 from pilotage.core.scheduling.need import Need
@@ -41,7 +42,7 @@ Plan = list[tuple[Group, Layout]]
 class Gang:
     """The members that wait, by their groups."""
 
-    __slots__ = ("groups", "lead", "name", "plan", "size", "tried_at")
+    __slots__ = ("groups", "lead", "name", "order", "plan", "size", "tried_at")
 
     def __init__(self, name: str, size: int) -> None:
         self.name = name
@@ -49,6 +50,8 @@ class Gang:
         self.groups: dict[GroupKey, Group] = {}
         self.lead: Group | None = None
         """The group that has the turn of the gang; None: members are missing, or they can't run."""
+        self.order = 0
+        """By which of ``_ORDERS`` nodes are taken for members."""
         self.plan: Plan = []
         self.tried_at = -1
         """How many releases had been noted when there was no room for all; -1: try anew."""
@@ -67,7 +70,8 @@ class Gang:
             if count:
                 found.append((group, count))
             left -= count
-        return sorted(found, key=lambda member: _size_of(member[0].need), reverse=True)
+        size_of = _ORDERS[self.order]
+        return sorted(found, key=lambda member: size_of(member[0].need), reverse=True)
 
 
 class Gangs:
@@ -197,7 +201,14 @@ class Gangs:
         return len(taken)
 
     def _plan(self, gang: Gang, held: Sequence[NodeShare]) -> Plan | None:
-        """Lay the gang out on a machine on which nothing but this is held."""
+        """Lay the gang out on a machine on which nothing but this is held, in an order in which that can be."""
+        for gang.order in range(len(_ORDERS)):
+            plan = self._plan_in_order(gang, held)
+            if plan is not None:
+                return plan
+        return None
+
+    def _plan_in_order(self, gang: Gang, held: Sequence[NodeShare]) -> Plan | None:
         if self._idle is None:
             pool = Pool(self._pool.nodes)
             for node, state in enumerate(self._pool.state):
@@ -284,7 +295,26 @@ def _give_back(pool: Pool, shares: Iterable[NodeShare]) -> None:
         pool.give_back(share)
 
 
-def _size_of(need: Need) -> tuple[bool, bool, bool, int, int, int]:
-    """Return by what members are sorted: those with least choice are largest."""
+def _limited(need: Need) -> tuple[bool, bool, bool]:
+    """Those with least choice come first in all orders."""
+    return bool(need.chosen), bool(need.pinned), need.exclusive
+
+
+def _by_gpus(need: Need) -> tuple[Any, ...]:
     gpus = need.ranks * need.request.gpu_shares
-    return bool(need.chosen), bool(need.pinned), need.exclusive, gpus, need.ranks * need.cores, need.ranks * need.memory
+    return *_limited(need), gpus, need.ranks * need.cores, need.ranks * need.memory
+
+
+def _by_cores(need: Need) -> tuple[Any, ...]:
+    return *_limited(need), need.ranks * need.cores, need.ranks * need.request.gpu_shares, need.ranks * need.memory
+
+
+def _by_rank(need: Need) -> tuple[Any, ...]:
+    return *_limited(need), need.cores * (1 if need.scatters else need.ranks), need.request.gpu_shares, need.memory
+
+
+def _by_memory(need: Need) -> tuple[Any, ...]:
+    return *_limited(need), need.ranks * need.memory, need.ranks * need.disk, need.ranks * need.cores
+
+
+_ORDERS: tuple[Callable[[Need], tuple[Any, ...]], ...] = (_by_gpus, _by_cores, _by_rank, _by_memory)
