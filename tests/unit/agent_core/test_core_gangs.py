@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 from agent_builders import (
@@ -21,9 +23,13 @@ from agent_builders import (
     told_by,
     with_,
 )
+from agent_world_gangs import gang_walk
 
 from pilotage.core.agent import actions, events, facts
 from pilotage.core.agent.core import AgentCore
+from pilotage.core.agent.endings import Endings
+from pilotage.core.agent.gangs import Gangs
+from pilotage.core.agent.waiting import Waiting
 from pilotage.model.ids import Binding, RunnerId, TaskUid, TemplateId
 from pilotage.model.outcome import Ending
 from pilotage.model.resources import Request
@@ -218,3 +224,53 @@ def test_a_gang_larger_than_one_step_is_not_cut(count: int) -> None:
     uids = [f"t{number}" for number in range(count)]
     step = core.handle(submitted(1, uids, member(count)))
     assert len(launched_by(step)) == count
+
+
+# -------------------------------------------------------------------------------------------------------------- random walks
+
+
+@pytest.mark.parametrize("seeds", [range(start, start + 20) for start in (0, 20, 40)], ids=str)
+def test_gangs_begin_as_a_whole_or_not_at_all_whatever_dies(seeds: range) -> None:
+    worlds = [gang_walk(seed) for seed in seeds]
+    assert sum(len(world.whole) for world in worlds) > 10, "gangs that began"
+    assert sum(len(world.core.state.gangs_over) for world in worlds) > 20, "gangs that could not begin"
+    assert sum(world.deaths for world in worlds) > 20
+
+
+def those_that_were_given_back_wait_for_their_gang(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Waiting, "_enqueue_begun", lambda self, uids, template, now: list(uids))
+
+
+def members_go_alone_from_the_beginning(patch: pytest.MonkeyPatch) -> None:
+    def enqueue_begun(self: Waiting, uids: list[TaskUid], template: TemplateId, now: float) -> list[TaskUid]:
+        group = self.group(template)
+        alone = msgspec.structs.replace(group.request, gang_size=1)
+        self._policy.enqueue_many(uids, msgspec.structs.replace(group, request=alone), now)
+        return []
+
+    patch.setattr(Waiting, "_enqueue_begun", enqueue_begun)
+
+
+def the_others_are_not_ended(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Endings, "_note_gangs", lambda self, now, outcomes: None)
+
+
+def nobody_looks_who_is_missing_at_the_end(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Gangs, "_end_incomplete", lambda self, now: None)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        those_that_were_given_back_wait_for_their_gang,
+        members_go_alone_from_the_beginning,
+        the_others_are_not_ended,
+        nobody_looks_who_is_missing_at_the_end,
+    ],
+    ids=lambda fault: str(fault.__name__),
+)
+def test_the_walks_catch(fault: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    fault(monkeypatch)
+    with pytest.raises(AssertionError, match="replays it"):
+        for seed in range(100):
+            gang_walk(seed)
