@@ -42,7 +42,7 @@ Plan = list[tuple[Group, Layout]]
 class Gang:
     """The members that wait, by their groups."""
 
-    __slots__ = ("groups", "lead", "name", "order", "plan", "size", "tried_at")
+    __slots__ = ("cores", "groups", "lead", "name", "order", "plan", "size", "tried_at")
 
     def __init__(self, name: str, size: int) -> None:
         self.name = name
@@ -50,6 +50,8 @@ class Gang:
         self.groups: dict[GroupKey, Group] = {}
         self.lead: Group | None = None
         """The group that has the turn of the gang; None: members are missing, or they can't run."""
+        self.cores = 0
+        """How many the members take together."""
         self.order = 0
         """By which of ``_ORDERS`` nodes are taken for members."""
         self.plan: Plan = []
@@ -98,6 +100,8 @@ class Gangs:
         self._make_search = make_search
         self._line_up = line_up
         self._idle: tuple[Pool, Search] | None = None
+        self._counted_at = -1
+        self._counted = 0
         self._gangs: dict[tuple[str, int], Gang] = {}
         self.misfits: list[Group] = []
         """Groups that were found just now to lead gangs which can never run."""
@@ -131,6 +135,7 @@ class Gangs:
             self.misfits.append(lead)
             return
         gang.lead, gang.plan = lead, plan
+        gang.cores = sum([count * group.need.ranks * group.need.cores for group, count in gang.members()])
         lead.stranded = None
         lead.refused_at = lead.overtaken_from = -1
         lead.latest = min([group.latest for group, _ in gang.members()])
@@ -167,11 +172,20 @@ class Gangs:
         if gang.lead is not group or gang.tried_at == self._releases.end():
             return 0
         gang.tried_at = self._releases.end()
+        if gang.cores > self._free_cores():
+            return 0
         taken = self._lay_out(self._pool, self._search, gang)
         self._search.cut = False
         if taken is None:
             taken = self._follow(gang.plan, OPEN)
         return 0 if taken is None else self._begin(gang, taken, out)
+
+    def _free_cores(self) -> int:
+        """Return how many cores are free, or were when something came free last: there are no more now."""
+        end = self._releases.end()
+        if self._counted_at != end:
+            self._counted_at, self._counted = end, sum(self._pool.count)
+        return self._counted
 
     def place_reserved(self, group: Group, state: int, out: list[Assignment]) -> int:
         """Place the gang as planned, on nodes of this state, if all of that is free; return how many members it has."""
