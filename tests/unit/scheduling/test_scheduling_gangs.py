@@ -58,6 +58,7 @@ def test_none_starts_until_there_is_room_for_all(policy: PolicyName) -> None:
     ledger.enqueue(member(2, cores=8), "a", "b")
     for _ in range(3):
         assert ledger.schedule() == []
+    assert "all 2 tasks of gang 'g' are here, and start together" in ledger.scheduler.why(task("b"))
     assert ledger.scheduler.free().cores == 8, "nothing is held for a part of a gang"
     ledger.release("before")
     assert names(ledger.schedule()) == ["a", "b"]
@@ -162,6 +163,21 @@ def test_it_keeps_clear_of_what_services_hold() -> None:
     for uid in [uid for uid in ledger.running if uid != "service"]:
         ledger.release(uid)
     assert names(ledger.schedule()) == ["a", "b"]
+
+
+def test_no_member_alone_is_filled_in_on_nodes_that_are_kept_for_others() -> None:
+    ledger = Ledger(nodes(2), patience_s=5.0)
+    ledger.enqueue(GroupKey("executable", Request(cores=8), 0, 100.0), "runs")
+    ledger.enqueue(GroupKey("executable", Request(cores=7), 0, 100.0), "beside")
+    ledger.schedule()
+    ledger.enqueue(group(ranks=16), "large")
+    ledger.schedule()
+    ledger.now += 6.0
+    ledger.schedule()
+    for name in ("a", "b"):
+        ledger.enqueue(GroupKey("executable", Request(gang="g", gang_size=2), 0, 10.0), name)
+    ledger.enqueue(GroupKey("executable", Request(), 0, 20.0), "short")
+    assert names(ledger.schedule()) == ["short"]
 
 
 def test_members_are_never_drawn() -> None:

@@ -59,7 +59,7 @@ class Gaps:
         key, need = group.key, group.need
         if not key.duration_s or key.lane_kind == SERVICE or now + key.duration_s > self.end:
             return None
-        if now > group.latest or need.chosen or need.follows:
+        if now > group.latest or need.chosen or need.follows or need.gang:
             return None
         return self._narrow(group, need) if need.ranks == 1 else self._wide(group, need)
 

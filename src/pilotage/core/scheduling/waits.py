@@ -24,6 +24,8 @@ def why(task: TaskUid, group: Group, before: int, pool: Pool, placing: Placing, 
         words.append(f"the tag {need.colocate or need.request.beside!r} keeps it on node {pool.nodes[bound].name}")
     elif need.request.beside:
         words.append(f"it is to run on the node of task {need.request.beside!r}, which is not placed yet")
+    if need.gang and need.request.gang_size > 1:
+        words.append(f"all {need.request.gang_size:,} tasks of gang {need.request.gang!r} are here, and start together")
     if reservations.is_walled(group):
         words.append("only the end of a service can make room for it")
     words.append(f"{_many(before, 'task is', 'tasks are')} before it")
