@@ -14,6 +14,7 @@ from pilotage.core.agent.facts import (
     EndAsked,
     Ended,
     EnvironmentAsked,
+    GangOver,
     OutcomesDelivered,
     OutcomesNumbered,
     PilotEnded,
@@ -35,6 +36,7 @@ __all__ = [
     "EndAsked",
     "Ended",
     "EnvironmentAsked",
+    "GangOver",
     "Fact",
     "MessagesDelivered",
     "MessagesNumbered",
@@ -281,6 +283,7 @@ Fact = (
     | RecallAnswered
     | TasksGivenUp
     | GangJoined
+    | GangOver
     | PilotBegun
     | PilotEnding
     | PilotEnded

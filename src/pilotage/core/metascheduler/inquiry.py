@@ -117,6 +117,12 @@ class Inquiry:
         group = self._queue.group(task.row.template)
         if self.arrived < self._barrier and not group.is_service and self._state.ending is None:
             return f"waits until {self._barrier:,} tasks have arrived, as startup_barrier says; {self.arrived:,} have so far"
+        request = group.wish.request
+        if request.gang and (missing := request.gang_size - self._state.gangs[request.gang]) > 0:
+            return (
+                f"starts together with the other tasks of gang {request.gang!r}: {request.gang_size - missing:,} of "
+                f"{request.gang_size:,} have come, {missing:,} {'is' if missing == 1 else 'are'} missing"
+            )
         if group.route is None:
             wishes = next((wishes for each, wishes in self._queue.growing() if each is group), [])
             wanted = min((count for _, count in wishes), default=0)

@@ -81,7 +81,10 @@ class Routing:
         """Deal the tasks of a group; take out who has no room for more, and return those whom services block for it alone."""
         blocked: list[_Turn] = []
         tag = group.wish.request.party
-        suited = self._suited(group) if group.wish.request.gang else ()
+        if group.wish.request.gang and self._state.gangs[group.wish.request.gang] < group.wish.request.gang_size:
+            # What waits for others to come takes no room in a partition.
+            return blocked
+        suited = self._suited(group) if group.wish.request.gang and group.waiting else ()
         while turns and group.waiting:
             backlog = turns[0][2]
             if suited and backlog.name not in suited:

@@ -88,6 +88,8 @@ class MetaschedulerState(ClientSide):
     """Seconds for which nodes, taken together, were no partition's before they became one's again."""
     gangs: dict[str, int] = {}
     """How many tasks of each gang came, whatever became of them."""
+    gangs_over: dict[str, str] = {}
+    """Gangs that can't begin any more, and why."""
 
     def dormant(self) -> dict[str, PartitionRecord]:
         """Return the partitions that may come: awaited, or ended for want of tasks and without successor; by their specs."""
@@ -170,6 +172,8 @@ def apply(state: MetaschedulerState, fact: facts.Fact, *, outcomes: list[Outcome
             state.services[fact.service] = fact.info
         case facts.ServiceOver():
             state.services_over[fact.service] = fact.message
+        case facts.GangOver():
+            state.gangs_over[fact.gang] = fact.message
         case facts.GangJoined():
             state.gangs[fact.gang] = state.gangs.get(fact.gang, 0) + fact.count
         case facts.MessagesNumbered():

@@ -6,6 +6,7 @@ attempt was made there, or as a new attempt if its template allows one after a l
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -52,7 +53,6 @@ class Tasks:
         """Tasks that start together with others, and the names of their gangs."""
         self.gangs_ended: dict[str, str] = {}
         """Gangs of which one ended that no attempt was made of, just now, and how."""
-        self._gangs_over: dict[str, str] = {}
         self._services_changed = True
 
     def recover(self) -> None:
@@ -113,7 +113,7 @@ class Tasks:
         """Note that tasks of this gang came; tell whether it can still begin."""
         self._journal.emit(facts.GangJoined(now, gang, len(uids)))
         self.gang_of.update(dict.fromkeys(uids, gang))
-        over = self._gangs_over.get(gang)
+        over = self._state.gangs_over.get(gang)
         if over is not None:
             self.end(now, uids, Ending.CANCELLED, over)
         return over is None
@@ -243,14 +243,15 @@ class Tasks:
         if self.services:
             self._note_services_over(now, final)
         if self.gang_of:
-            self._note_gangs_over(final)
+            self._note_gangs_over(now, final)
 
-    def _note_gangs_over(self, outcomes: Iterable[Outcome]) -> None:
+    def _note_gangs_over(self, now: float, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
             gang = self.gang_of.pop(outcome.task, None)
-            if gang is not None and not outcome.attempt and gang not in self._gangs_over:
+            if gang is not None and not outcome.attempt and gang not in self._state.gangs_over:
                 message = f"its gang {gang!r} cannot begin, as task {outcome.task!r} ended before: {outcome.message}"
-                self._gangs_over[gang] = self.gangs_ended[gang] = message
+                self._journal.emit(facts.GangOver(now, gang, message))
+                self.gangs_ended[gang] = message
 
     def _note_spent(self, now: float, partition: str, spent: Mapping[TemplateId, list[float]]) -> None:
         backlog = self._backlogs[partition]
@@ -352,6 +353,8 @@ class Tasks:
                 gone.setdefault((Ending.LOST, f"{how}; it may have run. {_REMEDY}"), []).append(uid)
         for (ending, message), uids in gone.items():
             self.end(now, uids, ending, message)
+        if self.gang_of:
+            again = self._without_left_behind(now, again, how)
         if not again:
             return
         self._journal.emit(facts.TasksReleased(now, again))
@@ -368,6 +371,19 @@ class Tasks:
             return
         for template, uids in by_template.items():
             self._enqueue(now, template, self._served(uids), first=True)
+
+    def _without_left_behind(self, now: float, again: list[Released], how: str) -> list[Released]:
+        """End those of these tasks whose gang has begun without them, or never will; return the others."""
+        present = Counter(self.gang_of.values())
+        left: dict[str, list[TaskUid]] = {}
+        for uid, _, _ in again:
+            gang = self.gang_of.get(uid)
+            if gang is not None and present[gang] < self._state.gangs[gang]:
+                left.setdefault(gang, []).append(uid)
+        for gang, uids in left.items():
+            message = f"its gang {gang!r} began, or ended, without it; {how}"
+            self.end(now, uids, Ending.CANCELLED, message)
+        return [each for each in again if each[0] in self._state.tasks]
 
     def give_up(self, now: float, uids: Iterable[TaskUid], how: str) -> None:
         """Leave tasks that no partition has to the client: nobody is left to run them. ``how`` says why."""
@@ -388,6 +404,7 @@ class Tasks:
             self._queue.withdraw(uid, tasks[uid].row.template)
             self.unserved.pop(uid, None)
             self.services.pop(uid, None)
+            self.gang_of.pop(uid, None)
         if left:
             self._journal.emit(facts.TasksGivenUp(now, left))
 
