@@ -61,10 +61,11 @@ class GangClient(MenuClient):
     def only_services_left(self) -> bool:
         """Tell whether nothing else ends by itself: members wait for others that never come."""
         undecided = self.undecided()
-        return bool(undecided) and all(
-            self.tasks[uid].service is not None or self.tasks[uid].request.beside or self.is_incomplete(uid)
-            for uid in undecided
-        )
+        return bool(undecided) and all(self.waits_in_vain(uid) for uid in undecided)
+
+    def waits_in_vain(self, uid: TaskUid) -> bool:
+        template = self.tasks[uid]
+        return template.service is not None or bool(template.request.beside) or self.is_incomplete(uid)
 
     def is_incomplete(self, uid: TaskUid) -> bool:
         request = self.tasks[uid].request

@@ -12,7 +12,8 @@ as it asks for, or as the greatest part of the pilot's GPUs, memory or disk come
 None of the two: a manager with one pilot binds to it at once, even before it is active, as there is nothing to choose, and
 the tasks are there when it starts; a manager with several does as ``backfilling``.
 
-The tasks of a gang all go to the pilot that the first of them got, whatever room there is: they start together.
+The tasks of a gang wait here until all have come, and then go to the pilot that the first of them gets, whatever room there
+is: they start together.
 
 A pilot whose services are not ready yet gets no tasks in any of these.
 """
@@ -130,7 +131,7 @@ class Dealer:
         shares: dict[PilotUid, list[TaskUid]] = {}
         for uid in manager.waiting:
             template = self._state.tasks[uid].row.template
-            if template in gangs.names and gangs.has_pilot(template):
+            if template in gangs.names and gangs.holds_back(template):
                 continue
             pilots = fitting.get(template)
             if pilots is None:
@@ -156,7 +157,7 @@ class Dealer:
             if not rooms:
                 break
             template = self._state.tasks[uid].row.template
-            if template in gangs.names and gangs.has_pilot(template):
+            if template in gangs.names and gangs.holds_back(template):
                 continue
             pilots = fitting.get(template)
             if pilots is None:
@@ -202,13 +203,19 @@ class _Gangs:
         self._tasks = state.tasks
         self.names = names
         self._pilots: dict[str, PilotUid] = {}
+        self._came: dict[str, int] = {}
+        self._sizes = {names[number]: state.templates[number].request.gang_size for number in names}
         for record in state.tasks.values() if names else ():
-            if record.pilot in usable and record.row.template in names:
-                self._pilots[names[record.row.template]] = record.pilot
+            gang = names.get(record.row.template)
+            if gang is not None:
+                self._came[gang] = self._came.get(gang, 0) + 1
+                if record.pilot in usable:
+                    self._pilots[gang] = record.pilot
 
-    def has_pilot(self, template: TemplateId) -> bool:
-        """Tell whether others of the gang have got a pilot."""
-        return self.names[template] in self._pilots
+    def holds_back(self, template: TemplateId) -> bool:
+        """Tell whether no pilot is to be chosen: others of the gang have got one, or are still to come."""
+        gang = self.names[template]
+        return gang in self._pilots or self._came[gang] < self._sizes[gang]
 
     def note(self, template: TemplateId, pilot: PilotUid) -> None:
         """A task of the gang gets this pilot."""

@@ -114,6 +114,7 @@ class Pilots:
                 (again if self._may_run_again(tasks[uid]) else lost).append(uid)
         may_have = f"{how} while it had the task, which may have run"
         self._tasks.settle(now, Ending.LOST, may_have, lost)
+        again = self._tasks.without_left_behind(now, again, how)
         by_manager: dict[str, list[TaskUid]] = {}
         for uid in again:
             by_manager.setdefault(tasks[uid].manager, []).append(uid)

@@ -148,6 +148,17 @@ class Tasks:
             self.settle(now, Ending.CANCELLED, message, uids)
         self.cancel(now, there)
 
+    def without_left_behind(self, now: float, tasks: list[TaskUid], how: str) -> list[TaskUid]:
+        """End those of these tasks, which a pilot has no more, whose gang began or ended without them; return the others."""
+        state = self._state
+        names = gang_templates(state)
+        if not names:
+            return tasks
+        over = {names.get(record.row.template) for record in state.tasks.values() if record.outcome is not None} - {None}
+        left = [uid for uid in tasks if names.get(state.tasks[uid].row.template) in over]
+        self.settle(now, Ending.CANCELLED, f"its gang began, or ended, without it; {how}", left)
+        return [uid for uid in tasks if state.tasks[uid].outcome is None]
+
     def cancel(self, now: float, tasks: Iterable[TaskUid]) -> None:
         """Cancel tasks: here if no pilot has them, else by asking the pilot."""
         here: list[TaskUid] = []
