@@ -31,6 +31,9 @@ _FIELDS = {
 }
 _SEPARATOR = "|"
 
+_CLEAN = ("HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG")
+"""What a job keeps of the submitter's environment, as Flux starts no login shell."""
+
 _STATES = {
     "DEPEND": JobState.QUEUED,
     "PRIORITY": JobState.QUEUED,
@@ -91,13 +94,13 @@ class Flux:
             f"--bank={spec.project}" if spec.project else "",
             *(f"--requires={each}" for each in spec.constraints),
             "--exclusive" if spec.exclusive or not spec.cores_per_node else "",
-            f"--begin-time=@{spec.begin_s:.0f}" if spec.begin_s is not None else "",
+            f"--dependency=begin-time:{spec.begin_s:.0f}" if spec.begin_s is not None else "",
             *(f"--dependency={each.kind}:{each.job}" for each in spec.dependencies),
             f"--output={spec.output}" if spec.output else "",
             f"--error={spec.error}" if spec.error else "",
             f"--signal=SIG{ahead.signal}@{ahead.seconds}s" if ahead else "",
             "--urgency=hold" if spec.hold else "",
-            *(["--env-remove=*", "--env=^(HOME|USER|LOGNAME|SHELL|PATH|LANG)$"] if spec.environment == "clean" else []),
+            *(["--env-remove=*", *(f"--env={name}" for name in _CLEAN)] if spec.environment == "clean" else []),
         ]
         # Directives are split like words of a shell.
         return render_script(spec, "#flux:", (_quoted(option) for option in options if option))
@@ -154,7 +157,7 @@ class Flux:
 
 
 def _quoted(option: str) -> str:
-    return f"'{option}'" if re.search(r"[*^$|()@!]", option) else option
+    return f"'{option}'" if re.search(r"[*@]", option) else option
 
 
 def _status(values: Mapping[str, str]) -> JobStatus:

@@ -92,8 +92,9 @@ class Polling:
 class JobWatcher:
     """A thread that watches the jobs of one batch system.
 
-    ``on_changes`` gets every change, ``on_trouble`` the error when the system cannot be asked, and None when it can again: each
-    error once, however often it comes. Both are called on the watcher's thread.
+    ``on_changes`` gets every change, ``on_trouble`` the error when the system cannot be asked, and None when it can again:
+    each error once, however often it comes. Both are called on the watcher's thread. A last error that begins with "no longer
+    watching" tells that the thread ends by a fault of ours, so that nobody waits for changes that cannot come.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class JobWatcher:
         self._condition = threading.Condition()
         self._stopping = False
         self._trouble = ""
-        self._thread = threading.Thread(target=self._run, name=f"watcher of {commands.system.facts.name}", daemon=True)
+        self._thread = threading.Thread(target=self._guarded_run, name=f"watcher of {commands.system.facts.name}", daemon=True)
 
     def start(self) -> None:
         """Begin to watch."""
@@ -141,6 +142,13 @@ class JobWatcher:
         with self._condition:
             self._polling.hurry(time.monotonic())
             self._condition.notify()
+
+    def _guarded_run(self) -> None:
+        try:
+            self._run()
+        except Exception as error:
+            self._on_trouble(BackendError(f"no longer watching the jobs of {self._commands.system.facts.name}: {error!r}"))
+            raise
 
     def _run(self) -> None:
         while (jobs := self._next_jobs()) is not None:

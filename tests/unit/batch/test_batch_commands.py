@@ -13,6 +13,7 @@ import pytest
 
 from pilotage.batch.commands import BatchCommands, CommandResult, LocalRunner, write_script
 from pilotage.batch.job import NOT_LISTED, JobSpec, JobState
+from pilotage.batch.lgi import LGI
 from pilotage.batch.registry import BATCH_SYSTEMS
 from pilotage.batch.slurm import SLURM
 from pilotage.batch.system import BatchError, FailureKind
@@ -133,6 +134,18 @@ def test_scripts_are_the_users_alone(name: str, mode: int, tmp_path: Path) -> No
     write_script(BATCH_SYSTEMS[name], JobSpec(name="a", folder="/", command=("true",), walltime_s=60), path)
     assert stat.S_IMODE(path.stat().st_mode) == mode
     assert path.read_text().startswith("#!/bin/sh\n")
+
+
+@pytest.mark.parametrize(("queue", "target"), [("", ""), ("cluster", "-t cluster ")])
+def test_lgi_is_told_application_and_target(queue: str, target: str, tmp_path: Path) -> None:
+    (tmp_path / "LGI_qsub").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "LGI_qsub").chmod(0o755)
+    path = tmp_path / "a script"
+    write_script(LGI, JobSpec(name="a", folder="/", command=("true",), walltime_s=60, queue=queue), path)
+
+    said = LocalRunner({"PATH": f"{tmp_path}:/usr/bin:/bin"}).run(LGI.submit_command(str(path)), 60)
+
+    assert said.stdout == f"-x -a shell {target}-i {path}\n"
 
 
 def test_errors_survive_pickling() -> None:

@@ -196,12 +196,17 @@ SAID = {
         #flux: --queue=long
         #flux: --bank=science
         #flux: --exclusive
-        #flux: '--begin-time=@1800000000'
+        #flux: --dependency=begin-time:1800000000
         #flux: --dependency=afterok:7
         #flux: --output=/shared/out
         #flux: '--signal=SIGTERM@90s'
         #flux: '--env-remove=*'
-        #flux: '--env=^(HOME|USER|LOGNAME|SHELL|PATH|LANG)$'
+        #flux: --env=HOME
+        #flux: --env=USER
+        #flux: --env=LOGNAME
+        #flux: --env=SHELL
+        #flux: --env=PATH
+        #flux: --env=LANG
         #flux: --theirs=1
     """,
     "grid_engine": """

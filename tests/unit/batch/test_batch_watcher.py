@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+import pytest
+
 from pilotage.batch.commands import BatchCommands, CommandResult
 from pilotage.batch.job import NOT_LISTED, JobState, JobStatus
 from pilotage.batch.pbs import PBSPRO
@@ -135,6 +137,26 @@ def test_the_thread_tells_changes_and_trouble_once() -> None:
 
 def test_a_watcher_that_was_never_started_can_be_stopped() -> None:
     JobWatcher(BatchCommands(PBSPRO, Queue()), print, print).stop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_ends_by_a_fault_says_so() -> None:
+    ended = threading.Event()
+    trouble: list[BackendError | None] = []
+
+    def fail(changes: Sequence[JobChange]) -> None:
+        raise KeyError("a fault")
+
+    def note_trouble(error: BackendError | None) -> None:
+        trouble.append(error)
+        ended.set()
+
+    watcher = JobWatcher(BatchCommands(PBSPRO, Queue()), fail, note_trouble)
+    watcher.start()
+    watcher.watch("1.pbs")
+    assert ended.wait(PATIENCE_S)
+    watcher.stop()
+    assert [str(error) for error in trouble] == ["no longer watching the jobs of pbspro: KeyError('a fault')"]
 
 
 def test_the_thread_can_be_stopped_by_what_it_calls() -> None:
