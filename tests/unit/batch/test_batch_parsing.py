@@ -1,6 +1,7 @@
 """What commands of batch systems print, read.
 
-Of Slurm: recorded (22.05). All else is made from the systems' documentation.
+Of Slurm: as 22.05 prints it, except for jobs that timed out, were preempted, ran out of memory or are completing, which are
+made from its documentation, as is all of the other systems.
 """
 
 from __future__ import annotations
