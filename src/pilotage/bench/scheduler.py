@@ -8,6 +8,8 @@ Nodes have 56 cores, 8 GPUs and 512 GiB. Everything is counted: letting a task w
 * ranks: 16 ranks of 7 cores and 1 GPU; a quarter of the machine (at least one task) is in use.
 * 64 shapes: a full machine and a long queue of tasks of 1 to 8 cores and of 8 sizes of memory, all of which wait at any time;
   64 tasks end at a time, anywhere, and what they free is given to the next.
+* full, behind them 64 shapes: as "full", 64 cores at a time; tasks of 64 larger shapes, which find no room, wait behind those
+  of one core.
 * homogeneous: as "full", with the policy `homogeneous`.
 * memory: 100,000 single-core tasks of all-distinct memory, in a shuffled order, placed 512 at a time.
 * memory, one at a time: the same on a machine that they fill, one release at a time: the worst there is, as nearly all
@@ -107,13 +109,41 @@ def full(nodes: int, count: int, policy: Policy | None = None) -> float:
     return count / (time.process_time() - begin)
 
 
-def shapes(nodes: int, count: int) -> float:
-    scheduler = machine(nodes)
-    groups = [
+def shapes_of(least_cores: int) -> list[GroupKey]:
+    return [
         GroupKey("executable", Request(cores=cores, memory=size))
-        for cores in range(1, 9)
+        for cores in range(least_cores, least_cores + 8)
         for size in (1, 2, 4, 8, 16, 32, 64, 128)
     ]
+
+
+def full_and_shapes(nodes: int, count: int) -> float:
+    scheduler = machine(nodes)
+    group = GroupKey("executable", ONE_CORE, priority=1)
+    names = iter(tasks(2 * count + 64 * nodes + 64))
+    scheduler.enqueue_many(list(islice(names, nodes * 56)), group, 0.0)
+    held = [lane.placement for lane in scheduler.schedule(0.0, nodes * 56)]
+    assert len(held) == nodes * 56
+    for other in shapes_of(56 - 8):
+        scheduler.enqueue(next(names), other, 0.0)
+    chance = random.Random(1)
+    waiting = list(islice(names, count + 64))
+    begin = time.process_time()
+    scheduler.enqueue_many(waiting, group, 0.0)
+    for _ in range(count // 64):
+        for _ in range(64):
+            place = chance.randrange(len(held))
+            held[place], held[-1] = held[-1], held[place]
+            scheduler.release(held.pop(), ONE_CORE)
+        held += [lane.placement for lane in scheduler.schedule(0.0, 512)]
+    taken = time.process_time() - begin
+    assert len(held) == nodes * 56
+    return count // 64 * 64 / taken
+
+
+def shapes(nodes: int, count: int) -> float:
+    scheduler = machine(nodes)
+    groups = shapes_of(1)
     chance = random.Random(4)
     chance.shuffle(groups)
     names = iter(tasks(2 * count + 64 * nodes))
@@ -187,6 +217,7 @@ CASES: tuple[tuple[str, Callable[[int, int], float], int, float | None], ...] = 
     ("empty", empty, 200_000, 300_000),
     ("bulk", bulk, 400_000, 300_000),
     ("full", full, 200_000, 300_000),
+    ("full, behind them 64 shapes", full_and_shapes, 200_000, 300_000),
     ("64 shapes", shapes, 100_000, 100_000),
     ("homogeneous", homogeneous, 200_000, 200_000),
     ("ranks", ranks, 40_000, 30_000),
