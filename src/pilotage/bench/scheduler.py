@@ -99,7 +99,8 @@ def full(nodes: int, count: int, policy: Policy | None = None) -> float:
     held = [lane.placement for lane in scheduler.schedule(0.0, nodes * 56)]
     assert len(held) == nodes * 56
     names = tasks(count)
-    order = [random.Random(1).randrange(len(held)) for _ in range(count)]
+    chance = random.Random(1)
+    order = [chance.randrange(len(held)) for _ in range(count)]
     begin = time.process_time()
     scheduler.enqueue_many(names, group, 0.0)
     for freed in order:
