@@ -6,12 +6,11 @@ for each job, in the order of the columns asked for, of which the job's id is th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from pilotage.batch.job import JobSpec, JobState, JobStatus
 from pilotage.batch.scripts import check_spec, minutes, parse_local_time, render_script, word_of
-from pilotage.batch.system import NO_ESTIMATE, FailureKind, SystemFacts, unreadable
+from pilotage.batch.system import FailureKind, SystemFacts, WithoutEstimate, last_job_id, unreadable
 
 _STATES = {
     "queued": JobState.QUEUED,
@@ -38,7 +37,7 @@ _FAILURES = (
 )
 
 
-class Cobalt:
+class Cobalt(WithoutEstimate):
     """See the module."""
 
     facts = SystemFacts(
@@ -91,10 +90,7 @@ class Cobalt:
 
     def parse_submitted(self, output: str) -> str:
         """Return the job's id: the last number that stands alone on a line."""
-        for line in reversed(output.splitlines()):
-            if re.fullmatch(r"\d+", line.strip()):
-                return line.strip()
-        raise unreadable(self.facts.name, "job id", output)
+        return last_job_id(self.facts.name, output, r"\d+")
 
     def status_command(self, jobs: Sequence[str]) -> list[str]:
         """Return the command that tells of jobs."""
@@ -122,14 +118,6 @@ class Cobalt:
     def cancel_command(self, job: str) -> list[str]:
         """Return the command that cancels a job."""
         return ["qdel", job]
-
-    def estimate_command(self, path: str) -> list[str]:
-        """Return nothing: there is none."""
-        return NO_ESTIMATE
-
-    def parse_estimate(self, output: str) -> float | None:
-        """Return nothing."""
-        return None
 
 
 def _status(values: Mapping[str, str]) -> JobStatus:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from pilotage.batch.job import JobSpec, JobState, JobStatus
 from pilotage.batch.scripts import check_spec, exit_of_shell, parse_local_time, render_script, word_of
-from pilotage.batch.system import NO_ESTIMATE, FailureKind, SystemFacts, unreadable
+from pilotage.batch.system import FailureKind, SystemFacts, WithoutEstimate, unreadable
 
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
@@ -59,7 +59,7 @@ _FAILURES = (
 )
 
 
-class Flux:
+class Flux(WithoutEstimate):
     """See the module."""
 
     facts = SystemFacts(
@@ -146,14 +146,6 @@ class Flux:
     def cancel_command(self, job: str) -> list[str]:
         """Return the command that cancels a job."""
         return ["flux", "cancel", job]
-
-    def estimate_command(self, path: str) -> list[str]:
-        """Return nothing: the start is told of jobs that are in the queue, by some schedulers."""
-        return NO_ESTIMATE
-
-    def parse_estimate(self, output: str) -> float | None:
-        """Return nothing."""
-        return None
 
 
 def _quoted(option: str) -> str:

@@ -6,13 +6,12 @@ of which a job may have several.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from pilotage.batch.job import JobSpec, JobState, JobStatus
 from pilotage.batch.scripts import check_spec, local_time, parse_local_time, render_script
-from pilotage.batch.system import NO_ESTIMATE, FailureKind, SystemFacts, unreadable
+from pilotage.batch.system import FailureKind, SystemFacts, WithoutEstimate, last_job_id, unreadable
 from pilotage.errors import InvalidPilot
 
 _FAILURES = (
@@ -26,7 +25,7 @@ _FAILURES = (
 )
 
 
-class GridEngine:
+class GridEngine(WithoutEstimate):
     """See the module."""
 
     facts = SystemFacts(
@@ -99,10 +98,7 @@ class GridEngine:
 
     def parse_submitted(self, output: str) -> str:
         """Return the job's id."""
-        for line in reversed(output.splitlines()):
-            if re.fullmatch(r"\d+", line.strip()):
-                return line.strip()
-        raise unreadable(self.facts.name, "job id", output)
+        return last_job_id(self.facts.name, output, r"\d+")
 
     def status_command(self, jobs: Sequence[str]) -> list[str]:
         """Return the command that tells of the user's jobs: it cannot be asked for some."""
@@ -125,14 +121,6 @@ class GridEngine:
     def cancel_command(self, job: str) -> list[str]:
         """Return the command that cancels a job."""
         return ["qdel", job]
-
-    def estimate_command(self, path: str) -> list[str]:
-        """Return nothing: there is none."""
-        return NO_ESTIMATE
-
-    def parse_estimate(self, output: str) -> float | None:
-        """Return nothing."""
-        return None
 
 
 def _status(values: dict[str, str]) -> JobStatus:

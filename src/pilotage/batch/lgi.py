@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from pilotage.batch.job import JobSpec, JobState, JobStatus
 from pilotage.batch.scripts import check_spec, render_script
-from pilotage.batch.system import NO_ESTIMATE, BatchError, FailureKind, SystemFacts, classify, unreadable
+from pilotage.batch.system import BatchError, FailureKind, SystemFacts, WithoutEstimate, classify, unreadable
 from pilotage.errors import InvalidPilot
 
 _STATES = {
@@ -43,7 +43,7 @@ _FAILURES = (
 )
 
 
-class Lgi:
+class Lgi(WithoutEstimate):
     """See the module."""
 
     facts = SystemFacts(
@@ -108,14 +108,6 @@ class Lgi:
     def cancel_command(self, job: str) -> list[str]:
         """Return the command that cancels a job."""
         return ["LGI_qdel", "-x", job]
-
-    def estimate_command(self, path: str) -> list[str]:
-        """Return nothing: there is none."""
-        return NO_ESTIMATE
-
-    def parse_estimate(self, output: str) -> float | None:
-        """Return nothing."""
-        return None
 
 
 def _refused(facts: SystemFacts, document: str) -> BatchError | None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from pilotage.batch.job import JobSpec, JobState, JobStatus
 from pilotage.batch.scripts import check_spec, hours_minutes_seconds, local_time, render_script
-from pilotage.batch.system import NO_ESTIMATE, FailureKind, SystemFacts, unreadable
+from pilotage.batch.system import FailureKind, SystemFacts, WithoutEstimate, unreadable
 
 _STATES = {
     "I": JobState.QUEUED,
@@ -63,7 +63,7 @@ _FAILURES = (
 )
 
 
-class LoadLeveler:
+class LoadLeveler(WithoutEstimate):
     """See the module."""
 
     facts = SystemFacts(
@@ -146,14 +146,6 @@ class LoadLeveler:
     def cancel_command(self, job: str) -> list[str]:
         """Return the command that cancels a job."""
         return ["llcancel", job]
-
-    def estimate_command(self, path: str) -> list[str]:
-        """Return nothing: there is none."""
-        return NO_ESTIMATE
-
-    def parse_estimate(self, output: str) -> float | None:
-        """Return nothing."""
-        return None
 
 
 LOADLEVELER = LoadLeveler()

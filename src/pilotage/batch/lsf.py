@@ -16,7 +16,7 @@ import msgspec
 
 from pilotage.batch.job import DependencyKind, JobSpec, JobState, JobStatus
 from pilotage.batch.scripts import check_spec, exit_of_shell, local_time, minutes, parse_local_time, render_script, word_of
-from pilotage.batch.system import NO_ESTIMATE, FailureKind, SystemFacts, unreadable
+from pilotage.batch.system import FailureKind, SystemFacts, WithoutEstimate, unreadable
 from pilotage.errors import InvalidPilot
 
 _STATES = {
@@ -69,7 +69,7 @@ class _Answer(msgspec.Struct):
     records: list[dict[str, str]] = msgspec.field(default_factory=list, name="RECORDS")
 
 
-class Lsf:
+class Lsf(WithoutEstimate):
     """See the module."""
 
     facts = SystemFacts(
@@ -141,14 +141,6 @@ class Lsf:
     def cancel_command(self, job: str) -> list[str]:
         """Return the command that cancels a job."""
         return ["bkill", job]
-
-    def estimate_command(self, path: str) -> list[str]:
-        """Return nothing: the start is told of jobs that are in the queue."""
-        return NO_ESTIMATE
-
-    def parse_estimate(self, output: str) -> float | None:
-        """Return nothing."""
-        return None
 
 
 def _usage(spec: JobSpec) -> list[str]:

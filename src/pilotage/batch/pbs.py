@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from pilotage.batch.job import JobSpec, JobState, JobStatus
 from pilotage.batch.scripts import check_spec, exit_of_shell, hours_minutes_seconds, local_time, parse_local_time, render_script
-from pilotage.batch.system import NO_ESTIMATE, FailureKind, SystemFacts, unreadable
+from pilotage.batch.system import FailureKind, SystemFacts, WithoutEstimate, last_job_id, unreadable
 
 FAILURES = (
     (FailureKind.UNKNOWN_JOB, r"unknown job id|job has finished|invalid state for job|request invalid for state of job"),
@@ -52,7 +52,7 @@ _PRO_EXITS = {-29: JobState.TIMED_OUT, -28: JobState.TIMED_OUT, -27: JobState.OU
 _DELETED = "91"
 
 
-class PbsPro:
+class PbsPro(WithoutEstimate):
     """PBS Pro and OpenPBS. See the module."""
 
     facts = SystemFacts(
@@ -104,14 +104,6 @@ class PbsPro:
         """Return the command that cancels a job."""
         return ["qdel", job]
 
-    def estimate_command(self, path: str) -> list[str]:
-        """Return nothing: the start is told of jobs that are in the queue."""
-        return NO_ESTIMATE
-
-    def parse_estimate(self, output: str) -> float | None:
-        """Return nothing."""
-        return None
-
 
 def common_options(spec: JobSpec) -> list[str]:
     """Return the options that all of the family have."""
@@ -142,10 +134,7 @@ def parse_job_id(system: str, output: str) -> str:
     Raises:
         BatchError: there is none.
     """
-    for line in reversed(output.splitlines()):
-        if re.fullmatch(r"\d+(\[\])?(\.\S+)?", line.strip()):
-            return line.strip()
-    raise unreadable(system, "job id", output)
+    return last_job_id(system, output, r"\d+(\[\])?(\.\S+)?")
 
 
 def parse_full(system: str, output: str) -> dict[str, dict[str, str]]:

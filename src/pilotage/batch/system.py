@@ -21,9 +21,6 @@ import msgspec
 from pilotage.batch.job import DependencyKind, JobSpec, JobStatus
 from pilotage.errors import BackendError
 
-NO_ESTIMATE: list[str] = []
-"""The estimate command of a system that has none."""
-
 
 class FailureKind(str, Enum):
     """Why a command of a batch system failed."""
@@ -126,6 +123,18 @@ class BatchSystem(Protocol):
         """Return the Unix time in what that command printed (both streams); None: it tells none."""
 
 
+class WithoutEstimate:
+    """A system that does not tell when a script would start that is not submitted."""
+
+    def estimate_command(self, path: str) -> list[str]:
+        """Return nothing: there is none."""
+        return []
+
+    def parse_estimate(self, output: str) -> float | None:
+        """Return nothing."""
+        return None
+
+
 _COMMON_FAILURES: tuple[tuple[FailureKind, str], ...] = (
     (FailureKind.NO_SYSTEM, r"command not found"),
     (
@@ -150,6 +159,18 @@ def only_unknown_jobs(facts: SystemFacts, stderr: str) -> bool:
     """Tell whether every line of an error is about jobs that are not there."""
     lines = [line for line in stderr.splitlines() if line.strip()]
     return bool(lines) and all(classify(facts, 1, line) is FailureKind.UNKNOWN_JOB for line in lines)
+
+
+def last_job_id(system: str, output: str, pattern: str) -> str:
+    """Return the last line of an output that is a job's id by this regular expression; sites print more above it.
+
+    Raises:
+        BatchError: there is none.
+    """
+    for line in reversed(output.splitlines()):
+        if re.fullmatch(pattern, line.strip()):
+            return line.strip()
+    raise unreadable(system, "job id", output)
 
 
 def unreadable(system: str, what: str, output: str) -> BatchError:

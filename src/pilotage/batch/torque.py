@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from pilotage.batch.job import JobSpec, JobState, JobStatus
 from pilotage.batch.pbs import FAILURES, common_options, parse_full, parse_job_id, seconds_of, state_of, told_of
 from pilotage.batch.scripts import check_spec, exit_of_shell, render_script
-from pilotage.batch.system import NO_ESTIMATE, SystemFacts
+from pilotage.batch.system import SystemFacts, WithoutEstimate
 
 _EXITS = {
     -10: JobState.OUT_OF_MEMORY,
@@ -22,7 +22,7 @@ _EXITS = {
 }
 
 
-class Torque:
+class Torque(WithoutEstimate):
     """See the module."""
 
     facts = SystemFacts(
@@ -77,14 +77,6 @@ class Torque:
     def cancel_command(self, job: str) -> list[str]:
         """Return the command that cancels a job."""
         return ["qdel", job]
-
-    def estimate_command(self, path: str) -> list[str]:
-        """Return nothing: there is none."""
-        return NO_ESTIMATE
-
-    def parse_estimate(self, output: str) -> float | None:
-        """Return nothing."""
-        return None
 
 
 def _status(values: Mapping[str, str]) -> JobStatus:
