@@ -49,11 +49,6 @@ def only_pilot(state: ClientState, manager: ManagerRecord) -> PilotRecord | None
     return usable[0] if alone and not usable[0].awaited else None
 
 
-def gang_templates(state: ClientState) -> dict[TemplateId, str]:
-    """Return the templates of tasks that start together with others, and the names of their gangs."""
-    return {number: template.request.gang for number, template in state.templates.items() if template.request.gang}
-
-
 def fits(request: Request, nodes: Sequence[Node]) -> bool:
     """Tell whether nodes could ever hold this request, when all of it is free. No nodes means that they are not known."""
     if not nodes:
@@ -119,7 +114,7 @@ class Dealer:
 
     def _gangs(self, manager: ManagerRecord, usable: list[PilotRecord]) -> _Gangs:
         tasks = self._state.tasks
-        names = gang_templates(self._state)
+        names = self._state.gang_templates
         if names and not any(tasks[uid].row.template in names for uid in manager.waiting):
             names = {}
         return _Gangs(self._state, names, {pilot.uid for pilot in usable})
@@ -183,7 +178,10 @@ class Dealer:
                 return [earlier.pilot]
         requests = [request]
         if request.gang:
-            requests = [each.request for each in self._state.templates.values() if each.request.gang == request.gang]
+            templates = self._state.templates
+            requests = [
+                templates[number].request for number, gang in self._state.gang_templates.items() if gang == request.gang
+            ]
         found = [pilot.uid for pilot in usable if all(fits(each, pilot.nodes) for each in requests)]
         return found or [pilot.uid for pilot in usable]
 

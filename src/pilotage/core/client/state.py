@@ -181,6 +181,8 @@ class ClientState(msgspec.Struct):
     """What the services that are ready are known by."""
     stale_outcomes: int = 0
     """Outcomes of executions that no longer counted, or of unknown tasks."""
+    gang_templates: dict[TemplateId, str] = {}
+    """The templates of tasks that start together with others, and the names of their gangs."""
 
     def __post_init__(self) -> None:
         # Snapshots of before this was kept tell it of the tasks that still wait.
@@ -318,6 +320,9 @@ def _apply_pilot(
 
 def _apply_accepted(state: ClientState, fact: facts.TasksAccepted, batch: Batch) -> None:
     state.templates.update(batch.templates)
+    for number, template in batch.templates.items():
+        if template.request.gang:
+            state.gang_templates[number] = template.request.gang
     tasks, manager, pinned, uid = state.tasks, fact.manager, fact.pinned, fact.pilot
     if not uid:
         waiting = state.managers[manager].waiting

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from pilotage.core.client import actions, events, facts
-from pilotage.core.client.binding import CHUNK_TASKS, Dealer, gang_templates, only_pilot, usable_pilots
+from pilotage.core.client.binding import CHUNK_TASKS, Dealer, only_pilot, usable_pilots
 from pilotage.core.client.holding import Holding
 from pilotage.core.client.journal import Journal
 from pilotage.core.client.state import NO_PILOT, PilotRecord
@@ -124,7 +124,7 @@ class Tasks:
     def _end_gangs(self, now: float, ended: list[TaskUid]) -> None:
         """End the gangs of which one of these, which no pilot has, was to be part: they can't begin any more."""
         state = self._state
-        names = gang_templates(state)
+        names = state.gang_templates
         over: dict[str, TaskUid] = {}
         for uid in ended if names else ():
             gang = names.get(state.tasks[uid].row.template)
@@ -151,7 +151,7 @@ class Tasks:
     def without_left_behind(self, now: float, tasks: list[TaskUid], how: str) -> list[TaskUid]:
         """End those of these tasks, which a pilot has no more, whose gang began or ended without them; return the others."""
         state = self._state
-        names = gang_templates(state)
+        names = state.gang_templates
         if not names:
             return tasks
         over = {names.get(record.row.template) for record in state.tasks.values() if record.outcome is not None} - {None}
