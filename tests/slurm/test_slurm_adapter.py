@@ -69,7 +69,9 @@ class SlurmSite:
 
 
 @pytest.fixture
-def site(slurm: SlurmCluster, tmp_path: Path) -> Iterator[SlurmSite]:
+def site(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmSite]:
+    # What jobs print goes where they were submitted, unless they say where.
+    monkeypatch.chdir(tmp_path)
     yield SlurmSite(slurm, tmp_path)
 
 
