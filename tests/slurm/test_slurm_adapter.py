@@ -68,10 +68,14 @@ class SlurmSite:
         return status
 
 
-@pytest.fixture
-def site(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmSite]:
-    # What jobs print goes where they were submitted, unless they say where.
+@pytest.fixture(autouse=True)
+def submitted_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What jobs print goes where they were submitted, unless they say where."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def site(slurm: SlurmCluster, tmp_path: Path) -> Iterator[SlurmSite]:
     yield SlurmSite(slurm, tmp_path)
 
 
