@@ -157,16 +157,25 @@ def test_more_memory_than_there_is_waits_in_silence_and_holds_up_nobody(allocati
         ("kill -KILL $$", 137, "Killed"),
         ("kill -SEGV $$", 139, "Segmentation fault"),
         ("exec /nonexistent/md", 127, "Exited with exit code 127"),
-        # The highest code of all ranks: that of those which srun has ended.
-        ("case $PILOTAGE_RANK in 1) exit 3;; *) exec sleep infinity;; esac", 143, "task 1: Exited with exit code 3"),
     ],
 )
 def test_how_a_rank_ended_is_how_srun_ends(allocation: Allocation, tmp_path: Path, script: str, code: int, words: str) -> None:
-    slots = slots_on([0, 1])
+    slots = slots_on([1])
     ended, out, err = finish(allocation.start(tmp_path, slots, script, bind=cores_of(slots)))
 
     assert (ended, out) == (code, "")
     assert words in err
+
+
+def test_a_rank_that_fails_ends_the_others_and_the_highest_code_of_all_is_told(
+    allocation: Allocation, tmp_path: Path
+) -> None:
+    slots = slots_on([0, 1])
+    script = "case $PILOTAGE_RANK in 1) exit 3;; *) exec sleep infinity;; esac"
+    ended, out, err = finish(allocation.start(tmp_path, slots, script, bind=cores_of(slots)))
+
+    assert (ended, out) == (143, "")
+    assert "task 1: Exited with exit code 3" in err
 
 
 def test_a_node_that_is_not_the_jobs_is_named_by_nobody(allocation: Allocation, tmp_path: Path) -> None:
