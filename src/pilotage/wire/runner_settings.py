@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from pilotage.model.ids import PilotUid, RunnerId, SessionUid
+from pilotage.model.installed import Installed
 from pilotage.model.resources import Node
 
 AGENT_SOCKET = "agent.sock"
@@ -48,6 +49,19 @@ class RunnerSettings(msgspec.Struct, frozen=True):
     """Where runners print; empty: the pilot's folder."""
     orphan_timeout_s: float = 60.0
     """A runner without an agent for this long ends its tasks and itself."""
+    launchers: dict[str, Installed] = {}
+    """The launch methods for ranks of several nodes and for MPI, by name, the preferred one first; empty: all nodes are this
+    host, where an mpiexec that a task's template names starts MPI."""
+    gpu_ids: list[str] = []
+    """How tasks name each GPU of this host (``0.1``, a UUID), where that is not its index."""
+    node_gpu_ids: dict[int, list[str]] = {}
+    """The same of other nodes, by their index, where it is not ``gpu_ids``."""
+    node_core_ids: dict[int, list[int]] = {}
+    """``core_ids`` of other nodes, by their index, where they are not those of this host."""
+    host_nodes: list[int] = []
+    """Indices of the nodes that are this host, whose processes are started without a launcher; empty: all."""
+    allocation_environment: dict[str, str] = {}
+    """The batch system's variables of the job, which its launchers and their ranks need; other tasks do not get them."""
 
     @property
     def printing_folder(self) -> str:
