@@ -18,8 +18,9 @@ from typing import Literal
 import msgspec
 
 from pilotage.model.ids import PilotUid, SessionUid
+from pilotage.model.node_rules import NodeRules
 from pilotage.model.partitions import PartitionSpec, PolicySpec
-from pilotage.model.resources import Node
+from pilotage.model.resources import Node, NodeShape
 
 SETTINGS_FILE = "pilot.json"
 CONNECTION_FILE = "connection.json"
@@ -36,9 +37,28 @@ class PilotSettings(msgspec.Struct, frozen=True, kw_only=True):
     pilot_folder: str
     blob_folder: str
     nodes: list[Node]
+    """Empty for a pilot of a batch system: its agent finds them when it is in its allocation."""
     bind: bool = True
     """Whether the nodes' cores are this machine's, so that tasks are pinned to them."""
-    executor: Literal["local", "simulated"] = "local"
+    executor: Literal["local", "simulated", "cluster"] = "local"
+    batch: str = "local"
+    """The batch system that the pilot is a job of, by its name in ``batch.registry``."""
+    launch_methods: list[str] = []
+    """How tasks of several ranks, and the hosts of nodes, are launched: names of methods, the preferred first; empty: found."""
+    launcher_paths: dict[str, str] = {}
+    """By launch method: the program, where it is not the one found."""
+    launcher_options: dict[str, dict[str, str]] = {}
+    """By launch method: its own options, see ``Installed.options``."""
+    node_rules: NodeRules = NodeRules()
+    """What tasks get of each node of the allocation."""
+    agent_nodes: int = 0
+    """How many nodes of the allocation are kept for the agent, from the first."""
+    emulated: NodeShape | None = None
+    """What each node of the allocation has where they are virtual, whatever is found there: tasks are not bound then."""
+    hosts_timeout_s: float = 120.0
+    """Of a pilot on several nodes: for how long its agent waits for the hosts of all of them before it goes on without some."""
+    end_margin_s: float = 10.0
+    """By how much a pilot ends itself before its job's time is over."""
     simulated_duration_s: float = 0.0
     transport: Literal["ipc", "tcp"] = "ipc"
     client_keys: list[str] = []
@@ -76,6 +96,11 @@ class PilotSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Of a sub-agent: by which rule tasks are placed."""
     sync_delay_s: float = 0.0
     """Added to each sync of the log, for measuring what a slow disk does."""
+
+    @property
+    def across_machines(self) -> bool:
+        """Whether client, agent and nodes may be on different machines, which talk to each other over TCP."""
+        return self.batch != "local" or self.executor == "cluster"
 
     @property
     def agent_folder(self) -> Path:

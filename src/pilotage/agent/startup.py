@@ -20,6 +20,7 @@ from pilotage.log.reader import recover
 from pilotage.log.writer import LogWriter
 from pilotage.model.ids import TaskUid
 from pilotage.system.processes import boot_id, started_ticks
+from pilotage.wire.addresses import EVERYWHERE, HERE, addresses_here
 from pilotage.wire.channel import AgentChannel, Role
 from pilotage.wire.keys import Connection, generate_key_pair
 from pilotage.wire.unix import CLIENT_SOCKET, UnixAgentChannel
@@ -151,9 +152,9 @@ def listen(settings: PilotSettings, folder: Path, incarnation: int) -> tuple[lis
 
         keys = generate_key_pair()
         allowed = dict.fromkeys(settings.observer_keys, Role.OBSERVER) | dict.fromkeys(settings.client_keys, Role.CLIENT)
-        channel = TcpAgentChannel.bind(keys, allowed)
+        channel = TcpAgentChannel.bind(keys, allowed, EVERYWHERE if settings.across_machines else HERE)
         channels.append(channel)
-        tcp, server_key = (channel.endpoint,), keys.public
+        tcp, server_key = _endpoints(channel.endpoint), keys.public
     pid = os.getpid()
     connection = Connection(
         settings.pilot,
@@ -167,3 +168,11 @@ def listen(settings: PilotSettings, folder: Path, incarnation: int) -> tuple[lis
         server_key,
     )
     return channels, connection
+
+
+def _endpoints(bound: str) -> tuple[str, ...]:
+    """Return under which endpoints one is reached that listens at ``bound``."""
+    address, _, port = bound.rpartition(":")
+    if address != f"tcp://{EVERYWHERE}":
+        return (bound,)
+    return tuple(f"tcp://{name}:{port}" for name in addresses_here())

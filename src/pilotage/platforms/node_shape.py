@@ -8,37 +8,17 @@ rules: a device, or a part of one (a tile, a MIG instance); dies that the driver
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import msgspec
 
 from pilotage.errors import InvalidRequest
+from pilotage.model.node_rules import NodeRules
 from pilotage.model.resources import BLOCK_MIB, Node, NodeShape
 from pilotage.platforms.allocations.allocation import AllocatedNode
 from pilotage.platforms.allocations.host_lists import compress_numbers
 from pilotage.platforms.node_here import NodeFound
 
-
-class NodeRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the nodes of a platform are shared out.
-
-    ``threads_per_core``: how many hardware threads of each core tasks get; 0: all there are. ``reserved_cores``: hardware
-    threads for nobody, by the operating system's number; the other threads of their cores are left out, too.
-    ``reserved_cores_per_l3``: the first so many cores of each L3 domain are for nobody (low-noise modes).
-    ``agent_cores``: how many cores are kept for the agent, from the end. ``gpu_unit``: whether a GPU is a device or a part of
-    one. ``gpu_parts``: how many parts a device has where its driver does not tell; 0: as it tells. ``devices_per_gpu``: how
-    many devices together are one GPU. ``gpu_cores``: the hardware threads nearest to each device, where the kernel does not
-    tell or tells too little.
-    """
-
-    threads_per_core: int = 0
-    reserved_cores: tuple[int, ...] = ()
-    reserved_cores_per_l3: int = 0
-    agent_cores: int = 0
-    gpu_unit: Literal["device", "part"] = "device"
-    gpu_parts: int = 0
-    devices_per_gpu: int = 1
-    gpu_cores: tuple[tuple[int, ...], ...] = ()
+__all__ = ["NodeRules", "ShapedNode", "node_shape"]
 
 
 class ShapedNode(msgspec.Struct, frozen=True, kw_only=True):
