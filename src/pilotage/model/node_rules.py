@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+_Amount = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class NodeRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -19,11 +21,11 @@ class NodeRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     tell or tells too little.
     """
 
-    threads_per_core: int = 0
+    threads_per_core: _Amount = 0
     reserved_cores: tuple[int, ...] = ()
-    reserved_cores_per_l3: int = 0
-    agent_cores: int = 0
+    reserved_cores_per_l3: _Amount = 0
+    agent_cores: _Amount = 0
     gpu_unit: Literal["device", "part"] = "device"
-    gpu_parts: int = 0
-    devices_per_gpu: int = 1
+    gpu_parts: _Amount = 0
+    devices_per_gpu: Annotated[int, msgspec.Meta(ge=1)] = 1
     gpu_cores: tuple[tuple[int, ...], ...] = ()

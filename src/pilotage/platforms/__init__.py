@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pilotage.platforms.nodes import PilotNodes, nodes_of
-from pilotage.platforms.registry import Platform, load_platforms, platform
+from pilotage.platforms.platform import Platform
+from pilotage.platforms.registry import load_platforms, platform
 
 __all__ = ["PilotNodes", "Platform", "load_platforms", "nodes_of", "platform"]

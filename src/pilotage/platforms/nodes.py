@@ -20,7 +20,7 @@ import msgspec
 from pilotage.errors import InvalidPilot
 from pilotage.model.resources import BLOCK_MIB, Node, NodeShape
 from pilotage.platforms.machine import usable_cores, usable_disk_mib, usable_gpus, usable_memory_mib
-from pilotage.platforms.registry import Platform
+from pilotage.platforms.platform import Platform
 from pilotage.system.callers import warn_caller
 
 NODES_LIMIT = 100_000

@@ -10,6 +10,7 @@ import math
 import re
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,7 +49,11 @@ class Source:
 
     def line(self, path: Sequence[str | int]) -> int:
         """Return the line of what is at ``path``."""
-        return line_of(lines_of(self.text), path)
+        return line_of(self._lines, path)
+
+    @cached_property
+    def _lines(self) -> dict[tuple[str | int, ...], int]:
+        return lines_of(self.text)
 
     def error(self, path: Sequence[str | int], message: str) -> InvalidRequest:
         """Return the error that says ``message`` of what is at ``path``."""
@@ -85,10 +90,9 @@ class Source:
         try:
             return msgspec.convert(content, wanted, str_keys=True)
         except msgspec.ValidationError as error:
-            reason, _, place = str(error).partition(" - at ")
-            inner, value = _follow(content, place)
-            # What JSON calls an object is a table here.
-            said = (reason[:1].lower() + reason[1:]).replace("object", "table")
+            reason, inner, value = _blame(content, wanted, error)
+            # What JSON calls an object is a table here, and there is no null.
+            said = (reason[:1].lower() + reason[1:]).replace("object", "table").replace(" | null", "")
             known = choices(msgspec.inspect.type_info(wanted), inner)
             if known and isinstance(value, str):
                 raise self.error(
@@ -140,14 +144,47 @@ class Source:
                 pass
 
 
+def _blame(content: Any, wanted: type[T], error: msgspec.ValidationError) -> tuple[str, tuple[str | int, ...], Any]:
+    """Return what msgspec says of ``content``, the path to what it means, and what is there.
+
+    Of values in a dictionary msgspec does not tell the key. So each is tried alone.
+    """
+    reason, _, place = str(error).partition(" - at ")
+    path, value = _follow(content, place)
+    if "[...]" not in place or not isinstance(value, dict) or len(value) < 2:
+        return reason, path, value
+    for key in value:
+        alone = _replaced(content, path, {key: value[key]})
+        try:
+            msgspec.convert(alone, wanted, str_keys=True)
+        except msgspec.ValidationError as again:
+            if str(again) == str(error):
+                return _blame(alone, wanted, again)
+    return reason, path, value
+
+
+def _replaced(content: Any, path: Sequence[str | int], value: Any) -> Any:
+    """Return ``content`` with ``value`` at ``path``."""
+    if not path:
+        return value
+    copied = content.copy()
+    copied[path[0]] = _replaced(content[path[0]], path[1:], value)
+    return copied
+
+
 def _follow(content: Any, place: str) -> tuple[tuple[str | int, ...], Any]:
     """Return the path that msgspec names (```$.classes[1].ranks```), as far as it names one, and what is there."""
     path: list[str | int] = []
     value: Any = content
+    step: str | int
     for name, index in re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", place):
-        if index == "...":  # some value of a dictionary: its key is not told
-            break
-        step = name or int(index)
+        if index == "...":
+            # Some value of a dictionary: its key is not told, unless there is but one.
+            if not isinstance(value, dict) or len(value) != 1:
+                break
+            (step,) = value
+        else:
+            step = name or int(index)
         try:
             value = value[step]
         except (KeyError, IndexError, TypeError):

@@ -9,6 +9,7 @@ import pytest
 from pilotage.errors import InvalidRequest, UnknownPlatform
 from pilotage.model.partitions import PartitionSpec, PolicySpec
 from pilotage.platforms import Platform, load_platforms, platform
+from pilotage.platforms.platform import METHOD_NAMES
 
 PLAN = """
 [blue]
@@ -46,7 +47,7 @@ def test_the_shipped_platforms_are_the_machine_itself_and_its_emulation(environm
     platforms = load_platforms(environment)
     assert list(platforms) == ["local.emulated", "local.localhost"]
     assert platforms["local.localhost"] == Platform(
-        name="local.localhost", description="the machine on which the program runs", batch="local", transport="ipc"
+        name="local.localhost", description="the machine on which the program runs", launch_methods=("fork",)
     )
     emulated = platforms["local.emulated"]
     assert emulated.emulated
@@ -59,7 +60,7 @@ def test_a_users_file_changes_single_fields_and_adds_platforms(environment: dict
     platforms = load_platforms(environment)
     assert platforms["local.emulated"].cores_per_node == 4
     assert platforms["local.emulated"].gpus_per_node == 8
-    assert platforms["lab.blue"] == Platform(name="lab.blue", gpus_per_node=2)
+    assert platforms["lab.blue"] == Platform(name="lab.blue", gpus_per_node=2, launch_methods=("fork",))
 
 
 def test_without_a_configuration_home_the_users_files_are_under_dot_config(tmp_path: Path) -> None:
@@ -91,17 +92,70 @@ def test_a_missing_entry_in_the_environment_is_named(environment: dict[str, str]
     [
         (
             "[green]\n\n[blue]\n# cores\ncore_per_node = 4\n",
-            "{path}:5: [blue] has an unknown field 'core_per_node'; did you mean 'cores_per_node'?",
+            ":5: blue.core_per_node: there is no such field; did you mean 'cores_per_node'?",
         ),
-        ("[blue]\nname = 'red'\n", "{path}:2: [blue] has an unknown field 'name'"),
-        ("[blue]\ncores_per_node = '4'\n", "{path}:2: [blue] cores_per_node='4': Expected `int | null`, got `str`"),
-        ("[blue]\ncores_per_node = 0\n", "{path}:2: [blue] cores_per_node=0: it must be 1 or more"),
-        ("[blue]\nclient_loss_timeout_s = nan\n", "{path}:2: [blue] client_loss_timeout_s=nan: it must be 0 or more"),
-        ("[blue]\nbatch = 'pbs'\n", "{path}:2: [blue] batch='pbs': Invalid enum value 'pbs'"),
-        ("blue.cores_per_node = true\n", "{path}: [blue] cores_per_node=True: Expected `int | null`, got `bool`"),
+        ("[blue]\nname = 'red'\n", ":2: blue.name: is no field of the file: it is made from the names of file and table"),
+        ("[blue]\ncores_per_node = '4'\n", ":2: blue.cores_per_node: expected `int`, got `str`, and it is '4'"),
+        ("[blue]\ncores_per_node = 0\n", ":2: blue.cores_per_node: expected `int` >= 1, and it is 0"),
+        ("[blue]\nclient_loss_timeout_s = -1\n", ":2: blue.client_loss_timeout_s: expected `float` >= 0.0, and it is -1"),
+        (
+            "[blue]\nclient_loss_timeout_s = nan\n",
+            ":2: blue.client_loss_timeout_s: is nan, which nothing can come to; give a number, or leave it out",
+        ),
+        (
+            "[blue]\nbatch = 'slrum'\n",
+            ":2: blue.batch: 'slrum' is not one of cobalt, flux, grid_engine, lgi, loadleveler, local, lsf, pbspro, slurm, "
+            "torque; did you mean 'slurm'?",
+        ),
+        ("blue.cores_per_node = true\n", ":1: blue.cores_per_node: expected `int`, got `bool`, and it is True"),
+        (
+            "[blue]\nlaunch_methods = ['mpiexec', 'srunn']\n",
+            f":2: blue.launch_methods[2]: 'srunn' is not one of {', '.join(sorted(METHOD_NAMES))}; did you mean 'srun'?",
+        ),
+        (
+            "[blue.launcher_options]\nsrunn = { mpi = 'pmix' }\n",
+            ":2: blue.launcher_options.srunn: there is no such field; did you mean 'srun'?",
+        ),
+        (
+            "[blue.queues]\nlarge = { max_nodes = 4 }\nsmall = { max_nodes = 0 }\n",
+            ":3: blue.queues.small.max_nodes: expected `int` >= 1, and it is 0",
+        ),
+        (
+            "[blue.queues]\nlarge = { max_nodes = 4, min_nodes = 5 }\n",
+            ":2: blue.queues.large.min_nodes: 5 exceeds max_nodes=4; give less",
+        ),
+        (
+            "[blue.node_rules]\nreserved_core = [0]\n",
+            ":2: blue.node_rules.reserved_core: there is no such field; did you mean 'reserved_cores'?",
+        ),
+        ("[blue.node_rules]\nagent_cores = -1\n", ":2: blue.node_rules.agent_cores: expected `int` >= 0, and it is -1"),
+        (
+            "[blue.node_rules]\nreserved_cores = '0-'\n",
+            ":2: blue.node_rules.reserved_cores: '0-' is no list of numbers, such as '0-7,64'",
+        ),
+        (
+            "[blue.node_rules]\ngpu_cores = ['0-7', [8, -9]]\n",
+            ":2: blue.node_rules.gpu_cores: (8, -9): numbers of hardware threads are 0 or more",
+        ),
+        (
+            "[blue]\nbatch = 'slurm'\ntransport = 'ipc'\n",
+            ":3: blue.transport: 'ipc' does not leave this machine, and jobs of slurm run on others; give 'tcp'",
+        ),
+        (
+            "[blue]\nbatch = 'slurm'\nsandbox = 'pilots'\n",
+            ":3: blue.sandbox: 'pilots' depends on where a program runs; begin it with '/', '~' or a variable",
+        ),
+        (
+            "[blue]\nsources = { queue = 'a', core_per_node = 'b' }\n",
+            ":2: blue.sources.core_per_node: there is no such field; did you mean 'cores_per_node'?",
+        ),
+        (
+            "[blue]\nstatus = 'tested'\n",
+            ":2: blue.status: 'tested' is not one of documented, retired, verified; did you mean 'retired'?",
+        ),
         (
             "cores_per_node = 4\n",
-            "{path}:1: 'cores_per_node' stands outside of a table; put it under the machine's name, such as [lab]",
+            ":1: cores_per_node: it stands outside of a table; put it under the machine's name, such as [lab]",
         ),
     ],
 )
@@ -110,7 +164,7 @@ def test_a_bad_file_is_refused_with_its_line(environment: dict[str, str], users:
     path.write_text(text)
     with pytest.raises(InvalidRequest) as refused:
         load_platforms(environment)
-    assert str(refused.value) == f"platform file {message.format(path=path)}"
+    assert str(refused.value) == f"platform file {path}{message}"
 
 
 def test_a_platform_may_have_a_plan_which_a_later_file_replaces(
