@@ -6,6 +6,7 @@ values (limits, combinations) are checked together by ``verify()``, since they m
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
@@ -26,8 +27,10 @@ class Kind(Enum):
     FLAG = "True or False (bool)"
     LIST = "a list"
     COMMANDS = "a list, or one entry of it as text or dict"
+    TEXTS = "a list of texts (str), or one of them"
     CODES = "a list of exit codes (int) and words (str), or one of them"
     TASKS = "a list of tasks or their uids, or one of them"
+    MOMENT = "a time: seconds since the epoch, a datetime, or text such as '2026-11-22 08:00'"
     TABLE = "a dict"
     FUNCTION = "a callable"
     ANY = "anything"
@@ -54,8 +57,11 @@ EXACT: dict[Kind, tuple[type, ...]] = {
     Kind.FLAG: (bool,),
     Kind.LIST: (list, tuple),
     Kind.COMMANDS: (list, tuple),
+    # What they hold has to be looked at.
+    Kind.TEXTS: (),
     Kind.CODES: (list, tuple),
     Kind.TASKS: (list, tuple),
+    Kind.MOMENT: (float,),
     Kind.TABLE: (dict,),
     Kind.FUNCTION: (FunctionType, BuiltinFunctionType, MethodType),
     Kind.ANY: (dict, str),
@@ -109,6 +115,22 @@ def _commands(value: object) -> list[Any] | tuple[Any, ...]:
     return [value] if isinstance(value, (str, dict)) else _list(value)
 
 
+def _texts(value: object) -> list[str]:
+    return [_text(entry) for entry in ([value] if isinstance(value, str) else _list(value))]
+
+
+def _moment(value: object) -> float:
+    if isinstance(value, str):
+        try:
+            value = datetime.datetime.fromisoformat(value)
+        except ValueError:
+            raise WrongType from None
+    if isinstance(value, datetime.datetime):
+        # One without a zone is by this machine's clock.
+        return value.timestamp()
+    return float(_number(value))
+
+
 def _codes(value: object) -> list[Any] | tuple[Any, ...]:
     if isinstance(value, str) or (isinstance(value, Integral) and not isinstance(value, bool)):
         return [value]
@@ -149,8 +171,10 @@ CONVERT: dict[Kind, Callable[[object], Any]] = {
     Kind.FLAG: _flag,
     Kind.LIST: _list,
     Kind.COMMANDS: _commands,
+    Kind.TEXTS: _texts,
     Kind.CODES: _codes,
     Kind.TASKS: _tasks,
+    Kind.MOMENT: _moment,
     Kind.TABLE: _table,
     Kind.FUNCTION: _function,
     Kind.ANY: _any,

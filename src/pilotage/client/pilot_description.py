@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import msgspec
 
+from pilotage.batch.job import Dependency, DependencyKind
 from pilotage.client.constants import AGENT_SERVICE, TASK_EXECUTABLE, TASK_SERVICE
 from pilotage.client.descriptions import Description, Older
 from pilotage.client.fields import Field, Kind, shown
@@ -23,6 +24,7 @@ from pilotage.model.staging import Directive
 ON_CLIENT_LOSS = ("continue", "drain", "terminate")
 EXECUTORS = ("local", "simulated")
 SUB_AGENTS = ("processes", "threads")
+DEPENDENCIES = get_args(DependencyKind)
 
 PILOT_FIELDS: Mapping[str, Field] = {
     "uid": Field(Kind.TEXT),
@@ -37,6 +39,16 @@ PILOT_FIELDS: Mapping[str, Field] = {
     "queue": Field(Kind.TEXT),
     "project": Field(Kind.TEXT),
     "job_name": Field(Kind.TEXT),
+    "qos": Field(Kind.TEXT),
+    "constraints": Field(Kind.TEXTS, []),
+    "reservation": Field(Kind.TEXT),
+    "licenses": Field(Kind.TEXTS, []),
+    "filesystems": Field(Kind.TEXTS, []),
+    "exclusive": Field(Kind.FLAG),
+    "begin": Field(Kind.MOMENT),
+    "dependency": Field(Kind.TEXTS, []),
+    "mail_to": Field(Kind.TEXT),
+    "extra_options": Field(Kind.TEXTS, []),
     "sandbox": Field(Kind.PATH),
     "cleanup": Field(Kind.FLAG, False),
     "exit_on_error": Field(Kind.FLAG, True),
@@ -75,6 +87,11 @@ class PilotDescription(Description):
     tasks have arrived, or it is to end. On emulated platforms ``cores_per_node``, ``gpus_per_node``, ``memory_per_node``
     and ``disk_per_node`` (MB) give the shape of a node. ``executor='simulated'`` starts nothing: each task takes
     ``simulated_duration_s``. ``services`` (task descriptions) start first: other tasks wait until all are ready.
+    On platforms with a batch system the pilot is a job there. ``queue``, ``project``, ``qos``, ``constraints`` (features of
+    nodes), ``reservation``, ``licenses``, ``filesystems``, ``exclusive`` (whole nodes, shared with no other job), ``begin``
+    (not before: Unix time, datetime or text), ``dependency`` (``'afterok:1234'``: on other jobs), ``mail_to`` and
+    ``extra_options`` (whole options of the batch system) are what is asked of it; what it cannot say is refused. What is not
+    set the platform decides.
     ``scheduler`` names a scheduling policy, or is a ``PolicySpec`` or a dict of the same.
     ``partitions`` (``PartitionSpec``, or dicts of the same) divide the nodes: each has an executor, a scheduler and processes
     of its own, and takes the tasks that fit what it says. ``sub_agents='threads'`` has the agents of all partitions in one
@@ -110,6 +127,16 @@ class PilotDescription(Description):
     queue: str | None
     project: str | None
     job_name: str | None
+    qos: str | None
+    constraints: list[str]
+    reservation: str | None
+    licenses: list[str]
+    filesystems: list[str]
+    exclusive: bool | None
+    begin: float | None
+    dependency: list[str]
+    mail_to: str | None
+    extra_options: list[str]
     sandbox: str | None
     cleanup: bool
     exit_on_error: bool
@@ -166,6 +193,7 @@ class PilotDescription(Description):
             )
         if not self.nodes and not self.cores and not self.gpus:
             raise InvalidPilot(f"{pilot}: its size is missing; give nodes, or cores (and gpus)")
+        dependencies_of(pilot, self)
         self._verify_contents(pilot)
         _one_of(pilot, "on_client_loss", self.on_client_loss, ON_CLIENT_LOSS)
         _one_of(pilot, "executor", self.executor, EXECUTORS)
@@ -225,6 +253,22 @@ def scheduler_of(pilot: str, description: PilotDescription) -> PolicySpec:
     from pilotage.client.policies import parse_policy
 
     return parse_policy(f"{pilot}: scheduler", given)
+
+
+def dependencies_of(pilot: str, description: PilotDescription) -> tuple[Dependency, ...]:
+    """Return the jobs that a pilot's job waits for. ``pilot`` is how messages name it.
+
+    Raises:
+        InvalidPilot: names the value and the remedy.
+    """
+    found = []
+    for given in description.get("dependency", []):
+        kind, colon, job = given.partition(":")
+        if not colon or not job:
+            raise InvalidPilot(f"{pilot}: dependency={given!r} names no job; give it as 'afterok:1234'")
+        _one_of(pilot, "dependency", kind, DEPENDENCIES)
+        found.append(Dependency(kind, job))
+    return tuple(found)
 
 
 def partitions_of(pilot: str, description: PilotDescription) -> list[PartitionSpec]:
@@ -298,6 +342,7 @@ _LEAST: Mapping[str, int] = {
     "gpus": 0,
     "nodes": 0,
     "memory": 0,
+    "begin": 0,
     "client_loss_timeout_s": 0,
     "idle_timeout_s": 0,
     "startup_barrier": 0,
@@ -312,6 +357,8 @@ _LEAST: Mapping[str, int] = {
 def _unit(name: str) -> str:
     if name in ("memory", "memory_per_node", "disk_per_node"):
         return " (MB)"
+    if name == "begin":
+        return " (seconds since the epoch)"
     return " (seconds)" if name.endswith("_s") else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
@@ -36,6 +37,16 @@ GOOD: dict[str, list[Any]] = {
     "queue": ["debug"],
     "project": ["abc123"],
     "job_name": ["water"],
+    "qos": ["debug"],
+    "constraints": [["gpu", "nvme"], "cpu", ("gpu",)],
+    "reservation": ["tutorial"],
+    "licenses": [["scratch", "cfs:2"]],
+    "filesystems": [["home", "eagle"], "eagle"],
+    "exclusive": [True, False],
+    "begin": [1_800_000_000.0, 1_800_000_000, "2027-01-15 08:00", datetime(2027, 1, 15, 8, tzinfo=timezone.utc)],
+    "dependency": [["afterok:1234", "afterany:7.pbs"], "after:12"],
+    "mail_to": ["me@example.org"],
+    "extra_options": [["--switches=1"], "--comment=water"],
     "sandbox": ["/scratch/me"],
     "cleanup": [True],
     "exit_on_error": [False],
@@ -80,6 +91,31 @@ BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
     "queue": [({"queue": 3}, "queue takes text (str), not 3 (int)")],
     "project": [({"project": 3}, "project takes text (str), not 3 (int)")],
     "job_name": [({"job_name": 3}, "job_name takes text (str), not 3 (int)")],
+    "qos": [({"qos": ["debug"]}, "qos takes text (str), not ['debug'] (list)")],
+    "constraints": [
+        ({"constraints": 3}, "constraints takes a list of texts (str), or one of them, not 3 (int)"),
+        ({"constraints": ["gpu", 3]}, "constraints takes a list of texts (str), or one of them, not ['gpu', 3] (list)"),
+    ],
+    "reservation": [({"reservation": 3}, "reservation takes text (str), not 3 (int)")],
+    "licenses": [({"licenses": {"cfs": 2}}, "licenses takes a list of texts (str), or one of them, not {'cfs': 2} (dict)")],
+    "filesystems": [
+        ({"filesystems": [b"home"]}, "filesystems takes a list of texts (str), or one of them, not [b'home'] (list)")
+    ],
+    "exclusive": [({"exclusive": "yes"}, "exclusive takes True or False (bool), not 'yes' (str)")],
+    "begin": [
+        ({"begin": "tomorrow"}, "begin takes a time: seconds since the epoch, a datetime, or text such as"),
+        ({"begin": float("inf")}, "begin=inf: it must be 0 or more (seconds since the epoch)"),
+    ],
+    "dependency": [
+        ({"dependency": "1234"}, "dependency='1234' names no job; give it as 'afterok:1234'"),
+        ({"dependency": ["afterok:"]}, "dependency='afterok:' names no job; give it as 'afterok:1234'"),
+        (
+            {"dependency": "afterokay:1234"},
+            "dependency='afterokay' is not one of after, afterok, afternotok, afterany; did you mean 'afterok'?",
+        ),
+    ],
+    "mail_to": [({"mail_to": 3}, "mail_to takes text (str), not 3 (int)")],
+    "extra_options": [({"extra_options": [3]}, "extra_options takes a list of texts (str), or one of them, not [3] (list)")],
     "sandbox": [({"sandbox": 3}, "sandbox takes a path (str or pathlib.Path), not 3 (int)")],
     "cleanup": [({"cleanup": 1}, "cleanup takes True or False (bool), not 1 (int)")],
     "exit_on_error": [({"exit_on_error": 1}, "exit_on_error takes True or False (bool), not 1 (int)")],
