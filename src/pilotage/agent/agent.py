@@ -126,7 +126,7 @@ class Agent(PilotLoop[AgentCore]):
             case actions.RecallTasks():
                 executor.recall(action.runner, action.executions)
             case actions.StartRunner():
-                executor.start_runner(action.runner, action.beside, action.environment)
+                executor.start_runner(action.runner, action.beside, action.environment, action.host)
             case actions.StopRunner():
                 executor.stop_runner(action.runner)
             case actions.SendPilotEnded():
@@ -201,3 +201,7 @@ class Agent(PilotLoop[AgentCore]):
     def storage_full(self, runner: RunnerId, reason: str) -> None:
         """Place nothing until there is room."""
         self._storage_full(reason)
+
+    def nodes_lost(self, nodes: list[int], reason: str) -> None:
+        """Tell the core."""
+        self._handle(events.NodesLost(time.time(), nodes, reason))

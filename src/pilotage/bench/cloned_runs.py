@@ -114,6 +114,9 @@ class _Listener:
     def storage_full(self, runner: RunnerId, reason: str) -> None:
         raise RuntimeError(reason)
 
+    def nodes_lost(self, nodes: list[int], reason: str) -> None:
+        raise RuntimeError(reason)
+
 
 def staging(clones: int) -> Course:
     """Have the agent's stagers bring one small file for each clone, into a sandbox of its own."""

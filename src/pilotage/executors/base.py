@@ -4,6 +4,9 @@ An executor looks after *runners*: what takes tasks in lanes and reports their e
 stand-in). It decides nothing about tasks; it says what happened, and keeps what happened until the agent has logged it. All
 calls come from the agent's one thread; none blocks for longer than a message takes.
 
+Runners are on *hosts*, which have numbers: what takes tasks is on the host of the task's first node. Most executors know one
+host alone, number 0.
+
 What an agent concludes rests on three rules. A runner is handed nothing before ``runner_connected`` was told *and* the agent
 has called ``flush`` after that turn, so a runner that the log does not name has begun nothing. What ``runner_reconciled`` and
 ``runner_lost`` say is true of all that was launched before the call; the agent itself knows what it was just about to launch.
@@ -63,11 +66,17 @@ class RunnerListener(Protocol):
         """The runner found no room for sandboxes or output; what it was to begin is told as returned."""
         ...
 
+    def nodes_lost(self, nodes: list[int], reason: str) -> None:
+        """These nodes, by index, are gone for good, with all that ran there; their runners were told as lost before."""
+        ...
+
 
 class RunnerProcess(Protocol):
     """What is known of a runner from before the agent was restarted."""
 
     beside: RunnerId | None
+    node: int
+    """A node of its host: the first one if it is a spawner."""
     pid: int
     started_ticks: int
     boot_id: str
@@ -97,8 +106,9 @@ class Executor(Protocol):
         """Return when ``turn`` is due even if nothing arrives (seconds since the epoch)."""
         ...
 
-    def start_runner(self, runner: RunnerId, beside: RunnerId | None, environment: Mapping[str, str]) -> None:
-        """Start a runner; tasks may be launched on it at once and wait until it is up."""
+    def start_runner(self, runner: RunnerId, beside: RunnerId | None, environment: Mapping[str, str], host: int = 0) -> None:
+        """Start a runner on this host, which is that of ``beside``; tasks may be launched on it at once and wait until it is
+        up."""
         ...
 
     def stop_runner(self, runner: RunnerId) -> None:

@@ -170,7 +170,7 @@ class LocalExecutor:
         for runner in self._connections.flush([self._runners[name] for name in names if name in self._runners]):
             self._disconnect(runner)
 
-    def start_runner(self, runner: RunnerId, beside: RunnerId | None, environment: Mapping[str, str]) -> None:
+    def start_runner(self, runner: RunnerId, beside: RunnerId | None, environment: Mapping[str, str], host: int = 0) -> None:
         """Start a spawner as our child, or have a spawner start a worker."""
         record = self._runners[runner] = Runner(runner, beside, time.time() + _START_S)
         self._expected[runner] = None

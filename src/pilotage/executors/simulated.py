@@ -92,7 +92,7 @@ class SimulatedExecutor:
             return 0.0
         return self._due[0][0] if self._due else None
 
-    def start_runner(self, runner: RunnerId, beside: RunnerId | None, environment: Mapping[str, str]) -> None:
+    def start_runner(self, runner: RunnerId, beside: RunnerId | None, environment: Mapping[str, str], host: int = 0) -> None:
         """Add a stand-in."""
         self._numbers[runner] = 0
         self._connecting.append(runner)

@@ -71,8 +71,8 @@ class Runners:
     def next_deadline(self) -> float | None:
         return None
 
-    def start_runner(self, runner: RunnerId, beside: RunnerId | None, environment: Mapping[str, str]) -> None:
-        self._perform(actions.StartRunner(runner, beside, dict(environment)))
+    def start_runner(self, runner: RunnerId, beside: RunnerId | None, environment: Mapping[str, str], host: int = 0) -> None:
+        self._perform(actions.StartRunner(runner, beside, dict(environment), host))
 
     def stop_runner(self, runner: RunnerId) -> None:
         self._perform(actions.StopRunner(runner))

@@ -13,11 +13,15 @@ from pilotage.model.workload import Row
 
 
 class StartRunner(msgspec.Struct, frozen=True):
-    """Start a spawner (``beside`` is None), or a function worker beside that spawner with these variables set."""
+    """Start a spawner (``beside`` is None), or a function worker beside that spawner with these variables set.
+
+    It is to be on this host.
+    """
 
     runner: RunnerId
     beside: RunnerId | None
     environment: dict[str, str]
+    host: int = 0
 
 
 class StopRunner(msgspec.Struct, frozen=True):

@@ -58,7 +58,8 @@ class AgentCore:
     ``policy`` places tasks; it must be fresh. ``spawners`` is the number of spawners to keep. ``deadline`` (seconds since the
     epoch, None for no limit) is when the pilot ends itself; it also does after ``idle_timeout_s`` without anything to do (0.0:
     never). ``barrier``: no task begins before so many have arrived. ``nodes``: of a partition, the indices of those that it
-    began with, which are the ones that its policy has to begin with.
+    began with, which are the ones that its policy has to begin with. ``hosts``: the number of the host of each node, by the
+    node's index; without it all are on host 0.
     """
 
     def __init__(
@@ -71,11 +72,12 @@ class AgentCore:
         nodes: Iterable[int] = (),
         idle_timeout_s: float = 0.0,
         barrier: int = 0,
+        hosts: Sequence[int] = (),
     ) -> None:
         self.state = state if state is not None else AgentState()
         self._deadline = deadline
         self._journal = journal = Journal(self.state)
-        self._pool = RunnerPool(spawners)
+        self._pool = RunnerPool(spawners, hosts)
         self._alarms = Alarms(self.state)
         self._delivery = PartitionDelivery(journal)
         self._idleness = Idleness(self.state, idle_timeout_s, self._prepares)

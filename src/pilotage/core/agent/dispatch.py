@@ -248,7 +248,7 @@ class Dispatch:
                 pace = self._pace(assignment.group)
                 spawned = pace.group.lane_kind in SPAWNED
             if spawned:
-                runner = pool.give_to_spawner(lane_id)
+                runner = pool.give_to_spawner(lane_id, placement)
             else:
                 runner, added = pool.worker(self._state, placement, now)
                 if added is not None:

@@ -208,6 +208,7 @@ class NodesLost(msgspec.Struct, frozen=True):
 
     time: float
     nodes: list[int]
+    reason: str = ""
 
 
 class LinkOpened(msgspec.Struct, frozen=True):

@@ -6,6 +6,9 @@ All of it is derived from the agent's state. A function worker holds one lane at
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from pilotage.core.agent import actions, facts
 from pilotage.core.agent.state import AgentState
 from pilotage.model.ids import LaneId, RunnerId
@@ -30,8 +33,16 @@ WORKER_FAILURES = 5
 class RunnerPool:
     """Chooses runners for lanes."""
 
-    def __init__(self, spawners: int) -> None:
+    def __init__(self, spawners: int, hosts: Sequence[int] = ()) -> None:
         self._wanted = spawners
+        self._first_node: dict[int, int] = {}
+        """Of each host; there are as many spawners as wanted on each."""
+        for node, host in enumerate(hosts or (0,)):
+            self._first_node.setdefault(host, node)
+        self._host_of = tuple(hosts) if len(self._first_node) > 1 else ()
+        """The host of each node; empty if there is one alone."""
+        self._host: dict[RunnerId, int] = {}
+        """Of each spawner."""
         self._spawners: dict[RunnerId, int] = {}
         self._lanes: dict[RunnerId, dict[LaneId, None]] = {}
         self._idle: dict[str, dict[RunnerId, None]] = {}
@@ -53,6 +64,7 @@ class RunnerPool:
             self._lanes[runner] = {}
             if record.beside is None:
                 self._spawners[runner] = 0
+                self._host[runner] = self._host_of[record.node] if self._host_of else 0
             else:
                 self._binding[runner] = record.gpus
         for lane_id, lane in state.lanes.items():
@@ -64,27 +76,35 @@ class RunnerPool:
 
     def missing_spawners(self, state: AgentState, now: float) -> list[tuple[facts.RunnerAdded, actions.StartRunner]]:
         """Return what to record and do so that there are as many spawners as wanted."""
-        missing = self._wanted - len(self._spawners)
-        if missing <= 0 or now < self._last_start + self._pause_s:
+        if len(self._spawners) >= self._wanted * len(self._first_node) or now < self._last_start + self._pause_s:
             return []
         self._last_start = now
-        started = []
-        for offset in range(missing):
-            runner = RunnerId(f"spawner.{state.runners_added + offset}")
-            self._spawners[runner] = 0
-            self._lanes[runner] = {}
-            started.append((facts.RunnerAdded(now, runner, None, 0), actions.StartRunner(runner, None, {})))
+        started: list[tuple[facts.RunnerAdded, actions.StartRunner]] = []
+        there = Counter(self._host[runner] for runner in self._spawners)
+        for host, node in self._first_node.items():
+            for _ in range(self._wanted - there[host]):
+                runner = RunnerId(f"spawner.{state.runners_added + len(started)}")
+                self._spawners[runner] = 0
+                self._host[runner] = host
+                self._lanes[runner] = {}
+                started.append((facts.RunnerAdded(now, runner, None, node), actions.StartRunner(runner, None, {}, host)))
         return started
 
-    def give_to_spawner(self, lane: LaneId) -> RunnerId:
-        """Give the lane to a spawner, and return that."""
-        runner = next(iter(self._spawners)) if len(self._spawners) == 1 else self.spawner()
+    def give_to_spawner(self, lane: LaneId, placement: Placement) -> RunnerId:
+        """Give the lane to a spawner of the host of its first node, and return that."""
+        runner = next(iter(self._spawners)) if len(self._spawners) == 1 else self.spawner(placement)
         self._lanes[runner][lane] = None
         return runner
 
-    def spawner(self) -> RunnerId:
-        """Return the spawner with the least to do. Lanes count too: those opened in this step hold no tasks yet."""
-        return min(self._spawners, key=lambda runner: self._spawners[runner] + len(self._lanes[runner]))
+    def spawner(self, placement: Placement) -> RunnerId:
+        """Return the spawner of the host of its first node with the least to do.
+
+        Lanes count too: those opened in this step hold no tasks yet.
+        """
+        there = list(self._spawners)
+        if self._host_of:
+            there = [runner for runner in there if self._host[runner] == self._host_of[placement[0].node]] or there
+        return min(there, key=lambda runner: self._spawners[runner] + len(self._lanes[runner]))
 
     def worker(
         self, state: AgentState, placement: Placement, now: float
@@ -99,13 +119,13 @@ class RunnerPool:
             del self._idle_until[runner]
             return runner, None
         runner = RunnerId(f"worker.{state.runners_added}")
-        beside = self.spawner()
+        beside = self.spawner(placement)
         environment = {"CUDA_VISIBLE_DEVICES": visible, "ROCR_VISIBLE_DEVICES": visible} if visible else {}
         self._lanes[runner] = {}
         self._binding[runner] = binding
         return runner, (
             facts.RunnerAdded(now, runner, beside, share.node, binding),
-            actions.StartRunner(runner, beside, environment),
+            actions.StartRunner(runner, beside, environment, self._host_of[share.node] if self._host_of else 0),
         )
 
     def attach(self, runner: RunnerId, lane: LaneId) -> None:
@@ -174,7 +194,7 @@ class RunnerPool:
 
     def next_start(self) -> float | None:
         """Return when missing spawners may be started; None if none is missing."""
-        return self._last_start + self._pause_s if len(self._spawners) < self._wanted else None
+        return self._last_start + self._pause_s if len(self._spawners) < self._wanted * len(self._first_node) else None
 
     @property
     def _pause_s(self) -> float:

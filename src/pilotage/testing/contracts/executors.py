@@ -55,6 +55,7 @@ class KnownRunner(msgspec.Struct):
     started_ticks: int
     boot_id: str
     released: int
+    node: int = 0
 
 
 class Told:
@@ -120,6 +121,11 @@ class Told:
         """Note it."""
         assert reason, "a lack of room has a reason"
         self.story.append(f"storage full {runner}")
+
+    def nodes_lost(self, nodes: list[int], reason: str) -> None:
+        """Note it."""
+        assert reason, "a loss has a reason"
+        self.story.append(f"lost nodes {nodes}")
 
     def over(self) -> set[Execution]:
         """Return what has ended or was returned."""
