@@ -39,6 +39,7 @@ class Ledger:
         self.lost: set[int] = set()
         self.closed: set[int] = set()
         self.absent: set[int] = set()
+        self.suspended: set[int] = set()
         self.node_of_tag: dict[str, int] = {}
         self.node_of_task: dict[TaskUid, int] = {}
         self.groups: dict[str, set[int]] = {}
@@ -127,6 +128,7 @@ class Ledger:
     def remove_node(self, index: int) -> None:
         self.scheduler.remove_node(index)
         self.lost.add(index)
+        self.suspended.discard(index)
         self.closed.discard(index)
         self.absent.discard(index)
         self.node_of_tag = {tag: node for tag, node in self.node_of_tag.items() if node != index}
@@ -137,7 +139,22 @@ class Ledger:
         assert gone == (index in self.lost or not held), f"node {index} is gone: {gone}, something is held there: {held}"
         if index not in self.lost:
             (self.closed if held else self.absent).add(index)
+            self.suspended.discard(index)
         self.node_of_tag = {tag: node for tag, node in self.node_of_tag.items() if node != index}
+
+    def suspend_node(self, index: int) -> None:
+        self.scheduler.suspend_nodes([index])
+        if index not in self.lost | self.closed | self.absent:
+            self.suspended.add(index)
+        self._check_suspended()
+
+    def resume_node(self, index: int) -> None:
+        self.scheduler.resume_nodes([index])
+        self.suspended.discard(index)
+        self._check_suspended()
+
+    def _check_suspended(self) -> None:
+        assert self.scheduler.suspended() == [self.machine[index].name for index in sorted(self.suspended)]
 
     def add_node(self, index: int) -> None:
         if index in self.lost:
@@ -195,7 +212,7 @@ class Ledger:
 
     def _check_layout(self, placement: Placement, request: Request) -> None:
         assert sum(share.ranks for share in placement) == request.ranks
-        assert not {share.node for share in placement} & (self.lost | self.closed | self.absent)
+        assert not {share.node for share in placement} & (self.lost | self.closed | self.absent | self.suspended)
         if request.slots:
             assert placement == request.slots, "the user has chosen the slots"
             return

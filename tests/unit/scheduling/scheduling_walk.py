@@ -123,11 +123,14 @@ def walk(seed: int, policy: PolicyName = "continuous", steps: int = 300, *, gang
         groups = [GroupKey("executable", only.request, priority) for priority in (0, 1)]
     number = 0
     losses = chance.choice((0, 0, 1)) if len(machine) > 3 else 0
+    whims = random.Random(f"suspensions {seed}")
     parties = Gangs(seed, groups, ledger) if gangs else None
     for _ in range(steps):
         ledger.now += chance.random()
         if parties is not None:
             parties.step()
+        if whims.random() < 0.1:
+            (ledger.suspend_node if whims.random() < 0.5 else ledger.resume_node)(whims.randrange(len(machine)))
         step = chance.randrange(22)
         if step < 7:
             count = chance.choice((1, 1, 2, 5, 20))
@@ -155,6 +158,10 @@ def walk(seed: int, policy: PolicyName = "continuous", steps: int = 300, *, gang
         ledger.check()
     for node in machine:
         ledger.add_node(node.index)
+    # What is to be found on nodes that are resumed is found for that alone.
+    ledger.schedule()
+    for node in machine:
+        ledger.resume_node(node.index)
     if parties is not None:
         parties.complete()
     drop_stranded(ledger)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
@@ -90,6 +90,21 @@ class Clinging(Scheduler):
         return True
 
 
+class Hasty(Scheduler):
+    """Uses nodes before they are resumed."""
+
+    def suspend_nodes(self, indices: Iterable[int]) -> None:
+        pass
+
+
+class Finicky(Scheduler):
+    """Takes suspended nodes for nodes that never come back."""
+
+    def suspend_nodes(self, indices: Iterable[int]) -> None:
+        for index in indices:
+            self.close_node(index)
+
+
 @pytest.mark.parametrize(
     ("policy", "objection"),
     [
@@ -98,6 +113,8 @@ class Clinging(Scheduler):
         (Stubborn, PolicyContract.test_what_was_withdrawn_is_never_placed),
         (Obliging, lambda suite: suite.test_what_can_never_be_is_refused_with_value_and_limit({"cores": 9}, "9", "4")),
         (Clinging, PolicyContract.test_a_node_that_is_closed_while_idle_is_gone_at_once),
+        (Hasty, PolicyContract.test_a_suspended_node_is_not_used_until_it_is_resumed),
+        (Finicky, PolicyContract.test_what_only_suspended_nodes_have_room_for_waits_for_them_and_no_other_waits_with_it),
         (Levelling, PolicyContract.test_of_two_that_compete_the_higher_priority_goes_first),
     ],
 )

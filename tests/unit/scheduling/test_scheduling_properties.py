@@ -154,7 +154,7 @@ steps = st.lists(
             + ["beside"]
             + ["schedule"] * 3
             + ["release"] * 3
-            + ["withdraw", "draw", "lose", "close", "add", "wait"]
+            + ["withdraw", "draw", "lose", "close", "add", "suspend", "resume", "wait"]
         ),
         st.integers(0, 1000),
     ),
@@ -194,6 +194,10 @@ def take(ledger: Ledger, wanted: list[GroupKey], told: list[Step]) -> None:
                 ledger.close_node(which % len(machine))
             case "add":
                 ledger.add_node(which % len(machine))
+            case "suspend":
+                ledger.suspend_node(which % len(machine))
+            case "resume":
+                ledger.resume_node(which % len(machine))
             case "wait":
                 ledger.now += which / 10
         ledger.check()
@@ -203,6 +207,7 @@ def settle(ledger: Ledger) -> None:
     """Who is too late is so for good; all others run in the end, on what nodes there are."""
     for node in ledger.machine:
         ledger.add_node(node.index)
+        ledger.resume_node(node.index)
     for uids, reason in ledger.scheduler.too_late(ledger.now):
         for uid in uids:
             key = ledger.waiting[uid][1]

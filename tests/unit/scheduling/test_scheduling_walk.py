@@ -210,6 +210,17 @@ def a_node_that_came_back_is_not_used(original: Any, scheduler: Scheduler, indic
     pass
 
 
+@instead(Scheduler, "suspend_nodes")
+def suspended_nodes_are_used(original: Any, scheduler: Scheduler, indices: Any) -> None:
+    pass
+
+
+@instead(Releases, "extend")
+def nodes_that_are_resumed_are_not_looked_at(original: Any, releases: Releases, nodes: Any) -> None:
+    if sys._getframe(2).f_code.co_name != "resume_nodes":
+        original(releases, nodes)
+
+
 @instead(Limits, "too_late")
 def too_late_is_forgotten(original: Any, limits: Limits, group: Any, now: float) -> None:
     group.latest = math.inf
@@ -268,6 +279,12 @@ def a_slot_is_not_put_back(original: Any, policy: Homogeneous, placement: Any, r
     Scheduler.release(policy, placement, request)
 
 
+@of("homogeneous")
+@instead(Homogeneous, "resume_nodes")
+def no_slots_are_cut_of_nodes_that_are_resumed(original: Any, policy: Homogeneous, indices: Any) -> None:
+    Scheduler.resume_nodes(policy, indices)
+
+
 @of("torus")
 @instead(Torus, "_places")
 def a_block_is_taken_though_it_is_in_use(original: Any, torus: Torus, idle: int, box: Any, count: int) -> int:
@@ -302,6 +319,8 @@ def test_the_walk_catches_a_fault_planted_in_a_policy(
         a_closed_node_is_said_to_be_gone_while_it_is_in_use,
         a_closed_node_that_came_free_is_not_told,
         a_node_that_came_back_is_not_used,
+        suspended_nodes_are_used,
+        nodes_that_are_resumed_are_not_looked_at,
         too_late_is_forgotten,
         a_pin_leads_one_node_too_far,
         beside_is_the_next_node,

@@ -170,6 +170,16 @@ class Homogeneous(Scheduler):
         self._fixing.fix(request)
         self._slots.free = None
 
+    def suspend_nodes(self, indices: Iterable[int]) -> None:
+        """Place nothing on these nodes, as far as they are in use, until they are resumed."""
+        super().suspend_nodes(indices)
+        self._slots.free = None
+
+    def resume_nodes(self, indices: Iterable[int]) -> None:
+        """Use these nodes again, as far as they are suspended."""
+        super().resume_nodes(indices)
+        self._slots.free = None
+
     def _reconsider(self) -> None:
         self._slots.free = None
         super()._reconsider()

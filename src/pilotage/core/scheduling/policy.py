@@ -148,6 +148,21 @@ class Policy(Protocol):
         """Place nothing more on this node, which is lost; what is released on it later is dropped."""
         ...
 
+    def suspend_nodes(self, indices: Iterable[int]) -> None:
+        """Place nothing on these nodes, as far as they are in use, until they are resumed.
+
+        What only they could take waits for them.
+        """
+        ...
+
+    def resume_nodes(self, indices: Iterable[int]) -> None:
+        """Use these nodes again, as far as they are suspended."""
+        ...
+
+    def suspended(self) -> list[str]:
+        """Return the names of the nodes that are suspended."""
+        ...
+
     def add_nodes(self, indices: Iterable[int]) -> None:
         """Use these nodes from now on: absent ones, which come idle, or closed ones. Raises InvariantViolated if it is lost."""
         ...

@@ -4,9 +4,9 @@ Cores are one integer per node with a bit for each free core. ``carve`` takes ra
 ``give_back`` puts a share back; both only note that the index is out of date for the node. ``refresh`` mends that before
 the index is read: a node on which tasks come and go is moved once in many changes, or never.
 
-A node is *open*; *reserved* (its resources are kept for one waiting task: it is in the books, not in the index); *closed* (as
-reserved, but for nobody: it leaves when nothing is held there); *absent* (it belongs to another policy, and may come back); or
-*lost*, which it stays: what is held there is forgotten.
+A node is *open*; *reserved* (its resources are kept for one waiting task: it is in the books, not in the index); *suspended*
+(as reserved, but for nobody: nothing can be started there for now); *closed* (it leaves when nothing is held there); *absent*
+(it belongs to another policy, and may come back); or *lost*, which it stays: what is held there is forgotten.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pilotage.core.scheduling.partials import StartedGpus
 from pilotage.errors import InvariantViolated
 from pilotage.model.resources import GPU_SHARES, Node, NodeShape, NodeShare, core_indices, core_mask
 
-OPEN, RESERVED, CLOSED, LOST, ABSENT = range(5)
+OPEN, RESERVED, SUSPENDED, CLOSED, LOST, ABSENT = range(6)
 
 _BASES_KEPT = 1 << 16
 """Pairs of free GPUs and memory whose bucket is remembered."""

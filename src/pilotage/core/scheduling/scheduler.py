@@ -30,7 +30,7 @@ from pilotage.core.scheduling.need import Need
 from pilotage.core.scheduling.openings import Openings
 from pilotage.core.scheduling.placing import Placing
 from pilotage.core.scheduling.policy import OVERTAKE, Assignment, Demand, FreeSummary, GroupKey
-from pilotage.core.scheduling.pool import ABSENT, CLOSED, LOST, OPEN, Pool
+from pilotage.core.scheduling.pool import ABSENT, CLOSED, LOST, OPEN, SUSPENDED, Pool
 from pilotage.core.scheduling.queue import Group, WaitingQueue
 from pilotage.core.scheduling.releases import RELEASES_KEPT, Releases
 from pilotage.core.scheduling.report import demand, free_summary, sum_faults
@@ -340,10 +340,35 @@ class Scheduler:
         self._releases.extend(added)
         self._reconsider()
 
-    def _take_away(self, index: int, state: int) -> None:
+    def suspend_nodes(self, indices: Iterable[int]) -> None:
+        """Place nothing on these nodes, as far as they are in use, until they are resumed."""
+        for index in indices:
+            if self._pool.state[index] < SUSPENDED:
+                self._unreserve(index)
+                self._pool.set_state(index, SUSPENDED)
+
+    def resume_nodes(self, indices: Iterable[int]) -> None:
+        """Use these nodes again, as far as they are suspended."""
+        resumed = [index for index in indices if self._pool.state[index] == SUSPENDED]
+        for index in resumed:
+            self._pool.set_state(index, OPEN)
+        if resumed:
+            # For the refused these nodes are as good as released.
+            self._releases.extend(resumed)
+            self._reservations.note_nodes()
+
+    def suspended(self) -> list[str]:
+        """Return the names of the nodes that are suspended."""
+        return [node.name for node, state in zip(self._pool.nodes, self._pool.state, strict=True) if state == SUSPENDED]
+
+    def _unreserve(self, index: int) -> None:
+        """Keep this node for nobody."""
         current = self._reservations.current
         if current is not None and index in current.nodes:
             self._reservations.end()
+
+    def _take_away(self, index: int, state: int) -> None:
+        self._unreserve(index)
         self._pool.set_state(index, state)
         self._placing.forget_node(index)
         self._reconsider()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pilotage.core.scheduling import need as needs
 from pilotage.core.scheduling import slots
 from pilotage.core.scheduling.placing import Placing
-from pilotage.core.scheduling.pool import OPEN, Pool
+from pilotage.core.scheduling.pool import OPEN, SUSPENDED, Pool
 from pilotage.core.scheduling.queue import Group
 from pilotage.core.scheduling.reservation import Reservations
 from pilotage.model.ids import TaskUid
 
 NOTHING_WAITS = "nothing waits here under this name"
+
+_NAMED = 4
+"""So many nodes that cannot be used are named."""
 
 
 def why(task: TaskUid, group: Group, before: int, pool: Pool, placing: Placing, reservations: Reservations) -> str:
@@ -26,7 +31,11 @@ def why(task: TaskUid, group: Group, before: int, pool: Pool, placing: Placing, 
         words.append(f"it is to run on the node of task {need.request.beside!r}, which is not placed yet")
     if need.gang and need.request.gang_size > 1:
         words.append(f"all {need.request.gang_size:,} tasks of gang {need.request.gang!r} are here, and start together")
-    if reservations.is_walled(group):
+    suspended = [pool.nodes[node].name for node in _nodes_of(group, pool) if pool.state[node] == SUSPENDED]
+    if suspended:
+        named = ", ".join(suspended[:_NAMED]) + (", ..." if len(suspended) > _NAMED else "")
+        words.append(f"nothing can be started for now on {_many(len(suspended), 'node', 'nodes')}: {named}")
+    elif reservations.is_walled(group):
         words.append("only the end of a service can make room for it")
     words.append(f"{_many(before, 'task is', 'tasks are')} before it")
     reservation = reservations.current
@@ -37,9 +46,14 @@ def why(task: TaskUid, group: Group, before: int, pool: Pool, placing: Placing, 
     return "; ".join(words)
 
 
+def _nodes_of(group: Group, pool: Pool) -> Collection[int]:
+    """Return the nodes on which the group may run, in their order."""
+    return range(len(pool.state)) if group.index is None else group.index.bucket_of
+
+
 def _rooms(group: Group, pool: Pool) -> list[str]:
     need = group.need
-    only = range(len(pool.state)) if group.index is None else group.index.bucket_of
+    only = _nodes_of(group, pool)
     rooms = [pool.capacity(need, node) for node in only if pool.state[node] == OPEN]
     nodes = _many(sum(room > 0 for room in rooms), "node has", "nodes have")
     if need.pinned:

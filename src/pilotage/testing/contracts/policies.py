@@ -254,6 +254,52 @@ class PolicyContract(ABC):
         with pytest.raises(InvariantViolated):
             policy.add_nodes([0])
 
+    def test_a_suspended_node_is_not_used_until_it_is_resumed(self) -> None:
+        policy = self.make_policy(nodes(2, cores=1))
+        held = {assignment.placement[0].node: assignment for assignment in self._placed(policy, group(), count=2)}
+        policy.suspend_nodes([0])
+        policy.suspend_nodes([0])
+        assert len(policy.suspended()) == 1
+        policy.enqueue_many(uids(10, 3), group(), 0.0)
+        for assignment in held.values():
+            policy.release(assignment.placement, Request())
+        assert [assignment.placement[0].node for assignment in policy.schedule(0.0, PLENTY)] == [1]
+        policy.resume_nodes([0, 1])
+        assert policy.suspended() == []
+        assert [assignment.placement[0].node for assignment in policy.schedule(0.0, PLENTY)] == [0]
+        policy.check()
+
+    def test_what_only_suspended_nodes_have_room_for_waits_for_them_and_no_other_waits_with_it(self) -> None:
+        policy = self.make_policy(nodes(2, cores=2))
+        wide = group(ranks=2, cores=2)
+        policy.suspend_nodes([1])
+        assert policy.refusal(wide.request) is None
+        policy.enqueue_many(uids(0, 1), wide, 0.0)
+        assert policy.schedule(0.0, PLENTY) == [] and policy.stranded() == []
+        assert policy.suspended()[0] in policy.why(uids(0, 1)[0])
+        if self.takes_all_requests:
+            policy.enqueue_many(uids(1, 2), group(), 0.0)
+            small = policy.schedule(1e6, PLENTY)
+            assert [assignment.placement[0].node for assignment in small] == [0, 0]
+            for assignment in small:
+                policy.release(assignment.placement, Request())
+        policy.resume_nodes([1])
+        (placed,) = policy.schedule(2e6, PLENTY)
+        assert sorted(share.node for share in placed.placement) == [0, 1]
+        policy.check()
+
+    def test_a_suspended_node_can_be_lost_and_given_away(self) -> None:
+        policy = self.make_policy(nodes(3, cores=1))
+        policy.suspend_nodes([0, 1])
+        policy.remove_node(0)
+        assert policy.close_node(1) is True and policy.suspended() == []
+        policy.resume_nodes([0, 1])
+        policy.enqueue_many(uids(0, 2), group(), 0.0)
+        assert [assignment.placement[0].node for assignment in policy.schedule(0.0, PLENTY)] == [2]
+        policy.add_nodes([1])
+        assert [assignment.placement[0].node for assignment in policy.schedule(0.0, PLENTY)] == [1]
+        policy.check()
+
     def test_what_is_released_on_a_node_that_left_is_no_quiet_matter(self) -> None:
         policy = self.make_policy(nodes(2, cores=1))
         (placed,) = self._placed(policy, group())
