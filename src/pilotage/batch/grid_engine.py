@@ -46,6 +46,7 @@ class GridEngine(WithoutEstimate):
         },
         failures=_FAILURES,
         keeps_ended=False,
+        asks_cores=True,
     )
 
     def script(self, spec: JobSpec) -> str:

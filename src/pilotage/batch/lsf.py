@@ -78,6 +78,7 @@ class Lsf(WithoutEstimate):
         summary="IBM Spectrum LSF 10.1",
         lacks={"filesystems": "name what the site uses for them in constraints or extra_options"},
         failures=_FAILURES,
+        asks_cores=True,
     )
 
     def script(self, spec: JobSpec) -> str:

@@ -89,6 +89,7 @@ class Slurm:
         summary="Slurm",
         lacks={"filesystems": "name what the site uses for them in constraints or licenses"},
         failures=_FAILURES,
+        asks_gpus=True,
         tried="Slurm 22.05",
     )
 

@@ -76,6 +76,10 @@ class SystemFacts(msgspec.Struct, frozen=True, gc=False):
     keeps_ended: bool = True
     executable_script: bool = False
     """Whether its scripts have to be executable."""
+    asks_cores: bool = False
+    """Whether the cores of whole nodes have to be told, as it counts slots and not nodes."""
+    asks_gpus: bool = False
+    """Whether a job on whole nodes gets their GPUs only if it asks for them."""
     tried: str = "not tried on a real system"
 
 

@@ -98,6 +98,8 @@ class Platform(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     filesystems: tuple[str, ...] = ()
     extra_options: tuple[str, ...] = ()
     """Whole options of the batch system, each put into the job's script as it is; a pilot's own come behind them."""
+    batch_options: dict[str, str] = {}
+    """Options of the batch system that are its own, such as Grid Engine's parallel environment."""
     exclusive: bool = False
     """Whether pilots ask for whole nodes: where jobs else share them, and a pilot is to have all of each."""
     max_walltime_minutes: _Minutes | None = None
