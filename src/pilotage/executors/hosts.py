@@ -1,13 +1,14 @@
 """What a pilot on several nodes needs to have a host on each of them: how hosts are started, and what each has to know.
 
 A *host* is a process on a node (``pilotage.nodehost.main``, whose one argument is the agent's folder) that runs the tasks of
-that node by a ``LocalExecutor``, for an agent on another. A ``HostStarter`` starts hosts, ``executors.lobby.HostLobby`` is where
-they say hello, ``executors.cluster.ClusterExecutor`` works with them. In an agent's first life::
+that node by a ``LocalExecutor``, for an agent on another. A ``HostStarter`` starts hosts, ``executors.lobby.HostLobby`` is
+where they say hello, ``executors.cluster.ClusterExecutor`` works with them. In an agent's first life::
 
     lobby = HostLobby.open(agent_folder, session, pilot, names, addresses_here())
     starter.start(names)
     found = lobby.gather(names, timeout_s, stop)         # NodeFound by name, of those that came
-    executor = ClusterExecutor(lobby, starter, [HostSettings(name, runner_settings_of(name)) for name in names])
+    hosts = [HostSettings(name, runner_settings_of(name)) for name in found]
+    executor = ClusterExecutor(lobby, starter, hosts, incarnation)
 
 The agent after it does the same but for ``start`` and ``gather``: hosts look for it by themselves, and those that are gone are
 started again by the executor.

@@ -35,10 +35,11 @@ class AccessDenied(Disconnected):
 
 
 class Role(Enum):
-    """What a peer may do: a client everything, an observer only ask."""
+    """What a peer may do: a client everything, an observer only ask, the host of a node nothing of what these do."""
 
     CLIENT = "client"
     OBSERVER = "observer"
+    NODE = "node"
 
 
 class AgentChannel(Protocol):
@@ -97,8 +98,8 @@ class ClientChannel(Protocol):
 
 def may_say(role: Role, message: FromClient) -> bool:
     """Tell whether a peer of this role may send this message."""
-    if role is Role.CLIENT:
-        return True
+    if role is not Role.OBSERVER:
+        return role is Role.CLIENT
     if isinstance(message, ClientHello):
         return message.observer
     return isinstance(message, (Heartbeat, Acknowledge, Inspect)) or (isinstance(message, Cancel) and message.number == 0)

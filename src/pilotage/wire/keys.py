@@ -2,6 +2,7 @@
 
 A key pair is CURVE's, in its printable form (Z85, 40 characters). The agent writes ``Connection``: where it listens, its
 public key, and who it is. The client writes the allow-list: the public keys that may talk to the agent, and in which role.
+For the hosts of a pilot's nodes the agent writes ``HostAccess``, which holds their key pair, too.
 Secrets are handed over in such files only, never in arguments, environments or batch scripts.
 """
 
@@ -16,7 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from pilotage.errors import InvalidRequest, ProtocolError
-from pilotage.model.ids import PilotUid
+from pilotage.model.ids import PilotUid, SessionUid
 from pilotage.wire.channel import Role
 
 _Document = TypeVar("_Document")
@@ -55,6 +56,23 @@ class AllowList(msgspec.Struct, frozen=True):
     """The public keys (Z85) that may talk to an agent, with their roles."""
 
     keys: dict[str, Role]
+
+
+class HostAccess(msgspec.Struct, frozen=True):
+    """How the hosts of a pilot's nodes reach its agent.
+
+    ``tcp``: endpoints as ``tcp://host:port``, to be tried in this order. ``server_key``: the agent's public key. ``keys``: the
+    key pair of all hosts. ``names``: those of the nodes that have hosts.
+    """
+
+    session: SessionUid
+    pilot: PilotUid
+    tcp: tuple[str, ...]
+    server_key: str
+    keys: KeyPair
+    names: tuple[str, ...]
+    orphan_timeout_s: float = 60.0
+    """A host without its agent for so long ends its tasks and itself."""
 
 
 def generate_key_pair() -> KeyPair:
@@ -130,7 +148,17 @@ def read_connection(path: Path) -> Connection:
     return _read(path, Connection)
 
 
-def _write(path: Path, document: KeyPair | AllowList | Connection) -> None:
+def write_host_access(path: Path, access: HostAccess) -> None:
+    """Write how hosts reach their agent to a file of mode 0600 in a folder of mode 0700, at once or not at all."""
+    _write(path, access)
+
+
+def read_host_access(path: Path) -> HostAccess:
+    """Read how hosts reach their agent. Raises as ``read_connection`` does."""
+    return _read(path, HostAccess)
+
+
+def _write(path: Path, document: KeyPair | AllowList | Connection | HostAccess) -> None:
     require_private_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -1,6 +1,7 @@
 """The channel between machines: ZeroMQ over TCP with CURVE, the agent a ROUTER and the client a DEALER.
 
-Import this module only where TCP is used: it imports ZeroMQ.
+Import this module only where TCP is used: it imports ZeroMQ. ``TcpListener`` and ``TcpConnection`` carry messages of any
+kind; what is said on them is up to their subclasses: clients and agents here, hosts of nodes in ``wire.host_channel``.
 
 Who may talk is decided by public key, before the first message: CURVE proves that a peer holds the key it shows, and the
 agent looks that up in its allow-list, which also gives the role. Everything else is refused, and so are peers that speak no
@@ -20,7 +21,9 @@ from __future__ import annotations
 import os
 import select
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import zmq
 from zmq.utils import z85
@@ -32,9 +35,18 @@ from pilotage.wire.codec import MAX_FRAME_BYTES, decode_from_agent, decode_from_
 from pilotage.wire.keys import KeyPair
 from pilotage.wire.messages import FromAgent, FromClient, Refused
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+IncomingT = TypeVar("IncomingT")
+OutgoingT = TypeVar("OutgoingT")
+
 _DRAIN = 256
 _LINGER_MS = 1000
 _HANDSHAKE_MS = 10_000
+_CONNECT_MS = 10_000
+_BACKLOG = 4096
+"""Thousands of hosts connect at the same moment."""
 _HEARTBEAT_MS = 5_000
 _HEARTBEAT_TIMEOUT_MS = 30_000
 _ZAP_ADDRESS = "inproc://zeromq.zap.01"
@@ -98,10 +110,10 @@ class _Readiness:
         os.close(self._left)
 
 
-class TcpAgentChannel:
-    """The agent's end. Made by ``bind``.
+class TcpListener(ABC, Generic[IncomingT, OutgoingT]):
+    """The end to which others connect. Made by ``bind``; its methods do what those of ``wire.channel.AgentChannel`` do.
 
-    ZeroMQ cannot close one of many connections: ``drop`` makes the agent deaf and mute to the peer, which notices by the
+    ZeroMQ cannot close one of many connections: ``drop`` makes the listener deaf and mute to the peer, which notices by the
     missing heartbeats.
     """
 
@@ -121,7 +133,7 @@ class TcpAgentChannel:
         self._closed = False
 
     @classmethod
-    def bind(cls, keys: KeyPair, allowed: Mapping[str, Role], address: str = "127.0.0.1", port: int = 0) -> TcpAgentChannel:
+    def bind(cls, keys: KeyPair, allowed: Mapping[str, Role], address: str = "127.0.0.1", port: int = 0) -> Self:
         """Listen at a numeric IPv4 or IPv6 address; port 0 takes a free one (see ``endpoint``).
 
         ``allowed`` maps public keys (Z85) to roles. It is looked at whenever a peer connects, so it may be changed.
@@ -136,6 +148,7 @@ class TcpAgentChannel:
             # Before the router, so that no peer connects while nobody decides.
             access.bind(_ZAP_ADDRESS)
             _configure(router, keys)
+            router.setsockopt(zmq.BACKLOG, _BACKLOG)
             router.setsockopt(zmq.CURVE_SERVER, 1)
             router.setsockopt(zmq.ZAP_DOMAIN, _ZAP_DOMAIN)
             # Without this a missing decision would let everyone in.
@@ -153,6 +166,22 @@ class TcpAgentChannel:
             raise
         return cls(context, router, access, allowed)
 
+    @abstractmethod
+    def _decode(self, frame: bytes) -> IncomingT:
+        """Return the message in a frame; raises ``ProtocolError``."""
+
+    @abstractmethod
+    def _encode(self, message: OutgoingT) -> bytes:
+        """Return the frame of a message; raises ``ProtocolError``."""
+
+    @abstractmethod
+    def _judge(self, role: Role, message: IncomingT) -> OutgoingT | None:
+        """Return the answer to a message that a peer of this role may not send; None if it may."""
+
+    @abstractmethod
+    def _refuse(self, reason: str) -> OutgoingT:
+        """Return the answer to what is no message."""
+
     @property
     def endpoint(self) -> str:
         """Where the agent listens, as ``tcp://address:port``."""
@@ -161,8 +190,8 @@ class TcpAgentChannel:
     def fileno(self) -> int:
         return self._readiness.fileno()
 
-    def receive(self) -> list[tuple[Peer, FromClient]]:
-        messages: list[tuple[Peer, FromClient]] = []
+    def receive(self) -> list[tuple[Peer, IncomingT]]:
+        messages: list[tuple[Peer, IncomingT]] = []
         self._decide_access()
         router = self._router
         for _ in range(_DRAIN):
@@ -176,23 +205,24 @@ class TcpAgentChannel:
             try:
                 if len(parts) != 2:
                     raise ProtocolError(f"a message has {len(parts) - 1} parts instead of one")
-                message = decode_from_client(parts[1].bytes)
+                message = self._decode(parts[1].bytes)
             except ProtocolError as error:
-                self.send(peer, Refused(str(error)))
+                self.send(peer, self._refuse(str(error)))
                 self.drop(peer)
                 continue
-            if may_say(Role(parts[1].get("User-Id")), message):
+            answer = self._judge(Role(parts[1].get("User-Id")), message)
+            if answer is None:
                 messages.append((peer, message))
             else:
-                self.send(peer, refusal(message))
+                self.send(peer, answer)
         self._readiness.refresh()
         return messages
 
-    def send(self, peer: Peer, message: FromAgent | bytes) -> bool:
+    def send(self, peer: Peer, message: OutgoingT | bytes) -> bool:
         if peer in self._dropped:
             return False
         try:
-            self._router.send_multipart((peer, message if isinstance(message, bytes) else encode(message)), zmq.NOBLOCK)
+            self._router.send_multipart((peer, message if isinstance(message, bytes) else self._encode(message)), zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
@@ -223,19 +253,21 @@ class TcpAgentChannel:
             self._access.send_multipart([_ZAP_VERSION, request[1], code, text, user, b""])
 
 
-class TcpClientChannel:
-    """The client's end. Made by ``connect``."""
+class TcpConnection(ABC, Generic[IncomingT, OutgoingT]):
+    """The end that connects. Made by ``connect``; its methods do what those of ``wire.channel.ClientChannel`` do."""
 
     def __init__(self, dealer: zmq.Socket[bytes], monitor: zmq.Socket[bytes], endpoint: str) -> None:
         self._dealer = dealer
         self._monitor = monitor
         self._endpoint = endpoint
+        self.is_accepted = False
+        """Whether the other side has let us in: then it is there, though it may not answer yet."""
         self._lost: Disconnected | None = None
         self._readiness = _Readiness(dealer, monitor)
         self._closed = False
 
     @classmethod
-    def connect(cls, endpoint: str, keys: KeyPair, server_key: str) -> TcpClientChannel:
+    def connect(cls, endpoint: str, keys: KeyPair, server_key: str) -> Self:
         """Begin to connect to the agent at ``tcp://host:port`` that has this public key (Z85).
 
         Returns at once, and messages may be sent at once; a failure is raised by ``receive``.
@@ -249,8 +281,9 @@ class TcpClientChannel:
             _configure(dealer, keys)
             dealer.setsockopt(zmq.CURVE_SERVERKEY, server_key.encode("ascii"))
             dealer.setsockopt(zmq.RECONNECT_IVL, -1)
+            dealer.setsockopt(zmq.CONNECT_TIMEOUT, _CONNECT_MS)
             dealer.setsockopt(zmq.IPV6, int("[" in endpoint))
-            monitor = dealer.get_monitor_socket(sum(_LOST) | zmq.Event.HANDSHAKE_FAILED_AUTH)
+            monitor = dealer.get_monitor_socket(sum(_LOST) | zmq.Event.HANDSHAKE_FAILED_AUTH | zmq.Event.HANDSHAKE_SUCCEEDED)
             try:
                 dealer.connect(endpoint)
             except zmq.ZMQError as error:
@@ -263,27 +296,35 @@ class TcpClientChannel:
             raise
         return cls(dealer, monitor, endpoint)
 
+    @abstractmethod
+    def _decode(self, frame: bytes) -> IncomingT:
+        """Return the message in a frame; raises ``ProtocolError``."""
+
+    @abstractmethod
+    def _encode(self, message: OutgoingT) -> bytes:
+        """Return the frame of a message; raises ``ProtocolError``."""
+
     def fileno(self) -> int:
         return self._readiness.fileno()
 
-    def receive(self) -> list[FromAgent]:
+    def receive(self) -> list[IncomingT]:
         # First the end of the connection, then its messages: so none that came before the end stays unread.
         self._watch()
-        messages: list[FromAgent] = []
+        messages: list[IncomingT] = []
         try:
             while len(messages) < _DRAIN and _is_readable(self._dealer):
-                messages.append(decode_from_agent(self._dealer.recv(zmq.NOBLOCK)))
+                messages.append(self._decode(self._dealer.recv(zmq.NOBLOCK)))
         finally:
             self._readiness.refresh(self._lost is not None)
         if self._lost is not None and not messages:
             raise self._lost
         return messages
 
-    def send(self, message: FromClient | bytes) -> bool:
+    def send(self, message: OutgoingT | bytes) -> bool:
         if self._lost is not None:
             return False
         try:
-            self._dealer.send(message if isinstance(message, bytes) else encode(message), zmq.NOBLOCK)
+            self._dealer.send(message if isinstance(message, bytes) else self._encode(message), zmq.NOBLOCK)
         except zmq.Again:
             # Queues are unbounded: there is none any more, only the end of the connection still to be read.
             return False
@@ -305,12 +346,40 @@ class TcpClientChannel:
             event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
             if self._lost is not None:
                 continue
-            if event["event"] == zmq.Event.HANDSHAKE_FAILED_AUTH:
+            if event["event"] == zmq.Event.HANDSHAKE_SUCCEEDED:
+                self.is_accepted = True
+            elif event["event"] == zmq.Event.HANDSHAKE_FAILED_AUTH:
                 self._lost = AccessDenied(
                     f"the agent at {self._endpoint} does not allow this key; add its public key to the agent's allow-list"
                 )
             else:
                 self._lost = Disconnected(f"{self._endpoint}: {_LOST[zmq.Event(event['event'])]}")
+
+
+class TcpAgentChannel(TcpListener[FromClient, FromAgent]):
+    """The agent's end, to which clients and observers connect."""
+
+    def _decode(self, frame: bytes) -> FromClient:
+        return decode_from_client(frame)
+
+    def _encode(self, message: FromAgent) -> bytes:
+        return encode(message)
+
+    def _judge(self, role: Role, message: FromClient) -> FromAgent | None:
+        return None if may_say(role, message) else refusal(message)
+
+    def _refuse(self, reason: str) -> FromAgent:
+        return Refused(reason)
+
+
+class TcpClientChannel(TcpConnection[FromAgent, FromClient]):
+    """The client's end."""
+
+    def _decode(self, frame: bytes) -> FromAgent:
+        return decode_from_agent(frame)
+
+    def _encode(self, message: FromClient) -> bytes:
+        return encode(message)
 
 
 def _configure(socket: zmq.Socket[bytes], keys: KeyPair) -> None:
