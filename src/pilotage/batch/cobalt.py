@@ -98,26 +98,40 @@ class Cobalt(WithoutEstimate):
 
     def parse_status(self, output: str) -> dict[str, JobStatus]:
         """Return what that command printed."""
-        jobs: dict[str, dict[str, str]] = {}
-        values: dict[str, str] | None = None
-        for line in output.splitlines():
-            name, colon, value = (part.strip() for part in line.partition(":"))
-            if not colon:
-                continue
-            if name.lower() == "jobid":
-                values = jobs.setdefault(value, {})
-            elif values is None:
-                raise unreadable(self.facts.name, "job", line)
-            else:
-                values[name.lower()] = value
+        jobs = _listed(self.facts.name, output)
         for job, told in jobs.items():
             if "state" not in told:
                 raise unreadable(self.facts.name, f"state of job {job}", output)
         return {job: _status(told) for job, told in jobs.items()}
 
+    def find_command(self, name: str) -> list[str]:
+        """Return the command that lists all jobs with their names."""
+        return ["qstat", "-l", "--header", "JobID:JobName"]
+
+    def parse_found(self, output: str, name: str) -> list[str]:
+        """Return their ids."""
+        return [job for job, told in _listed(self.facts.name, output).items() if told.get("jobname") == name]
+
     def cancel_command(self, job: str) -> list[str]:
         """Return the command that cancels a job."""
         return ["qdel", job]
+
+
+def _listed(system: str, output: str) -> dict[str, dict[str, str]]:
+    """Return the columns of each job in a long list, by their names in small letters."""
+    jobs: dict[str, dict[str, str]] = {}
+    values: dict[str, str] | None = None
+    for line in output.splitlines():
+        name, colon, value = (part.strip() for part in line.partition(":"))
+        if not colon:
+            continue
+        if name.lower() == "jobid":
+            values = jobs.setdefault(value, {})
+        elif values is None:
+            raise unreadable(system, "job", line)
+        else:
+            values[name.lower()] = value
+    return jobs
 
 
 def _status(values: Mapping[str, str]) -> JobStatus:

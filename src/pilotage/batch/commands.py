@@ -139,6 +139,20 @@ class BatchCommands:
             told.update(self.system.parse_status(result.stdout) if result.stdout.strip() else {})
         return {job: told.get(job, NOT_LISTED) for job in jobs}
 
+    def find(self, name: str) -> list[str] | None:
+        """Return the ids of this user's jobs of a name, ended ones among them where they are still listed.
+
+        None: the system cannot be asked for names.
+
+        Raises:
+            BatchError: it cannot be asked now.
+        """
+        arguments = self.system.find_command(name)
+        if not arguments:
+            return None
+        result = self._run(arguments, unknown_jobs=True)
+        return self.system.parse_found(result.stdout, name) if result.stdout.strip() else []
+
     def cancel(self, job: str) -> bool:
         """Cancel a job. False: the system says that there is no such job, or no longer.
 

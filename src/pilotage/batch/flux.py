@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from pilotage.batch.job import JobSpec, JobState, JobStatus
 from pilotage.batch.scripts import check_spec, exit_of_shell, parse_local_time, render_script, word_of
-from pilotage.batch.system import FailureKind, SystemFacts, WithoutEstimate, unreadable
+from pilotage.batch.system import FailureKind, SystemFacts, WithoutEstimate, ids_alone, unreadable
 
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
@@ -142,6 +142,14 @@ class Flux(WithoutEstimate):
             values = dict(zip(_FIELDS, parts, strict=True))
             told[values["id"].strip()] = _status(values)
         return told
+
+    def find_command(self, name: str) -> list[str]:
+        """Return the command that lists the jobs of a name, ended ones, too."""
+        return ["flux", "jobs", "-a", "--no-header", f"--name={name}", "--format={id.dec}"]
+
+    def parse_found(self, output: str, name: str) -> list[str]:
+        """Return their ids."""
+        return ids_alone(self.facts.name, output, r"\d+")
 
     def cancel_command(self, job: str) -> list[str]:
         """Return the command that cancels a job."""

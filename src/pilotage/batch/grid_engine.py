@@ -107,21 +107,32 @@ class GridEngine(WithoutEstimate):
 
     def parse_status(self, output: str) -> dict[str, JobStatus]:
         """Return what that command printed."""
-        try:
-            tree = ElementTree.fromstring(output.strip())
-        except ElementTree.ParseError:
-            raise unreadable(self.facts.name, "list of jobs", output) from None
-        told = {}
-        for element in tree.iter("job_list"):
-            values = {child.tag: (child.text or "").strip() for child in element}
-            if not values.get("JB_job_number") or "state" not in values:
-                raise unreadable(self.facts.name, "job", output)
-            told[values["JB_job_number"]] = _status(values)
-        return told
+        return {values["JB_job_number"]: _status(values) for values in _listed(self.facts.name, output)}
+
+    def find_command(self, name: str) -> list[str]:
+        """Return the command that lists all of the user's jobs."""
+        return ["qstat", "-xml"]
+
+    def parse_found(self, output: str, name: str) -> list[str]:
+        """Return their ids."""
+        listed = _listed(self.facts.name, output)
+        return [values["JB_job_number"] for values in listed if values.get("JB_name") == name]
 
     def cancel_command(self, job: str) -> list[str]:
         """Return the command that cancels a job."""
         return ["qdel", job]
+
+
+def _listed(system: str, output: str) -> list[dict[str, str]]:
+    """Return what is told of each job in a list."""
+    try:
+        tree = ElementTree.fromstring(output.strip())
+    except ElementTree.ParseError:
+        raise unreadable(system, "list of jobs", output) from None
+    listed = [{child.tag: (child.text or "").strip() for child in element} for element in tree.iter("job_list")]
+    if any(not values.get("JB_job_number") or "state" not in values for values in listed):
+        raise unreadable(system, "job", output)
+    return listed
 
 
 def _status(values: dict[str, str]) -> JobStatus:

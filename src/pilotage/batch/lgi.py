@@ -105,6 +105,14 @@ class Lgi(WithoutEstimate):
             raise unreadable(self.facts.name, "job", output)
         return told
 
+    def find_command(self, name: str) -> list[str]:
+        """Return nothing: its jobs have no names."""
+        return []
+
+    def parse_found(self, output: str, name: str) -> list[str]:
+        """Return nothing."""
+        return []
+
     def cancel_command(self, job: str) -> list[str]:
         """Return the command that cancels a job."""
         return ["LGI_qdel", "-x", job]

@@ -143,6 +143,14 @@ class LoadLeveler(WithoutEstimate):
                 raise unreadable(self.facts.name, "job", line)
         return told
 
+    def find_command(self, name: str) -> list[str]:
+        """Return the command that lists all jobs with their names."""
+        return ["llq", "-r", "%id", "%jn"]
+
+    def parse_found(self, output: str, name: str) -> list[str]:
+        """Return their ids."""
+        return [job for job, _, named in (line.strip().partition("!") for line in output.splitlines()) if named == name]
+
     def cancel_command(self, job: str) -> list[str]:
         """Return the command that cancels a job."""
         return ["llcancel", job]

@@ -16,7 +16,7 @@ import msgspec
 
 from pilotage.batch.job import DependencyKind, JobSpec, JobState, JobStatus
 from pilotage.batch.scripts import check_spec, exit_of_shell, local_time, minutes, parse_local_time, render_script, word_of
-from pilotage.batch.system import FailureKind, SystemFacts, WithoutEstimate, unreadable
+from pilotage.batch.system import FailureKind, SystemFacts, WithoutEstimate, ids_alone, unreadable
 from pilotage.errors import InvalidPilot
 
 _STATES = {
@@ -138,6 +138,14 @@ class Lsf(WithoutEstimate):
         except msgspec.MsgspecError:
             raise unreadable(self.facts.name, "list of jobs", output) from None
         return {record["JOBID"]: _status(record) for record in answer.records if "STAT" in record}
+
+    def find_command(self, name: str) -> list[str]:
+        """Return the command that lists the jobs of a name, ended ones, too."""
+        return ["bjobs", "-a", "-noheader", "-o", "jobid", "-J", name]
+
+    def parse_found(self, output: str, name: str) -> list[str]:
+        """Return their ids."""
+        return ids_alone(self.facts.name, output, r"\d+")
 
     def cancel_command(self, job: str) -> list[str]:
         """Return the command that cancels a job."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from pilotage.batch.job import JobSpec, JobState, JobStatus
 from pilotage.batch.scripts import check_spec, exit_of_shell, hours_minutes_seconds, local_time, parse_local_time, render_script
-from pilotage.batch.system import FailureKind, SystemFacts, WithoutEstimate, last_job_id, unreadable
+from pilotage.batch.system import FailureKind, SystemFacts, WithoutEstimate, ids_alone, last_job_id, unreadable
 
 FAILURES = (
     (FailureKind.UNKNOWN_JOB, r"unknown job id|job has finished|invalid state for job|request invalid for state of job"),
@@ -52,12 +52,16 @@ _PRO_EXITS = {-29: JobState.TIMED_OUT, -28: JobState.TIMED_OUT, -27: JobState.OU
 _DELETED = "91"
 
 
+JOB_ID = r"\d+(\[\])?(\.\S+)?"
+_NAME_CHARACTERS = 15
+
+
 class PbsPro(WithoutEstimate):
     """PBS Pro and OpenPBS. See the module."""
 
     facts = SystemFacts(
         name="pbspro",
-        commands=("qsub", "qstat", "qdel"),
+        commands=("qsub", "qstat", "qdel", "qselect"),
         summary="PBS Professional and OpenPBS",
         lacks={
             "qos": "a queue stands for it; sites with a resource of that name take it in extra_options",
@@ -100,6 +104,14 @@ class PbsPro(WithoutEstimate):
         """Return what that command printed."""
         return {job: _pro_status(values) for job, values in parse_full(self.facts.name, output).items()}
 
+    def find_command(self, name: str) -> list[str]:
+        """Return the command that lists the jobs of a name, ended ones, too."""
+        return ["qselect", "-x", "-N", short_name(name)]
+
+    def parse_found(self, output: str, name: str) -> list[str]:
+        """Return their ids."""
+        return ids_alone(self.facts.name, output, JOB_ID)
+
     def cancel_command(self, job: str) -> list[str]:
         """Return the command that cancels a job."""
         return ["qdel", job]
@@ -110,8 +122,7 @@ def common_options(spec: JobSpec) -> list[str]:
     queue = spec.reservation or spec.queue
     waits_for = ",".join(f"{each.kind}:{each.job}" for each in spec.dependencies)
     return [
-        # A name of more than 15 characters is refused by some versions.
-        f"-N {spec.name[:15]}",
+        f"-N {short_name(spec.name)}",
         "-S /bin/sh",
         f"-l walltime={hours_minutes_seconds(spec.walltime_s)}",
         f"-q {queue}" if queue else "",
@@ -128,13 +139,22 @@ def common_options(spec: JobSpec) -> list[str]:
     ]
 
 
+def short_name(name: str) -> str:
+    """Return a name of at most 15 characters, as more are refused by some versions; what sets names apart is at their ends.
+
+    >>> short_name("pilotage.water.pilot.0000.3f9a2b1c")
+    'pilota.3f9a2b1c'
+    """
+    return name if len(name) <= _NAME_CHARACTERS else name[:6] + name[6 - _NAME_CHARACTERS :]
+
+
 def parse_job_id(system: str, output: str) -> str:
     """Return the id in what ``qsub`` printed; sites print more above it.
 
     Raises:
         BatchError: there is none.
     """
-    return last_job_id(system, output, r"\d+(\[\])?(\.\S+)?")
+    return last_job_id(system, output, JOB_ID)
 
 
 def parse_full(system: str, output: str) -> dict[str, dict[str, str]]:

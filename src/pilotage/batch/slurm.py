@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from pilotage.batch.job import JobSpec, JobState, JobStatus
 from pilotage.batch.scripts import check_spec, hours_minutes_seconds, local_time, parse_local_time, render_script, word_of
-from pilotage.batch.system import FailureKind, SystemFacts, unreadable
+from pilotage.batch.system import FailureKind, SystemFacts, ids_alone, unreadable
 
 _STATES = {
     "PENDING": JobState.QUEUED,
@@ -159,6 +159,14 @@ class Slurm:
                 raise unreadable(self.facts.name, "job", line)
             told[values["JobID"]] = _status(values)
         return told
+
+    def find_command(self, name: str) -> list[str]:
+        """Return the command that lists the jobs of a name, ended ones, too."""
+        return ["squeue", "--noheader", "--states=all", f"--name={name}", "--format=%i"]
+
+    def parse_found(self, output: str, name: str) -> list[str]:
+        """Return their ids."""
+        return ids_alone(self.facts.name, output, r"\d+")
 
     def cancel_command(self, job: str) -> list[str]:
         """Return the command that cancels a job."""

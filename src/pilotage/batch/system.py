@@ -120,6 +120,16 @@ class BatchSystem(Protocol):
     def cancel_command(self, job: str) -> list[str]:
         """Return the command that cancels a job, whether it waits or runs."""
 
+    def find_command(self, name: str) -> list[str]:
+        """Return the command that lists this user's jobs of a name, of others, too, if it must; empty: none does."""
+
+    def parse_found(self, output: str, name: str) -> list[str]:
+        """Return the ids of the jobs of this name in what that command printed.
+
+        Raises:
+            BatchError: the output cannot be read.
+        """
+
     def estimate_command(self, path: str) -> list[str]:
         """Return the command that tells when the script at ``path`` would start, not submitting it; empty: none does."""
 
@@ -137,6 +147,19 @@ class WithoutEstimate:
     def parse_estimate(self, output: str) -> float | None:
         """Return nothing."""
         return None
+
+
+def ids_alone(system: str, output: str, pattern: str) -> list[str]:
+    """Return the job ids in an output that has one on each line, and nothing else.
+
+    Raises:
+        BatchError: a line is no job's id by this regular expression.
+    """
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    for line in lines:
+        if not re.fullmatch(pattern, line):
+            raise unreadable(system, "job id", line)
+    return lines
 
 
 _COMMON_FAILURES: tuple[tuple[FailureKind, str], ...] = (

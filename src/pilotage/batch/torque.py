@@ -11,9 +11,19 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from pilotage.batch.job import JobSpec, JobState, JobStatus
-from pilotage.batch.pbs import FAILURES, common_options, parse_full, parse_job_id, seconds_of, state_of, told_of
+from pilotage.batch.pbs import (
+    FAILURES,
+    JOB_ID,
+    common_options,
+    parse_full,
+    parse_job_id,
+    seconds_of,
+    short_name,
+    state_of,
+    told_of,
+)
 from pilotage.batch.scripts import check_spec, exit_of_shell, render_script
-from pilotage.batch.system import SystemFacts, WithoutEstimate
+from pilotage.batch.system import SystemFacts, WithoutEstimate, ids_alone
 
 _EXITS = {
     -10: JobState.OUT_OF_MEMORY,
@@ -27,7 +37,7 @@ class Torque(WithoutEstimate):
 
     facts = SystemFacts(
         name="torque",
-        commands=("qsub", "qstat", "qdel"),
+        commands=("qsub", "qstat", "qdel", "qselect"),
         summary="Torque with Moab or Maui",
         lacks={
             "filesystems": "name what the site uses for them in extra_options",
@@ -73,6 +83,14 @@ class Torque(WithoutEstimate):
     def parse_status(self, output: str) -> dict[str, JobStatus]:
         """Return what that command printed."""
         return {job: _status(values) for job, values in parse_full(self.facts.name, output).items()}
+
+    def find_command(self, name: str) -> list[str]:
+        """Return the command that lists the jobs of a name."""
+        return ["qselect", "-N", short_name(name)]
+
+    def parse_found(self, output: str, name: str) -> list[str]:
+        """Return their ids."""
+        return ids_alone(self.facts.name, output, JOB_ID)
 
     def cancel_command(self, job: str) -> list[str]:
         """Return the command that cancels a job."""

@@ -33,6 +33,13 @@ QUEUES = {
     "lgi": r"target: (\S+)",
 }
 HOLDS = {"slurm": r"^--hold$", "lsf": r"^-H$", "flux": r"^--urgency=hold$", "loadleveler": r"^hold = user$"}
+NAMES = {
+    "slurm": r"^--job-name=(\S+)",
+    "lsf": r"^-J (\S+)",
+    "cobalt": r"^--jobname (\S+)",
+    "flux": r"^--job-name=(\S+)",
+    "loadleveler": r"^job_name = (\S+)",
+}
 REFUSED = {
     "slurm": "sbatch: error: Batch job submission failed: Invalid partition name specified",
     "pbspro": "qsub: Unknown queue",
@@ -84,6 +91,8 @@ class Play:
         verb = {"flux": self.arguments[:1]}.get(self.system, [self.program])[0]
         if verb in ("sbatch", "qsub", "bsub", "batch", "llsubmit", "LGI_qsub"):
             self.submit()
+        elif (wanted := self.wanted_name()) is not None:
+            self.find(wanted)
         elif verb in ("squeue", "qstat", "bjobs", "jobs", "llq", "LGI_qstat"):
             self.tell()
         elif verb in ("scancel", "qdel", "bkill", "cancel", "llcancel", "LGI_qdel"):
@@ -151,6 +160,33 @@ class Play:
             self.fail(UNKNOWN[self.system].format(name))
         job.update(state="ended", cancelled=True, signal=15 if job["state"] == "running" else 0)
         self.write(job)
+
+    def wanted_name(self) -> str | None:
+        """Return the name of which jobs are to be listed; empty: of any, each with its own; None: this is not asked."""
+        arguments = self.arguments
+        if self.system == "slurm":
+            return next((each.removeprefix("--name=") for each in arguments if each.startswith("--name=")), None)
+        if self.system == "flux":
+            return next((each.removeprefix("--name=") for each in arguments if each.startswith("--name=")), None)
+        if self.program == "qselect":
+            return arguments[arguments.index("-N") + 1]
+        if self.program == "bjobs" and "-J" in arguments:
+            return arguments[arguments.index("-J") + 1]
+        return "" if "JobID:JobName" in arguments or "%jn" in arguments else None
+
+    def find(self, wanted: str) -> None:
+        jobs = [job for path in sorted(self.folder.glob("*.json")) if (job := self.read(path.stem)) is not None]
+        if self.program == "qselect" and "-x" not in self.arguments:
+            jobs = [job for job in jobs if job["state"] != "ended"]
+        named = [(job["id"], name) for job in jobs if (name := self.name_of(job)) == wanted or not wanted]
+        if not named and self.system == "lsf":
+            self.fail(UNKNOWN["lsf"].format(wanted))
+        for job, name in named:
+            told = {"cobalt": f"JobID         : {job}\n    JobName       : {name}\n", "loadleveler": f"{job}!{name}"}
+            print(told.get(self.system, job))
+
+    def name_of(self, job: Job) -> str:
+        return next(found[1] for option in job["options"] if (found := re.match(NAMES.get(self.system, r"^-N (\S+)"), option)))
 
     def tell(self) -> None:
         names = {
@@ -265,7 +301,7 @@ def tell_grid_engine(play: Play, jobs: list[Job], unknown: list[str]) -> None:
         letters = {"queued": "qw", "held": "hqw", "running": "r"}[job["state"]]
         queue = "all.q@node1" if job["state"] == "running" else ""
         print(
-            f"<job_list><JB_job_number>{job['id']}</JB_job_number><state>{letters}</state><queue_name>{queue}</queue_name></job_list>"
+            f"<job_list><JB_job_number>{job['id']}</JB_job_number><state>{letters}</state><JB_name>{play.name_of(job)}</JB_name><queue_name>{queue}</queue_name></job_list>"
         )
     print("</queue_info></job_info>")
 

@@ -102,7 +102,7 @@ class BatchSystemContract:
         facts = site.commands.system.facts
         cores = 0 if "cores_per_node" in facts.lacks else self.cores_per_node
         told = {"cores_per_node": cores, "options": self.options, **fields}
-        return JobSpec(name="pilot", folder=str(site.folder), command=site.command(), walltime_s=600, **told)
+        return JobSpec(**{"name": "pilot", "folder": str(site.folder), "command": site.command(), "walltime_s": 600, **told})
 
     def submit(self, site: BatchSite, **fields: Any) -> str:
         """Submit a job."""
@@ -213,6 +213,14 @@ class BatchSystemContract:
         assert told[missing].state is JobState.UNKNOWN and told[missing].reason
         assert all(told[job].state in (*_WAITING, JobState.RUNNING, JobState.REQUEUED) for job in jobs)
         assert site.commands.statuses([missing])[missing].state is JobState.UNKNOWN
+
+    def test_a_job_is_found_by_its_name(self, site: BatchSite) -> None:
+        """However long that is, as long as its end is its own; where jobs have no names, that is said."""
+        names = [f"pilotage.{'water' * 20}.pilot.0000.{token}" for token in ("3f9a2b1c", "77777777", "01234567")]
+        jobs = [self.submit(site, name=name) for name in names[:2]]
+        found = [site.commands.find(name) for name in names]
+        named = bool(site.commands.system.find_command("a"))
+        assert found == ([[jobs[0]], [jobs[1]], []] if named else [None, None, None])
 
     def test_an_unknown_queue_is_refused_for_good(self, site: BatchSite) -> None:
         """With what the system said."""
