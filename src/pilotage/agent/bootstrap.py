@@ -5,7 +5,9 @@ spawners outlive the agent that started them, wait for the next one here, and ar
 ended the pilot; any other end is followed by another agent, at most ``RESTARTS`` times.
 
 Its first act is to claim the pilot: a client that died after it started a bootstrap, and before it noted which process that
-is, finds it by the claim, and of two bootstraps that were started for one pilot the second goes away.
+is, finds it by the claim, and of two bootstraps that were started for one pilot the second goes away. But a batch system may
+begin a job again, after a node was lost or the job had to make room: then the bootstrap of the job's later *run* takes the
+claim over, and its agent goes on from the log. Nothing of the run before is alive then, as far as the batch system can tell.
 """
 
 from __future__ import annotations
@@ -16,30 +18,91 @@ import signal
 import sys
 import time
 
-from pilotage.system.processes import boot_id, started_ticks
+from pilotage.system.processes import boot_id, is_alive, started_ticks
 
 CLAIM_FILE = "bootstrap.claim"
-"""In the pilot's folder: pid, start in clock ticks and boot id of the bootstrap that has the pilot."""
+"""In the pilot's folder: pid, start in clock ticks and boot id of the bootstrap that has the pilot; of a batch job a second
+line, with the job's id, how often it was begun again, and how many runs of it there were before."""
 
 RESTARTS = 3
+_JOBS = (
+    ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"),
+    ("PBS_JOBID", ""),
+    ("LSB_JOBID", ""),
+    ("COBALT_JOBID", ""),
+    ("FLUX_JOB_ID", ""),
+    ("LOADL_STEP_ID", ""),
+    ("JOB_ID", "RESTARTED"),
+)
+"""By batch system: the variables that tell the job, and how often it was begun again, if it tells that."""
 _PR_SET_CHILD_SUBREAPER = 36
 _END_S = 10.0
+_LOOK_S = 0.02
 
 
-def claim(pilot_folder: str) -> bool:
-    """Take the pilot for this process; False if another bootstrap has it, or had it."""
+def job_here() -> tuple[str, str]:
+    """Return the id of the batch job that this process is in, and how often it was begun again; empty where nothing tells."""
+    for job_variable, count_variable in _JOBS:
+        job = os.environ.get(job_variable, "").strip()
+        if job:
+            return job, os.environ.get(count_variable, "").strip() or "0"
+    return "", ""
+
+
+def claimed_run(pilot_folder: str) -> int:
+    """Return how many runs of the pilot's job there were before the one that has the claim; 0 if it is no batch job."""
+    try:
+        with open(os.path.join(pilot_folder, CLAIM_FILE)) as file:
+            lines = file.read().splitlines()
+        return int(lines[1].split()[2])
+    except (FileNotFoundError, IndexError, ValueError):
+        return 0
+
+
+def claim(pilot_folder: str, job: tuple[str, str] = ("", "")) -> bool:
+    """Take the pilot for this process; False if another bootstrap has it, or had it.
+
+    ``job``: the batch job that was submitted for the pilot, see ``job_here``; the claim of an earlier run of it is taken over.
+    """
     pid = os.getpid()
-    mine = os.path.join(pilot_folder, f"{CLAIM_FILE}.{pid}")
-    with open(mine, "w") as file:
-        file.write(f"{pid} {started_ticks(pid)} {boot_id()}\n")
+    path = os.path.join(pilot_folder, CLAIM_FILE)
+    mine = f"{path}.{pid}"
+    process = f"{pid} {started_ticks(pid)} {boot_id()}\n"
+    _write(mine, process + (f"{job[0]} {job[1]} 0\n" if job[0] else ""))
     try:
         # The name appears with its content, and only if there is none.
-        os.link(mine, os.path.join(pilot_folder, CLAIM_FILE))
+        os.link(mine, path)
     except FileExistsError:
-        return False
+        if not job[0] or not _was_earlier_run(path, job):
+            return False
+        _write(mine, f"{process}{job[0]} {job[1]} {claimed_run(pilot_folder) + 1}\n")
+        os.rename(mine, path)
+        return True
     finally:
-        os.unlink(mine)
+        if os.path.exists(mine):
+            os.unlink(mine)
     return True
+
+
+def _was_earlier_run(path: str, job: tuple[str, str]) -> bool:
+    """Tell whether the claim is that of an earlier run of this job, of which no bootstrap is left on this machine."""
+    with open(path) as file:
+        claimed = file.read().split()
+    if len(claimed) != 6 or claimed[3] != job[0]:
+        return False
+    until = time.monotonic() + _END_S
+    while is_alive(int(claimed[0]), int(claimed[1]), claimed[2]):
+        # The batch system has ended it, or is about to.
+        if time.monotonic() > until:
+            return False
+        time.sleep(_LOOK_S)
+    # Of a system that does not count there is only its word: it has begun the job again, and there is never but one of it.
+    return claimed[4] != job[1] or job[1] == "0"
+
+
+def _write(path: str, content: str) -> None:
+    with open(path, "w") as file:
+        file.write(content)
 
 
 def _start_agent(pilot_folder: str, incarnation: int, ready: int) -> int:
@@ -54,6 +117,11 @@ def _start_agent(pilot_folder: str, incarnation: int, ready: int) -> int:
     return os.posix_spawn(sys.executable, command, os.environ, file_actions=actions)
 
 
+def _claimant(pilot_folder: str) -> str:
+    with open(os.path.join(pilot_folder, CLAIM_FILE)) as file:
+        return " ".join(file.read().split())
+
+
 def _end_children() -> None:
     """End what is left of the pilot when no agent will come again."""
     until = time.monotonic() + _END_S
@@ -64,15 +132,20 @@ def _end_children() -> None:
     while time.monotonic() < until:
         try:
             if os.waitpid(-1, os.WNOHANG) == (0, 0):
-                time.sleep(0.02)
+                time.sleep(_LOOK_S)
         except ChildProcessError:
             return
 
 
 def main() -> None:
-    """Run the agent of ``argv[1]``, the pilot's folder; ``argv[2]`` is the descriptor on which it says that it is ready."""
+    """Run the agent of ``argv[1]``, the pilot's folder; ``argv[2]`` is the descriptor on which it says that it is ready.
+
+    As the script of a batch job it has nobody to say that to, and is given -1.
+    """
     pilot_folder, ready = sys.argv[1], int(sys.argv[2])
-    if not claim(pilot_folder):
+    if not claim(pilot_folder, job_here() if ready < 0 else ("", "")):
+        if ready < 0:
+            sys.exit(f"another process has the pilot of {pilot_folder}, or had it: {_claimant(pilot_folder)}")
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     agent = 0
@@ -88,8 +161,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     status = 1
-    for incarnation in range(1, RESTARTS + 2):
-        os.set_inheritable(ready, True)
+    # Of the agents of earlier runs none has the number of one of this run.
+    first = 1 + claimed_run(pilot_folder) * (RESTARTS + 1)
+    for incarnation in range(first, first + RESTARTS + 1):
+        if ready >= 0:
+            os.set_inheritable(ready, True)
         agent = _start_agent(pilot_folder, incarnation, ready)
         if ending:
             os.kill(agent, signal.SIGTERM)

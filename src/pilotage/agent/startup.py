@@ -88,7 +88,7 @@ def times_of(settings: PilotSettings) -> tuple[float, float | None]:
 
 def _began(pilot_folder: Path) -> float:
     try:
-        _, ticks, boot = (pilot_folder / CLAIM_FILE).read_text().split()
+        _, ticks, boot = (pilot_folder / CLAIM_FILE).read_text().split()[:3]
     except (FileNotFoundError, ValueError):
         boot = ""
     if boot != boot_id():

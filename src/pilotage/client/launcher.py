@@ -35,7 +35,7 @@ class StartedPilot(msgspec.Struct, frozen=True):
 def claimed_by(folder: Path) -> tuple[int, int, str] | None:
     """Return pid, start in clock ticks and boot id of the bootstrap that has the pilot of this folder; None: none ever had."""
     try:
-        pid, ticks, boot = (folder / CLAIM_FILE).read_text().split()
+        pid, ticks, boot = (folder / CLAIM_FILE).read_text().split()[:3]
     except FileNotFoundError:
         return None
     return int(pid), int(ticks), boot

@@ -1,0 +1,103 @@
+"""Which launchers there are on this machine, as pilots use them: found by their names in PATH, or where a platform says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from pilotage.errors import BackendError
+from pilotage.launchers.mpiexec import find_mpiexec
+from pilotage.launchers.registry import check_installed, launch_method
+from pilotage.model.installed import Installed
+
+ASKED_BY_BATCH: dict[str, tuple[str, ...]] = {
+    "slurm": ("srun", "mpiexec"),
+    "flux": ("flux", "mpiexec"),
+    "lsf": ("jsrun", "mpiexec"),
+    "cobalt": ("aprun", "mpiexec"),
+}
+"""What is looked for where nothing is preferred, by batch system; in all others ``mpiexec``."""
+
+_MPIEXECS = ("mpiexec", "mpirun")
+_PATIENCE_S = 30.0
+_VERSION = re.compile(r"\b(\d+\.\d+(?:\.\w+)*)")
+
+
+def found_launchers(
+    preferred: Sequence[str],
+    batch: str,
+    paths: Mapping[str, str],
+    options: Mapping[str, Mapping[str, str]],
+    search_path: str,
+) -> dict[str, Installed]:
+    """Return the launchers that are there, by the names of their methods, the preferred one first.
+
+    ``preferred``: names of methods; empty: those usual with the batch system. ``paths``, ``options``: of methods, by name.
+    ``search_path``: a PATH.
+
+    Raises:
+        BackendError: what is preferred is not known, or is not there at all; a path leads to nothing, an option is not known.
+    """
+    found: dict[str, Installed] = {}
+    missing: list[str] = []
+    for name in preferred or ASKED_BY_BATCH.get(batch, ("mpiexec",)):
+        installed = find_installed(name, paths.get(name, ""), options.get(name, {}), search_path)
+        if installed is None:
+            missing.append(name)
+        else:
+            found[name] = installed
+    if preferred and not found:
+        raise BackendError(
+            f"launch_methods={', '.join(preferred)}: none of these is in PATH ({search_path or 'empty'}); load the modules "
+            "that have them in the platform's setup, or say where they are in launcher_paths"
+        )
+    return found
+
+
+def find_installed(name: str, path: str, options: Mapping[str, str], search_path: str) -> Installed | None:
+    """Return the launcher of a method as it is here; None: it is not in ``search_path``.
+
+    Raises:
+        BackendError: the method or an option is not known, or ``path`` (empty: look for it) is no program.
+    """
+    method = launch_method(name)
+    if path and not os.access(path, os.X_OK):
+        raise BackendError(
+            f"launcher_paths: {name}={path!r} is no program that can be executed here; correct it or leave it out"
+        )
+    if name in _MPIEXECS:
+        try:
+            # On the nodes of a cluster one beside this Python knows neither the network nor the batch system.
+            launcher = find_mpiexec(search_path, path, bundled=False)
+        except BackendError:
+            if path:
+                raise
+            return None
+        installed = Installed(launcher.path, launcher.kind, launcher.version, (), dict(options))
+    else:
+        where = path or next((there for command in method.facts.commands if (there := _which(command, search_path))), "")
+        if not where:
+            return None
+        version = _version(where) if name == "srun" else ""
+        installed = Installed(where, "", version, (), dict(options))
+    check_installed(method, installed)
+    return installed
+
+
+def _which(command: str, search_path: str) -> str:
+    return shutil.which(command, path=search_path) or ""
+
+
+def _version(path: str) -> str:
+    """Return what a program says of its version; empty if it says nothing of it."""
+    try:
+        asked = subprocess.run(
+            [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=_PATIENCE_S
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    said = _VERSION.search(asked.stdout)
+    return said[1] if said else ""

@@ -1,0 +1,77 @@
+"""Which variables are a job's: what its batch system, and the launch that its script is part of, tell the processes inside it.
+
+Launchers that are started inside a job read them, and so do the nodes' hosts. Programs of tasks must not: they would take the
+whole job for their own, with all its nodes, or the job around a client for that of the pilot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_OF_A_JOB = (
+    "SLURM_",
+    "SLURMD_",
+    "SBATCH_",
+    "SRUN_",
+    "PBS_",
+    "PBSCOREFILE",
+    "LSB_",
+    "LSF_",
+    "LS_JOBPID",
+    "LS_SUBCWD",
+    "COBALT_",
+    "FLUX_",
+    "SGE_",
+    "LOADL_",
+    "LOADLBATCH",
+    "CSM_ALLOCATION_ID",
+    "PALS_",
+    "PMI_",
+    "PMIX_",
+    "JSM_",
+)
+_OF_THE_SITE = (
+    "SLURM_CONF",
+    "SLURM_CLUSTERS",
+    "SLURM_TIME_FORMAT",
+    "PBS_CONF_FILE",
+    "PBS_DEFAULT",
+    "PBS_EXEC",
+    "PBS_HOME",
+    "PBS_SERVER",
+    "LSF_BINDIR",
+    "LSF_ENVDIR",
+    "LSF_LIBDIR",
+    "LSF_SERVERDIR",
+    "SGE_CELL",
+    "SGE_CLUSTER_NAME",
+    "SGE_EXECD_PORT",
+    "SGE_QMASTER_PORT",
+    "SGE_ROOT",
+    "PMIX_MCA_",
+    "PMIX_PREFIX",
+)
+"""What is said of a batch system, and not of a job: where its configuration is, how it is to print."""
+
+_OF_GRID_ENGINE = ("JOB_ID", "JOB_NAME", "NHOSTS", "NSLOTS", "NQUEUES", "PE", "PE_HOSTFILE", "QUEUE")
+"""Names that others use, too."""
+
+
+def job_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return those variables that are the job's that this is the environment of.
+
+    >>> job_variables({"SLURM_JOB_ID": "7", "SLURM_CONF": "/etc/slurm.conf", "HOME": "/home/me"})
+    {'SLURM_JOB_ID': '7'}
+    """
+    return {name: value for name, value in environment.items() if _is_of_a_job(name, environment)}
+
+
+def without_job(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the others."""
+    return {name: value for name, value in environment.items() if not _is_of_a_job(name, environment)}
+
+
+def _is_of_a_job(name: str, environment: Mapping[str, str]) -> bool:
+    if name in _OF_GRID_ENGINE:
+        return "SGE_TASK_ID" in environment or "PE_HOSTFILE" in environment
+    return name.startswith(_OF_A_JOB) and not name.startswith(_OF_THE_SITE)
