@@ -50,7 +50,10 @@ _Minutes = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class QueueLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What jobs of a queue may ask for, in minutes and nodes; None: nothing is known. ``note``: what else is to be known."""
+    """What jobs of a queue or a quality of service may ask for, in minutes and nodes; None: nothing is known.
+
+    ``note``: what else is to be known.
+    """
 
     max_walltime_minutes: _Minutes | None = None
     max_nodes: _Count | None = None
@@ -106,7 +109,8 @@ class Platform(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of any job, whatever its queue; None: nothing is known."""
     max_nodes: _Count | None = None
     queues: dict[str, QueueLimits] = {}
-    """Limits of single queues, or of qualities of service where a site steers by these."""
+    qos_limits: dict[str, QueueLimits] = {}
+    """Of qualities of service, beside those of the queue."""
 
     launcher_options: dict[MethodName, dict[str, str]] = {}
     launcher_paths: dict[MethodName, str] = {}

@@ -93,7 +93,13 @@ def platform(name: str, platforms: Mapping[str, Platform] | None = None) -> Plat
         UnknownPlatform: there is none; names the nearest one and says how to add one.
         InvalidRequest: as ``load_platforms``.
     """
-    platforms = load_platforms() if platforms is None else platforms
+    if platforms is None:
+        # Others' files are of no concern, as long as this one is found.
+        site = name.partition(".")[0]
+        alone = _merged(path for path in _files(os.environ) if path.stem == site).get(name)
+        if alone is not None:
+            return alone.platform()
+        platforms = load_platforms()
     found = platforms.get(name)
     if found is None:
         raise UnknownPlatform(
@@ -175,11 +181,12 @@ class _Merged:
             raise self._error(
                 ("sandbox",), f"{made.sandbox!r} depends on where a program runs; begin it with '/', '~' or a variable"
             )
-        for name, queue in made.queues.items():
-            if queue.max_nodes is not None and queue.min_nodes > queue.max_nodes:
-                raise self._error(
-                    ("queues", name, "min_nodes"), f"{queue.min_nodes} exceeds max_nodes={queue.max_nodes}; give less"
-                )
+        for field, table in (("queues", made.queues), ("qos_limits", made.qos_limits)):
+            for name, limits in table.items():
+                if limits.max_nodes is not None and limits.min_nodes > limits.max_nodes:
+                    raise self._error(
+                        (field, name, "min_nodes"), f"{limits.min_nodes} exceeds max_nodes={limits.max_nodes}; give less"
+                    )
         for field in made.sources:
             if field.partition(".")[0] not in _FIELDS:
                 raise self._error(("sources", field), f"there is no such field{nearest(field, _FIELDS)}")

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from pilotage.errors import InvalidRequest, UnknownPlatform
+from pilotage.model.node_rules import NodeRules
 from pilotage.model.partitions import PartitionSpec, PolicySpec
 from pilotage.platforms import Platform, load_platforms, platform
 from pilotage.platforms.platform import METHOD_NAMES
+from pilotage.platforms.registry import SHIPPED, describe_platforms
 
 PLAN = """
 [blue]
@@ -43,9 +45,8 @@ def users(environment: dict[str, str]) -> Path:
     return folder_of(Path(environment["XDG_CONFIG_HOME"]))
 
 
-def test_the_shipped_platforms_are_the_machine_itself_and_its_emulation(environment: dict[str, str]) -> None:
+def test_among_the_shipped_platforms_are_the_machine_itself_and_its_emulation(environment: dict[str, str]) -> None:
     platforms = load_platforms(environment)
-    assert list(platforms) == ["local.emulated", "local.localhost"]
     assert platforms["local.localhost"] == Platform(
         name="local.localhost", description="the machine on which the program runs", launch_methods=("fork",)
     )
@@ -79,6 +80,53 @@ def test_files_and_folders_named_in_the_environment_come_last(environment: dict[
     platforms = load_platforms({**environment, "PILOTAGE_PLATFORMS": f"{extra}:{single}"})
     assert (platforms["lab.blue"].cores_per_node, platforms["lab.blue"].gpus_per_node) == (2, 1)
     assert "other.red" in platforms
+
+
+def test_tables_within_a_platform_are_merged_and_all_else_is_replaced(environment: dict[str, str], users: Path) -> None:
+    (users / "ornl.toml").write_text(
+        "[frontier]\nconstraints = ['nvme']\n[frontier.node_rules]\nagent_cores = 1\n[frontier.queues.batch]\nmax_nodes = 10\n"
+    )
+    found = load_platforms(environment)["ornl.frontier"]
+    assert (found.constraints, found.queue) == (("nvme",), "batch")
+    assert (found.node_rules.agent_cores, found.node_rules.threads_per_core) == (1, 1)
+    assert (found.queues["batch"].max_nodes, found.queues["batch"].max_walltime_minutes) == (10, 720)
+    assert "extended" in found.queues
+
+
+def test_each_value_has_its_origin(environment: dict[str, str], users: Path) -> None:
+    path = users / "ornl.toml"
+    path.write_text('[frontier]\n# our own\nproject = "abc123"\nnode_rules = { agent_cores = 1 }\n')
+    origins = describe_platforms(environment)["ornl.frontier"].origins
+    assert origins["project"] == f"{path}:3"
+    assert origins["node_rules.agent_cores"] == f"{path}:4"
+    file, _, line = origins["node_rules.reserved_cores"].rpartition(":")
+    shipped = SHIPPED / "ornl.toml"
+    assert file == str(shipped)
+    assert shipped.read_text().splitlines()[int(line) - 1].startswith("reserved_cores = ")
+
+
+def test_platforms_of_a_batch_system_talk_by_tcp(environment: dict[str, str], users: Path) -> None:
+    (users / "lab.toml").write_text('[blue]\nbatch = "slurm"\n[red]\n')
+    found = load_platforms(environment)
+    assert (found["lab.blue"].transport, found["lab.red"].transport) == ("tcp", "ipc")
+
+
+def test_threads_may_be_told_as_ranges(environment: dict[str, str], users: Path) -> None:
+    (users / "lab.toml").write_text('[blue.node_rules]\nreserved_cores = "0-1,8"\ngpu_cores = ["0-2", [5, 4]]\n')
+    assert load_platforms(environment)["lab.blue"].node_rules == NodeRules(
+        reserved_cores=(0, 1, 8), gpu_cores=((0, 1, 2), (5, 4))
+    )
+
+
+def test_one_platform_is_found_though_files_of_other_sites_are_bad(
+    environment: dict[str, str], users: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    (users / "lab.toml").write_text("[blue\n")
+    assert platform("local.localhost").name == "local.localhost"
+    with pytest.raises(InvalidRequest, match=r"lab\.toml: is not valid TOML"):
+        platform("lab.blue")
 
 
 def test_a_missing_entry_in_the_environment_is_named(environment: dict[str, str]) -> None:
@@ -232,10 +280,11 @@ def test_an_unknown_platform_names_the_nearest_and_how_to_add_one(
     with pytest.raises(UnknownPlatform) as refused:
         platform("local.localhots")
     assert str(refused.value) == (
-        "no platform is named 'local.localhots'; did you mean 'local.localhost'? Known are local.emulated, local.localhost. "
+        "no platform is named 'local.localhots'; did you mean 'local.localhost'? "
+        f"Known are {', '.join(load_platforms(environment))}. "
         f"To add one, describe it as [machine] in {environment['XDG_CONFIG_HOME']}/pilotage/platforms/<site>.toml, "
         "or in a file that $PILOTAGE_PLATFORMS names"
     )
-    with pytest.raises(UnknownPlatform, match=r"^no platform is named 'zzz'\. Known are local.emulated, "):
+    with pytest.raises(UnknownPlatform, match=r"^no platform is named 'zzz'\. Known are access.bridges2, "):
         platform("zzz")
     assert platform("local.emulated").name == "local.emulated"
