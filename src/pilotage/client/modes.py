@@ -181,8 +181,8 @@ def code_function(template: Template) -> Callable[..., Any] | None:
     from pilotage.workers import code as source
 
     if template.form == TASK_EVAL:
-        return source.evaluate if template.launcher is None else source.evaluate_with
-    return source.execute if template.launcher is None else source.execute_with
+        return source.evaluate if not template.uses_mpi else source.evaluate_with
+    return source.execute if not template.uses_mpi else source.execute_with
 
 
 def own_payload(task: str, template: Template, values: Mapping[str, Any]) -> tuple[tuple[str, ...], Call | None]:

@@ -14,6 +14,9 @@ from pilotage.launchers.spread import cores_per_rank, gpus_per_rank, spread_of
 class FluxJobs:
     """Steps by ``flux jobs`` and ``flux cancel``: jobs of the instance. See ``StepControl``."""
 
+    job_variable = ""
+    named = True
+
     def list_arguments(self, job: str) -> list[str]:
         """Return the command that lists the active jobs of the instance."""
         return ["flux", "jobs", "--no-header", "--format={id.f58} {name}"]
@@ -26,6 +29,10 @@ class FluxJobs:
     def cancel_arguments(self, job: str, step: str) -> list[str]:
         """Return the command that ends a job."""
         return ["flux", "cancel", step]
+
+    def term_arguments(self, job: str, step: str) -> list[str]:
+        """Return nothing: ``flux run`` hands TERM on."""
+        return []
 
 
 class Flux:

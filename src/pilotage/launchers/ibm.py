@@ -23,6 +23,9 @@ _RUNJOB_RANKS = (1, 2, 4, 8, 16, 32, 64)
 class JsrunSteps:
     """Steps by ``jslist`` and ``jskill``, which know them by number alone: no name tells whose they are."""
 
+    job_variable = ""
+    named = False
+
     def list_arguments(self, job: str) -> list[str]:
         """Return the command that lists the running steps of the job that it is called in."""
         return ["jslist", "--running"]
@@ -35,6 +38,10 @@ class JsrunSteps:
     def cancel_arguments(self, job: str, step: str) -> list[str]:
         """Return the command that ends a step."""
         return ["jskill", step]
+
+    def term_arguments(self, job: str, step: str) -> list[str]:
+        """Return nothing: ``jsrun`` hands TERM on."""
+        return []
 
 
 class Jsrun:

@@ -80,7 +80,14 @@ class Step(NamedTuple):
 
 
 class StepControl(Protocol):
-    """How steps that outlived those who started them are found and ended: command lines, and the reading of their output."""
+    """How steps are found and ended, also those that outlived who started them: command lines, and the reading of output.
+
+    ``job_variable``: where the environment has the id of the batch system's job; empty: commands need none. ``named``: steps
+    have the names that they were started with.
+    """
+
+    job_variable: str
+    named: bool
 
     def list_arguments(self, job: str) -> list[str]:
         """Return the command that lists the steps of a job of the batch system (``job``: its id there)."""
@@ -90,6 +97,9 @@ class StepControl(Protocol):
 
     def cancel_arguments(self, job: str, step: str) -> list[str]:
         """Return the command that ends a step."""
+
+    def term_arguments(self, job: str, step: str) -> list[str]:
+        """Return the command that sends TERM to the ranks of a step; empty: they get it when the launcher does."""
 
 
 class MethodFacts(msgspec.Struct, frozen=True, gc=False):
@@ -115,6 +125,8 @@ class MethodFacts(msgspec.Struct, frozen=True, gc=False):
     whole_nodes: bool = False
     """Whether no two of its launches may be on a node at a time: tasks have to be exclusive."""
     starts_mpi: bool = True
+    places_unbound: bool = False
+    """Whether ranks that we do not bind are placed by it, and told their GPUs by it, whatever our placement is."""
     binds: Literal["script", "launcher", "nobody"] = "script"
     """Who binds ranks to cores: our script, the launcher by what we tell it, or nobody."""
     carries_environment: bool = True

@@ -48,6 +48,9 @@ _UNSET_WITHOUT_HOSTS = (*_UNSET, _HOSTFILE)
 class SlurmSteps:
     """Steps by ``squeue --steps`` and ``scancel``. See ``StepControl``."""
 
+    job_variable = "SLURM_JOB_ID"
+    named = True
+
     def list_arguments(self, job: str) -> list[str]:
         """Return the command that lists the steps of a job."""
         return ["squeue", "--steps", "--noheader", f"--jobs={job}", "--format=%i %j"]
@@ -60,6 +63,10 @@ class SlurmSteps:
     def cancel_arguments(self, job: str, step: str) -> list[str]:
         """Return the command that ends a step, whose id has the job's number in front."""
         return ["scancel", step if "." in step else f"{job}.{step}"]
+
+    def term_arguments(self, job: str, step: str) -> list[str]:
+        """Return the command that sends TERM to the ranks of a step: TERM to ``srun`` itself leaves them no time to end."""
+        return ["scancel", "--signal=TERM", step if "." in step else f"{job}.{step}"]
 
 
 @lru_cache(maxsize=16)
@@ -79,6 +86,7 @@ class Srun:
         rank_variables={"": "SLURM_PROCID"},
         ceiling=FRONTIER_CEILING,
         ceiling_why="seen on Frontier; elsewhere MaxStepCount, and what slurmctld bears",
+        places_unbound=True,
         steps=SlurmSteps(),
         options={
             "mpi": "the MPI plugin: pmix, pmi2, cray_shasta, none (--mpi)",

@@ -72,7 +72,7 @@ class OwnVariables:
         if hooks is not None:
             self._names.update(name for _, text in hooks.pre_exec for name in exported(text))
             # Of ranks without an mpiexec these run in a process of their own, which hands nothing on.
-            if template.launcher is not None or template.request.ranks == 1:
+            if template.uses_mpi or template.request.ranks == 1:
                 self._names.update(name for text in hooks.pre_launch for name in exported(text))
 
     def __contains__(self, name: str) -> bool:

@@ -27,6 +27,9 @@ OWN_SANDBOX = ""
 SHARED_SANDBOX = "shared"
 NO_SANDBOX = "none"
 
+ANY_MPI = "mpi"
+"""As a launch method: any of the pilot's that starts MPI."""
+
 
 class Hooks(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Shell commands around a task, in order.
@@ -71,7 +74,11 @@ class Template(msgspec.Struct, frozen=True, omit_defaults=True):
     """Environment of the pilot that the task runs in; it waits until that is prepared."""
     hooks: Hooks | None = None
     launcher: MpiLauncher | None = None
-    """Starts the ranks; None: each is a process of its own, without MPI."""
+    """Starts the ranks on pilots that have no launch methods of their own, as on one machine. None: if no ``launch_method`` is
+    named either, each is a process of its own, without MPI."""
+    launch_method: str = ""
+    """Which of the pilot's launch methods starts the ranks: its name, the kind or path of an mpiexec, or ``ANY_MPI``. Empty:
+    as ``launcher`` says, and where ranks without MPI are on several nodes, any."""
     sandbox: str = OWN_SANDBOX
     """A folder (relative: to the pilot's); or a folder of the task's own, one that is shared by all such tasks of the pilot,
     or none: the task runs in the folder of the user's program."""
@@ -104,7 +111,12 @@ class Template(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def in_worker(self) -> bool:
         """Whether it is a function that a function worker calls; what wants a process of its own is started by a spawner."""
-        return self.mode == "function" and self.hooks is None and self.launcher is None and not self.named_env
+        return self.mode == "function" and self.hooks is None and not self.uses_mpi and not self.named_env
+
+    @property
+    def uses_mpi(self) -> bool:
+        """Whether its ranks are started by a launcher, be it on one node."""
+        return self.launcher is not None or bool(self.launch_method)
 
 
 class Extra(msgspec.Struct, frozen=True, array_like=True, gc=False):

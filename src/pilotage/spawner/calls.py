@@ -16,7 +16,8 @@ from pilotage.model.ids import Attempt
 from pilotage.model.outcome import Ending
 from pilotage.model.payload import INLINE_LIMIT_BYTES, Blob, Payload
 from pilotage.model.sandboxes import folder_of_call
-from pilotage.model.workload import MpiLauncher, Row, Template
+from pilotage.model.workload import Row, Template
+from pilotage.spawner.choosing import Chosen
 from pilotage.spawner.environment import ENCODING, Environment
 from pilotage.system.python import installation_path
 from pilotage.version import __version__
@@ -57,7 +58,7 @@ def prepare(row: Row, template: Template, attempt: Attempt, settings: RunnerSett
         "payload": None if row.payload is None else _written(row.payload, settings),
         "folder": _folder(row, template, settings),
         "ranks": template.request.ranks,
-        "mpi": template.launcher is not None,
+        "mpi": template.uses_mpi,
         "packs": os.path.join(settings.blob_folder, "packs"),
         "inline_bytes": INLINE_LIMIT_BYTES,
         "path": list(dict.fromkeys([*settings.python_path, *installation_path()])) if own else None,
@@ -78,7 +79,9 @@ def _folder(row: Row, template: Template, settings: RunnerSettings) -> str:
     return settings.working_folder if os.path.isdir(settings.working_folder) else settings.pilot_folder
 
 
-def collect(row: Row, template: Template, attempt: Attempt, settings: RunnerSettings, exit_code: int) -> CallEnd | None:
+def collect(
+    row: Row, template: Template, chosen: Chosen | None, attempt: Attempt, settings: RunnerSettings, exit_code: int
+) -> CallEnd | None:
     """Return how the call of this attempt ended by its own account, and remove its files.
 
     ``exit_code`` is that of its process, or of all its ranks. None: it was ended by something else, which the exit code tells.
@@ -91,25 +94,33 @@ def collect(row: Row, template: Template, attempt: Attempt, settings: RunnerSett
     if failures:
         # The first to fail has ended the others.
         _, rank, end = min(failures, key=lambda failure: failure[:2])
-        return _failed(end, f"rank {rank}: " if len(ranks) > 1 else "", template)
+        return _failed(end, f"rank {rank}: " if len(ranks) > 1 else "", template, chosen)
     # What a single process did after it told its result is as little part of the call as what a worker does.
     if not told or (exit_code and len(ranks) > 1):
         return None
     return CallEnd(Ending.DONE, _result(told[0][0]))
 
 
-def _failed(end: End, who: str, template: Template) -> CallEnd:
+def _failed(end: End, who: str, template: Template, chosen: Chosen | None) -> CallEnd:
     if "raised" in end:
         pickled, message, detail = end["raised"]
         return CallEnd(Ending.RAISED, pickled, who + message, detail)
     if "refused" in end:
         return CallEnd(Ending.LAUNCH_FAILED, message=end["refused"])
     size, library = end["alone"]
-    assert template.launcher is not None
-    return CallEnd(Ending.LAUNCH_FAILED, message=_mismatch(template.launcher, template.request.ranks, size, library))
+    assert chosen is not None
+    return CallEnd(Ending.LAUNCH_FAILED, message=_mismatch(chosen, template.request.ranks, size, library))
 
 
-def _mismatch(launcher: MpiLauncher, ranks: int, size: int, library: str) -> str:
+def _mismatch(chosen: Chosen, ranks: int, size: int, library: str) -> str:
+    launcher = chosen.mpi
+    if launcher is None:
+        name = chosen.method.facts.name
+        return (
+            f"PMI mismatch: {ranks} ranks were started by {name} ({chosen.installed.path}), but mpi4py, with "
+            f"{library or 'its MPI library'}, sees {size}; use the mpi4py of the site's MPI, or have {name} speak its language"
+            + (" (option 'mpi' of the launcher, as in pmi2 or pmix)" if "mpi" in chosen.method.facts.options else "")
+        )
     # Only here: most spawners never see one.
     from pilotage.launchers.libmpi import library_of
     from pilotage.launchers.mismatch import explain

@@ -9,7 +9,7 @@ a thousand tasks share is encoded once.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from pilotage.launchers.outer import without_outer_launch
 from pilotage.model.environments import EnvironmentDifference
@@ -72,8 +72,8 @@ def template_environment(
     return environment
 
 
-def rank_variables(slot: RankSlot, rank: int, node_name: str, gpu_type: str) -> Environment:
-    """Return what distinguishes a rank: its number, its node and the GPUs it may use (unset when it holds none)."""
+def rank_variables(slot: RankSlot, rank: int, node_name: str, gpu_type: str, gpus: Sequence[str]) -> Environment:
+    """Return what distinguishes a rank: its number, its node and the GPUs it may use (unset when there are none), by name."""
     number = b"%d" % rank
     variables = {
         b"PILOTAGE_RANK": number,
@@ -81,9 +81,9 @@ def rank_variables(slot: RankSlot, rank: int, node_name: str, gpu_type: str) -> 
         b"PILOTAGE_LOCAL_RANK": b"%d" % slot.local_rank,
         b"PILOTAGE_NODE": node_name.encode(),
     }
-    if slot.gpus:
+    if gpus:
         visible = _VISIBLE_DEVICES.get(gpu_type.lower(), b"CUDA_VISIBLE_DEVICES")
-        variables[visible] = b",".join(b"%d" % index for index in slot.gpus)
+        variables[visible] = ",".join(gpus).encode(*ENCODING)
     return variables
 
 

@@ -21,8 +21,7 @@ class Examiner:
 
     def verdict(self, tree: TaskTree, pid: int, exit_code: int) -> Verdict:
         """Return how this process of a task ended, which is reaped."""
-        template = tree.recipe.template
-        launched = template.launcher is not None
+        launched = tree.recipe.chosen is not None
         rank = tree.rank_of(pid)
         verdict = Verdict(exit_code, rank=rank)
         if tree.note and not (tree.recipe.quiet and exit_code == 0):
@@ -41,24 +40,28 @@ class Examiner:
         return None
 
     def _of_launcher(self, tree: TaskTree, verdict: Verdict) -> Verdict:
-        launcher, ranks = tree.recipe.template.launcher, tree.recipe.template.request.ranks
-        assert launcher is not None
+        chosen, ranks = tree.recipe.chosen, tree.recipe.template.request.ranks
+        assert chosen is not None
         for rank in range(ranks) if tree.note and tree.recipe.rank_script is not None else ():
             noted = self._noted(tree, rank, 0)
             if noted.exit_code or noted.ending is not None:
                 return noted._replace(rank=rank)
         said = _said(tree)
-        if ranks > 1:
+        launcher = chosen.mpi
+        if ranks > 1 and launcher is not None:
             # Only here: it is of no use to those who have no MPI.
             from pilotage.launchers.mismatch import check_output
 
             if mismatch := check_output(said, launcher):
                 return Verdict(verdict.exit_code, Ending.LAUNCH_FAILED, mismatch)
-        ended = rank_ending(launcher, verdict.exit_code, said)
+        ended = rank_ending(chosen.kind, verdict.exit_code, said)
+        if ended.refused:
+            name = chosen.method.facts.name
+            return Verdict(ended.exit_code, Ending.LAUNCH_FAILED, f"{name} did not start the ranks: {ended.failure}")
         if ended.failure:
             message = f"mpiexec itself failed, as it may when a rank is ended by a signal: {ended.failure}"
             return Verdict(ended.exit_code, Ending.EXITED, message)
-        return Verdict(ended.exit_code, rank=ended.rank)
+        return Verdict(ended.exit_code, rank=ended.rank if ranks > 1 else None)
 
     def _noted(self, tree: TaskTree, who: int | str, exit_code: int) -> Verdict:
         hooks, executable = tree.recipe.template.hooks, tree.recipe.executable

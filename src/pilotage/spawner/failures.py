@@ -63,6 +63,12 @@ def unwritten_call(error: OSError) -> LaunchFailed:
     return _of_storage(message, path, error)
 
 
+def unwritten_files(folder: str, error: OSError) -> LaunchFailed:
+    """Return the failure to write the files of a task's launcher."""
+    message = f"files of the launcher cannot be written to {folder!r}: {_reason(error)}; "
+    return _of_storage(message + _remedy(error, "see who may write there"), folder, error)
+
+
 def undefined_environment(name: str) -> LaunchFailed:
     """Return the failure to run a task in a named environment that was not defined for this spawner."""
     return LaunchFailed(f"the named environment {name!r} was not prepared on this node; prepare it with pilot.prepare_env()")

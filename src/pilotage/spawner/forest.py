@@ -22,6 +22,9 @@ from typing import NamedTuple
 
 from pilotage.spawner.environment import Environment, parse_environment
 
+DEFAULT_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+"""Set back to their default in every child, whatever the spawner or its parents (``nohup``) ignore."""
+
 _READ_BYTES = 1 << 16
 _CHEAP_SCAN_S = 0.0002
 _SCAN_SHARE = 20

@@ -31,6 +31,9 @@ from pilotage.spawner.hooks import LAUNCH, PIPES, Step, is_plain
 _KEPT_SIGNALS = "HUP INT QUIT TERM USR1 USR2"
 """Those that a shell which waits for the program leaves to it."""
 
+_FEW_RANKS = 64
+"""So many may look into a folder of a shared file system ten times a second."""
+
 _MODULES = """\
 if ! type module >/dev/null 2>&1; then
 for _pilotage_init in "${MODULESHOME-}/init/bash" "${LMOD_PKG-}/init/bash"; do
@@ -62,20 +65,23 @@ def render(
     program: bool = True,
     barrier: int = 0,
     alarm: int = 0,
+    far: bool = False,
 ) -> Script:
     """Return the script that runs ``before``, the program (unless there is none) and ``after``.
 
     ``bash``: there is one. ``quick``: ``/bin/sh`` is another shell, and may run plain hooks. ``once``: not in each rank, but
     where the task is launched. ``barrier``: so many ranks wait for each other when ``before`` is done. ``alarm``: a process
     that gets SIGUSR1 when a rank does not begin its program, for ranks that are another's children: their launcher, and the
-    other ranks, would wait for it.
+    other ranks, would wait for it. ``far``: some are on other nodes, where nobody hears an alarm and no pipe leads: there the
+    launcher ends all when one fails, and ranks meet by files in a folder that all nodes see.
     """
     plain = quick and all(is_plain(step.text) for step in (*before, *after))
     note = f"_pilotage_barrier=$1 _pilotage_note=$1.{LAUNCH if once else '$PILOTAGE_RANK'}; shift"
-    writer = _Plain(alarm) if plain else _Careful(alarm, bash)
+    call = f"kill -USR1 {alarm}" if alarm and not far else ""
+    writer = _Plain(call) if plain else _Careful(call, bash, others=bool(alarm))
     lines = [note, *writer.begin((*before, *after)), *_steps(writer, before)]
     if barrier > 1:
-        lines.append(_barrier(barrier))
+        lines.append(_far_barrier(barrier) if far else _barrier(barrier))
     before_program = len("\n".join(lines)) + 1
     if program:
         lines += writer.program(waits=bool(after))
@@ -110,9 +116,9 @@ def _steps(writer: _Plain | _Careful, steps: Sequence[Step]) -> Iterator[str]:
 class _Plain:
     """Renders what can neither end the shell nor hide from it: one trap tells of all that fails."""
 
-    def __init__(self, alarm: int) -> None:
-        call = f"; kill -USR1 {alarm}" if alarm else ""
-        self._trap = f'\'printf "%s\\n" "$_pilotage_at $? ${{RP_RET-$PATH}}" >>"$_pilotage_note"{call}\''
+    def __init__(self, call: str) -> None:
+        called = f"; {call}" if call else ""
+        self._trap = f'\'printf "%s\\n" "$_pilotage_at $? ${{RP_RET-$PATH}}" >>"$_pilotage_note"{called}\''
 
     def begin(self, steps: Sequence[Step]) -> Iterator[str]:
         yield f"trap {self._trap} EXIT"
@@ -142,22 +148,23 @@ class _Plain:
 class _Careful:
     """Renders what may do anything to its shell: end it, replace it, set traps and options."""
 
-    def __init__(self, alarm: int, bash: bool) -> None:
-        self._alarm = alarm
+    def __init__(self, call: str, bash: bool, others: bool) -> None:
+        self._call = call
         self._bash = bash
+        self._others = others
         self._rest = ""
 
     def begin(self, steps: Sequence[Step]) -> Iterator[str]:
         if self._bash:
             # What is sourced without arguments sees those of the shell, and must not take the program's for its own.
             yield '_pilotage_command=("$@"); set --'
-        call = f"kill -USR1 {self._alarm}; " if self._alarm else ""
+        call = f"{self._call}; " if self._call else ""
         yield '_pilotage_mark() { _pilotage_at="$1 $2"; echo "$1 $2 - ${3-}" >>"$_pilotage_note"; }'
         failed = f'printf "%s\\n" "$1 $2 $3 ${{4-}}" >>"$_pilotage_note"; {call}exit "$3"'
         yield f'_pilotage_check() {{ [ "$3" = 0 ] || {{ {failed}; }}; }}'
         if any(re.search(r"\b(?:module|ml)\b", step.text) for step in steps):
             yield _MODULES
-        if self._alarm:
+        if self._others:
             yield f'_pilotage_left() {{ echo "$_pilotage_at $1" >>"$_pilotage_note"; {call}[ "$1" != 0 ] || exit 1; }}'
             yield "trap '_pilotage_left $?' EXIT"
 
@@ -168,7 +175,7 @@ class _Careful:
         yield f"_pilotage_check {step.hook} {step.number} $?{self._rest}"
 
     def program(self, *, waits: bool) -> Iterator[str]:
-        if self._alarm:
+        if self._others:
             yield "trap - EXIT"
         yield "_pilotage_mark program 0"
         if self._bash:
@@ -213,5 +220,28 @@ _pilotage_rank=1; while [ $_pilotage_rank -lt {ranks} ]; do echo >&8; _pilotage_
 else
 echo >"$_pilotage_barrier.{here}"
 read -r _ <&8
+fi
+)"""
+
+
+def _far_barrier(ranks: int) -> str:
+    """Return the lines in which ranks of several nodes wait for each other, by files in the place of the notes.
+
+    Each makes its own, and rank 0 one more when all are there. They are looked for by listing the folder: a shared file system
+    may go on to believe for a while that a file it was asked for is not there.
+    """
+    here, go = PIPES
+    pause_s = 0.1 if ranks <= _FEW_RANKS else 1
+    return f"""\
+(
+: >"$_pilotage_barrier.{here}.$PILOTAGE_RANK"
+_pilotage_folder=${{_pilotage_barrier%/*}}
+_pilotage_met() {{ ls "$_pilotage_folder" >/dev/null
+set -- "$_pilotage_barrier.$1"*; [ -e "$1" ] && [ $# -ge $_pilotage_ranks ]; }}
+if [ "$PILOTAGE_RANK" = 0 ]; then
+_pilotage_ranks={ranks}; until _pilotage_met {here}.; do sleep {pause_s}; done
+: >"$_pilotage_barrier.{go}"
+else
+_pilotage_ranks=1; until _pilotage_met {go}; do sleep {pause_s}; done
 fi
 )"""

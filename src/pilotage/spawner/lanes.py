@@ -16,6 +16,7 @@ from pilotage.spawner.environment import Environment
 from pilotage.spawner.forest import Tree
 from pilotage.spawner.outputs import Output
 from pilotage.spawner.recipes import Recipe
+from pilotage.spawner.steps import StepName
 from pilotage.spawner.verdicts import Verdict
 
 
@@ -32,11 +33,13 @@ class Stage(IntEnum):
 class Lane:
     """Tasks that run one after another in one placement."""
 
-    __slots__ = ("number", "placement", "prepared", "queue", "running")
+    __slots__ = ("far", "number", "placement", "prepared", "queue", "running")
 
-    def __init__(self, number: LaneId, placement: Placement) -> None:
+    def __init__(self, number: LaneId, placement: Placement, *, far: bool = False) -> None:
         self.number = number
         self.placement = placement
+        self.far = far
+        """Whether some of its nodes are not this host."""
         self.queue: deque[tuple[Attempt, Row]] = deque()
         self.running: TaskTree | None = None
         self.prepared: dict[Recipe, tuple[list[RankSlot], Environment]] = {}
@@ -52,6 +55,7 @@ class TaskTree(Tree):
         "ending",
         "exit_code",
         "failed_rank",
+        "folder",
         "hook_failed",
         "lane",
         "left",
@@ -63,7 +67,9 @@ class TaskTree(Tree):
         "row",
         "stage",
         "started",
+        "step",
         "tries",
+        "unproven",
         "wanted",
     )
 
@@ -81,6 +87,12 @@ class TaskTree(Tree):
         """The beginning of the names of what shells of hooks have noted; empty: there are none."""
         self.call: list[str] | None = None
         """Of a function: the command line of the process that calls it, when that is prepared."""
+        self.folder = ""
+        """Where its launcher finds files, and ranks on other nodes leave notes, if there are any; not made before."""
+        self.step: StepName | None = None
+        """What its launcher has started, where that keeps a list of it."""
+        self.unproven = False
+        """Whether the end of its launcher is no proof of the end of its step."""
         self.output: Output | None = None
         """Where its output goes; None before the first process."""
         self.started = 0.0

@@ -1,6 +1,7 @@
 """What the shells of hooks leave behind, and the pipes by which ranks wait for each other: files in the agent's private folder.
 
-That folder is on a file system of the node itself, so both are cheap, and pipes work there.
+That folder is on a file system of the node itself, so both are cheap, and pipes work there. Ranks on other nodes leave theirs
+in a shared folder, and wait for each other by files.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pilotage.spawner.failures import unusable_notes
 from pilotage.spawner.hooks import LAUNCH, PIPES, Note, parse_note
 
 _FOLDER = "hooks"
+_NOTE = "note"
 _READ_BYTES = 1 << 16
 
 
@@ -23,12 +25,20 @@ class Notes:
         self._folder = str(folder / _FOLDER)
         self._made = False
 
-    def name(self, execution: Execution, barrier: bool) -> str:
+    def name(self, execution: Execution, barrier: bool, far: str = "") -> str:
         """Return the beginning of the names of an execution's notes; with ``barrier`` its ranks find their pipes there.
+
+        ``far``: a folder that other nodes see, for an execution that has ranks there. It is made; the caller removes it.
 
         Raises:
             LaunchFailed: there is no room for them.
         """
+        if far:
+            try:
+                os.makedirs(far, mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise unusable_notes(far, error) from error
+            return f"{far}/{_NOTE}"
         task, attempt = execution
         name = f"{self._folder}/{task}.{attempt}"
         try:

@@ -7,12 +7,12 @@ first, and a signal is its number, 128 more, or 255. What they print is clearer,
 from __future__ import annotations
 
 import re
+import signal
 from typing import NamedTuple
 
-from pilotage.model.workload import MpiKind, MpiLauncher
 from pilotage.spawner.hooks import exit_code_of
 
-_SIGNALS: dict[MpiKind, re.Pattern[str]] = {
+_SIGNALS: dict[str, re.Pattern[str]] = {
     "mpich": re.compile(r"YOUR APPLICATION TERMINATED WITH THE EXIT STRING: .*\(signal (?P<signal>\d+)\)"),
     "intelmpi": re.compile(r"=\s+RANK (?P<rank>\d+) PID .*\n=\s+KILLED BY SIGNAL: (?P<signal>\d+)"),
     "openmpi": re.compile(
@@ -20,7 +20,7 @@ _SIGNALS: dict[MpiKind, re.Pattern[str]] = {
     ),
     "pals": re.compile(r"\brank (?P<rank>\d+) died from signal (?P<signal>\d+)"),
 }
-_CODES: dict[MpiKind, re.Pattern[str]] = {
+_CODES: dict[str, re.Pattern[str]] = {
     "intelmpi": re.compile(r"=\s+RANK (?P<rank>\d+) PID .*\n=\s+EXIT STATUS: (?P<code>\d+)"),
     "openmpi": re.compile(r"The first process to do so was:\s+Process name: \[.*,(?P<rank>\d+)\]\s+Exit code:\s+(?P<code>\d+)"),
     "pals": re.compile(r"\brank (?P<rank>\d+) exited with code (?P<code>\d+)"),
@@ -31,31 +31,68 @@ _OWN_FAILURE = re.compile(r"^\[mpiexec@\S+\] (.+)$", re.MULTILINE)
 _OWN_FAILURE_CODE = 255
 """How Hydra ends when it has lost its way, as happens when a rank is ended by a signal."""
 
+_OF_SRUN = re.compile(
+    r"^(?:\d+: )?srun: error: \S+: tasks? (?P<rank>\d+)[\d,-]*: "
+    r"(?:Exited with exit code (?P<code>\d+)|(?P<signal>[A-Z][^\n(]*?))(?: \(core dumped\))?$",
+    re.MULTILINE,
+)
+_SRUN_REFUSED = re.compile(
+    r"^srun: error: ((?:Unable to (?:create step|confirm allocation|allocate resources)|Invalid |Requested node configuration|"
+    r"Task launch for|Application launch failed|Memory required by task|More processors requested|Unable to resolve)[^\n]*)",
+    re.MULTILINE,
+)
+
 
 class RankEnding(NamedTuple):
     """The exit code, negative for a signal, of one rank, or of all together where ``rank`` is None.
 
-    ``failure``: what the launcher says of itself, if it was that which failed.
+    ``failure``: what the launcher says of itself, if it was that which failed. ``refused``: it has started no rank.
     """
 
     exit_code: int
     rank: int | None = None
     failure: str = ""
+    refused: bool = False
 
 
-def rank_ending(launcher: MpiLauncher, exit_code: int, said: str) -> RankEnding:
-    """Return how the ranks ended whose mpiexec ended with this exit code, and ``said`` this.
+def rank_ending(kind: str, exit_code: int, said: str) -> RankEnding:
+    """Return how the ranks ended whose launcher ended with this exit code, and ``said`` this.
 
-    >>> rank_ending(MpiLauncher("pals", "mpiexec"), 143, "node1: rank 3 died from signal 11")
-    RankEnding(exit_code=-11, rank=3, failure='')
+    ``kind``: of an mpiexec, or the name of another launch method.
+
+    >>> rank_ending("pals", 143, "node1: rank 3 died from signal 11")
+    RankEnding(exit_code=-11, rank=3, failure='', refused=False)
+    >>> rank_ending("srun", 143, "srun: error: node1: task 1: Exited with exit code 3")
+    RankEnding(exit_code=3, rank=1, failure='', refused=False)
     """
     if exit_code <= 0:
         return RankEnding(exit_code)
+    if kind == "srun":
+        return _of_srun(exit_code, said)
     for patterns, name, sign in ((_SIGNALS, "signal", -1), (_CODES, "code", 1)):
-        pattern = patterns.get(launcher.kind)
+        pattern = patterns.get(kind)
         if pattern is not None and (found := pattern.search(said)):
             parts = found.groupdict()
             return RankEnding(sign * int(parts[name]), int(parts["rank"]) if "rank" in parts else None)
-    if exit_code == _OWN_FAILURE_CODE and launcher.kind in ("mpich", "intelmpi") and (failed := _OWN_FAILURE.search(said)):
+    if exit_code == _OWN_FAILURE_CODE and kind in ("mpich", "intelmpi") and (failed := _OWN_FAILURE.search(said)):
         return RankEnding(exit_code, failure=failed[1])
-    return RankEnding(exit_code_of(exit_code) if launcher.kind == "openmpi" else exit_code)
+    return RankEnding(exit_code_of(exit_code) if kind == "openmpi" else exit_code)
+
+
+def _of_srun(exit_code: int, said: str) -> RankEnding:
+    """Return how ranks of a step ended: ``srun`` tells each of them that failed, and the one that failed first before others.
+
+    Its exit code is the highest of all ranks, those included that it ended because of the first.
+    """
+    for found in _OF_SRUN.finditer(said):
+        rank = int(found["rank"])
+        if found["code"] is not None:
+            return RankEnding(exit_code_of(int(found["code"])), rank)
+        if (number := _SIGNAL_NUMBERS.get(found["signal"].strip())) is not None:
+            return RankEnding(-number, rank)
+    if failed := _SRUN_REFUSED.search(said):
+        return RankEnding(exit_code, failure=failed[1], refused=True)
+    return RankEnding(exit_code_of(exit_code))
+
+
+_SIGNAL_NUMBERS = {text: number for number in signal.valid_signals() if (text := signal.strsignal(number))}

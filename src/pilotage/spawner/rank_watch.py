@@ -24,7 +24,8 @@ class RankWatch:
 
     def begin(self, tree: TaskTree, now: float) -> None:
         """Watch the ranks of a task that has just been begun; one alone has nobody to see."""
-        if tree.recipe.template.request.ranks > 1:
+        chosen = tree.recipe.chosen
+        if tree.recipe.template.request.ranks > 1 and chosen is not None and chosen.mpi is not None:
             self._timers.at(now + _LOOKS_S[0], partial(self._look, tree, 1))
 
     def _look(self, tree: TaskTree, looks: int) -> None:
@@ -32,7 +33,8 @@ class RankWatch:
             return
         from pilotage.launchers.mismatch import check_running  # only here: most spawners start no mpiexec
 
-        launcher = tree.recipe.template.launcher
+        chosen = tree.recipe.chosen
+        launcher = chosen.mpi if chosen is not None else None
         assert launcher is not None
         if message := check_running(self._forest.below(tree), launcher):
             self._refuse(tree, message)

@@ -13,6 +13,7 @@ from pilotage.launchers.method import Words
 from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.own_variables import OwnVariables
 from pilotage.model.workload import Hooks, Template
+from pilotage.spawner.choosing import Chosen
 from pilotage.spawner.environment import ENCODING, Environment, encoded, template_environment
 from pilotage.spawner.hook_scripts import Script, render, with_words
 from pilotage.spawner.hooks import Step, steps
@@ -52,8 +53,10 @@ class Recipe:
         "after_script",
         "before_script",
         "checked",
+        "chosen",
         "environment",
         "executable",
+        "far",
         "has_hooks",
         "launch_script",
         "output",
@@ -69,9 +72,20 @@ class Recipe:
     )
 
     def __init__(
-        self, template: Template, settings: RunnerSettings, shells: Shells, named: EnvironmentDifference | None = None
+        self,
+        template: Template,
+        settings: RunnerSettings,
+        shells: Shells,
+        named: EnvironmentDifference | None = None,
+        chosen: Chosen | None = None,
+        *,
+        far: bool = False,
     ) -> None:
         self.template = template
+        self.chosen = chosen
+        """What starts the ranks; None: each is a process of its own."""
+        self.far = far
+        """Whether there are ranks on other nodes, which see nothing but the shared folders."""
         self.environment = template_environment(settings, template, named)
         self.own_environment = encoded(template.environment)
         """What the user sets for the task, which goes before what a launcher wants."""
@@ -94,11 +108,11 @@ class Recipe:
         self.has_hooks = any(scripts)
         self.quiet = all(script is None or script.plain for script in scripts) and not self.barrier
         """Whether its shells leave notes only when something has failed."""
-        self.simple = template.launcher is None and not self.has_hooks
+        self.simple = chosen is None and not self.has_hooks
         """Whether the exit code of each process says how it ended."""
         self.term_depth: int | None = None
         """See ``forest.Tree``: an mpiexec tells its ranks. Where hooks follow it, it is the child of their shell."""
-        if template.launcher is not None:
+        if chosen is not None:
             self.term_depth = 1 if template.hooks is not None and template.hooks.post_launch else 0
 
     @property
@@ -132,7 +146,7 @@ class Recipe:
 
     def _render(self, hooks: Hooks) -> None:
         ranks = self.template.request.ranks
-        launched = self.template.launcher is not None
+        launched = self.chosen is not None
         before, after = steps(hooks, "pre_exec"), steps(hooks, "post_exec")
         barrier = ranks if self.barrier else 0
         if launched:
@@ -147,7 +161,7 @@ class Recipe:
             if post := steps(hooks, "post_launch"):
                 self.after_script = self._script(post, (), once=True, program=False)
         if before or after or barrier:
-            self.rank_script = self._script(before, after, barrier=barrier, alarm=os.getpid() if launched else 0)
+            self.rank_script = self._script(before, after, barrier=barrier, alarm=os.getpid() if launched else 0, far=self.far)
 
     def _script(
         self,
@@ -158,6 +172,7 @@ class Recipe:
         program: bool = True,
         barrier: int = 0,
         alarm: int = 0,
+        far: bool = False,
     ) -> Script:
         return render(
             before,
@@ -168,6 +183,7 @@ class Recipe:
             program=program,
             barrier=barrier,
             alarm=alarm,
+            far=far,
         )
 
 

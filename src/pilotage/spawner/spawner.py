@@ -29,6 +29,7 @@ from pilotage.spawner.notes import Notes
 from pilotage.spawner.outbox import Outbox
 from pilotage.spawner.outputs import Outputs
 from pilotage.spawner.places import Place
+from pilotage.spawner.steps import CommandTree, Steps, step_notes
 from pilotage.spawner.tasks import Tasks
 from pilotage.spawner.termination import Termination
 from pilotage.spawner.timers import Timers
@@ -46,7 +47,7 @@ from pilotage.wire.runner_messages import (
     ToRunner,
     Welcome,
 )
-from pilotage.wire.runner_settings import RunnerSettings
+from pilotage.wire.runner_settings import RunnerSettings, launch_folder
 
 _STAY_S = 0.005
 """How long a spawner that has nothing to do stays on the cores of the task that it started last."""
@@ -68,11 +69,13 @@ class Spawner:
         aggregate = Aggregate(settings.pilot_folder, name)
         spares = Spares(settings.pilot_folder, name, folder, runner)
         self._outputs = Outputs(aggregate, spares, self._timers, self._storage_full)
-        self._launcher = Launcher(settings, self._place, self._outputs)
         self._forest = Forest(self._recognise)
+        self._steps = Steps(self._forest, self._timers, settings.allocation_environment, step_notes(folder, runner))
+        self._launcher = Launcher(settings, self._place, self._outputs, self._steps, launch_folder(settings, runner))
         self._memory_kills = MemoryKills()
-        trees = (self._launcher, self._forest, Termination(self._forest, self._timers), self._outbox, self._memory_kills)
-        self._tasks = Tasks(settings, self._timers, Notes(folder), self._outputs, *trees)
+        termination = Termination(self._forest, self._timers, self._steps)
+        trees = (self._launcher, self._forest, termination, self._outbox, self._memory_kills)
+        self._tasks = Tasks(settings, self._timers, Notes(folder), self._outputs, self._steps, *trees)
         self._workers = FunctionWorkers(folder, settings, *trees)
         self._agent = Conversation(
             folder,
@@ -96,6 +99,7 @@ class Spawner:
             self._turn()
         self._forest.kill_unknown()
         self._outputs.close()
+        self._launcher.close()
         self._agent.say_goodbye()
 
     def _open(self) -> None:
@@ -171,7 +175,7 @@ class Spawner:
         for exit_ in self._forest.reap():
             if isinstance(exit_.tree, TaskTree):
                 self._tasks.note_exit(exit_.tree, exit_, now)
-            elif isinstance(exit_.tree, WorkerTree):
+            elif isinstance(exit_.tree, (WorkerTree, CommandTree)):
                 exit_.tree.status = exit_.exit_code
 
     def _collect_gone(self, now: float) -> None:
@@ -181,6 +185,8 @@ class Spawner:
                 self._tasks.gone(tree, now)
             elif isinstance(tree, WorkerTree):
                 self._workers.gone(tree, now)
+            elif isinstance(tree, CommandTree):
+                self._steps.gone(tree)
         for tree in left:
             if isinstance(tree, TaskTree):
                 self._tasks.leftovers(tree, now)

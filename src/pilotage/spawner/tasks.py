@@ -23,6 +23,7 @@ from pilotage.model.ranks import RankSlot, rank_slots
 from pilotage.model.workload import Template
 from pilotage.outputs.files import tail
 from pilotage.spawner.calls import CallEnd, collect
+from pilotage.spawner.choosing import choose
 from pilotage.spawner.environment import Environment
 from pilotage.spawner.examination import Examiner
 from pilotage.spawner.failures import LaunchFailed, StorageExhausted, undefined_environment
@@ -35,6 +36,7 @@ from pilotage.spawner.outbox import Outbox
 from pilotage.spawner.outputs import Outputs
 from pilotage.spawner.rank_watch import RankWatch
 from pilotage.spawner.recipes import Recipe, find_shells
+from pilotage.spawner.steps import Steps
 from pilotage.spawner.termination import Termination
 from pilotage.spawner.timers import Timers
 from pilotage.spawner.verdicts import Verdict
@@ -45,6 +47,9 @@ _STARTS_PER_TURN = 16
 _LAUNCH_TRIES = 6
 _FIRST_PAUSE_S = 0.02
 _DETAIL_BYTES = 2048
+_CODE_LIMIT = 128
+"""Above it an exit code is of a signal, which a launcher may have got itself."""
+
 _DRAINED_LANES = 8192
 """Lanes without a task whose placement is still known: the agent may have sent more before it learned that one is empty."""
 
@@ -58,6 +63,7 @@ class Tasks:
         timers: Timers,
         notes: Notes,
         outputs: Outputs,
+        steps: Steps,
         launcher: Launcher,
         forest: Forest,
         termination: Termination,
@@ -77,9 +83,12 @@ class Tasks:
         self._examiner = Examiner(notes)
         self._rank_watch = RankWatch(forest, timers, self._refuse)
         self._outputs = outputs
+        self._steps = steps
         self._templates: dict[TemplateId, Template] = {}
         self._environments: dict[str, EnvironmentDifference] = {}
         self._recipes: dict[TemplateId, Recipe] = {}
+        self._far_recipes: dict[TemplateId, Recipe] = {}
+        """The same for ranks on other nodes."""
         self._lanes: dict[LaneId, Lane] = {}
         self._drained: dict[LaneId, Lane] = {}
         self._ready: deque[Lane] = deque()
@@ -137,13 +146,15 @@ class Tasks:
         for number, template in self._templates.items():
             if template.named_env == name:
                 self._recipes.pop(number, None)
+                self._far_recipes.pop(number, None)
 
     def take_in(self, lane_tasks: LaneTasks, now: float) -> None:
         """Take tasks in, or return them at once if they cannot be begun here."""
         number, placement = lane_tasks.lane, lane_tasks.placement
         lane = self._lanes.get(number) or self._drained.pop(number, None)
         if placement is not None and (lane is None or lane.placement != placement):
-            lane = Lane(number, placement)
+            far = not all(self._settings.is_here(share.node) for share in placement)
+            lane = Lane(number, placement, far=far)
         if self._stopping or lane is None:
             if lane is None:
                 sys.stderr.write(f"lane {number} came without its placement: its tasks are returned\n")
@@ -181,7 +192,8 @@ class Tasks:
         attempt, row = lane.queue.popleft()
         self._waiting -= 1
         try:
-            recipe = self._recipes.get(row.template) or self._recipe(row.template)
+            recipes = self._far_recipes if lane.far else self._recipes
+            recipe = recipes.get(row.template) or self._recipe(row.template, lane)
         except LaunchFailed as failure:
             end = AttemptEnd(row.uid, attempt, Ending.LAUNCH_FAILED, message=str(failure), ended=time.time())
             self._over(lane, end, now)
@@ -193,7 +205,7 @@ class Tasks:
         tree.growing = True
         self._grow(tree, now)
 
-    def _recipe(self, number: TemplateId) -> Recipe:
+    def _recipe(self, number: TemplateId, lane: Lane) -> Recipe:
         template = self._templates.get(number)
         if template is None:
             raise LaunchFailed(f"template {number} was not defined for this spawner")
@@ -202,7 +214,9 @@ class Tasks:
             named = self._environments.get(template.named_env)
             if named is None:
                 raise undefined_environment(template.named_env)
-        recipe = self._recipes[number] = Recipe(template, self._settings, self._shells, named)
+        chosen = choose(template, self._settings, [share.node for share in lane.placement])
+        recipe = Recipe(template, self._settings, self._shells, named, chosen, far=lane.far)
+        (self._far_recipes if lane.far else self._recipes)[number] = recipe
         return recipe
 
     def _grow(self, tree: TaskTree, now: float) -> None:
@@ -214,7 +228,8 @@ class Tasks:
             prepared = lane.prepared[recipe] = (slots, self._launcher.rank_environment(recipe, slots[0], 0))
         try:
             if recipe.has_hooks and not tree.note:
-                tree.note = self._notes.name(tree.execution, recipe.barrier)
+                far = self._launcher.folder_of(tree) if recipe.far else ""
+                tree.note = self._notes.name(tree.execution, recipe.barrier, far)
             self._spawn(tree, *prepared, now)
         except LaunchFailed as failure:
             self._launch_failed(tree, failure, now)
@@ -228,7 +243,7 @@ class Tasks:
             begin = time.time()
             self._add(tree, launcher.spawn_script(tree, script, slots), begin, now)
             tree.growing = before
-        elif recipe.template.launcher is not None:
+        elif recipe.chosen is not None:
             begin = time.time()
             self._add(tree, launcher.spawn_launcher(tree, slots), begin, now, rank=True)
             tree.growing = False
@@ -279,6 +294,8 @@ class Tasks:
         else:
             verdict = self._examiner.verdict(tree, exit_.pid, exit_.exit_code)
         tree.note_exit(verdict)
+        if tree.step is not None and (tree.killed or not 0 <= exit_.exit_code <= _CODE_LIMIT):
+            tree.unproven = True
         if verdict.exit_code or verdict.ending is not None:
             if (tree.roots or tree.growing) and not tree.terminated:
                 self._end_tree(tree, now)
@@ -293,7 +310,7 @@ class Tasks:
     def look_at_ranks(self, now: float) -> None:
         """A rank that is another's child has said that it will not begin its program."""
         for tree in list(self._begun.values()):
-            if tree.note and tree.roots and not tree.terminated and tree.recipe.template.launcher is not None:
+            if tree.note and tree.roots and not tree.terminated and tree.recipe.chosen is not None:
                 verdict = self._examiner.stuck(tree)
                 if verdict is not None:
                     tree.note_exit(verdict)
@@ -312,11 +329,18 @@ class Tasks:
             after = self._begun[tree.execution] = self._executions[tree.execution] = tree.lane.running = tree.follower()
             self._grow(after, now)
             return
+        if tree.unproven and tree.step is not None:
+            tree.unproven = False
+            self._steps.end(tree.step, partial(self._step_is_over, tree))
+            return
         code = tree.exit_code
         out_of_memory = code == -signal.SIGKILL and not tree.killed and self._memory_kills.credit()
         called = self._collect(tree)
         detail = self._end_output(tree)
         self._clear_notes(tree)
+        self._launcher.clear(tree)
+        if tree.step is not None:
+            self._steps.forget(tree.step)
         self._memory_kills.refresh(now)
         del self._begun[tree.row.uid, tree.attempt]
         end = tree.end(time.time(), out_of_memory=out_of_memory, detail=detail)
@@ -330,6 +354,13 @@ class Tasks:
                 detail=called.detail,
             )
         self._over(tree.lane, end, now)
+
+    def _step_is_over(self, tree: TaskTree, known: bool) -> None:
+        """The step of a task whose launcher is gone is over, or nobody could tell."""
+        if not known:
+            tree.message = f"{tree.message}; " if tree.message else ""
+            tree.message += "its ranks may still run: the batch system did not tell of its steps"
+        self.gone(tree, time.monotonic())
 
     def end(self, executions: Iterable[Execution], ending: Ending, message: str, now: float) -> None:
         """End these, to be reported so; return what has not begun."""
@@ -364,6 +395,7 @@ class Tasks:
                 held.growing = False
                 held.lane.running = None
                 self._clear_notes(held)
+                self._launcher.clear(held)
                 self._collect(held)
                 if held.output is not None:
                     self._outputs.drop(held.output)
@@ -389,14 +421,14 @@ class Tasks:
             tree.wanted = False
             if tree.ending is None and (tree.roots or tree.growing):
                 tree.ending, tree.message = Ending.CANCELLED, "ended with its pilot"
-            self._termination.end(tree, grace_s, now)
+            self._termination.end(tree, grace_s, now, tree.step)
             self._forest.settle(tree)
 
     def _collect(self, tree: TaskTree) -> CallEnd | None:
         """Return how the call of a function ended by its own account, and remove its files."""
         if tree.call is None:
             return None
-        return collect(tree.row, tree.recipe.template, tree.attempt, self._settings, tree.exit_code or 0)
+        return collect(tree.row, tree.recipe.template, tree.recipe.chosen, tree.attempt, self._settings, tree.exit_code or 0)
 
     def _end_output(self, tree: TaskTree) -> str:
         """Put what a task has printed in its place, and return what of it tells why it failed."""
@@ -409,7 +441,7 @@ class Tasks:
         return detail + self._outputs.end(output, _DETAIL_BYTES if tree.exit_code or tree.hook_failed else 0)
 
     def _clear_notes(self, tree: TaskTree) -> None:
-        if tree.note and not (tree.recipe.quiet and tree.exit_code == 0):
+        if tree.note and not tree.recipe.far and not (tree.recipe.quiet and tree.exit_code == 0):
             self._notes.clear(tree.note, tree.recipe.template.request.ranks, tree.recipe.barrier)
 
     def _refuse(self, tree: TaskTree, message: str) -> None:
@@ -419,7 +451,7 @@ class Tasks:
         self._end_tree(tree, time.monotonic())
 
     def _end_tree(self, tree: TaskTree, now: float) -> None:
-        self._termination.end(tree, tree.recipe.template.grace_s, now)
+        self._termination.end(tree, tree.recipe.template.grace_s, now, tree.step)
 
     def _over(self, lane: Lane, end: AttemptEnd, now: float) -> None:
         self._executions[end.task, end.attempt] = None

@@ -77,18 +77,33 @@ class RunnerSettings(msgspec.Struct, frozen=True):
         marks = {"PILOTAGE_SESSION_ID": self.session, "PILOTAGE_PILOT_ID": self.pilot}
         return {**marks, "PILOTAGE_PARTITION": self.partition} if self.partition else marks
 
-    def machine_cores(self, indices: Iterable[int]) -> frozenset[int]:
-        """Return the machine's numbers of the node's cores of these indices.
+    def is_here(self, node: int) -> bool:
+        """Return whether a node is this host."""
+        return not self.host_nodes or node in self.host_nodes
+
+    def machine_cores(self, indices: Iterable[int], node: int | None = None) -> frozenset[int]:
+        """Return the machine's numbers of a node's cores of these indices; of this host if no node is named.
 
         Raises:
             OSError: the node has not that many cores.
         """
-        if not self.core_ids:
+        core_ids = self.core_ids if node is None else self.node_core_ids.get(node, self.core_ids)
+        if not core_ids:
             return frozenset(indices)
         try:
-            return frozenset(self.core_ids[index] for index in indices)
+            return frozenset(core_ids[index] for index in indices)
         except IndexError:
-            raise OSError(errno.EINVAL, f"only {len(self.core_ids)} cores are ours") from None
+            raise OSError(errno.EINVAL, f"only {len(core_ids)} cores are ours") from None
+
+    def gpu_names(self, indices: Iterable[int], node: int) -> list[str]:
+        """Return how tasks name a node's GPUs of these indices."""
+        names = self.node_gpu_ids.get(node, self.gpu_ids)
+        return [(names[index] if index < len(names) else "") or str(index) for index in indices]
+
+
+def launch_folder(settings: RunnerSettings, runner: RunnerId) -> str:
+    """Return where a spawner keeps what the launchers of its tasks, and their ranks on other nodes, need of files."""
+    return f"{settings.pilot_folder}/launches/{settings.printing_name(runner)}"
 
 
 def write_settings(folder: Path, settings: RunnerSettings) -> None:

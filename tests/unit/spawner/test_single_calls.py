@@ -31,6 +31,7 @@ from pilotage.model.ranks import RankSlot
 from pilotage.model.resources import Request
 from pilotage.model.workload import MpiLauncher, Row, Template
 from pilotage.spawner.calls import CallEnd, collect, prepare
+from pilotage.spawner.choosing import choose
 from pilotage.spawner.environment import encoded
 from pilotage.testing.runner_driver import default_settings
 from pilotage.wire.pickles import open_exception_chain, open_value, pickle_by_value, pickle_value
@@ -85,7 +86,8 @@ class Calls:
             timeout=PATIENCE_S,
         )
         self.printed, self.exit_code = done.stdout, done.returncode
-        return collect(row, described, Attempt(attempt), self.settings, done.returncode)
+        chosen = choose(described, self.settings, (0,))
+        return collect(row, described, chosen, Attempt(attempt), self.settings, done.returncode)
 
     def value(self, function: Callable[..., Any], *args: Any, **more: Any) -> Any:
         """Make one call and return its result."""

@@ -51,11 +51,11 @@ def test_ranks_share_a_gpu() -> None:
     ],
 )
 def test_visible_gpus_are_named_by_their_kind(gpu_type: str, name: bytes) -> None:
-    assert rank_variables(RankSlot(0, 0, (0,), (2, 3)), 0, "node0", gpu_type)[name] == b"2,3"
+    assert rank_variables(RankSlot(0, 0, (0,), (2, 3)), 0, "node0", gpu_type, ["2", "0.1"])[name] == b"2,0.1"
 
 
 def test_no_gpu_leaves_the_users_setting() -> None:
-    assert rank_variables(RankSlot(0, 1, (0,), ()), 5, "node0", "CUDA") == {
+    assert rank_variables(RankSlot(0, 1, (0,), ()), 5, "node0", "CUDA", []) == {
         b"PILOTAGE_RANK": b"5",
         b"RP_RANK": b"5",
         b"PILOTAGE_LOCAL_RANK": b"1",
