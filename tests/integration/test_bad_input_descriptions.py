@@ -167,7 +167,7 @@ WRONG_PILOTS: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"resource": "ornl.nowhere", "cores": 1, "runtime": 1},
         rp.UnknownPlatform,
-        r"'ornl.nowhere'\. Known are access.bridges2, ",
+        r"'ornl.nowhere'; did you mean 'ornl.frontier'\? Known are access.bridges2, ",
     ),
     ({"cores": 1, "runtime": 1}, InvalidPilot, "no resource is given; name a platform"),
     ({"resource": "local.localhost", "runtime": 1}, InvalidPilot, "cores"),
