@@ -13,12 +13,10 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from enum import Enum
+from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
+from pilotage.cli.findings import Finding, Status, judged
 from pilotage.cli.renderers import plural, size, span
 from pilotage.errors import PilotageError
 from pilotage.version import __version__
@@ -36,41 +34,6 @@ MEMORY_MIB_WARNING = 512
 SOCKET_PATH_LIMIT = 107
 """Longest path of a Unix socket on Linux."""
 PILOT_PATIENCE_S = 60.0
-
-
-class Status(str, Enum):
-    """How a check came out."""
-
-    OK = "ok"
-    WARNING = "warning"
-    BROKEN = "broken"
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """What a check found, and, unless all is well, what to do about it."""
-
-    check: str
-    status: Status
-    found: str
-    remedy: str = ""
-
-
-Check = Callable[[], list[Finding]]
-
-
-def run_check(check: Check) -> list[Finding]:
-    """Run a check; one that breaks is a finding, too."""
-    try:
-        return check()
-    except Exception as error:  # one broken check must not hide what the others find
-        name = check.__name__.removeprefix("check_").replace("_", " ")
-        return [Finding(name, Status.BROKEN, f"{type(error).__name__}: {error}", "mend what the message names, then try again")]
-
-
-def judged(check: str, found: str, broken: bool, warning: bool, remedy: str) -> Finding:
-    """Return a finding; the remedy is given only where there is a problem."""
-    status = Status.BROKEN if broken else Status.WARNING if warning else Status.OK
-    return Finding(check, status, found, remedy if status is not Status.OK else "")
 
 
 def check_python() -> list[Finding]:
@@ -149,10 +112,12 @@ def check_session_folder(folder: Path | None = None) -> list[Finding]:
 def check_sandboxes(folders: Sequence[Path] | None = None) -> list[Finding]:
     """Look at the room where tasks write: beside the sessions, or where the platforms of this machine have their pilots."""
     from pilotage.client.session import sessions_folder
+    from pilotage.platforms.platform import sandbox_of
     from pilotage.platforms.registry import load_platforms
 
     if folders is None:
-        own = [Path(platform.sandbox).expanduser() for platform in load_platforms().values() if platform.sandbox]
+        here = [each for each in load_platforms().values() if each.sandbox and each.batch == "local"]
+        own = [Path(sandbox_of(each)) for each in here]
         folders = [sessions_folder(), *own]
     findings = []
     for folder in dict.fromkeys(folders):

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pilotage.cli.options import FormatOption
-from pilotage.cli.renderers import Column, Format, is_terminal, plural, print_rows
-
-if TYPE_CHECKING:
-    from pilotage.cli.checks import Finding
-
-_COLUMNS = (Column("check", "CHECK"), Column("status", "STATUS"), Column("found", "FOUND"))
+from pilotage.cli.renderers import Format
 
 
 def doctor(
@@ -27,9 +21,8 @@ def doctor(
 
     Exit code: 1 if something is broken; what is only worth knowing is a warning.
     """
-    import msgspec
-
     from pilotage.cli import checks, leftovers, mpi_checks
+    from pilotage.cli.findings import print_findings, run_checks
 
     steps = [
         checks.check_python,
@@ -49,22 +42,6 @@ def doctor(
     ]
     if not no_pilot:
         steps.append(checks.check_pilot)
-    findings: list[Finding] = mpi_checks.check_executable(executable) if executable else []
-    for step in steps:
-        if is_terminal(sys.stderr):
-            print(f"\r\033[K{step.__name__.removeprefix('check_').replace('_', ' ')} ...", end="", file=sys.stderr, flush=True)
-        findings += checks.run_check(step)
-    if is_terminal(sys.stderr):
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
-    print_rows("checks", [msgspec.structs.asdict(finding) for finding in findings], _COLUMNS, format, uid="check")
-    problems = [finding for finding in findings if finding.remedy]
-    broken = sum(finding.status is checks.Status.BROKEN for finding in findings)
-    if format is Format.TABLE:
-        if problems:
-            print()
-        for finding in problems:
-            print(f"{finding.check}: {finding.remedy}")
-        print()
-        warnings = sum(finding.status is checks.Status.WARNING for finding in findings)
-        print(f"{plural(broken, 'problem')}, {plural(warnings, 'warning')}" if broken or warnings else "all is well")
-    return 1 if broken else 0
+    findings = mpi_checks.check_executable(executable) if executable else []
+    findings += run_checks({step.__name__.removeprefix("check_").replace("_", " "): step for step in steps})
+    return print_findings(findings, format)

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from pilotage.cli.checks import Finding, Status
+from pilotage.cli.findings import Finding, Status
 from pilotage.cli.renderers import plural
 from pilotage.errors import PilotageError
 from pilotage.system.processes import started_ticks

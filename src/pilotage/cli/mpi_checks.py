@@ -7,7 +7,7 @@ import sys
 
 import msgspec
 
-from pilotage.cli.checks import Finding, Status
+from pilotage.cli.findings import Finding, Status
 from pilotage.errors import BackendError
 from pilotage.launchers.libmpi import FAMILY_NAMES, library_of
 from pilotage.launchers.mismatch import explain

@@ -44,6 +44,7 @@ from pilotage.model.sandboxes import TASKS_FOLDER
 from pilotage.model.states import FINAL
 from pilotage.outputs.files import OUTPUT_FOLDER
 from pilotage.platforms import nodes_of, platform
+from pilotage.platforms.platform import sandbox_of
 from pilotage.wire.keys import own_key_pair
 
 if TYPE_CHECKING:
@@ -356,7 +357,7 @@ class Session:
         folder = self._pilot_paths.get(record.uid)
         if folder is None:
             description = PilotDescription(msgspec.msgpack.decode(record.description))
-            base = description.sandbox or platform(description.resource or "").sandbox
+            base = description.sandbox or sandbox_of(platform(description.resource or ""))
             folder = Path(base).expanduser().absolute() / self._uid / record.uid if base else self._folder / record.uid
             # One that is not accepted yet may be refused, and come again with another sandbox.
             if record.uid in self.state.pilots:

@@ -7,10 +7,14 @@ the files and merges them.
 from __future__ import annotations
 
 import datetime
+import os
+import re
+from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
 import msgspec
 
+from pilotage.errors import InvalidRequest
 from pilotage.model.node_rules import NodeRules
 from pilotage.model.partitions import PartitionSpec
 
@@ -130,3 +134,26 @@ class Platform(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: dict[str, str] = {}
     """Where what is said of a field is from, by field."""
     note: str = ""
+
+
+def sandbox_of(on: Platform, environment: Mapping[str, str] | None = None) -> str:
+    """Return the path of the folder of a platform's pilots, its variables put in; empty if it is the session's own.
+
+    ``environment`` is ``os.environ`` unless given.
+
+    Raises:
+        InvalidRequest: a variable in it is not set.
+    """
+    known = os.environ if environment is None else environment
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        if not known.get(name):
+            raise InvalidRequest(
+                f"platform {on.name}: sandbox={on.sandbox!r}: there is no variable {name} here; set it, or give the pilot a "
+                "sandbox of its own"
+            )
+        return known[name]
+
+    path = re.sub(r"\$(?:(\w+)|\{(\w+)\})", value, on.sandbox)
+    return os.path.expanduser(path)

@@ -13,23 +13,23 @@ import pytest
 
 from pilotage.agent.settings import CONNECTION_FILE
 from pilotage.cli import checks, leftovers
-from pilotage.cli.checks import Status
+from pilotage.cli.findings import Finding, Status, judged, run_check
 from pilotage.model.ids import PilotUid, SessionUid
 from pilotage.system.processes import boot_id, started_ticks
 from pilotage.wire.keys import Connection, write_connection
 from pilotage.wire.runner_settings import RunnerSettings, write_settings
 
 
-def only(findings: list[checks.Finding]) -> checks.Finding:
+def only(findings: list[Finding]) -> Finding:
     (finding,) = findings
     return finding
 
 
 def test_a_check_that_breaks_is_a_finding() -> None:
-    def check_the_weather() -> list[checks.Finding]:
+    def check_the_weather() -> list[Finding]:
         raise OSError("no sky")
 
-    finding = only(checks.run_check(check_the_weather))
+    finding = only(run_check("the weather", check_the_weather))
     assert (finding.check, finding.status, finding.found) == ("the weather", Status.BROKEN, "OSError: no sky")
     assert finding.remedy
 
@@ -39,7 +39,7 @@ def test_a_check_that_breaks_is_a_finding() -> None:
     [(False, False, "ok"), (False, True, "warning"), (True, False, "broken"), (True, True, "broken")],
 )
 def test_a_remedy_is_given_only_with_a_problem(broken: bool, warning: bool, status: str) -> None:
-    finding = checks.judged("thing", "found", broken, warning, "mend it")
+    finding = judged("thing", "found", broken, warning, "mend it")
     assert (finding.status.value, finding.remedy) == (status, "" if status == "ok" else "mend it")
 
 

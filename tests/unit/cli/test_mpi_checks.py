@@ -10,7 +10,7 @@ import pytest
 
 from mpi_installations import MpiInstallation
 from pilotage.cli import mpi_checks
-from pilotage.cli.checks import Finding, Status
+from pilotage.cli.findings import Finding, Status
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:

@@ -10,7 +10,7 @@ from pilotage.errors import InvalidRequest, UnknownPlatform
 from pilotage.model.node_rules import NodeRules
 from pilotage.model.partitions import PartitionSpec, PolicySpec
 from pilotage.platforms import Platform, load_platforms, platform
-from pilotage.platforms.platform import METHOD_NAMES
+from pilotage.platforms.platform import METHOD_NAMES, sandbox_of
 from pilotage.platforms.registry import SHIPPED, describe_platforms
 
 PLAN = """
@@ -288,3 +288,26 @@ def test_an_unknown_platform_names_the_nearest_and_how_to_add_one(
     with pytest.raises(UnknownPlatform, match=r"^no platform is named 'zzz'\. Known are access.bridges2, "):
         platform("zzz")
     assert platform("local.emulated").name == "local.emulated"
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "path"),
+    [
+        ("", ""),
+        ("/data/pilots", "/data/pilots"),
+        ("$SCRATCH/pilots", "/scratch/me/pilots"),
+        ("${SCRATCH}/a/$USER", "/scratch/me/a/me"),
+    ],
+)
+def test_variables_are_put_into_the_folder_of_pilots(sandbox: str, path: str) -> None:
+    assert sandbox_of(Platform(name="lab.blue", sandbox=sandbox), {"SCRATCH": "/scratch/me", "USER": "me"}) == path
+
+
+@pytest.mark.parametrize("environment", [{}, {"SCRATCH": ""}])
+def test_a_variable_that_is_missing_in_the_folder_of_pilots_is_named(environment: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        sandbox_of(Platform(name="lab.blue", sandbox="$SCRATCH/pilots"), environment)
+    assert str(refused.value) == (
+        "platform lab.blue: sandbox='$SCRATCH/pilots': there is no variable SCRATCH here; set it, or give the pilot a "
+        "sandbox of its own"
+    )
