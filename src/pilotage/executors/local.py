@@ -23,6 +23,7 @@ import msgspec
 from pilotage.errors import InvariantViolated, unreachable
 from pilotage.executors.base import RunnerListener, RunnerProcess
 from pilotage.executors.connections import Connections, Hello, send_away
+from pilotage.executors.left_steps import end_steps_of
 from pilotage.executors.orphans import TASK_MARK, WORKER_MARK, end_orphans, end_spawners, marks_of
 from pilotage.executors.runner import Runner
 from pilotage.executors.worker_calls import WorkerCalls
@@ -203,7 +204,8 @@ class LocalExecutor:
     def stop_runner(self, runner: RunnerId) -> None:
         """Let an idle runner exit, and forget it."""
         self._send(runner, wire.StopRunner(0.0))
-        self.flush()
+        # At once, as it is forgotten; what others are to have waits for the next ``flush``.
+        self._flush({runner})
         record = self._runners.get(runner)
         if record is not None:
             self._bequeath(record)
@@ -294,6 +296,8 @@ class LocalExecutor:
         # Spawners leave nothing behind; those that were killed may have, and workers of theirs.
         end_orphans(self._session, self._pilot, (), _ORPHANS_S, marked=self._marks)
         for runner in self._runners.values():
+            if not runner.is_worker:
+                end_steps_of(self._folder, runner.name)
             self._close(runner)
         self._connections.close()
 
@@ -526,6 +530,8 @@ class LocalExecutor:
             living = {other.pid for other in self._runners.values() if other.pid}
             owners = (TASK_MARK, WORKER_MARK)
             end_orphans(self._session, self._pilot, living, _ORPHANS_S, owners, marked=self._marks)
+        if not runner.is_worker and not end_steps_of(self._folder, name):
+            runner.gone += "; its launchers' ranks on other nodes may still run, as the batch system did not tell of them"
         # Before it is told, and others begin with the same files.
         recover(self._folder, name)
         for other in list(self._runners.values()):

@@ -184,7 +184,7 @@ class Steps:
 
     def _run(self, step: StepName, arguments: list[str], done: Callable[[int, str], None]) -> None:
         environment = {**os.environb, **self._variables}
-        path = _beside(step.launcher, arguments[0], environment.get(b"PATH", os.defpath.encode()).decode(*ENCODING))
+        path = command_path(step.launcher, arguments[0], environment.get(b"PATH", os.defpath.encode()).decode(*ENCODING))
         output = os.memfd_create(arguments[0], os.MFD_CLOEXEC)
         tree = CommandTree(output, done)
         try:
@@ -215,7 +215,7 @@ class Steps:
             self._forest.send(tree, signal.SIGKILL)
 
 
-def _beside(launcher: str, command: str, search_path: str) -> str:
+def command_path(launcher: str, command: str, search_path: str) -> str:
     """Return the path of a command of the batch system: where its launcher is, or else by PATH."""
     beside = os.path.join(os.path.dirname(launcher), command)
     return beside if os.access(beside, os.X_OK) else shutil.which(command, path=search_path) or command
