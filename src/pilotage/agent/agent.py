@@ -50,6 +50,10 @@ class Agent(PilotLoop[AgentCore]):
 
     # --------------------------------------------------------------------------------------------------------------- the loop
 
+    def notice(self, text: str) -> None:
+        """Let the user know, when a client is there."""
+        self._told.notice(text, lasting=False)
+
     def _gather(self, now: float, ready: Collection[int]) -> None:
         self._executor.turn(now)
         if self._crew.fileno() in ready:

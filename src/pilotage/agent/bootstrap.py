@@ -2,7 +2,7 @@
 
 Standard library only, so that it takes little memory for the life of the pilot. It is the subreaper of its descendants:
 spawners outlive the agent that started them, wait for the next one here, and are reaped here. An agent that exits with 0 has
-ended the pilot; any other end is followed by another agent, at most ``RESTARTS`` times.
+ended the pilot; any other end is followed by another agent, at most ``RESTARTS`` times, unless it says that it is in vain.
 
 Its first act is to claim the pilot: a client that died after it started a bootstrap, and before it noted which process that
 is, finds it by the claim, and of two bootstraps that were started for one pilot the second goes away. But a batch system may
@@ -25,6 +25,8 @@ CLAIM_FILE = "bootstrap.claim"
 line, with the job's id, how often it was begun again, and how many runs of it there were before."""
 
 RESTARTS = 3
+HOPELESS = 78
+"""The exit status of an agent after which another would come to nothing either (``EX_CONFIG``)."""
 _JOBS = (
     ("SLURM_JOB_ID", "SLURM_RESTART_COUNT"),
     ("PBS_JOBID", ""),
@@ -175,7 +177,7 @@ def main() -> None:
                 break
         agent, status = 0, os.waitstatus_to_exitcode(raw)
         # One that was told to end before it could listen has died of it; another would not know.
-        if status == 0 or ending:
+        if status in (0, HOPELESS) or ending:
             break
         sys.stderr.write(f"agent {incarnation} ended with status {status}\n")
         sys.stderr.flush()

@@ -11,10 +11,11 @@ import sys
 import traceback
 from pathlib import Path
 
+from pilotage.agent.bootstrap import HOPELESS
 from pilotage.agent.claim import TAKEN, claim
 from pilotage.agent.private_folder import private_folder, remove_private_folder
 from pilotage.agent.settings import LOG_FOLDER, read_settings
-from pilotage.agent.startup import EndCall, heed_signals, note_own_crash
+from pilotage.agent.startup import CannotBegin, EndCall, heed_signals, note_own_crash
 
 ABANDONED = 1
 """The exit status of a partition's agent that has ended without its head."""
@@ -45,6 +46,10 @@ def main() -> None:
             if abandoned := run_agent(settings, folder, incarnation, lambda: _tell_ready(ready_fd), call):
                 sys.stderr.write(f"this agent of partition {settings.partition} ends: {abandoned}\n")
                 status = ABANDONED
+    except CannotBegin as error:
+        sys.stderr.write(f"{error}\n")
+        status = HOPELESS
+        remove_private_folder(folder)
     except BaseException:  # root of the process
         note_own_crash(agent_folder / LOG_FOLDER)
         traceback.print_exc(file=sys.stderr)

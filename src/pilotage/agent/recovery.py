@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from pilotage.core.agent import facts
+from pilotage.core.agent import events, facts
+from pilotage.core.agent.core import AgentCore
 from pilotage.core.agent.state import AgentState, apply
+from pilotage.core.scheduling import make_policy
 from pilotage.log.reader import recover
 from pilotage.model.ids import TaskUid
+from pilotage.model.partitions import PolicySpec
+from pilotage.model.resources import Node
 
 State = TypeVar("State")
 
@@ -49,3 +54,20 @@ def tasks_named_last(folder: Path, fact: Any, named: Callable[[Any], Iterable[Ta
         if number == recovered.last:
             last = decoder.decode(record)
     return [uid for each in last for uid in named(each)]
+
+
+def leave_nodes(
+    state: AgentState, scheduler: PolicySpec, nodes: Sequence[Node], hosts: Sequence[int], reason: str
+) -> list[facts.Fact]:
+    """Note, in this recovered state too, that all runners are gone that were on these nodes, which the pilot has no more.
+
+    The facts have to be in the log before anything is placed on the nodes that it has now.
+    """
+    now = time.time()
+    core = AgentCore(make_policy(scheduler, nodes), state=state, hosts=hosts)
+    core.recover(now)
+    # Nothing is placed here; and all that is to be done follows from the state, for the core that has the new nodes.
+    noted = list(core.handle(events.StorageFilled(now, reason)).facts)
+    for runner in list(state.runners):
+        noted += core.handle(events.RunnerLost(now, runner, reason, None, None, [])).facts
+    return noted

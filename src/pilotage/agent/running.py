@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from pilotage.agent.agent import Agent
 from pilotage.agent.client_link import ClientLink
@@ -15,9 +18,10 @@ from pilotage.agent.recovery import recover_state, tasks_of_last_record
 from pilotage.agent.result_blobs import ResultBlobs
 from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, PilotSettings
 from pilotage.agent.simulated_crew import SimulatedCrew
-from pilotage.agent.startup import EndCall, listen, open_log, quarantine, times_of, was_begun
+from pilotage.agent.startup import CannotBegin, EndCall, listen, open_log, quarantine, times_of, was_begun
 from pilotage.core.agent.core import AgentCore
 from pilotage.core.scheduling import make_policy
+from pilotage.errors import BackendError, InvalidRequest
 from pilotage.executors.base import Executor
 from pilotage.executors.local import LocalExecutor
 from pilotage.executors.simulated import SimulatedExecutor
@@ -25,6 +29,9 @@ from pilotage.log.crashes import note_progress
 from pilotage.model.sandboxes import TASKS_FOLDER
 from pilotage.wire.keys import write_connection
 from pilotage.wire.runner_settings import NOTIFY_SOCKET, RunnerSettings, write_settings
+
+if TYPE_CHECKING:
+    from pilotage.agent.on_cluster import ClusterGround
 
 STOP_GRACE_S = 5.0
 
@@ -35,37 +42,54 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: Ca
     ``folder`` is the agent's private one. ``ready`` is called when the agent listens; ``call`` can end it. What is raised ends
     the agent, and nothing that runs: all descriptors and threads are let go, and another agent may come.
     """
+    ground = None
+    if settings.executor == "cluster":
+        ground = _cluster_ground(settings, call)
+        if ground is None:
+            return ""
+        settings = ground.settings
     agent_folder = settings.agent_folder
     log_folder = agent_folder / LOG_FOLDER
-    state = recover_state(log_folder)[0] if was_begun(log_folder) else None
-    began, deadline = times_of(settings)
-    core = AgentCore(
-        make_policy(settings.scheduler, settings.nodes, present=settings.present, end=deadline),
-        spawners=settings.spawners,
-        deadline=deadline,
-        state=state,
-        nodes=settings.present or (),
-        idle_timeout_s=settings.idle_timeout_s,
-        barrier=settings.startup_barrier,
-    )
-    if state is not None:
-        core.recover(time.time())
-        quarantine(core, log_folder, tasks_of_last_record)
     with ExitStack() as held:
+        if ground is not None:
+            held.callback(ground.leave)
+        state = recover_state(log_folder)[0] if was_begun(log_folder) else None
+        facts_of_before = ground.facts_of_before(state) if ground is not None and state is not None else []
+        began, deadline = times_of(settings, ground.found.end_s if ground is not None else None)
+        core = AgentCore(
+            make_policy(settings.scheduler, settings.nodes, present=settings.present, end=deadline),
+            spawners=settings.spawners,
+            deadline=deadline,
+            state=state,
+            nodes=settings.present or (),
+            idle_timeout_s=settings.idle_timeout_s,
+            barrier=settings.startup_barrier,
+            hosts=ground.hosts if ground is not None else (),
+        )
+        if state is not None:
+            core.recover(time.time())
+            quarantine(core, log_folder, tasks_of_last_record)
         blobs = ResultBlobs(Path(settings.blob_folder))
         held.callback(blobs.close)
         log = open_log(settings, log_folder, incarnation, [blobs.sync])
         held.callback(log.close)
+        if facts_of_before:
+            log.append(msgspec.msgpack.encode(facts_of_before))
+        if ground is not None:
+            log.sync()
+            ground.note()
         channels, connection = listen(settings, folder, incarnation)
         for channel in reversed(channels):
             held.callback(channel.close)
-        executor = _executor(settings, folder, agent_folder, incarnation)
+        executor = _executor(settings, folder, agent_folder, incarnation, ground)
         held.push(lambda kind, *_: executor.close(STOP_GRACE_S) if kind is None else executor.leave())
         crew = (SimulatedCrew if settings.executor == "simulated" else Crew)(settings, folder, incarnation, executor)
         held.callback(crew.close)
         link = ClientLink(settings, core.state, incarnation, began, log.sync)
         loop = Agent(settings, core, log, executor, channels, link, call.reader, blobs, crew)
         held.callback(loop.close)
+        for note in ground.found.notes if ground is not None else ():
+            loop.notice(note)
         call.hand_to(loop)
         crew.start()
         executor.start(loop, dict(core.state.runners))
@@ -76,10 +100,23 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: Ca
     return loop.abandoned
 
 
-def _executor(settings: PilotSettings, folder: Path, agent_folder: Path, incarnation: int) -> Executor:
+def _cluster_ground(settings: PilotSettings, call: EndCall) -> ClusterGround | None:
+    from pilotage.agent.on_cluster import ClusterGround
+
+    try:
+        return ClusterGround.take(settings, lambda: call.came)
+    except (BackendError, InvalidRequest) as error:
+        raise CannotBegin(str(error)) from error
+
+
+def _executor(
+    settings: PilotSettings, folder: Path, agent_folder: Path, incarnation: int, ground: ClusterGround | None
+) -> Executor:
     if settings.executor == "simulated":
         return SimulatedExecutor(settings.simulated_duration_s)
     Path(settings.pilot_folder, TASKS_FOLDER).mkdir(mode=0o700, exist_ok=True)
+    if ground is not None:
+        return ground.executor(folder, incarnation)
     write_settings(
         folder,
         RunnerSettings(

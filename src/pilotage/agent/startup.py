@@ -33,6 +33,10 @@ QUARANTINE_CRASHES = 2
 """After so many crashes of agents at one record of the log the tasks that it names are ended."""
 
 
+class CannotBegin(PilotageError):
+    """The pilot can never begin as it is, so that another agent would come to nothing either."""
+
+
 class EndCall:
     """How an agent's loop is told to end by others than its client: from a signal handler, or from another thread."""
 
@@ -58,6 +62,11 @@ class EndCall:
         except BlockingIOError:
             return  # it is woken already
 
+    @property
+    def came(self) -> bool:
+        """Whether the loop was told to end, or is to be as soon as there is one."""
+        return bool(self._reason)
+
     def close(self) -> None:
         """Let go of the descriptors, when the loop is over."""
         os.close(self.reader)
@@ -77,13 +86,17 @@ def heed_signals(call: EndCall) -> None:
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
 
 
-def times_of(settings: PilotSettings) -> tuple[float, float | None]:
+def times_of(settings: PilotSettings, job_end: float | None = None) -> tuple[float, float | None]:
     """Return when the pilot began, and when it ends at the latest (None: no limit), in seconds since the epoch.
 
-    Both are by the clock of this machine, whatever those of the client, or of a file server, show.
+    Both are by the clock of this machine, whatever those of the client, or of a file server, show. ``job_end``: when the time
+    of the batch job is over, if that is known; the pilot ends ``end_margin_s`` before, so that it can tell how all ended.
     """
     began = _began(Path(settings.pilot_folder))
-    return began, began + settings.runtime_s if settings.runtime_s else None
+    ends = [began + settings.runtime_s] if settings.runtime_s else []
+    if job_end is not None:
+        ends.append(job_end - settings.end_margin_s)
+    return began, min(ends, default=None)
 
 
 def _began(pilot_folder: Path) -> float:

@@ -1,0 +1,288 @@
+"""What an agent on a cluster stands on before it can begin: its allocation, a host on each node, and what these found there.
+
+In its job's first moments an agent looks around, has hosts started on all nodes by one step, and waits for them. An agent after
+it reads what was found, and hosts come to it by themselves. On one node there are no hosts: the agent runs the tasks itself, as
+on any machine.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from pilotage.agent.allocation import allocation_environment, allocation_here, is_on, task_environment
+from pilotage.agent.bootstrap import claimed_run
+from pilotage.agent.found_nodes import FoundNodes, gather_hosts, read_found, shaped_nodes, write_found
+from pilotage.agent.recovery import leave_nodes
+from pilotage.agent.settings import PilotSettings
+from pilotage.core.agent import facts
+from pilotage.core.agent.state import AgentState
+from pilotage.errors import BackendError, InvalidPilot
+from pilotage.executors.base import Executor
+from pilotage.executors.cluster import ClusterExecutor
+from pilotage.executors.host_step import HostStep, earlier_steps
+from pilotage.executors.hosts import HostSettings
+from pilotage.executors.lobby import HostLobby
+from pilotage.executors.local import LocalExecutor
+from pilotage.launchers.found import find_installed, found_launchers
+from pilotage.launchers.node_hosts import HOST_METHODS, PBSDSH, USUAL
+from pilotage.model.installed import Installed
+from pilotage.platforms.allocations import AllocatedNode, Allocation, set_agent_nodes_apart
+from pilotage.platforms.node_here import usable_here
+from pilotage.platforms.node_shape import ShapedNode
+from pilotage.wire.addresses import addresses_here
+from pilotage.wire.runner_settings import NOTIFY_SOCKET, RunnerSettings, write_settings
+
+MANY_HOSTS = 2
+"""On more hosts one spawner each is enough."""
+
+BEGUN_AGAIN = "the batch system ended the pilot's job, and began it again"
+"""What became of all that ran in an earlier run of the job."""
+
+
+class ClusterGround:
+    """What one agent stands on; made by ``take``.
+
+    ``settings``: the pilot's, with the nodes that it has. ``before``: what an earlier run of the job had, if the log may be of
+    that. The caller lets go of all of it by the ``Executor`` that it is given, or by ``leave`` if it comes to none.
+    """
+
+    def __init__(
+        self,
+        settings: PilotSettings,
+        found: FoundNodes,
+        before: FoundNodes | None,
+        lobby: HostLobby | None,
+        starter: HostStep | None,
+    ) -> None:
+        self.found = found
+        self.before = before
+        self.settings = msgspec.structs.replace(
+            settings,
+            nodes=found.plain,
+            bind=settings.bind and settings.emulated is None,
+            environment=task_environment(settings, os.environ),
+            spawners=1 if len(found.nodes) > MANY_HOSTS else settings.spawners,
+        )
+        self._lobby = lobby
+        self._starter = starter
+
+    @classmethod
+    def take(cls, settings: PilotSettings, told_to_end: Callable[[], bool]) -> ClusterGround | None:
+        """Find the nodes, with a host on each; None: the agent was told to end before it had them.
+
+        Raises:
+            BackendError: there is no allocation, nothing can start hosts, or no node can be used.
+            InvalidRequest: the platform's rules leave nothing of the nodes for tasks.
+        """
+        if settings.partitions:
+            raise InvalidPilot(
+                f"pilot {settings.pilot!r}: partitions are for pilots on one machine so far, and this one is a job of "
+                f"{settings.batch}; leave partitions out, or submit a pilot for each"
+            )
+        run = claimed_run(settings.pilot_folder)
+        known = read_found(settings.agent_folder)
+        if known is not None and known.run == run:
+            return cls(settings, known, None, *_meet_again(settings, known))
+        allocation = allocation_here(settings)
+        kept, nodes = set_agent_nodes_apart(allocation.nodes, settings.agent_nodes)
+        here = is_on(allocation)
+        own = None if here is None else allocation.nodes[here].name
+        alone = len(nodes) == 1 and nodes[0].name == own
+        gpus = _same({node.gpus for node in nodes})
+        lobby, starter = None, None
+        if alone:
+            told = {nodes[0].name: usable_here(Path("/tmp"), name=nodes[0].name)}
+        else:
+            names = [node.name for node in nodes]
+            lobby = _open_lobby(settings, names)
+            try:
+                starter = _starter(settings, allocation.job, gpus)
+                # One that died on the way here has started them.
+                if not earlier_steps(settings.agent_folder):
+                    starter.start(names)
+                told = gather_hosts(lobby, starter, names, settings.hosts_timeout_s, told_to_end)
+            except BaseException:
+                lobby.close()
+                if starter is not None:
+                    starter.end()
+                raise
+            if told_to_end():
+                lobby.close()
+                starter.end()
+                return None
+        shaped, notes = shaped_nodes(settings, nodes, told, own)
+        found = FoundNodes(
+            run=run,
+            system=allocation.system,
+            job=allocation.job,
+            nodes=shaped,
+            end_s=allocation.end_s,
+            here=next((each.node.index for each in shaped if each.node.name == own), None),
+            alone=alone,
+            gpus_per_node=gpus,
+            notes=[*allocation.notes, *notes],
+        )
+        _report(allocation, kept, found)
+        return cls(settings, found, known, lobby, starter)
+
+    def note(self) -> None:
+        """Write down what was found; the log is of this run from now on."""
+        if read_found(self.settings.agent_folder) != self.found:
+            write_found(self.settings.agent_folder, self.found)
+
+    @property
+    def hosts(self) -> list[int]:
+        """The number of the host of each node; see ``AgentCore``."""
+        return hosts_of(self.found)
+
+    def facts_of_before(self, state: AgentState) -> list[facts.Fact]:
+        """Note in the recovered state that what ran on the nodes of an earlier run of the job is gone; see ``leave_nodes``."""
+        if self.before is None:
+            return []
+        return leave_nodes(state, self.settings.scheduler, self.before.plain, hosts_of(self.before), BEGUN_AGAIN)
+
+    def executor(self, folder: Path, incarnation: int) -> Executor:
+        """Return the executor of these nodes. ``folder`` is the agent's private one."""
+        settings, found = self.settings, self.found
+        launchers = found_launchers(
+            settings.launch_methods,
+            settings.batch,
+            settings.launcher_paths,
+            settings.launcher_options,
+            os.environ.get("PATH", ""),
+        )
+        if (srun := launchers.get("srun")) is not None and found.gpus_per_node and not srun.option("gpus_per_node"):
+            options = {**srun.options, "gpus_per_node": str(found.gpus_per_node)}
+            launchers["srun"] = msgspec.structs.replace(srun, options=options)
+        if self._lobby is None or self._starter is None:
+            write_settings(folder, _runner_settings(settings, found.nodes, 0, launchers, str(folder / NOTIFY_SOCKET)))
+            return LocalExecutor(folder, settings.session, settings.pilot, settings.agent_folder, incarnation)
+        hosts = [
+            HostSettings(shaped.node.name, _runner_settings(settings, found.nodes, number, launchers))
+            for number, shaped in enumerate(found.nodes)
+        ]
+        executor = ClusterExecutor(self._lobby, self._starter, hosts, incarnation)
+        self._lobby, self._starter = None, None
+        return executor
+
+    def leave(self) -> None:
+        """Let go of what no executor was made of, as the death of the agent's process does; hosts go on."""
+        if self._lobby is not None:
+            self._lobby.leave()
+        if self._starter is not None:
+            self._starter.leave()
+
+
+def hosts_of(found: FoundNodes) -> list[int]:
+    """Return the number of the host of each of these nodes; empty if they have none but the agent."""
+    return [] if found.alone else list(range(len(found.nodes)))
+
+
+def _meet_again(settings: PilotSettings, found: FoundNodes) -> tuple[HostLobby | None, HostStep | None]:
+    if found.alone:
+        return None, None
+    lobby = _open_lobby(settings, [shaped.node.name for shaped in found.nodes])
+    try:
+        return lobby, _starter(settings, found.job, found.gpus_per_node)
+    except BaseException:
+        lobby.leave()
+        raise
+
+
+def _open_lobby(settings: PilotSettings, names: list[str]) -> HostLobby:
+    return HostLobby.open(settings.agent_folder, settings.session, settings.pilot, names, addresses_here())
+
+
+def _starter(settings: PilotSettings, job: str, gpus_per_node: int | None) -> HostStep:
+    method, installed = host_launcher(settings, os.environ.get("PATH", ""))
+    return HostStep(settings.agent_folder, method, installed, job=job, gpus_per_node=gpus_per_node)
+
+
+def host_launcher(settings: PilotSettings, search_path: str) -> tuple[str, Installed]:
+    """Return the method by which hosts are started, and its launcher: the preferred one of those that can and are there.
+
+    Raises:
+        BackendError: there is none.
+    """
+    usual = USUAL.get(settings.batch, ("ssh",))
+    methods = [method for method in settings.launch_methods if method in HOST_METHODS]
+    methods += [method for method in usual if method not in methods]
+    for method in methods:
+        path, options = settings.launcher_paths.get(method, ""), settings.launcher_options.get(method, {})
+        if method == PBSDSH:
+            where = path or shutil.which(PBSDSH, path=search_path) or ""
+            installed = Installed(where) if where else None
+        else:
+            installed = find_installed(method, path, options, search_path)
+        if installed is not None:
+            return method, installed
+    raise BackendError(
+        f"nothing can start processes on the pilot's nodes: {', '.join(methods)} are not in PATH ({search_path or 'empty'}); "
+        "load the module that has one of them in the platform's setup, or name another one in launch_methods: "
+        f"{', '.join(HOST_METHODS)}"
+    )
+
+
+def _runner_settings(
+    settings: PilotSettings, nodes: list[ShapedNode], number: int, launchers: dict[str, Installed], notify_socket: str = ""
+) -> RunnerSettings:
+    """Return the settings of the runners of one host."""
+    own = nodes[number]
+    core_ids = _core_ids(own, settings.bind)
+    gpu_ids = _gpu_ids(own)
+    others = [shaped for shaped in nodes if shaped is not own]
+    cores_of = {each.node.index: _core_ids(each, settings.bind) for each in others}
+    gpus_of = {each.node.index: _gpu_ids(each) for each in others}
+    return RunnerSettings(
+        settings.session,
+        settings.pilot,
+        settings.pilot_folder,
+        settings.blob_folder,
+        settings.nodes,
+        settings.bind,
+        settings.environment,
+        settings.python_path,
+        settings.working_folder,
+        core_ids,
+        notify_socket,
+        settings.partition,
+        str(settings.agent_folder),
+        launchers=launchers,
+        gpu_ids=gpu_ids,
+        node_gpu_ids={index: gpus for index, gpus in gpus_of.items() if gpus != gpu_ids},
+        node_core_ids={index: cores for index, cores in cores_of.items() if cores != core_ids},
+        host_nodes=[number],
+        allocation_environment=allocation_environment(os.environ),
+    )
+
+
+def _core_ids(shaped: ShapedNode, bind: bool) -> list[int]:
+    return list(shaped.core_ids) if bind else []
+
+
+def _gpu_ids(shaped: ShapedNode) -> list[str]:
+    ids = list(shaped.gpu_ids)
+    return [] if ids == [str(index) for index in range(len(ids))] else ids
+
+
+def _same(counts: set[int | None]) -> int | None:
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _report(allocation: Allocation, kept: tuple[AllocatedNode, ...], found: FoundNodes) -> None:
+    """Print what was found; it is kept with what the agent prints."""
+    lines = [allocation.summary()]
+    if kept:
+        lines.append(f"kept for the agent: {', '.join(node.name for node in kept)}")
+    if found.end_s is not None:
+        lines.append(f"the job's time is over {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(found.end_s))}")
+    for line in (*lines, *found.notes):
+        sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
