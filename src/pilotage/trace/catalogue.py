@@ -37,6 +37,7 @@ PILOT_SUBMITTED = "pilot.submitted"
 PILOT_LAUNCHED = "pilot.launched"
 PILOT_ACTIVE = "pilot.active"
 PILOT_END_ASKED = "pilot.end_asked"
+PILOT_LOST_NODES = "pilot.lost_nodes"
 PILOT_ENDING = "pilot.ending"
 PILOT_ENDED = "pilot.ended"
 PILOT_FINAL = "pilot.final"
@@ -82,6 +83,7 @@ CATALOGUE = (
     EventKind(PILOT_LAUNCHED, "pilot", "client.PilotLaunched", "the pilot's bootstrap runs"),
     EventKind(PILOT_ACTIVE, "pilot", "client.PilotActivated", "client and agent speak; the pilot takes tasks"),
     EventKind(PILOT_END_ASKED, "pilot", "client.PilotEndAsked", "the client wants the pilot to end"),
+    EventKind(PILOT_LOST_NODES, "pilot", "agent.NodesLost", "nodes of the pilot are gone for good"),
     EventKind(PILOT_ENDING, "pilot", "agent.PilotEnding", "the agent takes no more tasks"),
     EventKind(PILOT_ENDED, "pilot", "agent.PilotEnded", "nothing is left to do for the agent"),
     EventKind(PILOT_FINAL, "pilot", "client.PilotEnded", "the client knows that the pilot is over"),

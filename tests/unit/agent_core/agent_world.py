@@ -442,7 +442,7 @@ class World(Witness):
         assert (free.cores, free.gpu_shares, free.memory) == (6, 128, 16), free
         assert state.outcomes == len(client.tasks) - len(self.late)
         assert state.late.keys() == self.late == {uid for uid, _ in aftermath(state, 0).not_begun}
-        assert all(load == 0 for load in self.core._pool._spawners.values()), "the loads of the spawners do not sum up"
+        assert all(load == 0 for load in self.core._pool._load.values()), "the loads of the spawners do not sum up"
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()

@@ -8,7 +8,7 @@ from agent_builders import EXECUTABLE, connected, end, ended, launched_by, nodes
 
 from pilotage.core.agent import actions, events, facts
 from pilotage.core.agent.core import AgentCore
-from pilotage.core.agent.runners import RESPAWN_MOST_S, RESPAWN_S, SPAWNER_FAILURES
+from pilotage.core.agent.hosts import RESPAWN_MOST_S, RESPAWN_S, SPAWNER_FAILURES
 from pilotage.core.agent.state import AgentState
 from pilotage.core.scheduling.scheduler import Scheduler
 from pilotage.model.ids import RunnerId, TaskUid
@@ -143,9 +143,16 @@ def test_a_pilot_without_partitions_tells_nobody_of_lost_nodes() -> None:
     made = AgentCore(Scheduler(ALL), spawners=1)
     made.start(0.0)
     made.handle(connected("spawner.0"))
-    assert made.handle(events.NodesLost(4.0, [0, 1, 2])).facts == [] and not made.has_news
-    made.handle(submitted(1, ["a", "b"]))
-    assert used(made) == [3]
+    lost = events.NodesLost(4.0, [0, 1, 2], "it burnt down")
+    assert made.handle(lost).facts == [facts.NodesLost(4.0, [0, 1, 2], "it burnt down", partition=False)]
+    assert not made.has_news and made.handle(lost).facts == [], "it is noted once"
+    state = msgspec.msgpack.decode(msgspec.msgpack.encode(made.state), type=AgentState)
+    another = AgentCore(Scheduler(ALL), spawners=1, state=state)
+    another.recover(5.0)
+    for one in (made, another):
+        one.start(5.0)
+        one.handle(submitted(1, ["a", "b"]))
+        assert used(one) == [3]
 
 
 def test_an_end_is_told_behind_the_nodes_that_are_given_back() -> None:

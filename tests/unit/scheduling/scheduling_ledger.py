@@ -154,7 +154,7 @@ class Ledger:
         self._check_suspended()
 
     def _check_suspended(self) -> None:
-        assert self.scheduler.suspended() == [self.machine[index].name for index in sorted(self.suspended)]
+        assert self.scheduler.suspended() == sorted(self.suspended)
 
     def add_node(self, index: int) -> None:
         if index in self.lost:

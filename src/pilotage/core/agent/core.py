@@ -34,6 +34,7 @@ from pilotage.core.agent.gangs import Gangs
 from pilotage.core.agent.idleness import Idleness
 from pilotage.core.agent.inquiry import Inquiry
 from pilotage.core.agent.journal import Journal, Step
+from pilotage.core.agent.losses import NODE_LOST
 from pilotage.core.agent.nodes import Nodes
 from pilotage.core.agent.partition import PartitionDelivery, Recalls
 from pilotage.core.agent.reports import Reports
@@ -76,6 +77,7 @@ class AgentCore:
     ) -> None:
         self.state = state if state is not None else AgentState()
         self._deadline = deadline
+        self._has_hosts = bool(hosts)
         self._journal = journal = Journal(self.state)
         self._pool = RunnerPool(spawners, hosts)
         self._alarms = Alarms(self.state)
@@ -90,7 +92,7 @@ class AgentCore:
         self._services = Services(journal, self._waiting, self._dispatch, self._endings)
         self._acceptance = Acceptance(journal, self._waiting, self._endings, self._delivery, self._staging, self._services)
         self._reports = Reports(journal, self._waiting, self._dispatch, self._pool, self._alarms, self._endings)
-        self._nodes = Nodes(journal, policy, self._waiting, nodes)
+        self._nodes = Nodes(journal, policy, self._waiting, nodes, len(hosts))
         self._recalls = Recalls(journal, self._waiting)
         self._inquiry = Inquiry(self.state, policy, self._waiting, self._dispatch, self._endings)
 
@@ -137,10 +139,9 @@ class AgentCore:
                 self._reports.reconciled(event)
                 self._services.mistrust(event.runner)
             case events.RunnerLost():
-                hopeless = self._reports.lost(event)
+                hopeless, nodes = self._reports.lost(event)
                 if hopeless:
-                    self._nodes.lost(events.NodesLost(now, self._nodes.own()))
-                    self._end(now, 0, False, FAILED, hopeless)
+                    self._give_up(now, nodes, hopeless)
             case events.TimePassed():
                 self._time_passed(now)
             case events.StagingEnded():
@@ -157,16 +158,16 @@ class AgentCore:
             case events.NodesGranted():
                 if self._is_new(event.number):
                     self._nodes.granted(event)
+                    self._serve(now)
             case events.NodesReclaimed():
                 if self._is_new(event.number):
                     self._nodes.reclaimed(event)
+                    self._serve(now)
             case events.TasksRecalled():
                 if self._is_new(event.number):
                     self._recalls.recalled(event)
             case events.NodesLost():
-                if self._nodes.lost(event):
-                    for uids, reason in self._dispatch.unplaceable():
-                        self._end_stranded(now, uids, reason)
+                self._nodes_lost(event)
             case events.StorageFilled():
                 self._dispatch.paused = event.reason
             case events.StorageFreed():
@@ -185,6 +186,10 @@ class AgentCore:
             self._services.stop(now)
         if self._endings.has_gangs:
             self._gangs.settle(now)
+        if self._reports.came_back:
+            self._reports.came_back = False
+            if self.state.lost_nodes and self._nodes.are_for_good:
+                self._end_unplaceable(now)
         self._services.settle(now)
         placed = self._dispatch.place(now)
         for uids, reason in self._dispatch.too_late(now):
@@ -215,6 +220,7 @@ class AgentCore:
         self._endings.learn(state.templates)
         self._nodes.recover()
         self._dispatch.recover(now)
+        self._serve(now)
         self._delivery.recover()
         self._staging.recover()
         self._services.recover()
@@ -240,6 +246,7 @@ class AgentCore:
             self._deadline if self._may_end_sooner else None,
             self._dispatch.too_late_from,
             self._idleness.due,
+            self._pool.next_wake(),
         )
         return min((due for due in dues if due is not None), default=None)
 
@@ -340,9 +347,47 @@ class AgentCore:
             for fact, action in self._pool.missing_spawners(self.state, now):
                 self._journal.emit(fact)
                 self._journal.act(action)
+        self._pool.wake(now)
         for runner in self._pool.retire(now):
             self._journal.emit(facts.RunnerRemoved(now, runner, "idle"))
             self._journal.act(actions.StopRunner(runner))
+
+    # -------------------------------------------------------------------------------------------------------------- nodes
+
+    def _nodes_lost(self, event: events.NodesLost) -> None:
+        if self._lose(event) and self._nodes.are_for_good:
+            if self._has_hosts and not self._nodes.own():
+                self._end(event.time, 0, False, FAILED, f"no node is left; the last was lost: {event.reason}")
+            self._end_unplaceable(event.time)
+
+    def _give_up(self, now: float, nodes: list[int], reason: str) -> None:
+        """No spawner comes up on the host of these nodes."""
+        if not self._has_hosts:
+            nodes = self._nodes.own()
+        self._lose(events.NodesLost(now, nodes, reason))
+        if not self._nodes.own():
+            self._end(now, 0, False, FAILED, reason)
+        elif self._nodes.are_for_good:
+            self._end_unplaceable(now)
+
+    def _lose(self, event: events.NodesLost) -> bool:
+        """Go on without these nodes; tell whether some of them were here."""
+        lost = self._nodes.lost(event)
+        if lost:
+            self._dispatch.end_on(dict.fromkeys(lost), f"{NODE_LOST}: {event.reason}" if event.reason else NODE_LOST)
+            self._serve(event.time)
+        return bool(lost)
+
+    def _serve(self, now: float) -> None:
+        """The nodes are others: start spawners on their hosts, and let runners go where no node is left."""
+        if self._has_hosts:
+            for runner in self._pool.serve(self._nodes.own()):
+                self._journal.emit(facts.RunnerRemoved(now, runner, "its nodes are no longer used"))
+                self._journal.act(actions.StopRunner(runner))
+
+    def _end_unplaceable(self, now: float) -> None:
+        for uids, reason in self._dispatch.unplaceable():
+            self._end_stranded(now, uids, reason)
 
     def _end_stranded(self, now: float, uids: list[TaskUid], reason: str) -> None:
         """These can never be placed: they would wait for ever."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import cast
 
 from pilotage.core.agent import actions, facts
+from pilotage.core.agent.hosts import lies_on
 from pilotage.core.agent.journal import Journal
 from pilotage.core.agent.lanes import HORIZON_S, SPAWNED, Pace
 from pilotage.core.agent.needs import told
@@ -22,6 +23,7 @@ from pilotage.core.agent.waiting import Waiting
 from pilotage.core.scheduling.policy import SERVICE, GroupKey, Policy
 from pilotage.model.execution import Execution, LaneTasks
 from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid, TemplateId
+from pilotage.model.outcome import Ending
 from pilotage.model.resources import Placement
 from pilotage.model.workload import Row
 
@@ -114,6 +116,21 @@ class Dispatch:
         for runner, executions in by_runner.items():
             self._journal.act(actions.RecallTasks(runner, executions))
 
+    def end_on(self, nodes: Container[int], message: str) -> None:
+        """End what was handed over of lanes on these nodes, which are lost; what has not begun comes back."""
+        tasks = self._state.tasks
+        by_runner: dict[RunnerId, list[Execution]] = {}
+        for lane_id, lane in self._state.lanes.items():
+            if lane.tasks and lies_on(lane.placement, nodes):
+                self._recalled.add(lane_id)
+                by_runner.setdefault(lane.runner, []).extend([(uid, tasks[uid].attempt) for uid in lane.tasks])
+        for runner, executions in by_runner.items():
+            self._journal.act(actions.EndExecutions(runner, executions, Ending.NODE_FAILED, message))
+
+    def note_recalled(self, lane: LaneId) -> None:
+        """Tasks of this lane are asked back."""
+        self._recalled.add(lane)
+
     def was_recalled(self, lane: LaneId) -> bool:
         """Tell whether tasks of the lane were asked back."""
         return lane in self._recalled
@@ -137,6 +154,10 @@ class Dispatch:
     def place(self, now: float) -> bool:
         """Refill lanes that run low, close those that stay empty, open new ones; return whether anything was launched."""
         launches: list[facts.LaneLaunch] = []
+        if self._pool.changed:
+            down, up = self._pool.take_changes()
+            self._policy.suspend_nodes(down)
+            self._policy.resume_nodes(up)
         if self._hungry:
             launches += self._refill(now)
         self.more_to_place = False
@@ -169,7 +190,7 @@ class Dispatch:
 
     def unplaceable(self) -> list[tuple[list[TaskUid], str]]:
         """Return what can never be placed, as nodes were lost just now."""
-        return self._policy.stranded()
+        return [(uids, reason) for uids, reason in self._policy.stranded() if not self._awaits(uids[0])]
 
     def too_late(self, now: float) -> list[tuple[list[TaskUid], str]]:
         """Return, once, what waits for resources and would not end any more before the pilot does."""
@@ -187,10 +208,13 @@ class Dispatch:
         lanes, templates = self._state.lanes, self._state.templates
         if not lanes or not self._policy.waiting() or not self._pool.ready or self.paused or self.more_to_place:
             return False
-        return all(templates[lane.template].service is not None for lane in lanes.values())
+        if any(templates[lane.template].service is None for lane in lanes.values()):
+            return False
+        return not self._pool.awaits_hosts
 
     def _refill(self, now: float) -> list[facts.LaneLaunch]:
         lanes, runners, pace_of = self._state.lanes, self._state.runners, self._pace_of
+        lost = self._state.lost_nodes
         launches = []
         empty: dict[LaneId, tuple[LaneRecord, Pace]] = {}
         for lane_id in self._hungry:
@@ -199,7 +223,8 @@ class Dispatch:
                 continue
             held = len(lane.tasks)
             pace = pace_of.get(lane.template) or self._pace_for(lane.template)
-            drawn = self._draw(pace, held, lane.placement) if pace.depth > 1 and lane.runner in runners else None
+            refills = pace.depth > 1 and lane.runner in runners and not (lost and lies_on(lane.placement, lost))
+            drawn = self._draw(pace, held, lane.placement) if refills else None
             if drawn:
                 launches.append(facts.LaneLaunch(lane_id, lane.runner, None, drawn))
             elif not held:

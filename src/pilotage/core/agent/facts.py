@@ -245,10 +245,15 @@ class NodesNumbered(msgspec.Struct, frozen=True, array_like=True, tag=25):
 
 
 class NodesLost(msgspec.Struct, frozen=True, array_like=True, tag=26):
-    """These nodes of the partition are gone for good, and so are its own no more."""
+    """These nodes of the pilot, or of the partition, are gone for good, and so are its own no more.
+
+    ``partition``: so that its metascheduler is told.
+    """
 
     time: float
     nodes: list[int]
+    reason: str = ""
+    partition: bool = True
 
 
 GivenBack: TypeAlias = tuple[TaskUid, Binding, Attempt, int]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pilotage.core.agent.dispatch import Dispatch
 from pilotage.core.agent.endings import Endings
+from pilotage.core.agent.losses import NODE_LOST
 from pilotage.core.agent.state import AgentState, TaskRecord
 from pilotage.core.agent.waiting import Waiting
 from pilotage.core.scheduling.policy import Policy
@@ -39,6 +40,9 @@ class Inquiry:
             "ending": state.ending.reason if state.ending is not None else "",
             "paused": self._dispatch.paused,
         }
+        for words, indices in (("nodes that are not up", self._policy.suspended()), ("lost nodes", state.lost_nodes)):
+            if indices:
+                answer[words] = [self._policy.name_of(index) for index in indices]
         for name, environment in state.environments.items():
             answer[f"environment {name}"] = environment.error or ("prepared" if environment.prepared else "in preparation")
         return answer
@@ -93,12 +97,18 @@ class Inquiry:
         return name if task.row.uid in self._waiting.held.get(name, ()) else None
 
     def _why_in_lane(self, uid: TaskUid, task: TaskRecord) -> str:
-        runner = self._state.lanes[task.lane].runner
+        lane = self._state.lanes[task.lane]
+        runner = lane.runner
         if task.ending is not None:
             return f"is being ended on {runner}: {task.ending_message}"
+        lost = [share.node for share in lane.placement if share.node in self._state.lost_nodes]
+        if lost:
+            return f"is being ended on {runner}: {NODE_LOST}, {self._policy.name_of(lost[0])}"
         words = f"was handed to {runner}, attempt {task.attempt}"
         if not task.started:
-            return words
+            record = self._state.runners.get(runner)
+            place = self._policy.name_of(lane.placement[0].node)
+            return words if record is None or record.pid else f"{words}, which is not up yet on node {place}"
         if self._state.templates[task.row.template].service is None:
             return f"{words}, and runs"
         if uid not in self._state.services:

@@ -1,11 +1,13 @@
-"""Nodes that come and go while the pilot runs: a metascheduler moves them between partitions.
+"""Nodes that come and go while the pilot runs: some are lost, and a metascheduler moves them between partitions.
 
 A partition's policy knows all nodes of the pilot, and uses those that are its own. What it gives back is idle at that moment,
 and no task that is here needs it: moving nodes ends and delays nothing. Nodes that are lost are told like nodes that are given
 back, under the number of no request (``LOST_NODES``): so nobody is given them again.
 
-What starts tasks on a node are the spawners that serve it: here all of an agent's serve all of its nodes. A node is lost when
-none of them is left, and as many as ``runners.SPAWNER_FAILURES`` in a row did not come up. Then the partition ends, too.
+What starts tasks on a node are the spawners of its host (see ``hosts``). A node is lost when whoever looks after hosts says
+so, or when none of these spawners is left, and as many as ``SPAWNER_FAILURES`` in a row did not come up. What runs on a node
+that is lost, and on others beside, is ended, and placed anew if it may run again. A pilot, or a partition whose own spawners do
+not come up, ends with its last node.
 """
 
 from __future__ import annotations
@@ -24,14 +26,18 @@ _NEEDED_IN_A_ROW = 4
 
 
 class Nodes:
-    """Takes nodes in, and gives them back. ``first``: the nodes that the partition began with."""
+    """Takes nodes in, and gives them back. ``first``: the nodes that the partition began with; none if it is a pilot.
 
-    def __init__(self, journal: Journal, policy: Policy, waiting: Waiting, first: Iterable[int]) -> None:
+    ``count``: how many the pilot has (0: not known).
+    """
+
+    def __init__(self, journal: Journal, policy: Policy, waiting: Waiting, first: Iterable[int], count: int = 0) -> None:
         self._journal = journal
         self._state = journal.state
         self._policy = policy
         self._waiting = waiting
         self._first = tuple(first)
+        self._all = range(count)
 
     def recover(self) -> None:
         """Take over what the state says, before anything is placed."""
@@ -43,9 +49,9 @@ class Nodes:
             self._policy.remove_node(node)
 
     def own(self) -> list[int]:
-        """Return the nodes of this partition."""
+        """Return the nodes of this partition, or of a pilot of which they are known."""
         state = self._state
-        owned = [*(node for node in self._first if node not in state.parted), *state.granted]
+        owned = [*(node for node in self._first or self._all if node not in state.parted), *state.granted]
         return [node for node in owned if node not in state.lost_nodes] if state.lost_nodes else owned
 
     def granted(self, event: events.NodesGranted) -> None:
@@ -53,22 +59,21 @@ class Nodes:
         self._journal.emit(facts.NodesGranted(event.time, event.number, event.nodes))
         self._policy.add_nodes(event.nodes)
 
-    def lost(self, event: events.NodesLost) -> bool:
-        """Place nothing more on these, and tell the metascheduler, if there is one and they belong here.
+    @property
+    def are_for_good(self) -> bool:
+        """Whether no node will ever come in place of one that is lost."""
+        return not self._first
 
-        Return whether no node will ever come in their place.
-        """
-        if not self._first:
-            for node in event.nodes:
-                self._policy.remove_node(node)
-            return bool(event.nodes)
-        own = self.own()
-        lost = [node for node in dict.fromkeys(event.nodes) if node in own]
+    def lost(self, event: events.NodesLost) -> list[int]:
+        """Place nothing more on these, and tell the metascheduler, if there is one; return those that belong here."""
+        own = self.own() if self._first else None
+        before = self._state.lost_nodes
+        lost = [node for node in dict.fromkeys(event.nodes) if node not in before and (own is None or node in own)]
         if lost and not self._state.ended:
-            self._journal.emit(facts.NodesLost(event.time, lost))
+            self._journal.emit(facts.NodesLost(event.time, lost, event.reason, own is not None))
         for node in lost:
             self._policy.remove_node(node)
-        return False
+        return lost
 
     def reclaimed(self, event: events.NodesReclaimed) -> None:
         """Give back what is idle, and is not needed."""

@@ -6,9 +6,10 @@ from pilotage.core.agent import actions, events, facts
 from pilotage.core.agent.alarms import Alarms
 from pilotage.core.agent.dispatch import Dispatch
 from pilotage.core.agent.endings import Endings
+from pilotage.core.agent.hosts import SPAWNER_FAILURES, WORKER_FAILURES, lies_on
 from pilotage.core.agent.journal import Journal
-from pilotage.core.agent.losses import lost_end
-from pilotage.core.agent.runners import SPAWNER_FAILURES, WORKER_FAILURES, RunnerPool
+from pilotage.core.agent.losses import NODE_LOST, lost_end
+from pilotage.core.agent.runners import RunnerPool
 from pilotage.core.agent.waiting import Waiting
 from pilotage.model.execution import AttemptEnd, Execution
 from pilotage.model.ids import LaneId, RunnerId, TaskUid
@@ -34,6 +35,8 @@ class Reports:
         self._pool = pool
         self._alarms = alarms
         self._endings = endings
+        self.came_back = False
+        """Whether tasks wait again, since this was taken back last."""
 
     # ------------------------------------------------------------------------------------------------------------ of tasks
 
@@ -104,6 +107,7 @@ class Reports:
         if outcomes or staged or not repeated:
             endings.conclude(now, runner, number, outcomes, staged)
         if repeated:
+            self.came_back = True
             self._waiting.enqueue_each(repeated, now)
         self._pool.relieve(runner, len(outcomes) + len(staged) + len(repeated))
 
@@ -137,6 +141,7 @@ class Reports:
             self._pool.relieve(lanes[tasks[uid].lane].runner, 1)
         self._dispatch.note_hungry(tasks[uid].lane for uid in uids)
         self._journal.emit(facts.Returned(now, uids))
+        self.came_back = True
         self._waiting.enqueue_each([uid for uid in uids if tasks[uid].ending is None], now)
         for uid in uids:
             if uid in tasks and (ending := tasks[uid].ending) is not None:
@@ -160,8 +165,11 @@ class Reports:
         in_hand = self._dispatch.not_handed_over(event.runner)
         missing: list[Execution] = []
         unwanted: dict[tuple[Ending, str], list[Execution]] = {}
+        lost_nodes = self._state.lost_nodes
         for lane_id in self._pool.lanes_of(event.runner):
-            for uid in self._state.lanes[lane_id].tasks:
+            lane = self._state.lanes[lane_id]
+            node_lost = bool(lost_nodes) and lies_on(lane.placement, lost_nodes)
+            for uid in lane.tasks:
                 task = self._state.tasks[uid]
                 execution = (uid, task.attempt)
                 if execution in held:
@@ -171,23 +179,26 @@ class Reports:
                     continue
                 if task.ending is not None:
                     unwanted.setdefault((task.ending, task.ending_message), []).append(execution)
+                elif node_lost:
+                    unwanted.setdefault((Ending.NODE_FAILED, NODE_LOST), []).append(execution)
+                    self._dispatch.note_recalled(lane_id)
         if held:
             unwanted.setdefault((Ending.CANCELLED, "the agent does not know of this attempt"), []).extend(held)
         self._take_back(event.time, missing)
         for (ending, message), executions in unwanted.items():
             self._journal.act(actions.EndExecutions(event.runner, executions, ending, message))
 
-    def lost(self, event: events.RunnerLost) -> str:
-        """Settle what the runner held; return why the pilot has to give up, if it has."""
+    def lost(self, event: events.RunnerLost) -> tuple[str, list[int]]:
+        """Settle what the runner held; return why the nodes of its host have to be given up, if they have, and which."""
         record = self._state.runners.get(event.runner)
         if record is None:
-            return ""
+            return "", []
         came_up = bool(record.pid)
         failures = 0 if came_up else self._pool.note_failure(event.runner)
         lanes = self._pool.lanes_of(event.runner)
         held = [(uid, self._state.tasks[uid].attempt) for lane_id in lanes for uid in self._state.lanes[lane_id].tasks]
-        if record.beside is not None and failures >= WORKER_FAILURES:
-            # No worker comes up: to wait for one would be to wait for ever.
+        if record.beside is not None and failures >= WORKER_FAILURES and not self._pool.rest(event.runner, event.time):
+            # No worker comes up anywhere: to wait for one would be to wait for ever.
             not_begun = []
         elif came_up:
             not_begun = list(dict.fromkeys([*event.not_begun, *self._dispatch.not_handed_over(event.runner)]))
@@ -195,12 +206,23 @@ class Reports:
             # It never said hello, before which nothing is handed over.
             not_begun = held
         self._take_back(event.time, not_begun)
-        ends = [lost_end(self._state.tasks[uid], event, came_up) for uid, attempt in held if self._state.runs(uid, attempt)]
+        ends = [
+            lost_end(self._state.tasks[uid], event, came_up, self._lost_node(uid))
+            for uid, attempt in held
+            if self._state.runs(uid, attempt)
+        ]
         if ends:
             self._take_ends(event.time, event.runner, 0, ends)
         self._dispatch.note_hungry(lanes)
+        given_up: tuple[str, list[int]] = "", []
+        if record.beside is None and failures >= SPAWNER_FAILURES and self._pool.is_alone(self._state, event.runner):
+            reason = f"{SPAWNER_FAILURES} spawners in a row did not come up: {event.reason}"
+            given_up = reason, self._pool.nodes_beside(event.runner)
         self._pool.remove(event.runner)
         self._journal.emit(facts.RunnerRemoved(event.time, event.runner, event.reason))
-        if record.beside is None and failures >= SPAWNER_FAILURES and not self._pool.has_spawner(self._state):
-            return f"{SPAWNER_FAILURES} spawners in a row did not come up: {event.reason}"
-        return ""
+        return given_up
+
+    def _lost_node(self, uid: TaskUid) -> bool:
+        """Tell whether a node of the task's lane is lost."""
+        lost = self._state.lost_nodes
+        return bool(lost) and lies_on(self._state.lanes[self._state.tasks[uid].lane].placement, lost)

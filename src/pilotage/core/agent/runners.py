@@ -1,15 +1,21 @@
 """Which runner takes a lane: the spawners by load, and function workers that are kept while they are of use.
 
-All of it is derived from the agent's state. A function worker holds one lane at a time; without one it is kept for
-``KEEP_IDLE_S``, as the next function will want it, and its GPUs stay those with which it was started.
+All of it is derived from the agent's state. A lane goes to the host of its first node. A function worker holds one lane at a
+time; without one it is kept for ``KEEP_IDLE_S``, as the next function there will want it, and its GPUs stay those with which
+it was started.
+
+Where there is one host alone, its spawners get lanes as soon as they are asked for: tasks wait there until they are up. Of
+several hosts only those are given lanes that have a spawner that is up: the nodes of the others are suspended (``changes``), so
+that nobody waits for a host that comes late, or never.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 from pilotage.core.agent import actions, facts
+from pilotage.core.agent.hosts import RESPAWN_MOST_S, Host
 from pilotage.core.agent.state import AgentState
 from pilotage.model.ids import LaneId, RunnerId
 from pilotage.model.resources import Placement
@@ -17,56 +23,125 @@ from pilotage.model.resources import Placement
 KEEP_IDLE_S = 60.0
 """A function worker without work is kept this long."""
 
-RESPAWN_S = 0.5
-"""At least this long between the starts of spawners, so that one that dies at once does not eat the machine."""
-
-RESPAWN_MOST_S = 30.0
-"""The longest pause while spawners do not come up, and others are there."""
-
-SPAWNER_FAILURES = 5
-"""When none is left, and so many spawners in a row never came up, the nodes that they served are lost, and the pilot ends."""
-
-WORKER_FAILURES = 5
-"""After so many function workers in a row that never came up, what the next was to run fails to launch."""
-
 
 class RunnerPool:
-    """Chooses runners for lanes."""
+    """Chooses runners for lanes.
+
+    ``spawners``: how many are wanted on each host. ``hosts``: the number of the host of each node; none: all are on one.
+    """
 
     def __init__(self, spawners: int, hosts: Sequence[int] = ()) -> None:
         self._wanted = spawners
-        self._first_node: dict[int, int] = {}
-        """Of each host; there are as many spawners as wanted on each."""
-        for node, host in enumerate(hosts or (0,)):
-            self._first_node.setdefault(host, node)
-        self._host_of = tuple(hosts) if len(self._first_node) > 1 else ()
-        """The host of each node; empty if there is one alone."""
-        self._host: dict[RunnerId, int] = {}
-        """Of each spawner."""
-        self._spawners: dict[RunnerId, int] = {}
+        nodes: dict[int, list[int]] = {}
+        for node, number in enumerate(hosts or (0,)):
+            nodes.setdefault(number, []).append(node)
+        self._hosts = {number: Host(number, mine) for number, mine in nodes.items()}
+        self._only = next(iter(self._hosts.values())) if len(self._hosts) == 1 else None
+        self._host_of = [self._hosts[number] for number in hosts]
+        """The host of each node."""
+        self._host: dict[RunnerId, Host] = {}
+        self._load: dict[RunnerId, int] = {}
+        """How many tasks each spawner holds, but for those that get nothing more."""
         self._lanes: dict[RunnerId, dict[LaneId, None]] = {}
-        self._idle: dict[str, dict[RunnerId, None]] = {}
         self._idle_until: dict[RunnerId, float] = {}
         """When idle workers are to go; in this order, as all are kept equally long."""
         self._binding: dict[RunnerId, str] = {}
-        self._last_start = -RESPAWN_MOST_S
-        self._failures = {"spawner": 0, "worker": 0}
-        """Runners in a row that were lost before they came up."""
+        self._short = dict.fromkeys(self._hosts)
+        """Hosts that miss spawners."""
+        self._resting: dict[int, None] = {}
+        self.changed: dict[int, None] = dict.fromkeys(self._hosts) if self._only is None else {}
+        """Of several hosts, those that may be up, or no longer, since ``take_changes`` was asked last."""
+
+    # ------------------------------------------------------------------------------------------------------------ of hosts
 
     @property
     def ready(self) -> bool:
         """Whether there is a spawner to give lanes to."""
-        return bool(self._spawners)
+        return bool(self._only.spawners) if self._only is not None else any(host.is_up for host in self._hosts.values())
+
+    @property
+    def awaits_hosts(self) -> bool:
+        """Whether one of several hosts is not up."""
+        return self._only is None and any(host.nodes and not host.is_up for host in self._hosts.values())
+
+    def take_changes(self) -> tuple[list[int], list[int]]:
+        """Return, of the hosts that changed, the nodes on which nothing can be started now, and those on which it can."""
+        down: list[int] = []
+        up: list[int] = []
+        for number in self.changed:
+            host = self._hosts[number]
+            (up if host.is_up else down).extend(host.nodes)
+        self.changed.clear()
+        return down, up
+
+    def serve(self, nodes: Iterable[int]) -> list[RunnerId]:
+        """Of several hosts' nodes these are in use from now on. Return runners to be stopped, on hosts of which none is."""
+        if self._only is not None:
+            return []
+        mine: dict[int, list[int]] = {}
+        for node in nodes:
+            mine.setdefault(self._host_of[node].number, []).append(node)
+        left = set()
+        for number, host in self._hosts.items():
+            if host.nodes != mine.get(number, []):
+                host.nodes = mine.get(number, [])
+                self._note(host)
+                if not host.nodes:
+                    left.add(number)
+        gone = (
+            [runner for runner, host in self._host.items() if host.number in left and not self._lanes[runner]] if left else []
+        )
+        for runner in gone:
+            self.remove(runner)
+        return gone
+
+    def nodes_beside(self, runner: RunnerId) -> list[int]:
+        """Return the nodes in use of the runner's host."""
+        return list(self._host[runner].nodes)
+
+    def rest(self, runner: RunnerId, now: float) -> bool:
+        """Give the host of this worker nothing for a while, if workers come up on others; tell whether they do."""
+        host = self._host[runner]
+        if not any(other.workers_came_up for other in self._hosts.values() if other is not host):
+            return False
+        host.rests_until = now + RESPAWN_MOST_S
+        self._resting[host.number] = None
+        self.changed[host.number] = None
+        return True
+
+    def wake(self, now: float) -> None:
+        """Use hosts again that have rested."""
+        for number in [number for number in self._resting if self._hosts[number].rests_until <= now]:
+            del self._resting[number]
+            self._hosts[number].rests_until = -math.inf
+            self.changed[number] = None
+
+    def next_wake(self) -> float | None:
+        """Return when the next host has rested."""
+        return min((self._hosts[number].rests_until for number in self._resting), default=None)
+
+    def _at(self, node: int) -> Host:
+        return self._only if self._only is not None else self._host_of[node]
+
+    def _note(self, host: Host) -> None:
+        """The host has other spawners, or nodes, than before."""
+        if host.nodes and len(host.spawners) + len(host.coming) < self._wanted:
+            self._short[host.number] = None
+        else:
+            self._short.pop(host.number, None)
+        if self._only is None:
+            self.changed[host.number] = None
+
+    # ------------------------------------------------------------------------------------------------------- runners come up
 
     def rebuild(self, state: AgentState, now: float) -> None:
         """Take over what the recovered state says."""
         for runner, record in state.runners.items():
-            self._lanes[runner] = {}
+            host = self._at(record.node)
             if record.beside is None:
-                self._spawners[runner] = 0
-                self._host[runner] = self._host_of[record.node] if self._host_of else 0
+                self._add_spawner(runner, host)
             else:
-                self._binding[runner] = record.gpus
+                self._add_worker(runner, host, record.gpus)
         for lane_id, lane in state.lanes.items():
             self._lanes[lane.runner][lane_id] = None
             self.burden(lane.runner, len(lane.tasks))
@@ -74,58 +149,96 @@ class RunnerPool:
             if not self._lanes[runner]:
                 self._rest(runner, now)
 
+    def _add_spawner(self, runner: RunnerId, host: Host) -> None:
+        self._host[runner] = host
+        self._lanes[runner] = {}
+        self._load[runner] = 0
+        (host.spawners if self._only is not None else host.coming)[runner] = None
+        self._note(host)
+
+    def _add_worker(self, runner: RunnerId, host: Host, binding: str) -> None:
+        self._host[runner] = host
+        self._lanes[runner] = {}
+        self._binding[runner] = binding
+
     def missing_spawners(self, state: AgentState, now: float) -> list[tuple[facts.RunnerAdded, actions.StartRunner]]:
         """Return what to record and do so that there are as many spawners as wanted."""
-        if len(self._spawners) >= self._wanted * len(self._first_node) or now < self._last_start + self._pause_s:
-            return []
-        self._last_start = now
         started: list[tuple[facts.RunnerAdded, actions.StartRunner]] = []
-        there = Counter(self._host[runner] for runner in self._spawners)
-        for host, node in self._first_node.items():
-            for _ in range(self._wanted - there[host]):
+        for host in [self._hosts[number] for number in self._short]:
+            if now < host.next_start:
+                continue
+            host.last_start = now
+            for _ in range(self._wanted - len(host.spawners) - len(host.coming)):
                 runner = RunnerId(f"spawner.{state.runners_added + len(started)}")
-                self._spawners[runner] = 0
-                self._host[runner] = host
-                self._lanes[runner] = {}
-                started.append((facts.RunnerAdded(now, runner, None, node), actions.StartRunner(runner, None, {}, host)))
+                self._add_spawner(runner, host)
+                added = facts.RunnerAdded(now, runner, None, host.first_node)
+                started.append((added, actions.StartRunner(runner, None, {}, host.number)))
         return started
+
+    def next_start(self) -> float | None:
+        """Return when missing spawners may be started; None if none is missing."""
+        return min((self._hosts[number].next_start for number in self._short), default=None) if self._short else None
+
+    def note_success(self, runner: RunnerId) -> None:
+        """The runner came up, or was found again."""
+        host = self._host[runner]
+        if runner in self._binding:
+            host.worker_failures, host.workers_came_up = 0, True
+            return
+        host.spawner_failures = 0
+        if runner in host.coming:
+            del host.coming[runner]
+            host.spawners[runner] = None
+            self._note(host)
+
+    def note_failure(self, runner: RunnerId) -> int:
+        """The runner never came up; return how many of its kind in a row did not on its host."""
+        host = self._host[runner]
+        if runner in self._binding:
+            host.worker_failures += 1
+            return host.worker_failures
+        host.spawner_failures += 1
+        return host.spawner_failures
+
+    def is_alone(self, state: AgentState, runner: RunnerId) -> bool:
+        """Tell whether its host has no other spawner that came up."""
+        host = self._host[runner]
+        others = [name for name in (*host.spawners, *host.coming) if name != runner and name in state.runners]
+        return not any(state.runners[name].pid for name in others)
+
+    # ------------------------------------------------------------------------------------------------------ runners for lanes
 
     def give_to_spawner(self, lane: LaneId, placement: Placement) -> RunnerId:
         """Give the lane to a spawner of the host of its first node, and return that."""
-        runner = next(iter(self._spawners)) if len(self._spawners) == 1 else self.spawner(placement)
+        spawners = (self._only or self._host_of[placement[0].node]).spawners
+        runner = next(iter(spawners)) if len(spawners) == 1 else self._least(spawners)
         self._lanes[runner][lane] = None
         return runner
 
-    def spawner(self, placement: Placement) -> RunnerId:
-        """Return the spawner of the host of its first node with the least to do.
-
-        Lanes count too: those opened in this step hold no tasks yet.
-        """
-        there = list(self._spawners)
-        if self._host_of:
-            there = [runner for runner in there if self._host[runner] == self._host_of[placement[0].node]] or there
-        return min(there, key=lambda runner: self._spawners[runner] + len(self._lanes[runner]))
+    def _least(self, spawners: Iterable[RunnerId]) -> RunnerId:
+        """Return the one with the least to do. Lanes count too: those opened in this step hold no tasks yet."""
+        return min(spawners, key=lambda runner: self._load[runner] + len(self._lanes[runner]))
 
     def worker(
         self, state: AgentState, placement: Placement, now: float
     ) -> tuple[RunnerId, tuple[facts.RunnerAdded, actions.StartRunner] | None]:
         """Return a function worker for this placement, and what to record and do when it is a new one."""
         share = placement[0]
+        host = self._only or self._host_of[share.node]
         visible = ",".join(str(index) for index, _ in share.gpus)
         binding = f"{share.node}:{visible}" if visible else ""
-        idle = self._idle.get(binding)
+        idle = host.idle.get(binding)
         if idle:
             runner, _ = idle.popitem()
             del self._idle_until[runner]
             return runner, None
         runner = RunnerId(f"worker.{state.runners_added}")
-        beside = self.spawner(placement)
+        beside = self._least(host.spawners)
         environment = {"CUDA_VISIBLE_DEVICES": visible, "ROCR_VISIBLE_DEVICES": visible} if visible else {}
-        self._lanes[runner] = {}
-        self._binding[runner] = binding
+        self._add_worker(runner, host, binding)
         return runner, (
             facts.RunnerAdded(now, runner, beside, share.node, binding),
-            actions.StartRunner(runner, beside, environment, self._host_of[share.node] if self._host_of else 0),
+            actions.StartRunner(runner, beside, environment, host.number),
         )
 
     def attach(self, runner: RunnerId, lane: LaneId) -> None:
@@ -142,68 +255,49 @@ class RunnerPool:
             self._rest(runner, now)
 
     def _rest(self, runner: RunnerId, now: float) -> None:
-        self._idle.setdefault(self._binding[runner], {})[runner] = None
+        self._host[runner].idle.setdefault(self._binding[runner], {})[runner] = None
         self._idle_until[runner] = now + KEEP_IDLE_S
 
     def burden(self, runner: RunnerId, tasks: int) -> None:
         """So many tasks were handed to the runner."""
-        if runner in self._spawners:
-            self._spawners[runner] += tasks
+        if runner in self._load:
+            self._load[runner] += tasks
 
     def relieve(self, runner: RunnerId, tasks: int) -> None:
         """So many tasks of the runner are over."""
-        if runner in self._spawners:
-            self._spawners[runner] -= tasks
-
-    def note_failure(self, runner: RunnerId) -> int:
-        """The runner never came up; return how many of its kind in a row did not."""
-        kind = self._kind(runner)
-        self._failures[kind] += 1
-        return self._failures[kind]
-
-    def note_success(self, runner: RunnerId) -> None:
-        """The runner came up."""
-        self._failures[self._kind(runner)] = 0
-
-    def _kind(self, runner: RunnerId) -> str:
-        return "worker" if runner in self._binding else "spawner"
-
-    def shun(self, runner: RunnerId) -> None:
-        """Give this spawner, if it is one, nothing more; another is started in its place."""
-        self._spawners.pop(runner, None)
+        if runner in self._load:
+            self._load[runner] -= tasks
 
     def lanes_of(self, runner: RunnerId) -> list[LaneId]:
         """Return the lanes that the runner has."""
         return list(self._lanes.get(runner, ()))
 
+    # ---------------------------------------------------------------------------------------------------------- runners go
+
+    def shun(self, runner: RunnerId) -> None:
+        """Give this spawner, if it is one, nothing more; another is started in its place."""
+        if self._load.pop(runner, None) is not None:
+            host = self._host[runner]
+            host.spawners.pop(runner, None)
+            host.coming.pop(runner, None)
+            self._note(host)
+
     def remove(self, runner: RunnerId) -> None:
         """The runner is gone; its lanes no longer count."""
+        self.shun(runner)
         self._lanes.pop(runner, None)
-        self._spawners.pop(runner, None)
+        host = self._host.pop(runner, None)
         binding = self._binding.pop(runner, None)
-        if binding is not None:
+        if host is not None and binding is not None:
             self._idle_until.pop(runner, None)
-            idle = self._idle.get(binding, {})
+            idle = host.idle.get(binding, {})
             idle.pop(runner, None)
             if not idle:
-                self._idle.pop(binding, None)
+                host.idle.pop(binding, None)
 
     def next_retirement(self) -> float | None:
         """Return when the next idle worker is to go."""
         return next(iter(self._idle_until.values()), None)
-
-    def next_start(self) -> float | None:
-        """Return when missing spawners may be started; None if none is missing."""
-        return self._last_start + self._pause_s if len(self._spawners) < self._wanted * len(self._first_node) else None
-
-    @property
-    def _pause_s(self) -> float:
-        in_vain = self._failures["spawner"] - SPAWNER_FAILURES
-        return min(RESPAWN_MOST_S, RESPAWN_S * 2.0 ** min(in_vain, 16)) if in_vain > 0 else RESPAWN_S
-
-    def has_spawner(self, state: AgentState) -> bool:
-        """Tell whether one is there that came up."""
-        return any((record := state.runners.get(runner)) is not None and record.pid for runner in self._spawners)
 
     def retire(self, now: float) -> list[RunnerId]:
         """Let go of workers that were idle for long, and return them."""

@@ -126,7 +126,7 @@ class AgentState(ClientSide):
     parted: dict[int, None] = {}
     """Nodes that a partition began with, and gave back."""
     lost_nodes: dict[int, None] = {}
-    """Nodes that were the partition's own when they were lost."""
+    """Nodes of the pilot, or those that were the partition's own, that are lost."""
     unsent_nodes: list[tuple[int, list[int]]] = []
     """Nodes given back, or lost, in no message yet, with the request that they answer (``LOST_NODES``: they are lost)."""
     undelivered_nodes: dict[int, tuple[int, list[int]]] = {}
@@ -273,7 +273,8 @@ def _apply_nodes(state: AgentState, fact: NodesGranted | NodesReturned | NodesNu
             state.unsent_nodes.append((fact.reclaim, list(fact.nodes)))
         case NodesLost():
             state.lost_nodes.update(dict.fromkeys(fact.nodes))
-            state.unsent_nodes.append((LOST_NODES, list(fact.nodes)))
+            if fact.partition:
+                state.unsent_nodes.append((LOST_NODES, list(fact.nodes)))
         case NodesNumbered():
             state.undelivered_nodes[fact.number] = state.unsent_nodes.pop(0)
             state.numbered = fact.number

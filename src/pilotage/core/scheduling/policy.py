@@ -159,8 +159,12 @@ class Policy(Protocol):
         """Use these nodes again, as far as they are suspended."""
         ...
 
-    def suspended(self) -> list[str]:
-        """Return the names of the nodes that are suspended."""
+    def suspended(self) -> list[int]:
+        """Return the nodes that are suspended."""
+        ...
+
+    def name_of(self, index: int) -> str:
+        """Return the name of a node."""
         ...
 
     def add_nodes(self, indices: Iterable[int]) -> None:

@@ -357,9 +357,13 @@ class Scheduler:
             self._releases.extend(resumed)
             self._reservations.note_nodes()
 
-    def suspended(self) -> list[str]:
-        """Return the names of the nodes that are suspended."""
-        return [node.name for node, state in zip(self._pool.nodes, self._pool.state, strict=True) if state == SUSPENDED]
+    def suspended(self) -> list[int]:
+        """Return the nodes that are suspended."""
+        return [index for index, state in enumerate(self._pool.state) if state == SUSPENDED]
+
+    def name_of(self, index: int) -> str:
+        """Return the name of a node."""
+        return self._pool.nodes[index].name
 
     def _unreserve(self, index: int) -> None:
         """Keep this node for nobody."""
