@@ -35,7 +35,7 @@ def allocation_here(settings: PilotSettings) -> Allocation:
         BackendError: it is in none, though its pilot is a job; or what is told of it cannot be understood.
     """
     hostname = socket.gethostname()
-    found = discover(os.environ, _read, _ask, hostname=hostname)
+    found = discover(os.environ, read_text, ask_system, hostname=hostname)
     if found is not None:
         return found
     if settings.batch == "local":
@@ -76,11 +76,17 @@ def allocation_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return job_variables({os.fsdecode(name): os.fsdecode(value) for name, value in outside.items()})
 
 
-def _read(path: str) -> str:
+def read_text(path: str) -> str:
+    """Return what is in a file. See ``platforms.allocations``."""
     return Path(path).read_text()
 
 
-def _ask(command: Sequence[str]) -> str:
+def ask_system(command: Sequence[str]) -> str:
+    """Run a command of the batch system, and return what it prints.
+
+    Raises:
+        BackendError: it failed, or took longer than ``ASK_S``.
+    """
     try:
         result = LocalRunner().run(command, ASK_S)
     except TimeoutError as error:
