@@ -1,8 +1,10 @@
-"""Making sure that a pilot on this machine is over, and reading what its log says of its tasks.
+"""Making sure that a pilot is over, and reading what its log says of its tasks.
 
 Unreachable is not dead: a pilot's tasks may be given to another, or called lost, only when nothing of the pilot can run any
 more. ``living_agent`` finds an agent that goes on without its bootstrap. ``fence`` ends what is left of a pilot whose agent
 is gone (runners, and by the marker in their environment the tasks themselves) and returns what became of the tasks.
+Of a pilot that is a job the batch system has ended all that ran when it says that the job is over; ``fence_job`` ends
+nothing, keeps another run of the job from beginning, and reads.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ from pilotage.agent.recovery import recover_state
 from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, PARTITIONS_FOLDER, SETTINGS_FILE, read_settings
 from pilotage.core.agent.aftermath import Aftermath, aftermath
 from pilotage.errors import BackendError, LogCorrupted, PilotageError
-from pilotage.executors.orphans import end_orphans, marks_of
+from pilotage.executors.orphans import end_orphans, end_runners, marks_of
 from pilotage.outputs.spares import recover
-from pilotage.system.processes import boot_id, is_alive, started_ticks
+from pilotage.system.processes import boot_id, is_alive
 from pilotage.wire.keys import read_connection
 
 RUNNERS_END_S = 8.0
@@ -68,8 +70,27 @@ def fence(pilot_folder: Path, delivered: int) -> Aftermath:
         remove_private_folder(private)
     # Last, as it may raise: whatever the log says, nothing of the pilot runs any more.
     if settings.partitions:
-        return _aftermath_of_head(pilot_folder, partitions, delivered)
-    return _aftermath(pilot_folder, delivered)
+        return _aftermath_of_head(pilot_folder, partitions, delivered, _is_complete)
+    return _aftermath(pilot_folder, delivered, _is_complete)
+
+
+def fence_job(pilot_folder: Path, delivered: int, *, complete: bool) -> Aftermath:
+    """Tell what became of the tasks of a pilot whose job is over, from its log on the file system that nodes share.
+
+    ``complete``: whether no node of it was lost, with what was last written there. What ran on its nodes is gone with the job.
+
+    Raises:
+        LogCorrupted: the agent's log cannot be trusted.
+        FileNotFoundError: it was never prepared.
+    """
+    settings = read_settings(pilot_folder)
+    forbid(pilot_folder)
+    if not settings.partitions:
+        return _aftermath(pilot_folder, delivered, lambda folder: complete)
+    partitions = _partitions(pilot_folder)
+    for folder in partitions.values():
+        forbid(folder)
+    return _aftermath_of_head(pilot_folder, partitions, delivered, lambda folder: complete)
 
 
 def fence_partition(folder: Path, delivered: int) -> Aftermath:
@@ -90,7 +111,7 @@ def fence_partition(folder: Path, delivered: int) -> Aftermath:
         where = f"pilot {settings.pilot}, partition {settings.partition}"
         raise BackendError(f"{where}: processes of its tasks cannot be ended", transient=True)
     remove_private_folder(_private_folder(folder))
-    return _aftermath(folder, delivered)
+    return _aftermath(folder, delivered, _is_complete)
 
 
 def _partitions(pilot_folder: Path) -> dict[str, Path]:
@@ -98,12 +119,14 @@ def _partitions(pilot_folder: Path) -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted((pilot_folder / PARTITIONS_FOLDER).glob(f"*/{SETTINGS_FILE}"))}
 
 
-def _aftermath(folder: Path, delivered: int) -> Aftermath:
+def _aftermath(folder: Path, delivered: int, is_complete: Callable[[Path], bool]) -> Aftermath:
     state, _ = recover_state(folder / LOG_FOLDER)
-    return aftermath(state, delivered, complete=not _node_was_lost(folder))
+    return aftermath(state, delivered, complete=is_complete(folder))
 
 
-def _aftermath_of_head(pilot_folder: Path, partitions: Mapping[str, Path], delivered: int) -> Aftermath:
+def _aftermath_of_head(
+    pilot_folder: Path, partitions: Mapping[str, Path], delivered: int, is_complete: Callable[[Path], bool]
+) -> Aftermath:
     from pilotage.agent.head_recovery import recover_head
     from pilotage.core.metascheduler.aftermath import aftermath_of_all
 
@@ -113,11 +136,11 @@ def _aftermath_of_head(pilot_folder: Path, partitions: Mapping[str, Path], deliv
         record = head.partitions.get(name)
         if record is not None and record.living:
             try:
-                found[name] = _aftermath(folder, record.received)
+                found[name] = _aftermath(folder, record.received, is_complete)
             except LogCorrupted:
                 # Of its tasks nothing is known.
                 continue
-    return aftermath_of_all(head, found, delivered, complete=not _node_was_lost(pilot_folder))
+    return aftermath_of_all(head, found, delivered, complete=is_complete(pilot_folder))
 
 
 def _end_agent(folder: Path, find: Callable[[Path], int | None]) -> None:
@@ -128,12 +151,8 @@ def _end_agent(folder: Path, find: Callable[[Path], int | None]) -> None:
 
 
 def _end_runners(folder: Path, pilot: str) -> None:
-    private = _private_folder(folder)
-    for number, patience_s in ((signal.SIGTERM, RUNNERS_END_S), (signal.SIGKILL, TASKS_END_S)):
-        for pid in _runners(private):
-            _signal(pid, number)
-        if not _await_end(lambda: bool(_runners(private)), patience_s) and number == signal.SIGKILL:
-            raise BackendError(f"pilot {pilot}: runners of {folder} cannot be ended", transient=True)
+    if not end_runners(_private_folder(folder), RUNNERS_END_S, TASKS_END_S):
+        raise BackendError(f"pilot {pilot}: runners of {folder} cannot be ended", transient=True)
 
 
 def _private_folder(pilot_folder: Path) -> Path:
@@ -145,29 +164,13 @@ def _private_folder(pilot_folder: Path) -> Path:
     return Path(socket_path).parent if socket_path else private_folder(pilot_folder)
 
 
-def _runners(folder: Path) -> list[int]:
-    """Return the spawners and workers that were started for this private folder, which they have among their arguments."""
-    argument = os.fsencode(folder)
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/cmdline", "rb") as file:
-                    arguments = file.read().split(b"\0")
-            except OSError:
-                continue
-            if argument in arguments and started_ticks(int(entry)) is not None:
-                found.append(int(entry))
-    return found
-
-
-def _node_was_lost(pilot_folder: Path) -> bool:
-    """Tell whether this machine was started again since the pilot's agent came up."""
+def _is_complete(folder: Path) -> bool:
+    """Tell whether this machine was not started again since the agent of a pilot on it came up."""
     try:
-        return read_connection(pilot_folder / CONNECTION_FILE).boot_id != boot_id()
+        return read_connection(folder / CONNECTION_FILE).boot_id == boot_id()
     except (FileNotFoundError, PilotageError):
         # An agent that never came up had nothing that could be lost.
-        return False
+        return True
 
 
 def _signal(pid: int, number: int) -> None:

@@ -56,6 +56,7 @@ class LocalExecutor:
     """The ``Executor`` of this node. ``folder`` is the agent's private folder; ``session`` and ``pilot`` name the tasks' owner.
 
     ``log_folder`` takes what runners print before they open files of their own. ``partition``: of the pilot, if it has some.
+    ``host``: the name of this node, if each node of the pilot has an executor of its own.
     """
 
     def __init__(
@@ -67,11 +68,12 @@ class LocalExecutor:
         incarnation: int,
         *,
         partition: str = "",
+        host: str = "",
     ) -> None:
         self._folder = folder
         self._session = session
         self._pilot = pilot
-        self._marks = marks_of(partition)
+        self._marks = marks_of(partition, host)
         self._log_folder = log_folder
         self._incarnation = incarnation
         self._listener: RunnerListener | None = None

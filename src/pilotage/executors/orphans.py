@@ -28,9 +28,13 @@ PARTITION_MARK = "PILOTAGE_PARTITION"
 """The variable that names the partition, in pilots that have several."""
 
 
-def marks_of(partition: str) -> dict[str, str]:
-    """Return what marks the processes of a partition beside their session and pilot; nothing if there are no partitions."""
-    return {PARTITION_MARK: partition} if partition else {}
+HOST_MARK = "PILOTAGE_HOST"
+"""The variable that names the host, in pilots that have one on each node: ranks of another's tasks may run beside its own."""
+
+
+def marks_of(partition: str, host: str = "") -> dict[str, str]:
+    """Return what marks the processes of a partition, and of a host, beside their session and pilot."""
+    return {name: value for name, value in ((PARTITION_MARK, partition), (HOST_MARK, host)) if value}
 
 
 def orphans(
@@ -98,6 +102,43 @@ def end_orphans(
             return False
         time.sleep(_SCAN_PAUSE_S)
     return True
+
+
+def runners_of(folder: Path) -> list[int]:
+    """Return the spawners and workers that were started for an agent with this private folder, which is in their arguments."""
+    argument = os.fsencode(folder)
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/cmdline", "rb") as file:
+                    arguments = file.read().split(b"\0")
+            except OSError:
+                continue
+            if argument in arguments and started_ticks(int(entry)) is not None:
+                found.append(int(entry))
+    return found
+
+
+def end_runners(folder: Path, grace_s: float, deadline_s: float) -> bool:
+    """End the runners of this private folder: by TERM, which spawners pass on to their tasks, and after the grace by KILL.
+
+    Return True when none is left, False when the deadline (in seconds from the KILL) came first.
+    """
+    for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, deadline_s)):
+        for pid in runners_of(folder):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+        until = time.monotonic() + patience_s
+        while left := runners_of(folder):
+            if time.monotonic() > until:
+                break
+            time.sleep(_SCAN_PAUSE_S)
+        if not left:
+            return True
+    return False
 
 
 def end_spawners(folder: Path, names: Collection[str]) -> None:

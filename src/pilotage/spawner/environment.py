@@ -61,7 +61,8 @@ def template_environment(
     for prefix in ("PILOTAGE_", "RP_"):
         environment.update(encoded({prefix + name: value for name, value in ours.items()}))
     # What a pilot within a task of another has inherited is not its own.
-    environment.pop(b"PILOTAGE_PARTITION", None)
+    for mark in (b"PILOTAGE_PARTITION", b"PILOTAGE_HOST"):
+        environment.pop(mark, None)
     environment.update(encoded(settings.marks()))
     if template.service is not None and settings.notify_socket:
         environment[b"NOTIFY_SOCKET"] = settings.notify_socket.encode(*ENCODING)

@@ -62,6 +62,8 @@ class RunnerSettings(msgspec.Struct, frozen=True):
     """Indices of the nodes that are this host, whose processes are started without a launcher; empty: all."""
     allocation_environment: dict[str, str] = {}
     """The batch system's variables of the job, which its launchers and their ranks need; other tasks do not get them."""
+    host: str = ""
+    """The name of this host's node, in pilots that have one on each node; empty: the agent itself has the runners."""
 
     @property
     def printing_folder(self) -> str:
@@ -75,7 +77,8 @@ class RunnerSettings(msgspec.Struct, frozen=True):
     def marks(self) -> dict[str, str]:
         """Return the variables that tell of each process here whose it is."""
         marks = {"PILOTAGE_SESSION_ID": self.session, "PILOTAGE_PILOT_ID": self.pilot}
-        return {**marks, "PILOTAGE_PARTITION": self.partition} if self.partition else marks
+        more = {"PILOTAGE_PARTITION": self.partition, "PILOTAGE_HOST": self.host}
+        return {**marks, **{name: value for name, value in more.items() if value}}
 
     def is_here(self, node: int) -> bool:
         """Return whether a node is this host."""

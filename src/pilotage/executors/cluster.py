@@ -1,0 +1,405 @@
+"""Runs tasks on many nodes: each has a host, which runs a ``LocalExecutor`` and does there what it is told over the network.
+
+Nothing is decided here. Calls become orders, which go to each host in one message per flush; what hosts report becomes calls of
+the listener (``wire.host_messages`` tells how the rules of ``executors.base`` hold over the distance). All hosts together are
+one descriptor.
+
+A connection that breaks is no loss. The host looks for its agent, its runners go on, and the next connection begins as the life
+of another agent does, with the runners that are known. A host that does not come back soon is started again, by another step;
+the new one finds the runners of the one before. A host is given up when it is gone for certain: it has said so; or each step
+that has started it is over, and the batch system has ended all that was left of it; or it has had no connection for so long
+that its runners and itself have ended by their own rule (``orphan_timeout_s``). Then its runners are told as lost, and after
+them its nodes. Should it come yet, it is told to end.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+
+from pilotage.errors import BackendError, InvariantViolated, unreachable
+from pilotage.executors.base import RunnerListener, RunnerProcess
+from pilotage.executors.hosts import HostsEnded, HostSettings, HostStarter
+from pilotage.executors.lobby import HostLobby
+from pilotage.executors.remote_host import RemoteHost, definition
+from pilotage.model.environments import EnvironmentDifference
+from pilotage.model.execution import Execution, LaneTasks
+from pilotage.model.ids import RunnerId, TemplateId
+from pilotage.model.outcome import Ending
+from pilotage.model.workload import Template
+from pilotage.wire import host_messages as wire
+
+MARGIN_S = 60.0
+"""How much longer than their own time-out without an agent it may take until a host, and its runners, are gone for certain:
+either side may notice the loss of a connection half a minute later than the other, and ending tasks takes its time."""
+
+AWAY_S = 10.0
+"""A host that has had no connection for so long is started again."""
+
+START_PAUSES_S = (0.0, 5.0, 20.0)
+"""How long after the end of a host's step another is started, for the first time, the second and so on; then never again."""
+
+_SETTLED_S = 600.0
+"""After so long with a connection a host may be started again as often as in the beginning."""
+_UP_S = 60.0
+"""A host that was started again has so long to come before it is once more."""
+_PING_S = 5.0
+_CLOSE_S = 8.0
+_LAST_WORDS = 400
+
+_PING = wire.encode(wire.HostPing())
+
+
+class ClusterExecutor:
+    """The ``Executor`` of all ``hosts``, whose numbers are their places in the sequence.
+
+    ``lobby`` is open, and ``starter`` has been told to start the hosts, by this agent or an earlier one. ``incarnation`` is the
+    agent's. ``margin_s`` and ``away_s``: see ``MARGIN_S`` and ``AWAY_S``.
+    """
+
+    def __init__(
+        self,
+        lobby: HostLobby,
+        starter: HostStarter,
+        hosts: Sequence[HostSettings],
+        incarnation: int,
+        *,
+        margin_s: float = MARGIN_S,
+        away_s: float = AWAY_S,
+    ) -> None:
+        self._lobby = lobby
+        self._starter = starter
+        self._incarnation = incarnation
+        self._margin_s = margin_s
+        self._away_s = away_s
+        now = time.time()
+        self._hosts = [RemoteHost(settings, now) for settings in hosts]
+        self._by_name = {host.name: host for host in self._hosts}
+        self._host_of: dict[RunnerId, RemoteHost] = {}
+        self._environments: dict[str, EnvironmentDifference] = {}
+        self._listener: RunnerListener | None = None
+        self._to_flush: dict[str, None] = {}
+        """Hosts that have something to hear."""
+        self._away: dict[str, None] = {}
+        """Hosts without a connection that are not given up."""
+        self._doomed: dict[str, None] = {}
+        """Hosts that were given up, and have been told to start runners."""
+        self._ping_at = now + _PING_S
+        self._poll = select.epoll()
+        self._poll.register(lobby.fileno(), select.EPOLLIN)
+        self._step_fd = -1
+
+    # -------------------------------------------------------------------------------------------------------- the contract
+
+    def start(self, listener: RunnerListener, known: Mapping[RunnerId, RunnerProcess]) -> None:
+        """Welcome the hosts that are there, and wait for the others; they adopt what is ``known``."""
+        self._listener = listener
+        of_node = {node: host for host in self._hosts for node in host.nodes}
+        for name, process in known.items():
+            host = of_node.get(process.node)
+            if host is None:
+                raise InvariantViolated(f"{name} was on node {process.node}, which no host has")
+            host.runners[name] = wire.KnownRunner(
+                process.beside, process.node, process.pid, process.started_ticks, process.boot_id, process.released
+            )
+            self._host_of[name] = host
+        now = time.time()
+        for host in self._hosts:
+            self._await(host, now)
+        self._hear(now)
+        self._watch_steps()
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll for reading."""
+        return self._poll.fileno()
+
+    def next_deadline(self) -> float | None:
+        """Return when ``turn`` is due without anything arriving."""
+        if self._to_flush or self._doomed:
+            return 0.0
+        due = self._ping_at
+        for name in self._away:
+            host = self._by_name[name]
+            due = min(due, self._gone_at(host), due if host.start_at is None else host.start_at)
+        return due
+
+    def turn(self, now: float) -> None:
+        """Take in what hosts have reported, look after those that are away, and send what is queued."""
+        # All that was told before is in the log by now.
+        self.flush()
+        for name in list(self._doomed):
+            host = self._by_name[name]
+            self._lose_runners(host, host.lost)
+        self._doomed.clear()
+        self._hear(now)
+        while (end := self._starter.ended()) is not None:
+            # What its hosts said last comes first.
+            self._hear(now)
+            self._step_ended(end, now)
+        self._watch_steps()
+        if now >= self._ping_at:
+            self._ping_at = now + _PING_S
+            for host in self._hosts:
+                if host.is_connected and not self._lobby.send(host.name, _PING):
+                    self._miss(host, now)
+        if self._away:
+            self._look_after(now)
+
+    def flush(self) -> None:
+        """Send what is queued. What was told in the last turn must be in the log."""
+        names, self._to_flush = self._to_flush, {}
+        for name in names:
+            host = self._by_name[name]
+            self._send(host, host.frames())
+
+    def start_runner(self, runner: RunnerId, beside: RunnerId | None, environment: Mapping[str, str], host: int = 0) -> None:
+        """Have the host start a runner; on one that was given up it is told as lost in the next turn."""
+        where = self._host_of.get(beside, self._hosts[host]) if beside is not None else self._hosts[host]
+        self._host_of[runner] = where
+        where.start_runner(runner, beside, environment)
+        self._to_flush[where.name] = None
+        if where.lost:
+            self._doomed[where.name] = None
+
+    def stop_runner(self, runner: RunnerId) -> None:
+        """Let an idle runner exit, and forget it."""
+        host = self._host_of.pop(runner, None)
+        if host is not None:
+            host.forget([runner])
+            self._order(host, wire.StopRunner(runner))
+
+    def launch(self, runner: RunnerId, lanes: Sequence[LaneTasks], templates: Mapping[TemplateId, Template]) -> None:
+        """Send tasks to their runner's host, and the templates that it has not seen."""
+        host = self._host_of.get(runner)
+        # If there is none it was told as lost in the turn in which these were launched.
+        if host is not None:
+            host.launch(runner, lanes, templates)
+            self._to_flush[host.name] = None
+
+    def recall(self, runner: RunnerId, executions: Sequence[Execution]) -> None:
+        """Ask back what has not begun."""
+        host = self._host_of.get(runner)
+        if host is not None:
+            self._order(host, wire.RecallExecutions(runner, list(executions)))
+
+    def end(self, runner: RunnerId, executions: Sequence[Execution], ending: Ending, message: str) -> None:
+        """End these on their host."""
+        host = self._host_of.get(runner)
+        if host is not None:
+            self._order(host, wire.EndExecutions(runner, list(executions), ending, message))
+
+    def define_environment(self, name: str, difference: EnvironmentDifference) -> None:
+        """Tell all hosts, and those that connect later."""
+        self._environments[name] = difference
+        for host in self._hosts:
+            if host.is_connected:
+                self._order(host, definition(name, difference))
+
+    def release(self, runner: RunnerId, through: int) -> None:
+        """Let the runner forget."""
+        host = self._host_of.get(runner)
+        if host is not None:
+            known = host.runners[runner]
+            known.released = max(known.released, through)
+            self._order(host, wire.ReleaseRunner(runner, through))
+
+    def close(self, grace_s: float) -> None:
+        """End all hosts and what they run, within the grace and a little more."""
+        waited = {host.name: None for host in self._hosts if host.is_connected}
+        last = wire.encode(wire.HostClose(grace_s))
+        for name in list(waited):
+            # Not ``flush``: what was told last may not be in the log if the agent ends because of that.
+            for frame in (*self._by_name[name].frames(is_logged=False), last):
+                if not self._lobby.send(name, frame):
+                    waited.pop(name, None)
+        until = time.monotonic() + grace_s + _CLOSE_S
+        while waited and (left_s := until - time.monotonic()) > 0:
+            self._poll.poll(left_s)
+            for name, message in self._lobby.receive():
+                if isinstance(message, wire.HostGone):
+                    waited.pop(name, None)
+                elif isinstance(message, wire.HostHello):
+                    self._lobby.send(name, last)
+            while (end := self._starter.ended()) is not None:
+                for name in end.nodes:
+                    waited.pop(name, None)
+            self._watch_steps()
+        self._starter.end()
+        self._lobby.close()
+        self._poll.close()
+
+    def leave(self) -> None:
+        """Let go of all connections. Hosts and runners go on, and look for the next agent."""
+        self._starter.leave()
+        self._lobby.leave()
+        self._poll.close()
+
+    # --------------------------------------------------------------------------------------------------------- connections
+
+    @property
+    def _told(self) -> RunnerListener:
+        if self._listener is None:
+            raise InvariantViolated("the executor was used before it was started")
+        return self._listener
+
+    def _order(self, host: RemoteHost, order: wire.Order) -> None:
+        host.order(order)
+        self._to_flush[host.name] = None
+
+    def _send(self, host: RemoteHost, frames: Iterable[bytes]) -> None:
+        for frame in frames:
+            if not self._lobby.send(host.name, frame):
+                self._miss(host, time.time())
+                return
+
+    def _hear(self, now: float) -> None:
+        for name, message in self._lobby.receive():
+            host = self._by_name.get(name)
+            if host is None or host.lost:
+                self._lobby.dismiss(name, "the pilot goes on without this node" if host is None else host.lost)
+                continue
+            match message:
+                case wire.HostHello():
+                    self._welcome(host, now)
+                case wire.HostReport():
+                    self._take(host, message, now)
+                case wire.HostGone():
+                    self._lose(host, f"the host of node {name} ended: {message.reason}")
+                case _:
+                    unreachable(message)
+
+    def _welcome(self, host: RemoteHost, now: float) -> None:
+        if host.is_connected:
+            host.disconnected(now)
+        self._away.pop(host.name, None)
+        self._send(host, host.welcome(now, self._incarnation, self._environments))
+        self._to_flush[host.name] = None
+
+    def _miss(self, host: RemoteHost, now: float) -> None:
+        """The host has no connection."""
+        if host.is_connected:
+            if now - host.changed_at >= _SETTLED_S:
+                host.starts = 0
+            host.disconnected(now)
+        self._lobby.forget(host.name)
+        self._await(host, now)
+
+    def _await(self, host: RemoteHost, now: float) -> None:
+        self._away[host.name] = None
+        host.start_at = now + self._away_s if host.starts < len(START_PAUSES_S) else None
+
+    def _take(self, host: RemoteHost, report: wire.HostReport, now: float) -> None:
+        """Tell what a host has reported."""
+        told = self._told
+        must_confirm = any(isinstance(each, (wire.RunnerConnected, wire.RunnerLost)) for each in report.told)
+        host.heard(report, must_confirm=must_confirm)
+        if must_confirm:
+            self._to_flush[host.name] = None
+        for each in report.told:
+            name = each.runner
+            known = host.runners.get(name)
+            if known is None:
+                # It was told to go while this was under way.
+                continue
+            match each:
+                case wire.TasksEnded():
+                    told.tasks_ended(name, each.number, each.ends)
+                case wire.TasksStarted():
+                    ahead_s = now - report.sent
+                    told.tasks_started(name, [(task, attempt, started + ahead_s) for task, attempt, started in each.started])
+                case wire.TasksReturned():
+                    told.tasks_returned(name, each.executions)
+                case wire.RunnerConnected():
+                    known.pid, known.started_ticks, known.boot_id = each.pid, each.started_ticks, each.boot_id
+                    told.runner_connected(name, each.pid, each.started_ticks, each.boot_id)
+                case wire.RunnerReconciled():
+                    told.runner_reconciled(name, [*each.holds, *host.not_heard_of(name)])
+                case wire.RunnerLost():
+                    not_begun = [*each.not_begun, *host.not_heard_of(name)]
+                    self._forget(host, name)
+                    told.runner_lost(name, each.reason, each.exit_code, each.running, not_begun)
+                case wire.StorageFull():
+                    told.storage_full(name, each.reason)
+                case _:
+                    unreachable(each)
+
+    def _forget(self, host: RemoteHost, runner: RunnerId) -> None:
+        host.forget([runner])
+        self._host_of.pop(runner, None)
+
+    # ----------------------------------------------------------------------------------------------------------- lost hosts
+
+    def _gone_at(self, host: RemoteHost) -> float:
+        """Return when nothing of a host that is away can run any more, by its own rule."""
+        return host.changed_at + host.settings.settings.orphan_timeout_s + self._margin_s
+
+    def _look_after(self, now: float) -> None:
+        to_start = []
+        for name in list(self._away):
+            host = self._by_name[name]
+            if now >= self._gone_at(host):
+                silent_s = now - host.changed_at
+                self._lose(host, f"nothing was heard of the host of node {name} for {silent_s:.0f} s{host.last_words}")
+            elif host.start_at is not None and now >= host.start_at:
+                to_start.append(host)
+        if to_start:
+            self._start_again(to_start, now)
+
+    def _start_again(self, hosts: Sequence[RemoteHost], now: float) -> None:
+        for host in hosts:
+            host.starts += 1
+            host.start_at = now + _UP_S if host.starts < len(START_PAUSES_S) else None
+        try:
+            self._starter.start([host.name for host in hosts])
+        except BackendError as error:
+            for host in hosts:
+                host.last_words = f", and it could not be started again: {error}"
+            return
+        for host in hosts:
+            host.steps += 1
+        self._watch_steps()
+
+    def _step_ended(self, end: HostsEnded, now: float) -> None:
+        for name in end.nodes:
+            host = self._by_name.get(name)
+            if host is None or host.lost:
+                continue
+            host.steps -= 1
+            said = end.output.strip()[-_LAST_WORDS:]
+            host.last_words = f"; its step exited with {end.exit_code}{f': {said}' if said else ''}"
+            if host.steps:
+                # Another step has started a host there, too, and that one may be what runs.
+                continue
+            self._miss(host, now)
+            if end.all_gone:
+                self._lose_runners(host, f"the host of node {name} is gone{host.last_words}")
+            if host.starts < len(START_PAUSES_S):
+                host.start_at = now + START_PAUSES_S[host.starts]
+            elif end.all_gone:
+                self._lose(host, f"the host of node {name} is gone{host.last_words}")
+
+    def _lose(self, host: RemoteHost, reason: str) -> None:
+        """Give a host up: it is gone for certain, and all that ran there."""
+        host.lost = reason
+        self._lobby.dismiss(host.name, reason)
+        host.disconnected(time.time())
+        self._away.pop(host.name, None)
+        self._lose_runners(host, reason)
+        self._told.nodes_lost(host.nodes, reason)
+
+    def _lose_runners(self, host: RemoteHost, reason: str) -> None:
+        for name in list(host.runners):
+            not_begun = host.not_heard_of(name)
+            self._forget(host, name)
+            self._told.runner_lost(name, reason, None, None, not_begun)
+
+    def _watch_steps(self) -> None:
+        """Wake when a step ends; the starter's descriptor may be another one by now, under the same number even."""
+        if self._step_fd >= 0:
+            with suppress(OSError, ValueError):
+                self._poll.unregister(self._step_fd)
+        self._step_fd = self._starter.fileno()
+        if self._step_fd >= 0:
+            self._poll.register(self._step_fd, select.EPOLLIN)
