@@ -35,7 +35,7 @@ from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.execution import AttemptEnd, Execution, LaneTasks
 from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid, TemplateId
 from pilotage.model.outcome import Ending
-from pilotage.model.resources import NodeShare
+from pilotage.model.resources import NodeShare, Placement
 from pilotage.model.services import Service
 from pilotage.model.workload import Row, Template
 from pilotage.system.processes import boot_id
@@ -44,7 +44,6 @@ from pilotage.testing.runner_driver import descendants
 DEADLINE_S = 30.0
 SHORT, LONG, SERVICE = TemplateId(1), TemplateId(2), TemplateId(3)
 RUNNER = RunnerId("spawner.0")
-PLACEMENT = (NodeShare(0, 1, b"\x01"),)
 
 
 class KnownRunner(msgspec.Struct):
@@ -135,8 +134,12 @@ class Told:
 class Agent:
     """Drives one executor as an agent does."""
 
-    def __init__(self, executor: Executor, templates: Mapping[TemplateId, Template], arguments: tuple[str, ...]) -> None:
+    def __init__(
+        self, executor: Executor, templates: Mapping[TemplateId, Template], arguments: tuple[str, ...], host: int = 0
+    ) -> None:
         self.executor = executor
+        self.host = host
+        """Where runners are started."""
         self.told = Told()
         self.folder = Path()
         self._templates = templates
@@ -150,7 +153,7 @@ class Agent:
 
     def start_runner(self, runner: RunnerId = RUNNER) -> None:
         """Start a runner and wait until it is there."""
-        self.executor.start_runner(runner, None, {})
+        self.executor.start_runner(runner, None, {}, self.host)
         self.until(lambda: runner in self.told.reconciled)
 
     def launch(self, *names: str, template: TemplateId = SHORT, runner: RunnerId = RUNNER) -> list[Execution]:
@@ -158,8 +161,13 @@ class Agent:
         self._lanes += 1
         arguments = () if template == SHORT else self._arguments
         tasks = [(Attempt(1), Row(TaskUid(name), template, arguments)) for name in names]
-        self.executor.launch(runner, [LaneTasks(LaneId(self._lanes), PLACEMENT, tasks)], self._templates)
+        self.executor.launch(runner, [LaneTasks(LaneId(self._lanes), self.placement, tasks)], self._templates)
         return [(TaskUid(name), Attempt(1)) for name in names]
+
+    @property
+    def placement(self) -> Placement:
+        """A core of a node of the host."""
+        return (NodeShare(self.host, 1, b"\x01"),)
 
     def released(self, runner: RunnerId) -> int:
         """Return the number of the last endings that were released."""
@@ -207,6 +215,8 @@ class ExecutorContract(ABC):
     long_arguments: tuple[str, ...] = ()
     outlives_agent: ClassVar[bool] = False
     """Whether runners and tasks go on when the agent dies, and are adopted by the next one."""
+    hosts: ClassVar[int] = 1
+    """On how many hosts it has runners; the node of the same number is one of each. Most tests use the last."""
 
     @abstractmethod
     def make_executor(self, folder: Path) -> Executor:
@@ -219,7 +229,7 @@ class ExecutorContract(ABC):
         folder = Path(tempfile.mkdtemp(prefix="pilotage-"))
         service = msgspec.structs.replace(self.long, service=Service())
         templates = {SHORT: self.short, LONG: self.long, SERVICE: service}
-        agent = Agent(self.make_executor(folder), templates, self.long_arguments)
+        agent = Agent(self.make_executor(folder), templates, self.long_arguments, self.hosts - 1)
         agent.folder = folder
         try:
             yield agent
@@ -249,7 +259,7 @@ class ExecutorContract(ABC):
 
     def test_tasks_wait_for_a_runner_that_is_not_up_yet(self, agent: Agent) -> None:
         agent.start()
-        agent.executor.start_runner(RUNNER, None, {})
+        agent.executor.start_runner(RUNNER, None, {}, agent.host)
         executions = agent.launch("a", "b")
         agent.until(lambda: set(executions) <= agent.told.over())
         # Whether they came too early for it, and are returned, is up to the executor; they are not lost.
@@ -345,13 +355,13 @@ class ExecutorContract(ABC):
         agent.start_runner()
         (first,) = agent.launch("a")
         agent.until(lambda: first in agent.told.ended)
-        lane = LaneTasks(LaneId(99), PLACEMENT, [(Attempt(2), Row(TaskUid("a"), SHORT))])
+        lane = LaneTasks(LaneId(99), agent.placement, [(Attempt(2), Row(TaskUid("a"), SHORT))])
         agent.executor.launch(RUNNER, [lane], {SHORT: self.short})
         agent.until(lambda: (TaskUid("a"), Attempt(2)) in agent.told.ended)
 
     def test_a_runner_of_before_that_is_gone_is_told_as_lost_with_what_it_never_got(self, agent: Agent) -> None:
         # The pid is one that cannot be: none is that large.
-        agent.start({RUNNER: KnownRunner(None, 1 << 30, 1, boot_id(), 0)})
+        agent.start({RUNNER: KnownRunner(None, 1 << 30, 1, boot_id(), 0, agent.host)})
         (execution,) = agent.launch("a")
         agent.until(lambda: RUNNER in agent.told.lost)
         assert agent.told.lost[RUNNER] == [execution]
@@ -372,7 +382,7 @@ class ExecutorContract(ABC):
         }
         executions = [(TaskUid(f"t{template}"), Attempt(1)) for template in templates]
         lanes = [
-            LaneTasks(LaneId(10 + number), PLACEMENT, [(Attempt(1), Row(TaskUid(f"t{template}"), template))])
+            LaneTasks(LaneId(10 + number), agent.placement, [(Attempt(1), Row(TaskUid(f"t{template}"), template))])
             for number, template in enumerate(templates)
         ]
         agent.executor.launch(RUNNER, lanes, templates)
@@ -388,6 +398,18 @@ class ExecutorContract(ABC):
         (execution,) = agent.launch("a", runner=other)
         agent.until(lambda: execution in agent.told.ended)
         assert RUNNER not in agent.told.lost, "a runner that was told to stop is not lost"
+
+    def test_runners_of_all_hosts_run_tasks_at_the_same_time(self, agent: Agent) -> None:
+        agent.start()
+        runners = [RunnerId(f"spawner.{host}") for host in range(self.hosts)]
+        executions = []
+        for agent.host, runner in enumerate(runners):
+            agent.start_runner(runner)
+            executions += agent.launch(f"on.{runner}", template=SERVICE, runner=runner)
+        agent.until(lambda: set(executions) <= agent.told.started.keys())
+        for runner, execution in zip(runners, executions, strict=True):
+            agent.executor.end(runner, [execution], Ending.DONE, "stopped")
+        agent.until(lambda: set(executions) <= agent.told.ended.keys())
 
     def test_close_ends_what_runs(self, agent: Agent) -> None:
         agent.start()
@@ -438,7 +460,7 @@ class ExecutorContract(ABC):
 
     def _die(self, agent: Agent) -> None:
         known = {
-            name: msgspec.structs.replace(runner, released=agent.released(name))
+            name: msgspec.structs.replace(runner, released=agent.released(name), node=agent.host)
             for name, runner in agent.told.connected.items()
         }
         agent.executor.leave()
