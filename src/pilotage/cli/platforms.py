@@ -1,16 +1,15 @@
-"""``pilotage platforms``: the machines on which pilots can run."""
+"""``pilotage platforms``: the machines on which pilots can run; what is known of each and from where; what holds here."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from pilotage.cli.options import FormatOption
-from pilotage.cli.renderers import Column, Format, print_one, print_rows
+from pilotage.cli.renderers import Column, Format, print_json, print_rows
 
-if TYPE_CHECKING:
-    from pilotage.model.partitions import PartitionSpec
+app = typer.Typer(help="The machines on which pilots can run.")
 
 _COLUMNS = (
     Column("name", "PLATFORM"),
@@ -19,24 +18,10 @@ _COLUMNS = (
     Column("cores_per_node", "CORES/NODE", right=True),
     Column("gpus_per_node", "GPUS/NODE", right=True),
     Column("memory_per_node_mib", "MIB/NODE", right=True),
+    Column("status", "STATUS"),
     Column("description", "DESCRIPTION"),
 )
-_DETAILS = (
-    Column("name", "platform"),
-    Column("description", "description"),
-    Column("batch", "batch system"),
-    Column("launch_methods", "launch methods"),
-    Column("transport", "transport"),
-    Column("nodes", "nodes"),
-    Column("cores_per_node", "cores per node"),
-    Column("gpus_per_node", "GPUs per node"),
-    Column("memory_per_node_mib", "memory per node (MiB)"),
-    Column("disk_per_node_mib", "disk per node (MiB)"),
-    Column("sandbox", "folder of pilots"),
-    Column("on_client_loss", "when the client is lost"),
-    Column("client_loss_timeout_s", "after", kind="span"),
-    Column("partitions_from", "partitions, from"),
-)
+_VALUES = (Column("field", "FIELD"), Column("value", "VALUE"), Column("said", "SAID BY"), Column("source", "KNOWN FROM"))
 _PARTITIONS = (
     Column("name", "PARTITION"),
     Column("nodes", "NODES", right=True),
@@ -49,49 +34,61 @@ _PARTITIONS = (
     Column("idle_timeout_s", "IDLE", kind="span"),
 )
 
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A platform, as in ornl.frontier.")]
 
-def platforms(
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="One platform, in detail.")] = "",
-    format: FormatOption = Format.TABLE,
-) -> None:
-    """List the platforms that pilots can run on, or show one in detail."""
-    import msgspec
 
-    from pilotage.platforms import load_platforms, platform
-    from pilotage.platforms.nodes import this_machine
+@app.callback(invoke_without_command=True)
+def platforms(context: typer.Context, format: FormatOption = Format.TABLE) -> None:
+    """The machines on which pilots can run."""
+    if context.invoked_subcommand is None:
+        list_platforms(format)
 
-    known = load_platforms()
-    chosen = [platform(name, known)] if name else list(known.values())
-    rows = []
-    for one in chosen:
-        row = msgspec.structs.asdict(one)
-        row["nodes"] = "any number" if one.emulated else "1"
-        if not one.emulated and one.batch == "local" and format is Format.TABLE:
-            # What the description leaves open is this machine's own.
-            here = this_machine(one.sandbox)
-            for key, value in (
-                ("cores_per_node", here.cores),
-                ("gpus_per_node", here.gpus),
-                ("memory_per_node_mib", here.memory_mib),
-                ("disk_per_node_mib", here.disk_mib),
-            ):
-                row[key] = value if row[key] is None else row[key]
-        rows.append(row)
-    if name:
-        print_one("platform", rows[0], _DETAILS, format, uid="name")
-        if chosen[0].partitions and format is Format.TABLE:
-            print()
-            print_rows("partitions", [_partition_row(spec) for spec in chosen[0].partitions], _PARTITIONS, format)
+
+@app.command("list")
+def list_platforms(format: FormatOption = Format.TABLE) -> None:
+    """List the platforms that pilots can run on."""
+    from pilotage.cli.platform_text import as_row
+    from pilotage.platforms import load_platforms
+
+    rows = [as_row(one, own=format is Format.TABLE) for one in load_platforms().values()]
+    print_rows("platforms", rows, _COLUMNS, format, uid="name")
+
+
+@app.command("show")
+def show_platform(name: NameArgument, format: FormatOption = Format.TABLE) -> None:
+    """Show what is known of a platform: each value, the file and the line that say it, and where that is known from."""
+    from pilotage.cli.platform_text import as_row, partition_row, value_rows
+    from pilotage.platforms.registry import describe_platforms, platform
+
+    described = describe_platforms()
+    shown = platform(name, {known: each.platform for known, each in described.items()})
+    if format is Format.JSON:
+        print_json({"platform": {**as_row(shown), "origins": described[name].origins}})
+    elif format is Format.QUIET:
+        print(name)
     else:
-        print_rows("platforms", rows, _COLUMNS, format, uid="name")
+        print_rows("values", value_rows(described[name]), _VALUES, format, uid="field")
+        if shown.partitions:
+            print()
+            print_rows("partitions", [partition_row(spec) for spec in shown.partitions], _PARTITIONS, format)
 
 
-def _partition_row(spec: PartitionSpec) -> dict[str, Any]:
-    """Return a partition as a row, in which what is left open is empty."""
-    import msgspec
+@app.command("check")
+def check_platform(
+    name: NameArgument,
+    queue: Annotated[str, typer.Option(help="Queue or partition of the pilots. Default: the platform's.")] = "",
+    project: Annotated[str, typer.Option(help="Project or account that is charged. Default: the platform's.")] = "",
+    qos: Annotated[str, typer.Option(help="Quality of service. Default: the platform's.")] = "",
+    nodes: Annotated[int, typer.Option(min=0, help="Nodes of a pilot to be tried. Default: as few as the queue takes.")] = 0,
+    format: FormatOption = Format.TABLE,
+) -> int:
+    """Test whether pilots can run on this machine as the platform says: on a login node, or inside a job. Leaves nothing.
 
-    row = {key: value or None for key, value in msgspec.structs.asdict(spec).items()}
-    row["nodes"] = spec.nodes or "a share"
-    row["range"] = f"{max(1, spec.least_nodes)} to {spec.most_nodes}" if spec.most_nodes else None
-    row["policy"] = spec.scheduler.policy
-    return row
+    Inside a job all of its nodes are looked at. Exit code: 1 if something is broken; what may be as it should is a warning.
+    """
+    from pilotage.cli.findings import print_findings
+    from pilotage.cli.platform_checks import check_platform
+    from pilotage.platforms import platform
+
+    asked: dict[str, str | int] = {"queue": queue, "project": project, "qos": qos, "nodes": nodes}
+    return print_findings(check_platform(platform(name), asked), format)

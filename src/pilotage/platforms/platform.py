@@ -73,7 +73,7 @@ class Platform(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``transport`` is how client and agent talk: ``ipc`` (a socket in a folder, same machine) or ``tcp``, which is what
     platforms with a batch system have. ``sandbox`` is where pilots have their folders, and may have variables in it
     (``$SCRATCH/pilots``); empty for the session's own. A pilot whose client is lost for ``client_loss_timeout_s`` does
-    ``on_client_loss``.
+    ``on_client_loss``, which is ``continue`` on platforms with a batch system unless their files say otherwise.
     """
 
     name: str
@@ -116,8 +116,8 @@ class Platform(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     qos_limits: dict[str, QueueLimits] = {}
     """Of qualities of service, beside those of the queue."""
 
-    launcher_options: dict[MethodName, dict[str, str]] = {}
-    launcher_paths: dict[MethodName, str] = {}
+    launcher_options: dict[str, dict[str, str]] = {}
+    launcher_paths: dict[str, str] = {}
     """Where a launcher is not found by its name."""
     node_rules: NodeRules = NodeRules()
     agent_nodes: _Amount = 0

@@ -24,7 +24,7 @@ from pilotage.errors import InvalidRequest, UnknownPlatform, nearest
 from pilotage.model.node_rules import NodeRules
 from pilotage.model.partitions import PartitionSpec, PolicyName, PolicySpec
 from pilotage.platforms.allocations.host_lists import expand_numbers
-from pilotage.platforms.platform import Platform
+from pilotage.platforms.platform import MethodName, Platform
 from pilotage.platforms.toml_values import Source
 
 SHIPPED = Path(__file__).parent
@@ -51,6 +51,8 @@ class _Table(Platform, frozen=True, forbid_unknown_fields=True):
     name: str = ""
     partitions: tuple[_Partition, ...] = ()
     node_rules: _Rules = _Rules()
+    launcher_options: dict[MethodName, dict[str, str]] = {}  # type: ignore[assignment]
+    launcher_paths: dict[MethodName, str] = {}  # type: ignore[assignment]
 
 
 class Described(msgspec.Struct, frozen=True):
@@ -136,6 +138,9 @@ class _Merged:
         fields["partitions"] = tuple(map(_partition, table.partitions))
         if "transport" not in self._content and table.batch != "local":
             fields["transport"] = "tcp"
+        if "on_client_loss" not in self._content and table.batch != "local":
+            # It is paid for, and came after a wait.
+            fields["on_client_loss"] = "continue"
         made = Platform(self.name, partitions_from=self._place(("partitions",), 0) if table.partitions else "", **fields)
         self._check(made)
         return made

@@ -59,7 +59,9 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
         ),
         (["check", "binding", "--ranks", "99999"], "99,999 ranks take 99,999 cores, and this process may use"),
         (["check", "binding", "-n", "2", "-c", "50000"], "2 ranks of 50000 cores each take 100,000 cores"),
-        (["platforms", "local.emulatde"], "did you mean 'local.emulated'?"),
+        (["platforms", "show", "local.emulatde"], "did you mean 'local.emulated'?"),
+        (["platforms", "check", "local.emulatde"], "did you mean 'local.emulated'?"),
+        (["platforms", "lsit"], "lsit"),
         (["task", "list"], "there are no sessions in"),
         (["task", "cancel"], "there are no sessions in"),
         (["session", "show", "nix"], "there are no sessions in"),
@@ -133,12 +135,13 @@ def test_states_have_short_names() -> None:
         parse_states(["runing"])
 
 
-def test_platforms_print_as_json_and_names(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(["platforms", "--format", "json"]) == 0
+@pytest.mark.parametrize("arguments", [["platforms"], ["platforms", "list"]])
+def test_platforms_print_as_json_and_names(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert run_command([*arguments, "--format", "json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == 1
     assert {"local.localhost", "local.emulated"} <= {platform["name"] for platform in document["platforms"]}
-    assert run_command(["platforms", "-f", "quiet"]) == 0
+    assert run_command([*arguments, "-f", "quiet"]) == 0
     assert "local.localhost" in capsys.readouterr().out.splitlines()
 
 
@@ -162,7 +165,44 @@ def test_a_platform_shows_its_plan_and_where_it_is_from(
 ) -> None:
     (tmp_path / "lab.toml").write_text('[blue]\n\n[[blue.partitions]]\nname = "small"\n')
     monkeypatch.setenv("PILOTAGE_PLATFORMS", str(tmp_path))
-    assert run_command(["platforms", "lab.blue"]) == 0
+    assert run_command(["platforms", "show", "lab.blue"]) == 0
     shown = capsys.readouterr().out
-    assert re.search(rf"partitions, from +{tmp_path}/lab.toml:3\n", shown)
+    assert re.search(rf"partitions +1 +{tmp_path}/lab.toml:3\n", shown)
     assert re.search(r"PARTITION +NODES .*\nsmall +a share +continuous", shown)
+
+
+@pytest.fixture
+def own_frontier(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A file of the user's that changes two values of a shipped platform."""
+    file = tmp_path / "ornl.toml"
+    file.write_text('[frontier]\nproject = "abc123"\n\n[frontier.queues.batch]\nmax_nodes = 10\n')
+    monkeypatch.setenv("PILOTAGE_PLATFORMS", str(file))
+    return file
+
+
+def test_a_platform_shows_where_each_value_is_said_and_known_from(
+    capsys: pytest.CaptureFixture[str], own_frontier: Path
+) -> None:
+    assert run_command(["platforms", "show", "ornl.frontier"]) == 0
+    shown = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert re.search(rf"abc123 +{own_frontier}:2$", shown["project"])
+    assert re.search(rf"up to 12 h, up to 10 nodes; .* shipped\\), {own_frontier}:5$", shown["queues.batch"])
+    assert re.search(r"56 +ornl.toml:\d+ \(shipped\) +Frontier User Guide", shown["cores_per_node"])
+    assert re.search(r"0,8,16,24,32,40,48,56 +ornl.toml", shown["node_rules.reserved_cores"])
+    assert "exclusive" in shown and "agent_nodes" not in shown, "what nobody says is not shown"
+
+
+def test_a_platform_as_json_has_all_of_it_and_the_origins(capsys: pytest.CaptureFixture[str], own_frontier: Path) -> None:
+    assert run_command(["platforms", "show", "ornl.frontier", "-f", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)["platform"]
+    assert (document["project"], document["agent_nodes"], document["status_date"]) == ("abc123", 0, "2026-11-21")
+    assert document["queues"]["batch"]["max_nodes"] == 10
+    assert document["origins"]["queues.batch.max_nodes"] == f"{own_frontier}:5"
+    assert run_command(["platforms", "show", "ornl.frontier", "-f", "quiet"]) == 0
+    assert capsys.readouterr().out == "ornl.frontier\n"
+
+
+def test_what_a_platform_leaves_open_is_this_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["platforms", "show", "local.localhost"]) == 0
+    shown = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert re.search(r"\d+ +this machine$", shown["cores_per_node"])
