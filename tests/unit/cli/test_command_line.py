@@ -186,7 +186,7 @@ def test_a_platform_shows_where_each_value_is_said_and_known_from(
     assert run_command(["platforms", "show", "ornl.frontier"]) == 0
     shown = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert re.search(rf"abc123 +{own_frontier}:2$", shown["project"])
-    assert re.search(rf"up to 12 h, up to 10 nodes; .* shipped\), {own_frontier}:5$", shown["queues.batch"])
+    assert re.search(rf"up to 12 h, up to 10 nodes; .* \(shipped\), {own_frontier}:5$", shown["queues.batch"])
     assert re.search(r"56 +ornl.toml:\d+ \(shipped\) +Frontier User Guide", shown["cores_per_node"])
     assert re.search(r"0,8,16,24,32,40,48,56 +ornl.toml", shown["node_rules.reserved_cores"])
     assert "exclusive" in shown and "agent_nodes" not in shown, "what nobody says is not shown"
