@@ -16,7 +16,7 @@ in the list of processes.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import zip_longest
 from typing import NamedTuple
@@ -48,12 +48,13 @@ def rank_part(
     binds: bool = True,
     carried: bool = True,
     in_file: bool = False,
+    overridden: Collection[bytes] = (),
 ) -> RankPart:
     """Return what a launcher is to start for each rank of a request.
 
     ``rank_variable``: where ranks find their number. ``binder``: takes ``-c CORES PROGRAM``. ``binds``: the script binds;
     else the launcher does. ``carried``: the launcher carries its environment to ranks; else the script holds it. ``in_file``:
-    the script has to be a file.
+    the script has to be a file. ``overridden``: variables that the launcher sets in ranks, over what it was given.
 
     Raises:
         BackendError: the script is too long for the line, and there is no folder for files.
@@ -64,7 +65,9 @@ def rank_part(
     program = '"$@"'
     if brought or words:
         program = " ".join(_quoted(command, words) if brought else positional(words))
-    common, script = _script(rank_variable, program, request.rank_variables, request.bind if binds else None, binder)
+    common, script = _script(
+        rank_variable, program, request.rank_variables, request.bind if binds else None, binder, overridden
+    )
     if not carried:
         script = f"{_held(request, common)}{script}"
         common = {}
@@ -120,6 +123,7 @@ def _script(
     rank_variables: Sequence[Variables],
     bind: Sequence[frozenset[int]] | None,
     binder: str,
+    overridden: Collection[bytes],
 ) -> tuple[dict[bytes, bytes], str]:
     """Return the variables that all ranks have in common, and the script that gives each rank its own."""
     ranks = len(rank_variables)
@@ -137,10 +141,13 @@ def _script(
     for name in _names(rank_variables):
         given = [variables.get(name) for variables in rank_variables]
         first = given[0]
-        if first is not None and given.count(first) == ranks:
-            common[name] = first
-            continue
         text = name.decode("utf-8", "surrogateescape")
+        if first is not None and given.count(first) == ranks:
+            if name in overridden:
+                exported.append(f"export {text}={_quote(first.decode('utf-8', 'surrogateescape'))}")
+            else:
+                common[name] = first
+            continue
         if given == numbers:
             exported.append(f'export {text}="$_rank"')
             continue

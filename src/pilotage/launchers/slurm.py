@@ -41,6 +41,9 @@ _UNSET = tuple(
 )
 """What ``srun`` would take for options, from the batch script or an outer step; the job (``SLURM_JOB_ID``) stays."""
 
+_GPUS = (b"CUDA_VISIBLE_DEVICES", b"ROCR_VISIBLE_DEVICES", b"ZE_AFFINITY_MASK", b"GPU_DEVICE_ORDINAL")
+"""Set by Slurm in the ranks of steps that hold GPUs: to all that the step has on the node."""
+
 _HOSTFILE = b"SLURM_HOSTFILE"
 _UNSET_WITHOUT_HOSTS = (*_UNSET, _HOSTFILE)
 
@@ -136,7 +139,7 @@ class Srun:
         # Only errors into the stderr of tasks. A rank that failed would else leave the others waiting for it.
         line += ["--quiet", "--export=ALL", "--kill-on-bad-exit=1"]
         unset = _UNSET if files else _UNSET_WITHOUT_HOSTS
-        part = rank_part("srun", request, "SLURM_PROCID")
+        part = rank_part("srun", request, "SLURM_PROCID", overridden=_GPUS)
         return LaunchLine([*line, *part.arguments], {**part.environment, **environment}, {**files, **part.files}, unset)
 
 

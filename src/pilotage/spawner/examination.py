@@ -11,6 +11,7 @@ from pilotage.spawner.rank_endings import rank_ending
 from pilotage.spawner.verdicts import Verdict, verdict_on_script
 
 _SAID_BYTES = 1 << 14
+_UNKNOWN_CODE = 1
 
 
 class Examiner:
@@ -38,6 +39,12 @@ class Examiner:
             if note is not None and note.code is not None and note.place in ("pre_exec", "exec"):
                 return self._noted(tree, rank, 0)._replace(rank=rank)
         return None
+
+    def failed(self, tree: TaskTree) -> Verdict | None:
+        """Return how a rank has ended, by what its launcher has said so far; None if it has said nothing of that."""
+        assert tree.recipe.chosen is not None
+        ended = rank_ending(tree.recipe.chosen.kind, _UNKNOWN_CODE, _said(tree))
+        return None if ended.rank is None else Verdict(ended.exit_code, rank=ended.rank)
 
     def _of_launcher(self, tree: TaskTree, verdict: Verdict) -> Verdict:
         chosen, ranks = tree.recipe.chosen, tree.recipe.template.request.ranks

@@ -228,20 +228,19 @@ def _far_barrier(ranks: int) -> str:
     """Return the lines in which ranks of several nodes wait for each other, by files in the place of the notes.
 
     Each makes its own, and rank 0 one more when all are there. They are looked for by listing the folder: a shared file system
-    may go on to believe for a while that a file it was asked for is not there.
+    may go on to believe for a while that a file it was asked for is not there. The shell itself waits, and no subshell, which
+    might outlive it where the batch system does not see it.
     """
     here, go = PIPES
     pause_s = 0.1 if ranks <= _FEW_RANKS else 1
     return f"""\
-(
+_pilotage_met() {{ ls "${{_pilotage_barrier%/*}}" >/dev/null
+set -- "$1" "$_pilotage_barrier.$2"*; [ -e "$2" ] && [ $# -gt "$1" ]; }}
 : >"$_pilotage_barrier.{here}.$PILOTAGE_RANK"
-_pilotage_folder=${{_pilotage_barrier%/*}}
-_pilotage_met() {{ ls "$_pilotage_folder" >/dev/null
-set -- "$_pilotage_barrier.$1"*; [ -e "$1" ] && [ $# -ge $_pilotage_ranks ]; }}
 if [ "$PILOTAGE_RANK" = 0 ]; then
-_pilotage_ranks={ranks}; until _pilotage_met {here}.; do sleep {pause_s}; done
+until _pilotage_met {ranks} {here}.; do sleep {pause_s}; done
 : >"$_pilotage_barrier.{go}"
 else
-_pilotage_ranks=1; until _pilotage_met {go}; do sleep {pause_s}; done
+until _pilotage_met 1 {go}; do sleep {pause_s}; done
 fi
-)"""
+unset -f _pilotage_met"""

@@ -139,7 +139,7 @@ class Spawner:
             self._reap(now)
             if self._alarmed:
                 self._alarmed = False
-                self._tasks.look_at_ranks(now)
+                self._tasks.look_at_ranks()
             if self._stop_requested:
                 self._stop(_STOP_GRACE_S, now)
         self._timers.run(now)

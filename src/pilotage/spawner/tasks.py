@@ -81,7 +81,7 @@ class Tasks:
         self._shells = find_shells(settings.environment.get("PATH", os.defpath))
         self._notes = notes
         self._examiner = Examiner(notes)
-        self._rank_watch = RankWatch(forest, timers, self._refuse)
+        self._rank_watch = RankWatch(forest, timers, self._examiner, self._refuse, self._fail)
         self._outputs = outputs
         self._steps = steps
         self._templates: dict[TemplateId, Template] = {}
@@ -307,14 +307,13 @@ class Tasks:
     def _stage_is_over(self, tree: TaskTree) -> bool:
         return tree.stage is Stage.BEFORE or len(tree.ranks) == tree.recipe.template.request.ranks
 
-    def look_at_ranks(self, now: float) -> None:
+    def look_at_ranks(self) -> None:
         """A rank that is another's child has said that it will not begin its program."""
         for tree in list(self._begun.values()):
             if tree.note and tree.roots and not tree.terminated and tree.recipe.chosen is not None:
                 verdict = self._examiner.stuck(tree)
                 if verdict is not None:
-                    tree.note_exit(verdict)
-                    self._end_tree(tree, now)
+                    self._fail(tree, verdict)
 
     def leftovers(self, tree: TaskTree, now: float) -> None:
         """All roots of a task are gone, and it has left processes behind."""
@@ -448,6 +447,11 @@ class Tasks:
         """End a task whose launch has turned out to have failed."""
         if tree.ending is None:
             tree.ending, tree.message = Ending.LAUNCH_FAILED, message
+        self._end_tree(tree, time.monotonic())
+
+    def _fail(self, tree: TaskTree, verdict: Verdict) -> None:
+        """End a task of which a rank has failed, while its launcher goes on."""
+        tree.note_exit(verdict)
         self._end_tree(tree, time.monotonic())
 
     def _end_tree(self, tree: TaskTree, now: float) -> None:
