@@ -24,6 +24,9 @@ CLAIM_FILE = "bootstrap.claim"
 """In the pilot's folder: pid, start in clock ticks and boot id of the bootstrap that has the pilot; of a batch job a second
 line, with the job's id, how often it was begun again, and how many runs of it there were before."""
 
+FORBIDDEN_FILE = "agent.forbidden"
+"""In the pilot's folder: no job is to begin any more, its client has given the pilot up."""
+
 RESTARTS = 3
 HOPELESS = 78
 """The exit status of an agent after which another would come to nothing either (``EX_CONFIG``)."""
@@ -149,6 +152,9 @@ def main() -> None:
         if ready < 0:
             sys.exit(f"another process has the pilot of {pilot_folder}, or had it: {_claimant(pilot_folder)}")
         return
+    # After the claim: who gives a pilot up forbids it first, and then looks who has it.
+    if ready < 0 and os.path.exists(os.path.join(pilot_folder, FORBIDDEN_FILE)):
+        sys.exit(f"the pilot of {pilot_folder} was given up before this job began")
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     agent = 0
     ending = False

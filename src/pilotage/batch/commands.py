@@ -125,7 +125,13 @@ class BatchCommands:
             if error.kind is FailureKind.UNANSWERED:
                 raise BatchError(f"{error}; {remedy}", error.kind) from None
             raise
-        return self.system.parse_submitted(result.stdout)
+        try:
+            return self.system.parse_submitted(result.stdout)
+        except BatchError as error:
+            if error.kind is not FailureKind.OTHER:
+                raise
+            # It ended well, so there may be a job, whatever it printed.
+            raise BatchError(f"{error}; {remedy}", FailureKind.UNANSWERED) from None
 
     def statuses(self, jobs: Sequence[str]) -> dict[str, JobStatus]:
         """Return what the system tells of each of these jobs; of one that it does not list, ``NOT_LISTED``.

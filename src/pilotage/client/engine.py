@@ -24,10 +24,14 @@ from typing import Any, Protocol
 
 import msgspec
 
+from pilotage.batch.job import JobState
 from pilotage.client.adapting import Adaptations
+from pilotage.client.batch_jobs import BatchJobs
 from pilotage.client.callbacks import Dispatcher, FutureNews
-from pilotage.client.launcher import StartedPilot, claimed_by, tail_of_output
+from pilotage.client.job_specs import JOB_SCRIPT
+from pilotage.client.launcher import PreparedJob, StartedPilot, claimed_by
 from pilotage.client.loads import Loads
+from pilotage.client.losses import lost_job, lost_processes, reason_of_loss
 from pilotage.client.partition_questions import PartitionQuestions
 from pilotage.client.pilot_link import PilotLink
 from pilotage.client.waiting import HasState, Waiter
@@ -37,7 +41,6 @@ from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord, app
 from pilotage.errors import (
     BackendError,
     InvariantViolated,
-    LogCorrupted,
     PilotageError,
     SessionClosed,
     SessionForked,
@@ -58,6 +61,11 @@ DISK_FULL_PATIENCE_S = 30.0
 LEASE_CHECK_S = 5.0
 SIGNAL_PATIENCE_S = 10.0
 FENCE_PAUSE_S = 2.0
+LISTEN_PAUSE_S = 0.25
+JOB_END_PATIENCE_S = 60.0
+"""How long the jobs of pilots may take that were cancelled as a session was closed."""
+STILL_SPEAKING_S = 90.0
+"""For how long a pilot may be heard whose job is over, before it is given up."""
 BYTES_PER_TASK = 512
 """Estimate of what a task takes in a snapshot."""
 
@@ -80,8 +88,8 @@ class Listener(Protocol):
         """So many tasks of this manager wait for a pilot."""
         ...
 
-    def start_pilot(self, record: PilotRecord) -> StartedPilot:
-        """Start this pilot."""
+    def start_pilot(self, record: PilotRecord) -> StartedPilot | PreparedJob:
+        """Start this pilot, or write all that its job needs."""
         ...
 
     def pilot_folder(self, record: PilotRecord) -> Path:
@@ -132,6 +140,7 @@ class Engine:
         self.loads = Loads(self.lock, self._links)
         self.questions = PartitionQuestions(self.lock, self._links)
         self.adaptations = Adaptations(self.loads, self._wake)
+        self.jobs = BatchJobs(self)
         self._waiters: list[Waiter] = []
         self._fencers: list[threading.Thread] = []
         self._ending = threading.Event()
@@ -225,6 +234,15 @@ class Engine:
                 self.listener.waiting_changed(action.manager, action.count)
             case actions.StartPilot():
                 self._start_pilot(action.pilot)
+            case actions.SubmitJob():
+                self._submit_job(action.pilot)
+            case actions.WatchJob():
+                record = self.core.state.pilots[action.pilot]
+                self.jobs.watch(record, self._script_of(record))
+            case actions.CancelJob():
+                self.jobs.cancel(action.pilot, at_once=action.at_once)
+            case actions.FencePilot():
+                self._job_over(action.pilot)
             case actions.DisconnectPilot():
                 self._note_end(action.pilot)
             case actions.Warn():
@@ -340,6 +358,9 @@ class Engine:
         except PilotageError as error:
             self.handle(events.PilotLost(time.time(), pilot, str(error), received=0))
             return
+        if isinstance(started, PreparedJob):
+            self.handle(events.JobPrepared(time.time(), pilot, started.system, started.name))
+            return
         self.handle(events.PilotProcessStarted(time.time(), pilot, started.pid, started.started_ticks, started.boot_id))
         self._link(record, started.ready_fd)
         self.start()
@@ -349,7 +370,7 @@ class Engine:
         folder = self.listener.pilot_folder(record)
         link = PilotLink(self._session, self._lease.epoch, record, folder, self._poll, ready_fd, now, self.key_file)
         self._links[record.uid] = link
-        if link.watch_process():
+        if record.job is not None or link.watch_process():
             self._poke()
         else:
             self._gone(link)
@@ -359,6 +380,9 @@ class Engine:
         with self.lock:
             for record in list(self.core.state.pilots.values()):
                 if record.state in FINAL:
+                    continue
+                if record.job is not None:
+                    self._find_job(record)
                     continue
                 if not record.pid:
                     # The program before this one died on its way from deciding on the pilot to noting its process.
@@ -371,6 +395,80 @@ class Engine:
             if self._links:
                 self.start()
 
+    # jobs: with the lock
+
+    def _script_of(self, record: PilotRecord) -> Path:
+        return self.listener.pilot_folder(record) / JOB_SCRIPT
+
+    def _submit_job(self, pilot: PilotUid) -> None:
+        # Were the job's name lost with this machine, nobody would ever find the job.
+        self._log.sync()
+        record = self.core.state.pilots[pilot]
+        self._link(record, -1)
+        self.jobs.submit(record, self._script_of(record))
+        self.start()
+
+    def _find_job(self, record: PilotRecord) -> None:
+        """After a resume: go on with a pilot that is a job, wherever the program before this one left it."""
+        self._link(record, -1)
+        job, script = record.job, self._script_of(record)
+        if job is None or not job.id:
+            self.jobs.submit(record, script, anew=True)
+            return
+        if job.state and JobState(job.state).is_final:
+            self._job_over(record.uid)
+            return
+        self.jobs.watch(record, script)
+        if record.ending:
+            self.jobs.cancel(record.uid, at_once=not record.incarnation)
+
+    def tell(self, event: events.Event) -> bool:
+        """Handle what another thread has learned. False: the session does not go on in this process."""
+        with self.lock:
+            if self._closed or self._failure:
+                return False
+            self.handle(event)
+            if isinstance(event, events.JobTold) and (link := self._links.get(event.pilot)) is not None:
+                link.hurry(time.monotonic())
+                self._poke()
+        return True
+
+    def stop_for(self, reason: str) -> None:
+        """The session cannot go on in this process, as one of its threads cannot."""
+        with self.lock:
+            if not self._closed and not self._failure:
+                self._fail(reason)
+
+    def _job_over(self, pilot: PilotUid) -> None:
+        """Nothing of the pilot runs any more, says its batch system: it has said goodbye, or its log has the last word."""
+        link = self._links.get(pilot)
+        if link is None:
+            return
+        self._receive(link)
+        if link.pilot.state in FINAL:
+            self._reap(link)
+            return
+        self._in_thread(self._fence_job, link)
+
+    def _fence_job(self, link: PilotLink) -> None:
+        """Take what is left to be heard from a pilot whose job is over, and then what its log says; on a thread of its own."""
+        pilot = link.pilot
+        began = time.monotonic()
+        told = False
+        while link.is_open and pilot.state not in FINAL and time.monotonic() - began < STILL_SPEAKING_S:
+            if self._ending.wait(LISTEN_PAUSE_S):
+                return
+            # What the batch system holds for over may live on where it was cut off from it.
+            if not told and time.monotonic() - began > FENCE_PAUSE_S:
+                told = self.tell(events.PilotCancelRequested(time.time(), [pilot.uid], False, reason_of_loss(pilot)))
+        with self.lock:
+            link.close()
+        lost = lost_job(link)
+        with self.lock:
+            if not self._closed and not self._failure:
+                self.handle(lost)
+            self._reap(link)
+
     def _gone(self, link: PilotLink) -> None:
         """The pilot's bootstrap and agent are gone: in good order, or what is left of it has to be ended first."""
         # It may have said goodbye before it went.
@@ -379,52 +477,22 @@ class Engine:
             self._reap(link)
             return
         link.close()
-        fencer = threading.Thread(target=self._fence, args=(link,), name=f"pilotage-fence-{link.pilot.uid}", daemon=True)
+        self._in_thread(self._fence, link)
+
+    def _in_thread(self, fence: Callable[[PilotLink], None], link: PilotLink) -> None:
+        fencer = threading.Thread(target=fence, args=(link,), name=f"pilotage-fence-{link.pilot.uid}", daemon=True)
         self._fencers.append(fencer)
         fencer.start()
 
     def _fence(self, link: PilotLink) -> None:
         """End what is left of a pilot, and take what its log says; on a thread of its own, as it may take seconds."""
-        lost = self._lost(link)
+        lost = lost_processes(link)
         while lost is None and not self._ending.wait(FENCE_PAUSE_S):
-            lost = self._lost(link)
+            lost = lost_processes(link)
         with self.lock:
             if lost is not None and not self._closed and not self._failure:
                 self.handle(lost)
             self._reap(link)
-
-    def _lost(self, link: PilotLink) -> events.PilotLost | None:
-        """Return what became of a pilot, once nothing of it runs any more; None while something does."""
-        from pilotage.agent.fencing import fence
-
-        pilot = link.pilot
-        tail = tail_of_output(link.folder)
-        said = f"; it printed: {tail}" if tail else ""
-        reason = f"its processes are gone {'while it ran' if pilot.incarnation else 'before it was active'}{said}"
-        try:
-            found = fence(link.folder, pilot.received)
-        except LogCorrupted as error:
-            return events.PilotLost(time.time(), pilot.uid, f"{reason}; {error}")
-        except FileNotFoundError:
-            return events.PilotLost(time.time(), pilot.uid, reason, received=None if pilot.incarnation else 0)
-        except PilotageError as error:
-            log.warning("pilot %s is not given up yet: %s", pilot.uid, error)
-            return None
-        link.remove_private_folder()
-        state = ""
-        if found.ending is not None:
-            state, reason = found.ending.state, found.ending.reason
-        return events.PilotLost(
-            time.time(),
-            pilot.uid,
-            reason,
-            found.received,
-            found.outcomes,
-            msgspec.Raw(_encode(found.outcomes)),
-            [*found.not_begun],
-            state,
-            with_node=found.received is None,
-        )
 
     def _note_end(self, pilot: PilotUid) -> None:
         link = self._links.get(pilot)
@@ -433,11 +501,18 @@ class Engine:
             self._log.sync()
             link.synced(self._log.synced)
             link.acknowledge()
+            if link.pilot.job is not None:
+                # One that was never submitted has nothing to wait for; of the others the end is near.
+                if link.pilot.job.id:
+                    self.jobs.hurry(pilot)
+                else:
+                    self._reap(link)
 
     def _reap(self, link: PilotLink) -> None:
         pilot = link.pilot
         link.close()
         self._links.pop(pilot.uid, None)
+        self.jobs.forget(pilot.uid)
         self.loads.over(pilot.uid)
         self.questions.over()
         if pilot.pid:
@@ -587,7 +662,10 @@ class Engine:
                 for link in self._links.values():
                     if link.process_fd >= 0:
                         signal.pidfd_send_signal(link.process_fd, signal.SIGTERM)
-                self._reaped.wait_for(none_left, SIGNAL_PATIENCE_S)
+                    elif link.pilot.job is not None:
+                        self.jobs.cancel(link.pilot.uid, at_once=True)
+                are_jobs = any(link.pilot.job is not None for link in self._links.values())
+                self._reaped.wait_for(none_left, JOB_END_PATIENCE_S if are_jobs else SIGNAL_PATIENCE_S)
             return list(self._links)
 
     def close(self, *, terminate: bool, timeout_s: float) -> list[PilotUid]:
@@ -603,6 +681,8 @@ class Engine:
         left: list[PilotUid] = []
         if terminate and not failed:
             left = self._await_pilots(timeout_s)
+        # What is being submitted has to be noted, or who resumes the session would have to look for it.
+        self.jobs.stop()
         self.dispatcher.close()
         with self.lock:
             if self._late_facts and not self._failure:

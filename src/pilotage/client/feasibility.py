@@ -79,7 +79,7 @@ class Feasibility:
         reason = ""
         for pilot in pilots:
             plan = self._plan_of(pilot)
-            if not plan or not pilot.nodes:
+            if not plan or not pilot.known_nodes:
                 return ""
             key = pilot.uid, number, tuple(pilot.added)
             refused = self._refusals.get(key)
@@ -114,6 +114,9 @@ class Feasibility:
             if nodes is not pilot.nodes:
                 counted = Counter(node.shape for node in pilot.nodes)
                 self._counted[pilot.uid] = (pilot.nodes, counted)
+            if pilot.estimated:
+                # Nobody is refused for what may turn out otherwise.
+                counted = {}
             shapes[pilot.uid] = counted
         return shapes
 
@@ -122,7 +125,7 @@ def _no_such_nodes(request: Request, pilots: Iterable[PilotRecord]) -> str:
     """Return why no pilot has nodes that the tags name; empty if one has, or if that is not known."""
     reason = ""
     for pilot in pilots:
-        refused = tags.refusal(request, pilot.nodes, _groups_of(pilot)) if pilot.nodes else None
+        refused = tags.refusal(request, pilot.nodes, _groups_of(pilot)) if pilot.known_nodes else None
         if refused is None:
             return ""
         reason = reason or refused
@@ -140,7 +143,7 @@ def _no_such_slots(request: Request, pilots: Iterable[PilotRecord]) -> str:
     """Return why the slots that the user has chosen are on no pilot; empty if they are on one, or if that is not known."""
     reason = ""
     for pilot in pilots:
-        refused = slots.refusal(request, pilot.nodes, [OPEN] * len(pilot.nodes)) if pilot.nodes else None
+        refused = slots.refusal(request, pilot.nodes, [OPEN] * len(pilot.nodes)) if pilot.known_nodes else None
         if refused is None:
             return ""
         reason = reason or refused

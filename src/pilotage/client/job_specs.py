@@ -163,6 +163,18 @@ def check_job(pilot: str, on: Platform, description: PilotDescription) -> None:
     _check_limits(pilot, on, description)
 
 
+def check_script(pilot: str, on: Platform, description: PilotDescription) -> None:
+    """See that the batch system can say all of a pilot's job: values that mean nothing in a script are refused.
+
+    Raises:
+        InvalidPilot: names the field, the value and the remedy.
+    """
+    try:
+        batch_system(on.batch).script(job_spec("job", on, description, Path("/")))
+    except InvalidPilot as error:
+        raise InvalidPilot(f"{pilot}: {error}") from None
+
+
 def _check_limits(pilot: str, on: Platform, description: PilotDescription) -> None:
     nodes = size_of_job(pilot, on, description).nodes + on.agent_nodes
     # Some sites steer by the quality of service.

@@ -1,4 +1,4 @@
-"""Starts pilots on this machine.
+"""Starts pilots on this machine, and writes what those need that are jobs.
 
 The bootstrap runs in a session of its own, so that Ctrl-C at the terminal does not reach it, and says through an inherited
 pipe when the agent is ready: then the pipe is readable, as it is when all who held its other end are gone.
@@ -14,6 +14,10 @@ import msgspec
 
 from pilotage.agent.bootstrap import CLAIM_FILE
 from pilotage.agent.settings import PilotSettings, write_settings
+from pilotage.batch.commands import write_script
+from pilotage.batch.job import JobSpec
+from pilotage.batch.system import BatchSystem
+from pilotage.client.job_specs import JOB_OUTPUT, JOB_SCRIPT
 from pilotage.errors import BackendError
 from pilotage.system.processes import boot_id, started_ticks
 from pilotage.system.python import python_command
@@ -32,6 +36,13 @@ class StartedPilot(msgspec.Struct, frozen=True):
     ready_fd: int
 
 
+class PreparedJob(msgspec.Struct, frozen=True):
+    """A pilot of which all is written that its job needs: one of this name, in this batch system."""
+
+    system: str
+    name: str
+
+
 def claimed_by(folder: Path) -> tuple[int, int, str] | None:
     """Return pid, start in clock ticks and boot id of the bootstrap that has the pilot of this folder; None: none ever had."""
     try:
@@ -39,6 +50,21 @@ def claimed_by(folder: Path) -> tuple[int, int, str] | None:
     except FileNotFoundError:
         return None
     return int(pid), int(ticks), boot
+
+
+def prepare_job(settings: PilotSettings, spec: JobSpec, system: BatchSystem) -> None:
+    """Write the pilot's folder, and the script of its job there.
+
+    Raises:
+        BackendError: the folder cannot be written.
+    """
+    folder = Path(settings.pilot_folder)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_settings(settings)
+        write_script(system, spec, folder / JOB_SCRIPT)
+    except OSError as error:
+        raise BackendError(f"pilot {settings.pilot!r} could not be prepared in {folder}: {error}") from error
 
 
 def start_local_pilot(settings: PilotSettings) -> StartedPilot:
@@ -86,7 +112,7 @@ def user_python_path() -> list[str]:
 def tail_of_output(folder: Path, limit: int = 1000) -> str:
     """Return the end of what the bootstrap and the agent of a pilot printed, for error messages: whole lines where it can."""
     parts = []
-    for name in (BOOTSTRAP_OUTPUT, AGENT_OUTPUT):
+    for name in (JOB_OUTPUT, BOOTSTRAP_OUTPUT, AGENT_OUTPUT):
         try:
             text = (folder / name).read_text(errors="replace").strip()
         except OSError:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pilotage.client.awaited import unknown_attribute
+from pilotage.client.job_words import outcome_of, reason_of
 from pilotage.client.pilot_description import PilotDescription, decoded
 from pilotage.client.task import Task
 from pilotage.core.client.state import PilotRecord
@@ -41,8 +42,24 @@ class Pilot:
 
     @property
     def reason(self) -> str:
-        """Why it ended; empty while it has not."""
-        return self._record.reason
+        """Why it ended. Of one that waits for its job to begin: what the batch system says of that. Else empty."""
+        return reason_of(self._record)
+
+    @property
+    def job(self) -> str:
+        """Its job's id in the batch system; empty before it has one, and where there is no batch system."""
+        return self._record.job.id if self._record.job is not None else ""
+
+    @property
+    def job_state(self) -> str:
+        """What the batch system says of its job: ``queued``, ``running``, ...; empty before it does."""
+        return self._record.job.state if self._record.job is not None else ""
+
+    @property
+    def job_outcome(self) -> str:
+        """How its job ended, in one word: ``DONE``, ``FAILED``, ``CANCELLED``, ``TIMED_OUT``, ``PREEMPTED``, ``NODE_FAILED`` or
+        ``OUT_OF_MEMORY``; empty before that is known, and where there is no batch system."""
+        return outcome_of(self._record)
 
     @property
     def pmgr(self) -> PilotManager:
@@ -225,6 +242,8 @@ class Pilot:
             "state": self.state,
             "reason": self.reason,
             "resource": self.resource,
+            "job": self.job,
+            "job_state": self.job_state,
             "nodes": [node.name for node in record.nodes],
             "cores": record.cores,
             "submitted": record.submitted,

@@ -1,7 +1,8 @@
 """The client's link to one pilot: an ``AgentLink``, and the processes that the pilot stands on.
 
-Until a pilot that was just started is ready its link waits; from then on only the death of the pilot's processes ends it. All
-calls are made with the engine's lock.
+Until a pilot that was just started is ready its link waits; from then on only the death of the pilot's processes ends it. Of a
+pilot that is a job no process can be seen from here: its link looks for the agent's address, often while the job runs and the
+agent is not up, else now and then, and the end of the job ends it. All calls are made with the engine's lock.
 """
 
 from __future__ import annotations
@@ -14,15 +15,24 @@ from pathlib import Path
 
 from pilotage.agent.outbox import message_of
 from pilotage.agent.settings import CONNECTION_FILE
+from pilotage.batch.job import JobState
 from pilotage.client.launcher import claimed_by
 from pilotage.core.client.state import PilotRecord, Queued
 from pilotage.errors import PilotageError
 from pilotage.model.ids import SessionUid
 from pilotage.model.states import FINAL
-from pilotage.system.processes import is_alive
+from pilotage.system.processes import boot_id, is_alive
 from pilotage.wire.agent_link import AgentLink
 from pilotage.wire.codec import encode
 from pilotage.wire.keys import read_connection
+
+_WAITING = ("", JobState.QUEUED.value, JobState.HELD.value, JobState.REQUEUED.value)
+JOB_LOOK_S = 0.2
+"""How long to wait before the address of an agent is looked for again that is about to come up."""
+OFTEN = 150
+"""How often it is looked for at that pace; from then on as often as one connects again."""
+QUEUE_LOOK_S = 10.0
+"""The same while the agent's job waits, as far as is known: what the batch system tells may be late."""
 
 
 class PilotLink(AgentLink):
@@ -58,8 +68,41 @@ class PilotLink(AgentLink):
         self.folder = folder
         self.process_fd = -1
         self.ready_fd = ready_fd
+        self._looks = 0
         if ready_fd >= 0:
             poll.register(ready_fd, select.EPOLLIN)
+
+    # the job
+
+    def tick(self, now: float) -> bool:
+        """Do what is due, and return True when it is time to connect; to a job that is when its agent has told its address."""
+        is_time = super().tick(now)
+        if is_time and self.pilot.job is not None and not self._has_address():
+            self._retry_later(now)
+            return False
+        return is_time
+
+    def hurry(self, now: float) -> None:
+        """The agent may be up any moment."""
+        if self.retry_at is not None:
+            self.retry_at = now
+
+    def _has_address(self) -> bool:
+        # Opening a folder has a network file system ask for what is new in it; a name that was not there it may remember.
+        try:
+            return CONNECTION_FILE in os.listdir(self.folder)
+        except OSError:
+            return False
+
+    def _retry_later(self, now: float) -> None:
+        super()._retry_later(now)
+        job = self.pilot.job
+        if job is not None and self.retry_at is not None:
+            if job.state in _WAITING:
+                self.retry_at = now + QUEUE_LOOK_S
+            elif not self.pilot.incarnation and self._looks < OFTEN:
+                self._looks += 1
+                self.retry_at = now + JOB_LOOK_S
 
     # the processes
 
@@ -91,10 +134,12 @@ class PilotLink(AgentLink):
     def remove_private_folder(self) -> None:
         """Remove what the agents of a pilot that was killed left where they listened; it need not be in our TMPDIR."""
         try:
-            socket_path = read_connection(self.folder / CONNECTION_FILE).socket
+            connection = read_connection(self.folder / CONNECTION_FILE)
         except (FileNotFoundError, PilotageError):
             return
-        if socket_path:
+        socket_path = connection.socket
+        # The folders of jobs are on their nodes, which may be this machine.
+        if socket_path and (self.pilot.job is None or connection.boot_id == boot_id()):
             shutil.rmtree(Path(socket_path).parent, ignore_errors=True)
 
     def process_ended(self) -> bool:

@@ -12,6 +12,7 @@ import msgspec
 from pilotage.client.callbacks import PilotNews
 from pilotage.client.checks import UID_BYTES, is_short, length_of
 from pilotage.client.constants import PILOT_STATE, PMGR_METRICS
+from pilotage.client.job_specs import check_job, check_script, nodes_for
 from pilotage.client.managers import Manager, chosen
 from pilotage.client.pilot import Pilot
 from pilotage.client.pilot_description import (
@@ -35,7 +36,8 @@ from pilotage.log.files import make_folder
 from pilotage.model.ids import PilotUid, TaskUid
 from pilotage.model.resources import Node
 from pilotage.model.states import FINAL, NEW
-from pilotage.platforms import nodes_of, platform
+from pilotage.platforms import platform
+from pilotage.platforms.platform import sandbox_of
 
 if TYPE_CHECKING:
     from pilotage.client.node_list import NodeList
@@ -93,13 +95,19 @@ class PilotManager(Manager):
                     description.partitions = list(on.partitions)
                     plan_from = f"{on.name!r}, {on.partitions_from}"
             description.verify()
-            nodes = nodes_of(on, description).nodes
             named = f"pilot {description.uid!r}" if description.uid else "pilot"
-            if description.get("scheduler") is not None:
+            check_job(named, on, description)
+            is_job = on.batch != "local"
+            nodes = nodes_for(on, description).nodes
+            if is_job and not description.sandbox:
+                # Who resumes the session may have other variables.
+                description.sandbox = sandbox_of(on) or None
+            if description.get("scheduler") is not None and not is_job:
                 from pilotage.client.policies import check_policy
 
                 check_policy(f"{named}: scheduler", scheduler_of(named, description), nodes)
-            if description.get("partitions"):
+            # What the nodes of a job are called and have is known when it runs, and its agent says what it cannot have.
+            if description.get("partitions") and not is_job:
                 from pilotage.client.partitions import check_partitions
 
                 try:
@@ -123,6 +131,8 @@ class PilotManager(Manager):
                 uid = f"pilot.{number:04d}"
                 number += 1
             taken.add(uid)
+            if is_job:
+                check_script(f"pilot {uid!r}", on, description)
             services = pilot_services(PilotUid(uid), description)
             require_new(uid, services, {*session.state.tasks, *(service.uid for *_, others in described for service in others)})
             if "output_staging" in description:
@@ -150,7 +160,12 @@ class PilotManager(Manager):
 
             stage(staging_of(f"pilot {uid!r}", description)[0], "stage_in", uid, os.fspath(folder))
         barrier = description.startup_barrier
-        session.step(events.PilotSubmitted(time.time(), self._uid, uid, description_bytes, nodes, tuple(services), barrier))
+        is_job = platform(description.resource or "").batch != "local"
+        session.step(
+            events.PilotSubmitted(
+                time.time(), self._uid, uid, description_bytes, nodes, tuple(services), barrier, estimated=is_job
+            )
+        )
         try:
             self.complete(session.state.pilots[uid])
         except BaseException:

@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pilotage.agent.settings import LOG_FOLDER, PilotSettings
+from pilotage.batch.registry import batch_system
 from pilotage.client.checks import UID_BYTES, is_short, length_of
 from pilotage.client.engine import Engine, recover_state
 from pilotage.client.interrupts import Uninterrupted
-from pilotage.client.launcher import StartedPilot, start_local_pilot, user_python_path
+from pilotage.client.job_specs import job_name, job_spec, size_of_job
+from pilotage.client.launcher import PreparedJob, StartedPilot, prepare_job, start_local_pilot, user_python_path
 from pilotage.client.pilot_description import PilotDescription, partitions_of, scheduler_of
 from pilotage.client.submission import Submissions
 from pilotage.client.task_output import PilotOutputs
@@ -43,7 +45,7 @@ from pilotage.model.ids import PilotUid, SessionUid
 from pilotage.model.sandboxes import TASKS_FOLDER
 from pilotage.model.states import FINAL
 from pilotage.outputs.files import OUTPUT_FOLDER
-from pilotage.platforms import nodes_of, platform
+from pilotage.platforms import Platform, nodes_of, platform
 from pilotage.platforms.platform import sandbox_of
 from pilotage.wire.keys import own_key_pair
 
@@ -380,20 +382,36 @@ class Session:
             found = self._outputs[record.uid] = PilotOutputs(self.pilot_folder(record))
         return found
 
-    def start_pilot(self, record: PilotRecord) -> StartedPilot:
-        """Start a pilot's processes."""
+    def start_pilot(self, record: PilotRecord) -> StartedPilot | PreparedJob:
+        """Start a pilot's processes, or write all that its job needs."""
         description = PilotDescription(msgspec.msgpack.decode(record.description))
         where = platform(description.resource or "")
+        settings = self._settings(record, description, where)
+        if where.batch == "local":
+            return start_local_pilot(settings)
+        name = job_name(self._uid, record.uid, secrets.token_hex(4), description.job_name or "")
+        prepare_job(settings, job_spec(name, where, description, Path(settings.pilot_folder)), batch_system(where.batch))
+        return PreparedJob(where.batch, name)
+
+    def _settings(self, record: PilotRecord, description: PilotDescription, where: Platform) -> PilotSettings:
+        is_job = where.batch != "local"
         client_keys, observer_keys = self._public_keys() if where.transport == "tcp" else ([], [])
-        settings = PilotSettings(
+        return PilotSettings(
             session=self._uid,
             pilot=record.uid,
             session_folder=self.path,
             pilot_folder=os.fspath(self.pilot_folder(record)),
             blob_folder=os.fspath(self._folder / BLOB_FOLDER),
-            nodes=record.nodes,
-            bind=nodes_of(where, description).bind,
-            executor="simulated" if description.executor == "simulated" else "local",
+            nodes=[] if is_job else record.nodes,
+            bind=not where.emulated if is_job else nodes_of(where, description).bind,
+            executor="cluster" if is_job else "simulated" if description.executor == "simulated" else "local",
+            batch=where.batch,
+            launch_methods=list(where.launch_methods) if is_job else [],
+            launcher_paths=dict(where.launcher_paths) if is_job else {},
+            launcher_options={str(name): dict(given) for name, given in where.launcher_options.items()} if is_job else {},
+            node_rules=where.node_rules,
+            agent_nodes=where.agent_nodes,
+            emulated=size_of_job(record.uid, where, description).shape if is_job and where.emulated else None,
             simulated_duration_s=description.simulated_duration_s,
             transport=where.transport,
             client_keys=client_keys,
@@ -414,7 +432,6 @@ class Session:
             partitions=partitions_of(f"pilot {record.uid!r}", description) if description.get("partitions") else [],
             sub_agents="threads" if description.sub_agents == "threads" else "processes",
         )
-        return start_local_pilot(settings)
 
     def _public_keys(self) -> tuple[list[str], list[str]]:
         folder = self._folder / CLIENT_FOLDER

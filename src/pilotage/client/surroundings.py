@@ -82,12 +82,15 @@ class SessionSurroundings:
 
     def node_index(self, name: str) -> int:
         """Return the index of the node of this name."""
-        nodes = [node for pilot in list(self._session.state.pilots.values()) for node in pilot.nodes]
+        pilots = list(self._session.state.pilots.values())
+        nodes = [node for pilot in pilots for node in pilot.known_nodes]
         indices = {node.index for node in nodes if node.name == name}
         if len(indices) == 1:
             return indices.pop()
         if indices:
             raise InvalidTask("several pilots have a node of this name; give its node_index")
+        if any(pilot.estimated and pilot.usable for pilot in pilots):
+            raise InvalidTask("which nodes a pilot has is not known before it is active; wait for it, or give node_index")
         raise InvalidTask(f"no pilot has a node of this name{nearest(name, {node.name for node in nodes})}")
 
 

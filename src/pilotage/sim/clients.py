@@ -203,7 +203,15 @@ class SimulatedClient:
                 case actions.DisconnectPilot():
                     self._links[action.pilot].close()
                 case (
-                    actions.SendMessage() | actions.StartPilot() | actions.TellPilot() | actions.TellWaiting() | actions.Warn()
+                    actions.SendMessage()
+                    | actions.StartPilot()
+                    | actions.SubmitJob()
+                    | actions.WatchJob()
+                    | actions.CancelJob()
+                    | actions.FencePilot()
+                    | actions.TellPilot()
+                    | actions.TellWaiting()
+                    | actions.Warn()
                 ):
                     pass
                 case _:

@@ -35,6 +35,9 @@ SESSION_OPENED = "session.opened"
 SESSION_CLOSED = "session.closed"
 PILOT_SUBMITTED = "pilot.submitted"
 PILOT_LAUNCHED = "pilot.launched"
+PILOT_JOB_NAMED = "pilot.job_named"
+PILOT_QUEUED = "pilot.queued"
+PILOT_JOB_TOLD = "pilot.job_told"
 PILOT_ACTIVE = "pilot.active"
 PILOT_END_ASKED = "pilot.end_asked"
 PILOT_LOST_NODES = "pilot.lost_nodes"
@@ -81,6 +84,9 @@ CATALOGUE = (
     EventKind(SESSION_CLOSED, "session", "client.SessionEnding", "the session was closed for good"),
     EventKind(PILOT_SUBMITTED, "pilot", "client.PilotAccepted", "the pilot is to be started"),
     EventKind(PILOT_LAUNCHED, "pilot", "client.PilotLaunched", "the pilot's bootstrap runs"),
+    EventKind(PILOT_JOB_NAMED, "pilot", "client.JobSubmitting", "the pilot is about to be submitted as a job"),
+    EventKind(PILOT_QUEUED, "pilot", "client.JobSubmitted", "the pilot's job is in the queue of its batch system"),
+    EventKind(PILOT_JOB_TOLD, "pilot", "client.JobTold", "the batch system tells of the pilot's job what it did not before"),
     EventKind(PILOT_ACTIVE, "pilot", "client.PilotActivated", "client and agent speak; the pilot takes tasks"),
     EventKind(PILOT_END_ASKED, "pilot", "client.PilotEndAsked", "the client wants the pilot to end"),
     EventKind(PILOT_LOST_NODES, "pilot", "agent.NodesLost", "nodes of the pilot are gone for good"),

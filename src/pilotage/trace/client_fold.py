@@ -87,6 +87,9 @@ class ClientFold:
             case client.PilotLaunched():
                 pilot = run.pilot(fact.pilot)
                 pilot.launched, pilot.state = fact.time, PMGR_ACTIVE_PENDING
+            case client.JobSubmitted():
+                pilot = run.pilot(fact.pilot)
+                pilot.launched, pilot.state = fact.time, PMGR_ACTIVE_PENDING
             case client.PilotActivated():
                 pilot = run.pilot(fact.pilot)
                 pilot.active, pilot.nodes, pilot.state = pilot.active or fact.time, fact.nodes, PMGR_ACTIVE

@@ -217,6 +217,12 @@ def _client_events(fact: client.Fact, session: str, bindings: dict[TaskUid, Bind
             yield TraceEvent(fact.time, names.PILOT_SUBMITTED, fact.pilot, {"nodes": len(fact.nodes)})
         case client.PilotLaunched():
             yield TraceEvent(fact.time, names.PILOT_LAUNCHED, fact.pilot, {"pid": fact.pid})
+        case client.JobSubmitting():
+            yield TraceEvent(fact.time, names.PILOT_JOB_NAMED, fact.pilot, {"system": fact.system, "job_name": fact.name})
+        case client.JobSubmitted():
+            yield TraceEvent(fact.time, names.PILOT_QUEUED, fact.pilot, {"job": fact.job})
+        case client.JobTold():
+            yield TraceEvent(fact.time, names.PILOT_JOB_TOLD, fact.pilot, {"state": fact.state, "reason": fact.reason})
         case client.PilotActivated():
             how = {"nodes": len(fact.nodes), "incarnation": fact.incarnation}
             yield TraceEvent(fact.time, names.PILOT_ACTIVE, fact.pilot, how)

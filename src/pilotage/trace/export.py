@@ -19,6 +19,8 @@ _encode = msgspec.json.Encoder().encode
 _ADVANCES = {
     names.PILOT_SUBMITTED: states.PMGR_LAUNCHING_PENDING,
     names.PILOT_LAUNCHED: states.PMGR_ACTIVE_PENDING,
+    names.PILOT_JOB_NAMED: states.PMGR_LAUNCHING,
+    names.PILOT_QUEUED: states.PMGR_ACTIVE_PENDING,
     names.PILOT_ACTIVE: states.PMGR_ACTIVE,
     names.TASK_SUBMITTED: states.TMGR_SCHEDULING,
     names.TASK_BOUND: states.AGENT_STAGING_INPUT_PENDING,

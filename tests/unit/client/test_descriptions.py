@@ -281,6 +281,8 @@ def values_of(kind: Kind) -> st.SearchStrategy[Any]:
         Kind.FLAG: st.booleans(),
         Kind.LIST: st.lists(st.integers() | text, max_size=3),
         Kind.COMMANDS: st.lists(text, max_size=3),
+        Kind.TEXTS: st.lists(text, max_size=3),
+        Kind.MOMENT: st.floats(allow_nan=False),
         Kind.CODES: st.lists(st.integers() | text, max_size=3),
         Kind.TASKS: st.lists(text, max_size=3),
         Kind.TABLE: st.dictionaries(text, text, max_size=3),

@@ -41,6 +41,9 @@ def test_the_catalogue_is_in_the_documentation_of_its_module() -> None:
 def make_eventful_run(session: Path) -> None:
     user, agent = ClientLog(session), AgentLog(session)
     user.begin(100.0, PILOT)
+    user.write(client_facts.JobSubmitting(100.25, PILOT, "slurm", "pilotage.s.pilot.0000.3f9a2b1c"))
+    user.write(client_facts.JobSubmitted(100.5, PILOT, "12"))
+    user.write(client_facts.JobTold(100.75, PILOT, "queued", "Resources"))
     user.write(client_facts.PilotActivated(101.0, PILOT, 1, agent.machine))
     agent.start(100.5, 100.75)
     uids = ["task.0", "task.1", "task.2", "task.3"]

@@ -9,7 +9,32 @@ from pilotage.model.ids import PilotUid
 
 
 class StartPilot(msgspec.Struct, frozen=True):
-    """Start the pilot's bootstrap."""
+    """Start the pilot's bootstrap, or prepare its job."""
+
+    pilot: PilotUid
+
+
+class SubmitJob(msgspec.Struct, frozen=True):
+    """Submit the pilot's job, unless there is one of its name already."""
+
+    pilot: PilotUid
+
+
+class WatchJob(msgspec.Struct, frozen=True):
+    """Ask the batch system for the pilot's job, again and again."""
+
+    pilot: PilotUid
+
+
+class CancelJob(msgspec.Struct, frozen=True):
+    """Cancel the pilot's job: at once, or else if it has not ended by itself after a while."""
+
+    pilot: PilotUid
+    at_once: bool
+
+
+class FencePilot(msgspec.Struct, frozen=True):
+    """The pilot's job is over: say ``PilotLost``, with what its log tells, unless it has said goodbye."""
 
     pilot: PilotUid
 
@@ -58,4 +83,17 @@ class Warn(msgspec.Struct, frozen=True):
     message: str
 
 
-Action = StartPilot | OfferMessages | SendMessage | DisconnectPilot | TellTasks | TellPilot | TellWaiting | Warn
+Action = (
+    StartPilot
+    | SubmitJob
+    | WatchJob
+    | CancelJob
+    | FencePilot
+    | OfferMessages
+    | SendMessage
+    | DisconnectPilot
+    | TellTasks
+    | TellPilot
+    | TellWaiting
+    | Warn
+)

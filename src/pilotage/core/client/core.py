@@ -11,6 +11,9 @@ How it decides:
   there is another pilot.
 - When the last pilot of a manager ends, all its tasks end: nothing waits for what will not come.
 - A task that was submitted to run after others, or needs services, is bound when it may run (see ``holding``).
+- A pilot on a platform with a batch system is a job there: submitted under a name of its own, so that it is found by who
+  comes after a crash, and watched. That it runs says nothing; the pilot is active when its agent answers. Until then it is
+  ended by cancelling its job; afterwards its agent is told, and its job cancelled only if that does not help.
 - A pilot with services takes other tasks once they are ready; it ends as FAILED if one of them cannot be.
 """
 
@@ -90,12 +93,18 @@ class ClientCore:
                     launched = facts.PilotLaunched(event.time, event.pilot, event.pid, event.started_ticks, event.boot_id)
                     journal.emit(launched)
                     journal.tell_pilot(event.pilot)
+            case events.JobPrepared():
+                self._pilots.job_prepared(event)
+            case events.JobSubmitted():
+                self._pilots.job_submitted(event)
+            case events.JobTold():
+                self._pilots.job_told(event)
             case events.PilotEndArrived():
                 self._pilots.said_goodbye(event)
             case events.PilotLost():
                 self._pilots.lost(event)
             case events.PilotCancelRequested():
-                self._pilots.end(event.time, event.pilots, event.drain)
+                self._pilots.end(event.time, event.pilots, event.drain, event.failure)
             case events.PilotsAttached():
                 manager = state.managers[event.manager]
                 added = [uid for uid in event.pilots if uid not in manager.pilots]
@@ -138,4 +147,6 @@ class ClientCore:
 
 
 def _accepted(event: events.PilotSubmitted) -> facts.PilotAccepted:
-    return facts.PilotAccepted(event.time, event.manager, event.pilot, event.description, event.nodes, event.barrier)
+    return facts.PilotAccepted(
+        event.time, event.manager, event.pilot, event.description, event.nodes, event.barrier, event.estimated
+    )

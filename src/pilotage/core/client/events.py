@@ -46,6 +46,8 @@ class PilotSubmitted(msgspec.Struct, frozen=True):
     """Tasks that follow, pinned to this pilot: it takes others once these are ready, and ends if one cannot be."""
     barrier: int = 0
     """It starts none before it has so many."""
+    estimated: bool = False
+    """Whether the nodes are only what they may turn out to be."""
 
 
 class PilotProcessStarted(msgspec.Struct, frozen=True):
@@ -56,6 +58,38 @@ class PilotProcessStarted(msgspec.Struct, frozen=True):
     pid: int
     started_ticks: int
     boot_id: str
+
+
+class JobPrepared(msgspec.Struct, frozen=True):
+    """All is written that the pilot needs, and it is to be a job of this name in this batch system."""
+
+    time: float
+    pilot: PilotUid
+    system: str
+    name: str
+
+
+class JobSubmitted(msgspec.Struct, frozen=True):
+    """The batch system has the pilot's job, and calls it so."""
+
+    time: float
+    pilot: PilotUid
+    job: str
+
+
+class JobTold(msgspec.Struct, frozen=True):
+    """The batch system tells of the pilot's job, or why nothing is known of it. ``over``: nothing of it runs any more.
+
+    ``state`` is that of a ``JobStatus``, empty while it is not submitted; ``starts`` when it is expected to start (Unix time;
+    0.0: not known).
+    """
+
+    time: float
+    pilot: PilotUid
+    state: str
+    reason: str = ""
+    starts: float = 0.0
+    over: bool = False
 
 
 class PilotLost(msgspec.Struct, frozen=True):
@@ -220,11 +254,15 @@ class CancelRequested(msgspec.Struct, frozen=True):
 
 
 class PilotCancelRequested(msgspec.Struct, frozen=True):
-    """The user wants these pilots ended: after their tasks (``drain``) or at once."""
+    """These pilots are wanted no more: they end after their tasks (``drain``) or at once.
+
+    ``failure``: why they are of no use, if it is not the user who says so.
+    """
 
     time: float
     pilots: list[PilotUid]
     drain: bool
+    failure: str = ""
 
 
 class CallbacksReturned(msgspec.Struct, frozen=True):
@@ -240,6 +278,9 @@ Event = (
     | ManagerCreated
     | PilotSubmitted
     | PilotProcessStarted
+    | JobPrepared
+    | JobSubmitted
+    | JobTold
     | PilotLost
     | AgentGreeted
     | AgentAcknowledged

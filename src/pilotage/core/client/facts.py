@@ -45,7 +45,10 @@ class ManagerAdded(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class PilotAccepted(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """A pilot is to be started; it starts no task before it has ``barrier`` of them."""
+    """A pilot is to be started; it starts no task before it has ``barrier`` of them.
+
+    ``estimated``: its nodes are what they may turn out to be.
+    """
 
     time: float
     manager: str
@@ -53,6 +56,7 @@ class PilotAccepted(msgspec.Struct, frozen=True, array_like=True, tag=4):
     description: msgspec.Raw
     nodes: list[Node]
     barrier: int = 0
+    estimated: bool = False
 
 
 class PilotLaunched(msgspec.Struct, frozen=True, array_like=True, tag=5):
@@ -276,6 +280,33 @@ class RetirementAsked(msgspec.Struct, frozen=True, array_like=True, tag=30):
     drain: bool
 
 
+class JobSubmitting(msgspec.Struct, frozen=True, array_like=True, tag=31):
+    """The pilot is about to be submitted to this batch system, as a job of this name, which no other job has."""
+
+    time: float
+    pilot: PilotUid
+    system: str
+    name: str
+
+
+class JobSubmitted(msgspec.Struct, frozen=True, array_like=True, tag=32):
+    """The batch system knows the pilot's job by this id."""
+
+    time: float
+    pilot: PilotUid
+    job: str
+
+
+class JobTold(msgspec.Struct, frozen=True, array_like=True, tag=33):
+    """What the batch system tells of the pilot's job: see ``state.JobRecord``."""
+
+    time: float
+    pilot: PilotUid
+    state: str
+    reason: str
+    starts: float = 0.0
+
+
 Fact = (
     EpochBegun
     | SessionEnding
@@ -307,6 +338,9 @@ Fact = (
     | OutputsBegun
     | PartitionAsked
     | RetirementAsked
+    | JobSubmitting
+    | JobSubmitted
+    | JobTold
 )
 
 LATE_FACTS = (MessagesDelivered,)

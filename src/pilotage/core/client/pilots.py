@@ -53,6 +53,49 @@ class Pilots:
                 continue
             self._journal.emit(facts.PilotEndAsked(now, uid, drain, failure))
             self._journal.act(actions.OfferMessages(uid))
+            self._end_job(pilot, drain)
+
+    def _end_job(self, pilot: PilotRecord, drain: bool) -> None:
+        """Have the job of a pilot cancelled that is to end, where its agent cannot do that, or may not."""
+        if pilot.job is None or not pilot.job.id:
+            return
+        if not pilot.incarnation and not (drain and pilot.load):
+            self._journal.act(actions.CancelJob(pilot.uid, at_once=True))
+        elif not drain:
+            self._journal.act(actions.CancelJob(pilot.uid, at_once=False))
+
+    def job_prepared(self, event: events.JobPrepared) -> None:
+        """The pilot is to be submitted."""
+        if self._state.pilots[event.pilot].state not in FINAL:
+            self._journal.emit(facts.JobSubmitting(event.time, event.pilot, event.system, event.name))
+            self._journal.tell_pilot(event.pilot)
+            self._journal.act(actions.SubmitJob(event.pilot))
+
+    def job_submitted(self, event: events.JobSubmitted) -> None:
+        """The pilot's job is in the queue."""
+        pilot = self._state.pilots[event.pilot]
+        if pilot.job is None or pilot.job.id:
+            return
+        self._journal.emit(facts.JobSubmitted(event.time, event.pilot, event.job))
+        if pilot.state in FINAL:
+            # It was given up, or it was faster than the answer.
+            self._journal.act(actions.CancelJob(event.pilot, at_once=not pilot.incarnation))
+        else:
+            self._journal.tell_pilot(event.pilot)
+        self._journal.act(actions.WatchJob(event.pilot))
+        if pilot.ending and pilot.state not in FINAL:
+            self._end_job(pilot, drain=pilot.drains)
+
+    def job_told(self, event: events.JobTold) -> None:
+        """The batch system tells of the pilot's job."""
+        pilot = self._state.pilots[event.pilot]
+        if pilot.job is None:
+            return
+        told = event.state, event.reason, event.starts
+        if told != (pilot.job.state, pilot.job.reason, pilot.job.starts):
+            self._journal.emit(facts.JobTold(event.time, event.pilot, *told))
+        if event.over:
+            self._journal.act(actions.FencePilot(event.pilot))
 
     def said_goodbye(self, event: events.PilotEndArrived) -> None:
         """The pilot has ended in good order, and holds nothing."""

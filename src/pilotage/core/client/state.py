@@ -26,6 +26,7 @@ from pilotage.model.states import (
     FINAL,
     PMGR_ACTIVE,
     PMGR_ACTIVE_PENDING,
+    PMGR_LAUNCHING,
     PMGR_LAUNCHING_PENDING,
     TMGR_SCHEDULING,
 )
@@ -99,6 +100,21 @@ class QueuedRetirement(msgspec.Struct, frozen=True, array_like=True, tag=6):
 Queued = QueuedTasks | QueuedCancel | QueuedEnd | QueuedEnvironment | QueuedPartition | QueuedRetirement
 
 
+class JobRecord(msgspec.Struct):
+    """A pilot's job. ``name`` is its own among all jobs; ``id`` is what the batch system calls it, empty until it has it.
+
+    ``state``, ``reason`` and ``starts`` are what was told last: the value of a ``JobState``, empty before; why it waits or how
+    it ended, or why it is not submitted; when it is expected to start (Unix time; 0.0: not known).
+    """
+
+    system: str
+    name: str
+    id: str = ""
+    state: str = ""
+    reason: str = ""
+    starts: float = 0.0
+
+
 class PilotRecord(msgspec.Struct):
     """A pilot. ``load``: unfinished tasks bound to it."""
 
@@ -139,11 +155,26 @@ class PilotRecord(msgspec.Struct):
     """It starts no task before it has so many."""
     added: dict[str, PartitionSpec] = {}
     """Partitions that it was asked to add, beside those of its description, and not to retire since."""
+    estimated: bool = False
+    """Whether its nodes are only what they may turn out to be."""
+    job: JobRecord | None = None
+    """Of a pilot on a platform with a batch system, from when it is to be submitted."""
 
     @property
     def cores(self) -> int:
         """Cores of all its nodes."""
         return sum(node.shape.cores for node in self.nodes)
+
+    @property
+    def known_nodes(self) -> list[Node]:
+        """Its nodes, as far as it is certain what they are."""
+        return [] if self.estimated else self.nodes
+
+    @property
+    def drains(self) -> bool:
+        """Whether it is to end after its tasks and not at once, as far as it does not know that yet."""
+        messages = (*self.unacknowledged.values(), *self.outbox)
+        return self.ending and all(message.drain for message in messages if isinstance(message, QueuedEnd))
 
     @property
     def usable(self) -> bool:
@@ -281,6 +312,8 @@ def apply(state: ClientState, fact: Fact, *, batch: Batch | None = None, outcome
             facts.PilotAccepted() | facts.PilotLaunched() | facts.PilotActivated() | facts.PilotEndAsked() | facts.PilotEnded()
         ):
             _apply_pilot(state, fact)
+        case facts.JobSubmitting() | facts.JobSubmitted() | facts.JobTold():
+            _apply_job(state.pilots[fact.pilot], fact)
         case _:
             unreachable(fact)
 
@@ -296,7 +329,13 @@ def _apply_pilot(
 ) -> None:
     if isinstance(fact, facts.PilotAccepted):
         state.pilots[fact.pilot] = PilotRecord(
-            fact.pilot, fact.manager, fact.description, fact.nodes, submitted=fact.time, barrier=fact.barrier
+            fact.pilot,
+            fact.manager,
+            fact.description,
+            fact.nodes,
+            submitted=fact.time,
+            barrier=fact.barrier,
+            estimated=fact.estimated,
         )
         return
     pilot = state.pilots[fact.pilot]
@@ -304,7 +343,7 @@ def _apply_pilot(
         pilot.pid, pilot.started_ticks, pilot.boot_id = fact.pid, fact.started_ticks, fact.boot_id
         pilot.state = PMGR_ACTIVE_PENDING
     elif isinstance(fact, facts.PilotActivated):
-        pilot.incarnation, pilot.nodes = fact.incarnation, fact.nodes
+        pilot.incarnation, pilot.nodes, pilot.estimated = fact.incarnation, fact.nodes, False
         pilot.active_since = pilot.active_since or fact.time
         pilot.state = PMGR_ACTIVE
     elif isinstance(fact, facts.PilotEndAsked):
@@ -316,6 +355,20 @@ def _apply_pilot(
         pilot.state, pilot.reason, pilot.ended = fact.state, fact.reason, fact.time
         pilot.outbox.clear()
         pilot.unacknowledged.clear()
+
+
+def _apply_job(pilot: PilotRecord, fact: facts.JobSubmitting | facts.JobSubmitted | facts.JobTold) -> None:
+    if isinstance(fact, facts.JobSubmitting):
+        pilot.job = JobRecord(fact.system, fact.name)
+        pilot.state = PMGR_LAUNCHING
+    elif pilot.job is None:
+        raise InvariantViolated(f"pilot {pilot.uid} has no job, and {fact!r:.200} tells of it")
+    elif isinstance(fact, facts.JobSubmitted):
+        pilot.job.id, pilot.job.reason = fact.job, ""
+        if pilot.state == PMGR_LAUNCHING:
+            pilot.state = PMGR_ACTIVE_PENDING
+    else:
+        pilot.job.state, pilot.job.reason, pilot.job.starts = fact.state, fact.reason, fact.starts
 
 
 def _apply_accepted(state: ClientState, fact: facts.TasksAccepted, batch: Batch) -> None:
