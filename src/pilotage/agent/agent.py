@@ -45,7 +45,8 @@ class Agent(PilotLoop[AgentCore]):
         self._blobs = blobs
         self._crew = crew
         self.abandoned = ""
-        """Why this agent of a partition ends without an end of the partition: what is there of it is for its head to judge."""
+        """Why this agent ends without an end of its pilot, or partition: what is there of a partition is for its head to judge;
+        and the job that is ended around a pilot may be begun again, or else the client learns from it what to make of that."""
         self._told_of_starvation = False
 
     # --------------------------------------------------------------------------------------------------------------- the loop
@@ -67,7 +68,7 @@ class Agent(PilotLoop[AgentCore]):
 
     def _told_to_end(self, now: float, reason: str) -> None:
         # A head that lives hears how all ends; without one what runs is ended, and nothing is said of it.
-        if self._settings.partition and not self._link.reaches_client():
+        if self._settings.batch != "local" or (self._settings.partition and not self._link.reaches_client()):
             self.abandoned = reason
         else:
             super()._told_to_end(now, reason)

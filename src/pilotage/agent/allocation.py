@@ -18,7 +18,7 @@ from pilotage.errors import BackendError
 from pilotage.launchers.outer import without_outer_launch
 from pilotage.platforms.allocations import AllocatedNode, Allocation, discover
 from pilotage.platforms.allocations.allocation import NODE_FILE
-from pilotage.platforms.allocations.variables import job_variables, without_job
+from pilotage.platforms.allocations.variables import batch_variables, without_job
 
 ASK_S = 30.0
 """How long a command may take that tells of the job; without it what the variables tell has to do."""
@@ -73,7 +73,7 @@ def task_environment(settings: PilotSettings, environment: Mapping[str, str]) ->
 def allocation_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return what launchers need of the job's variables."""
     outside = without_outer_launch({os.fsencode(name): os.fsencode(value) for name, value in environment.items()})
-    return job_variables({os.fsdecode(name): os.fsdecode(value) for name, value in outside.items()})
+    return batch_variables({os.fsdecode(name): os.fsdecode(value) for name, value in outside.items()})
 
 
 def read_text(path: str) -> str:

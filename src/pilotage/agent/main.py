@@ -18,7 +18,7 @@ from pilotage.agent.settings import LOG_FOLDER, read_settings
 from pilotage.agent.startup import CannotBegin, EndCall, heed_signals, note_own_crash
 
 ABANDONED = 1
-"""The exit status of a partition's agent that has ended without its head."""
+"""The exit status of an agent that has ended, and not its pilot: of a partition, without its head; or of a job that was ended."""
 CRASHED = 1
 _YOUNG_OBJECTS = 50_000
 
@@ -44,7 +44,8 @@ def main() -> None:
             from pilotage.agent.running import run_agent
 
             if abandoned := run_agent(settings, folder, incarnation, lambda: _tell_ready(ready_fd), call):
-                sys.stderr.write(f"this agent of partition {settings.partition} ends: {abandoned}\n")
+                what = f"agent of partition {settings.partition}" if settings.partition else "agent"
+                sys.stderr.write(f"this {what} ends: {abandoned}\n")
                 status = ABANDONED
     except CannotBegin as error:
         sys.stderr.write(f"{error}\n")

@@ -1,4 +1,4 @@
-"""Which variables are a job's: what its batch system, and the launch that its script is part of, tell the processes inside it.
+"""Which variables are of a batch system: what it, and the launch that a job's script is part of, tell the processes inside.
 
 Launchers that are started inside a job read them, and so do the nodes' hosts. Programs of tasks must not: they would take the
 whole job for their own, with all its nodes, or the job around a client for that of the pilot.
@@ -57,21 +57,33 @@ _OF_GRID_ENGINE = ("JOB_ID", "JOB_NAME", "NHOSTS", "NSLOTS", "NQUEUES", "PE", "P
 """Names that others use, too."""
 
 
-def job_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return those variables that are the job's that this is the environment of.
+def batch_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return those variables that are of a batch system: what it tells of the job, and what the site says of it.
 
-    >>> job_variables({"SLURM_JOB_ID": "7", "SLURM_CONF": "/etc/slurm.conf", "HOME": "/home/me"})
-    {'SLURM_JOB_ID': '7'}
+    >>> batch_variables({"SLURM_JOB_ID": "7", "SLURM_CONF": "/etc/slurm.conf", "HOME": "/home/me"})
+    {'SLURM_JOB_ID': '7', 'SLURM_CONF': '/etc/slurm.conf'}
     """
-    return {name: value for name, value in environment.items() if _is_of_a_job(name, environment)}
+    grid_engine = _is_in_grid_engine(environment)
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith((*_OF_A_JOB, *_OF_THE_SITE)) or (grid_engine and name in _OF_GRID_ENGINE)
+    }
 
 
 def without_job(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the others."""
-    return {name: value for name, value in environment.items() if not _is_of_a_job(name, environment)}
+    """Return the variables without those that tell of a job.
+
+    >>> without_job({"SLURM_JOB_ID": "7", "SLURM_CONF": "/etc/slurm.conf", "HOME": "/home/me"})
+    {'SLURM_CONF': '/etc/slurm.conf', 'HOME': '/home/me'}
+    """
+    grid_engine = _is_in_grid_engine(environment)
+    return {
+        name: value
+        for name, value in environment.items()
+        if (not name.startswith(_OF_A_JOB) or name.startswith(_OF_THE_SITE)) and not (grid_engine and name in _OF_GRID_ENGINE)
+    }
 
 
-def _is_of_a_job(name: str, environment: Mapping[str, str]) -> bool:
-    if name in _OF_GRID_ENGINE:
-        return "SGE_TASK_ID" in environment or "PE_HOSTFILE" in environment
-    return name.startswith(_OF_A_JOB) and not name.startswith(_OF_THE_SITE)
+def _is_in_grid_engine(environment: Mapping[str, str]) -> bool:
+    return "SGE_TASK_ID" in environment or "PE_HOSTFILE" in environment
