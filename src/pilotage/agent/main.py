@@ -18,7 +18,7 @@ from pilotage.agent.settings import LOG_FOLDER, read_settings
 from pilotage.agent.startup import CannotBegin, EndCall, heed_signals, note_own_crash
 
 ABANDONED = 1
-"""The exit status of an agent that has ended, and not its pilot: of a partition, without its head; or of a job that was ended."""
+"""The exit status of an agent that has ended, and not its pilot: of a partition without a head, or of a job that was ended."""
 CRASHED = 1
 _YOUNG_OBJECTS = 50_000
 

@@ -4,6 +4,9 @@ Clients have one for each pilot, and the head of a pilot with partitions has one
 states: *waiting* (the next attempt to connect is due at ``retry_at``; None: it waits to be told), *greeting* (connected, the
 agent has not answered) and *open*. A connection that breaks is made anew, as often as needed. Who is no longer there is for
 others to find out.
+
+An agent on another machine may tell several addresses, of which some lead nowhere from here. They are tried one after the
+other, and longer in each round; the one that worked is tried first the next time.
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ HEARTBEAT_S = 5.0
 LOSS_S = 20.0
 RETRY_FIRST_S = 0.02
 RETRY_LONGEST_S = 1.0
+PATIENCES_S = (3.0, 6.0, 12.0)
+"""How long an agent of several addresses has to answer at one of them, by round."""
 INCOMING_WINDOW_MESSAGES = 4
 """The agent keeps few messages under way, so that they grow when the client is slow; credit is given back accordingly."""
 
@@ -74,6 +79,7 @@ class AgentLink:
         self._epoch = epoch
         self._key_file = key_file
         self._attempts = 0
+        self._patience_until: float | None = None
         self._last_refusal = ""
         self._poll = poll
         self._retry_s = RETRY_FIRST_S
@@ -108,6 +114,9 @@ class AgentLink:
         self.incoming.synced(self.incoming.received)
         self._logged.clear()
         self._liveness = Liveness(HEARTBEAT_S, LOSS_S, now)
+        if len(self._connection.tcp) > 1:
+            in_rounds = (self._attempts - 1) // len(self._connection.tcp)
+            self._patience_until = now + PATIENCES_S[min(in_rounds, len(PATIENCES_S) - 1)]
         self.channel.send(ClientHello(PROTOCOL, self._session, self._epoch, self.incoming.hello()))
 
     def _open(self, connection: Connection) -> ClientChannel:
@@ -149,6 +158,9 @@ class AgentLink:
     def greeted(self, hello: AgentHello) -> None:
         """The agent answered the hello: send again what it lacks, and open the link."""
         self.is_open = True
+        if self._patience_until is not None and self._connection is not None:
+            self._patience_until = None
+            self._attempts = (self._attempts - 1) % len(self._connection.tcp)
         self._retry_s = RETRY_FIRST_S
         self.outgoing.resume(hello.durable)
         self._send_again()
@@ -209,7 +221,7 @@ class AgentLink:
     def tick(self, now: float) -> bool:
         """Send a heartbeat if one is due, and notice silence; return True when it is time to connect."""
         if self.channel is not None and self._liveness is not None:
-            if self._liveness.lost(now):
+            if self._liveness.lost(now) or (self._patience_until is not None and now >= self._patience_until):
                 self.disconnect(now)
             elif self._liveness.due(now):
                 self.channel.send(Heartbeat())
@@ -219,7 +231,8 @@ class AgentLink:
     def next_event(self) -> float | None:
         """Return when ``tick`` is due."""
         if self.channel is not None and self._liveness is not None:
-            return self._liveness.next_event()
+            due = self._liveness.next_event()
+            return due if self._patience_until is None else min(due, self._patience_until)
         return self.retry_at
 
     def owns(self, descriptor: int) -> bool:
@@ -243,4 +256,5 @@ class AgentLink:
             self.channel, self._channel_fd = None, -1
         self.is_open = False
         self._liveness = None
+        self._patience_until = None
         self.outgoing.disconnected()
