@@ -41,11 +41,13 @@ AWAY_S = 10.0
 START_PAUSES_S = (0.0, 5.0, 20.0)
 """How long after the end of a host's step another is started, for the first time, the second and so on; then never again."""
 
+PING_S = 5.0
+"""How often it is tried whether hosts are still there; one whose process is gone is noticed that soon."""
+
 _SETTLED_S = 600.0
 """After so long with a connection a host may be started again as often as in the beginning."""
 _UP_S = 60.0
 """A host that was started again has so long to come before it is once more."""
-_PING_S = 5.0
 _CLOSE_S = 8.0
 _LAST_WORDS = 400
 
@@ -86,7 +88,7 @@ class ClusterExecutor:
         """Hosts without a connection that are not given up."""
         self._doomed: dict[str, None] = {}
         """Hosts that were given up, and have been told to start runners."""
-        self._ping_at = now + _PING_S
+        self._ping_at = now + PING_S
         self._poll = select.epoll()
         self._poll.register(lobby.fileno(), select.EPOLLIN)
         self._step_fd = -1
@@ -107,7 +109,8 @@ class ClusterExecutor:
             self._host_of[name] = host
         now = time.time()
         for host in self._hosts:
-            self._await(host, now)
+            # The first agent has only just had them started.
+            self._await(host, now, _UP_S if self._incarnation == 1 else self._away_s)
         self._hear(now)
         self._watch_steps()
 
@@ -140,7 +143,7 @@ class ClusterExecutor:
             self._step_ended(end, now)
         self._watch_steps()
         if now >= self._ping_at:
-            self._ping_at = now + _PING_S
+            self._ping_at = now + PING_S
             for host in self._hosts:
                 if host.is_connected and not self._lobby.send(host.name, _PING):
                     self._miss(host, now)
@@ -284,11 +287,11 @@ class ClusterExecutor:
                 host.starts = 0
             host.disconnected(now)
         self._lobby.forget(host.name)
-        self._await(host, now)
+        self._await(host, now, self._away_s)
 
-    def _await(self, host: RemoteHost, now: float) -> None:
+    def _await(self, host: RemoteHost, now: float, patience_s: float) -> None:
         self._away[host.name] = None
-        host.start_at = now + self._away_s if host.starts < len(START_PAUSES_S) else None
+        host.start_at = now + patience_s if host.starts < len(START_PAUSES_S) else None
 
     def _take(self, host: RemoteHost, report: wire.HostReport, now: float) -> None:
         """Tell what a host has reported."""

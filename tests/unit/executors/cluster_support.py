@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+from breakable import BreakableWay
 
 from pilotage.executors.base import Executor
 from pilotage.executors.cluster import ClusterExecutor
 from pilotage.executors.hosts import HostSettings
-from pilotage.executors.lobby import HostLobby
+from pilotage.executors.lobby import HOSTS_FILE, HostLobby
 from pilotage.model.resources import Node, NodeShape
 from pilotage.testing.host_processes import HostProcesses
 from pilotage.testing.runner_driver import default_settings
 from pilotage.wire.addresses import HERE
+from pilotage.wire.keys import read_host_access, write_host_access
 from pilotage.wire.runner_settings import RunnerSettings
 
 NOBODY_S = 3600.0
@@ -34,6 +36,9 @@ class Cluster:
         self._temporary = folder
         self._all_gone = all_gone
         self._incarnation = 0
+        self.ways: list[BreakableWay] = []
+        """Of each agent, if ``breakable``."""
+        self.breakable = False
         self.starter = self._make_starter()
 
     def _make_starter(self) -> HostProcesses:
@@ -54,6 +59,11 @@ class Cluster:
             [HERE],
             orphan_timeout_s=self.settings.orphan_timeout_s,
         )
+        if self.breakable:
+            path = self.agent_folder / HOSTS_FILE
+            access = read_host_access(path)
+            self.ways.append(BreakableWay(int(access.tcp[0].rpartition(":")[2])))
+            write_host_access(path, msgspec.structs.replace(access, tcp=(self.ways[-1].endpoint,)))
         if self._incarnation:
             self.starter = self._make_starter()
         else:
