@@ -83,11 +83,8 @@ def check_description(on: Platform) -> list[Finding]:
     """Look at what the platform's files say of it as a whole; reading them has checked the rest."""
     since = f" on {on.status_date}" if on.status_date else ""
     told = {"verified": f"seen to work{since}", "documented": f"from the site's documentation{since}", "retired": "retired"}
-    found = (
-        f"{on.name}: {told.get(on.status or '', 'your own')}; {on.note}"
-        if on.note
-        else f"{on.name}: " + told.get(on.status or "", "your own")
-    )
+    words = [on.description, told.get(on.status or "", ""), on.note]
+    found = f"{on.name}: {'; '.join(word for word in words if word) or 'nothing is said of it in words'}"
     return [judged("description", found, False, on.status == "retired", "the machine is no more in service; take another one")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,9 @@ def _source(described: Described, path: str, field: str, places: Mapping[str, st
 
 
 def _shown(place: str) -> str:
-    """Return a place in a file; of a file that ships its name."""
+    """Return a place in a file as people read it."""
     path, _, line = place.rpartition(":")
-    return f"{Path(path).name}:{line} (shipped)" if Path(path).parent == SHIPPED else place
+    if Path(path).parent == SHIPPED:
+        return f"{Path(path).name}:{line} (shipped)"
+    home = os.path.expanduser("~")
+    return f"~{place.removeprefix(home)}" if place.startswith(f"{home}/") else place
