@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -32,6 +33,7 @@ from pilotage.executors.lobby import HostLobby
 from pilotage.executors.local import LocalExecutor
 from pilotage.launchers.found import find_installed, found_launchers
 from pilotage.launchers.node_hosts import HOST_METHODS, PBSDSH, USUAL
+from pilotage.launchers.registry import launches_at_once
 from pilotage.model.installed import Installed
 from pilotage.platforms.allocations import AllocatedNode, Allocation, set_agent_nodes_apart
 from pilotage.platforms.node_here import usable_here
@@ -148,8 +150,18 @@ class ClusterGround:
             return []
         return leave_nodes(state, self.settings.scheduler, self.before.plain, hosts_of(self.before), BEGUN_AGAIN)
 
-    def executor(self, folder: Path, incarnation: int) -> Executor:
-        """Return the executor of these nodes. ``folder`` is the agent's private one."""
+    @property
+    def launches(self) -> int:
+        """How many launches may be under way at once; see ``AgentCore``."""
+        return launches_at_once(self.launchers, len(self.found.nodes))
+
+    @cached_property
+    def launchers(self) -> dict[str, Installed]:
+        """The launchers for tasks, by launch method.
+
+        Raises:
+            BackendError: none of those that the platform or the user prefers is there.
+        """
         settings, found = self.settings, self.found
         launchers = found_launchers(
             settings.launch_methods,
@@ -161,6 +173,11 @@ class ClusterGround:
         if (srun := launchers.get("srun")) is not None and found.gpus_per_node and not srun.option("gpus_per_node"):
             options = {**srun.options, "gpus_per_node": str(found.gpus_per_node)}
             launchers["srun"] = msgspec.structs.replace(srun, options=options)
+        return launchers
+
+    def executor(self, folder: Path, incarnation: int) -> Executor:
+        """Return the executor of these nodes. ``folder`` is the agent's private one."""
+        settings, found, launchers = self.settings, self.found, self.launchers
         if self._lobby is None or self._starter is None:
             write_settings(folder, _runner_settings(settings, found.nodes, 0, launchers, str(folder / NOTIFY_SOCKET)))
             return LocalExecutor(folder, settings.session, settings.pilot, settings.agent_folder, incarnation)

@@ -65,6 +65,7 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: Ca
             idle_timeout_s=settings.idle_timeout_s,
             barrier=settings.startup_barrier,
             hosts=ground.hosts if ground is not None else (),
+            launches=ground.launches if ground is not None else 0,
         )
         if state is not None:
             core.recover(time.time())

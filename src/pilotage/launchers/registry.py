@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pilotage.errors import BackendError, nearest
 from pilotage.launchers.cray import APRUN, CCMRUN, MPIRUN_CCMRUN
 from pilotage.launchers.flux import FLUX
@@ -58,6 +60,15 @@ def launch_method(name: str) -> LaunchMethod:
 def ceiling_of(method: LaunchMethod, installed: Installed) -> int:
     """Return how many launches may be under way at once, for each ``MethodFacts.ceiling_per``; 0: as many as one likes."""
     return installed.ceiling or method.facts.ceiling
+
+
+def launches_at_once(launchers: Mapping[str, Installed], nodes: int) -> int:
+    """Return how many launches a pilot of so many nodes may have under way, by its preferred launcher; 0: any number."""
+    for name, installed in launchers.items():
+        method = launch_method(name)
+        ceiling = ceiling_of(method, installed)
+        return ceiling * nodes if method.facts.ceiling_per == "node" else ceiling
+    return 0
 
 
 def check_installed(method: LaunchMethod, installed: Installed) -> None:

@@ -7,7 +7,7 @@ from launch_shapes import NIDS, installed_of, rendered, request_on
 
 from pilotage.errors import BackendError
 from pilotage.launchers.method import Installed, LaunchRequest, parse_step_name, step_name
-from pilotage.launchers.registry import LAUNCH_METHODS, ceiling_of, check_installed, launch_method
+from pilotage.launchers.registry import LAUNCH_METHODS, ceiling_of, check_installed, launch_method, launches_at_once
 
 NAMED_IN_PAPERS = {
     *("aprun", "ccmrun", "mpirun_ccmrun", "jsrun", "dplace", "mpirun_dplace", "runjob", "poe", "srun", "ibrun"),
@@ -102,3 +102,11 @@ def test_the_name_of_a_step_tells_whose_it_is(uid: str) -> None:
 @pytest.mark.parametrize("name", ["bash", "pilotage", "pilotage:x", "pilotage::1", "other:x:1", "pilotage:x:one"])
 def test_steps_of_others_are_not_ours(name: str) -> None:
     assert parse_step_name(name) is None
+
+
+def test_how_many_launches_a_pilot_may_have_is_said_by_its_preferred_launcher() -> None:
+    assert launches_at_once({}, 4) == 0
+    assert launches_at_once({"srun": Installed("srun"), "ssh": Installed("ssh")}, 4) == 112
+    assert launches_at_once({"srun": Installed("srun", ceiling=20)}, 4) == 20
+    assert launches_at_once({"ssh": Installed("ssh")}, 4) == 32
+    assert launches_at_once({"mpiexec": Installed("mpiexec", "mpich")}, 4) == 0

@@ -34,6 +34,7 @@ from pilotage.core.agent.gangs import Gangs
 from pilotage.core.agent.idleness import Idleness
 from pilotage.core.agent.inquiry import Inquiry
 from pilotage.core.agent.journal import Journal, Step
+from pilotage.core.agent.launches import Launches
 from pilotage.core.agent.losses import NODE_LOST
 from pilotage.core.agent.nodes import Nodes
 from pilotage.core.agent.partition import PartitionDelivery, Recalls
@@ -60,7 +61,7 @@ class AgentCore:
     epoch, None for no limit) is when the pilot ends itself; it also does after ``idle_timeout_s`` without anything to do (0.0:
     never). ``barrier``: no task begins before so many have arrived. ``nodes``: of a partition, the indices of those that it
     began with, which are the ones that its policy has to begin with. ``hosts``: the number of the host of each node, by the
-    node's index; without it all are on host 0.
+    node's index; without it all are on host 0. ``launches``: how many launchers may run at once (0: any number).
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class AgentCore:
         idle_timeout_s: float = 0.0,
         barrier: int = 0,
         hosts: Sequence[int] = (),
+        launches: int = 0,
     ) -> None:
         self.state = state if state is not None else AgentState()
         self._deadline = deadline
@@ -83,7 +85,7 @@ class AgentCore:
         self._alarms = Alarms(self.state)
         self._delivery = PartitionDelivery(journal)
         self._idleness = Idleness(self.state, idle_timeout_s, self._prepares)
-        self._waiting = Waiting(self.state, policy, barrier)
+        self._waiting = Waiting(self.state, policy, Launches(self.state, launches, len(set(hosts)) > 1), barrier)
         self._dispatch = Dispatch(journal, policy, self._waiting, self._pool)
         self._endings = Endings(journal, self._waiting, self._delivery)
         self._gangs = Gangs(journal, self._endings)
@@ -191,6 +193,8 @@ class AgentCore:
             if self.state.lost_nodes and self._nodes.are_for_good:
                 self._end_unplaceable(now)
         self._services.settle(now)
+        if self._waiting.launches.waiting:
+            self._waiting.enqueue_each(self._waiting.launches.next(), now)
         placed = self._dispatch.place(now)
         for uids, reason in self._dispatch.too_late(now):
             self._end_stranded(now, uids, reason)
@@ -225,6 +229,7 @@ class AgentCore:
         self._staging.recover()
         self._services.recover()
         self._gangs.recover()
+        self._waiting.launches.recover()
         waiting = []
         for uid, task in state.tasks.items():
             if not task.lane and uid not in state.inputs and uid not in state.outputs:

@@ -30,6 +30,7 @@ class Inquiry:
             "staging input": len(state.inputs),
             "awaiting environment": sum(map(len, self._waiting.held.values())),
             "awaiting service": len(self._waiting.unserved),
+            "awaiting launch": len(self._waiting.launches.waiting),
             "launched": sum(len(lane.tasks) for lane in state.lanes.values()),
             "staging output": len(state.outputs),
             "lanes": len(state.lanes),
@@ -83,6 +84,8 @@ class Inquiry:
         service = self._waiting.unserved.get(uid)
         if service is not None:
             return f"waits for service {service!r}, which it needs, to be ready again"
+        if uid in self._waiting.launches.waiting:
+            return self._waiting.launches.why(uid)
         reason = self._policy.why(uid)
         if self._dispatch.paused:
             return f"waits as nothing is started for now: {self._dispatch.paused}; {reason}"

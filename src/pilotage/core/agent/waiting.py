@@ -1,4 +1,4 @@
-"""Tasks that wait: for others to arrive, for their named environment, for the services that they need, then for resources.
+"""Tasks that wait: for others to arrive, for an environment, for services, for a launch that is free, then for resources.
 
 The last of these they do in the policy's queue. A *barrier* keeps all tasks but services out of it until so many have arrived,
 or the pilot is to end: then all begin together, and what is measured is not how fast they were submitted.
@@ -13,6 +13,7 @@ from operator import attrgetter
 import msgspec
 
 from pilotage.core.agent.lanes import group_of
+from pilotage.core.agent.launches import Launches
 from pilotage.core.agent.needs import lacking
 from pilotage.core.agent.state import AgentState
 from pilotage.core.scheduling.policy import GroupKey, Policy
@@ -28,7 +29,8 @@ ALWAYS_THERE = ("", "rp", "pilotage")
 class Waiting:
     """The way into the queue, and out of it other than by being placed. Derived from the state."""
 
-    def __init__(self, state: AgentState, policy: Policy, barrier: int = 0) -> None:
+    def __init__(self, state: AgentState, policy: Policy, launches: Launches, barrier: int = 0) -> None:
+        self.launches = launches
         self.barrier = barrier
         """Tasks that have to arrive before any goes on; 0 if there is no barrier, or none any more."""
         self.barred: dict[TaskUid, None] = {}
@@ -71,6 +73,8 @@ class Waiting:
             uids = [uid for uid in uids if self._is_served(uid)]
         if self._state.templates[template].request.gang:
             uids = self._enqueue_begun(uids, template, now)
+        if uids and self.launches.limits(self._state.templates[template]):
+            uids = self.launches.let_in(uids, template)
         if uids:
             self._policy.enqueue_many(uids, self.group(template), now)
 
@@ -80,7 +84,10 @@ class Waiting:
             return False
         known = [self._state.templates[template] for template in templates]
         return not any(
-            each.service is not None or each.request.gang or (each.named_env and not self._is_there(each.named_env))
+            each.service is not None
+            or each.request.gang
+            or (each.named_env and not self._is_there(each.named_env))
+            or self.launches.limits(each)
             for each in known
         )
 
@@ -149,7 +156,7 @@ class Waiting:
 
     def dequeue(self, uid: TaskUid) -> bool:
         """Take a task out that waits for a service or in the queue; return False if it does not."""
-        return self.unserved.pop(uid, None) is not None or self._policy.withdraw(uid)
+        return self.unserved.pop(uid, None) is not None or self.launches.withdraw(uid) or self._policy.withdraw(uid)
 
     def take_unserved(self, service: TaskUid) -> list[TaskUid]:
         """Let the tasks that wait for this service wait for it no longer, and return them."""
@@ -169,6 +176,8 @@ class Waiting:
             del self.barred[uid]
             return
         if self.unserved.pop(uid, None) is not None or self.forsaken.pop(uid, None) is not None:
+            return
+        if self.launches.withdraw(uid):
             return
         name = self._state.templates[self._state.tasks[uid].row.template].named_env
         held = self.held.get(name)
