@@ -1,0 +1,56 @@
+"""Which launchers are found on a machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pilotage.errors import BackendError
+from pilotage.launchers.found import found_launchers
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """A folder with an srun and an mpiexec of OpenMPI, as far as they tell their versions."""
+    for name, said in (("srun", "slurm 22.05.8"), ("mpiexec", "mpiexec (OpenRTE) 4.1.4"), ("jsrun", "")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{said}'\n")
+        (tmp_path / name).chmod(0o755)
+    return tmp_path
+
+
+def test_the_preferred_ones_that_are_there_in_their_order(programs: Path) -> None:
+    found = found_launchers(["mpiexec", "aprun", "srun"], "slurm", {}, {"srun": {"mpi": "pmix"}}, str(programs))
+    assert list(found) == ["mpiexec", "srun"]
+    assert (found["srun"].path, found["srun"].version) == (str(programs / "srun"), "22.05.8")
+    assert found["srun"].option("mpi") == "pmix"
+    assert (found["mpiexec"].kind, found["mpiexec"].version) == ("openmpi", "4.1.4")
+
+
+@pytest.mark.parametrize(
+    ("batch", "names"), [("slurm", ["srun", "mpiexec"]), ("lsf", ["jsrun", "mpiexec"]), ("local", ["mpiexec"])]
+)
+def test_without_a_preference_those_of_the_batch_system(programs: Path, batch: str, names: list[str]) -> None:
+    assert list(found_launchers([], batch, {}, {}, str(programs))) == names
+
+
+def test_none_is_none_unless_one_is_preferred(tmp_path: Path) -> None:
+    assert found_launchers([], "slurm", {}, {}, str(tmp_path)) == {}
+    with pytest.raises(BackendError, match=r"launch_methods=srun, ibrun: none of these is in PATH"):
+        found_launchers(["srun", "ibrun"], "slurm", {}, {}, str(tmp_path))
+
+
+def test_paths_come_before_what_is_in_path(programs: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "srun"
+    other.parent.mkdir()
+    other.write_text("#!/bin/sh\necho slurm 23.11.1\n")
+    other.chmod(0o755)
+    found = found_launchers([], "slurm", {"srun": str(other)}, {}, str(programs))
+    assert (found["srun"].path, found["srun"].version) == (str(other), "23.11.1")
+    with pytest.raises(BackendError, match="srun='/no/such/srun' is no program"):
+        found_launchers([], "slurm", {"srun": "/no/such/srun"}, {}, str(programs))
+
+
+def test_options_that_a_method_does_not_have_are_refused(programs: Path) -> None:
+    with pytest.raises(BackendError, match="has no option 'mpy'"):
+        found_launchers([], "slurm", {}, {"srun": {"mpy": "pmix"}}, str(programs))
