@@ -177,11 +177,7 @@ def check_script(pilot: str, on: Platform, description: PilotDescription) -> Non
 
 def _check_limits(pilot: str, on: Platform, description: PilotDescription) -> None:
     nodes = size_of_job(pilot, on, description).nodes + on.agent_nodes
-    # Some sites steer by the quality of service.
-    names = {"queue": description.queue or on.queue, "qos": description.qos or on.qos}
-    limits = [(f"of {what} {name!r}", on.queues[name]) for what, name in names.items() if name in on.queues]
-    limits.append(("of any job", QueueLimits(max_walltime_minutes=on.max_walltime_minutes, max_nodes=on.max_nodes)))
-    for whose, limit in limits:
+    for whose, limit, beside in _limits(on, description):
         longest, most, least = limit.max_walltime_minutes, limit.max_nodes, limit.min_nodes
         if longest is not None and description.runtime > longest:
             told = f"runtime={description.runtime} exceeds the {longest:g} minutes {whose} on {on.name}; ask for less"
@@ -191,8 +187,19 @@ def _check_limits(pilot: str, on: Platform, description: PilotDescription) -> No
             told = f"{nodes} nodes are fewer than the {least} {whose} on {on.name}; ask for more"
         else:
             continue
-        others = [name for name, queue in on.queues.items() if _allows(queue, description.runtime, nodes)]
+        others = [name for name, other in beside.items() if _allows(other, description.runtime, nodes)]
         raise InvalidPilot(f"{pilot}: {told}{f', or use one of {chr(44).join(others)}' if others else ''}")
+
+
+def _limits(on: Platform, description: PilotDescription) -> list[tuple[str, QueueLimits, Mapping[str, QueueLimits]]]:
+    """Return the limits that a pilot has to keep to, each with whose they are, and with those that it could have instead."""
+    named = (
+        ("queue", description.queue or on.queue, on.queues),
+        ("qos", description.qos or on.qos, on.qos_limits),
+    )
+    limits = [(f"of {what} {name!r}", known[name], known) for what, name, known in named if name in known]
+    of_all = QueueLimits(max_walltime_minutes=on.max_walltime_minutes, max_nodes=on.max_nodes)
+    return [*limits, ("of any job", of_all, {})]
 
 
 def _allows(queue: QueueLimits, runtime: float, nodes: int) -> bool:
@@ -202,8 +209,7 @@ def _allows(queue: QueueLimits, runtime: float, nodes: int) -> bool:
 def walltime_s(on: Platform, description: PilotDescription) -> int:
     """Return for how many seconds a pilot's job is to run: its runtime, and what its agent needs, as far as that is allowed."""
     wanted = math.ceil(description.runtime * 60) + ENDING_S
-    names = (description.queue or on.queue, description.qos or on.qos)
-    longest = [on.max_walltime_minutes, *(on.queues[name].max_walltime_minutes for name in names if name in on.queues)]
+    longest = [limit.max_walltime_minutes for _, limit, _ in _limits(on, description)]
     return min([wanted, *(int(minutes * 60) for minutes in longest if minutes is not None)])
 
 

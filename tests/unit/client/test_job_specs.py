@@ -36,6 +36,7 @@ MACHINE = Platform(
         "debug": QueueLimits(max_walltime_minutes=30, max_nodes=8),
         "large": QueueLimits(min_nodes=100),
     },
+    qos_limits={"urgent": QueueLimits(max_walltime_minutes=60, max_nodes=4), "wide": QueueLimits(min_nodes=50)},
 )
 
 
@@ -182,7 +183,12 @@ def test_what_a_batch_system_cannot_say_is_refused(system: str, name: str) -> No
             {"nodes": 9, "queue": "debug"},
             "9 nodes exceed the 8 of queue 'debug' on site.machine; ask for fewer, or use one of reg",
         ),
-        ({"nodes": 9, "qos": "debug"}, "9 nodes exceed the 8 of qos 'debug' on site.machine"),
+        ({"nodes": 9, "qos": "urgent"}, "9 nodes exceed the 4 of qos 'urgent' on site.machine; ask for fewer"),
+        (
+            {"nodes": 60, "qos": "urgent"},
+            "60 nodes exceed the 4 of qos 'urgent' on site.machine; ask for fewer, or use one of w",
+        ),
+        ({"nodes": 1, "qos": "urgent", "runtime": 61}, "runtime=61 exceeds the 60 minutes of qos 'urgent' on site.machine"),
         ({"cores": 320, "queue": "large"}, "10 nodes are fewer than the 100 of queue 'large' on site.machine; ask for more"),
         ({"nodes": 1001, "queue": "large"}, "1001 nodes exceed the 1000 of any job on site.machine"),
         ({"nodes": 1, "queue": "x", "runtime": 1441}, "runtime=1441 exceeds the 1440 minutes of any job on site.machine"),
@@ -216,6 +222,7 @@ def test_who_counts_slots_is_told_the_cores_of_whole_nodes() -> None:
 def test_the_walltime_stays_within_the_limit_of_the_queue() -> None:
     check_job("pilot", MACHINE, described(nodes=1, queue="debug", runtime=30))
     assert spec(nodes=2, queue="debug", runtime=30)["walltime_s"] == 1800
+    assert spec(nodes=2, qos="urgent", runtime=60)["walltime_s"] == 3600
     assert spec(nodes=2, queue="debug", runtime=29.5)["walltime_s"] == 1800
     assert spec(nodes=2, queue="debug", runtime=29)["walltime_s"] == 1800
     assert spec(nodes=2, queue="debug", runtime=28)["walltime_s"] == 1680 + ENDING_S
