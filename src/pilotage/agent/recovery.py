@@ -61,7 +61,8 @@ def leave_nodes(
 ) -> list[facts.Fact]:
     """Note, in this recovered state too, that all runners are gone that were on these nodes, which the pilot has no more.
 
-    The facts have to be in the log before anything is placed on the nodes that it has now.
+    Tasks that may run again do so, as after the loss of any runner. The facts have to be in the log before anything is placed
+    on the nodes that it has now.
     """
     now = time.time()
     core = AgentCore(make_policy(scheduler, nodes), state=state, hosts=hosts)
@@ -70,4 +71,6 @@ def leave_nodes(
     noted = list(core.handle(events.StorageFilled(now, reason)).facts)
     for runner in list(state.runners):
         noted += core.handle(events.RunnerLost(now, runner, reason, None, None, [])).facts
-    return noted
+    renewed = facts.NodesRenewed(now, reason)
+    apply(state, renewed)
+    return [*noted, renewed]

@@ -41,6 +41,7 @@ PILOT_JOB_TOLD = "pilot.job_told"
 PILOT_ACTIVE = "pilot.active"
 PILOT_END_ASKED = "pilot.end_asked"
 PILOT_LOST_NODES = "pilot.lost_nodes"
+PILOT_BEGUN_AGAIN = "pilot.begun_again"
 PILOT_ENDING = "pilot.ending"
 PILOT_ENDED = "pilot.ended"
 PILOT_FINAL = "pilot.final"
@@ -90,6 +91,7 @@ CATALOGUE = (
     EventKind(PILOT_ACTIVE, "pilot", "client.PilotActivated", "client and agent speak; the pilot takes tasks"),
     EventKind(PILOT_END_ASKED, "pilot", "client.PilotEndAsked", "the client wants the pilot to end"),
     EventKind(PILOT_LOST_NODES, "pilot", "agent.NodesLost", "nodes of the pilot are gone for good"),
+    EventKind(PILOT_BEGUN_AGAIN, "pilot", "agent.NodesRenewed", "the pilot's job was begun again, on other nodes"),
     EventKind(PILOT_ENDING, "pilot", "agent.PilotEnding", "the agent takes no more tasks"),
     EventKind(PILOT_ENDED, "pilot", "agent.PilotEnded", "nothing is left to do for the agent"),
     EventKind(PILOT_FINAL, "pilot", "client.PilotEnded", "the client knows that the pilot is over"),

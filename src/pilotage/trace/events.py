@@ -147,6 +147,8 @@ def _agent_events(fact: agent.Fact, pilot: str, time: float) -> Iterator[TraceEv
         case agent.NodesLost():
             kind = names.PARTITION_LOST_NODES if fact.partition else names.PILOT_LOST_NODES
             yield TraceEvent(time, kind, pilot, {"nodes": len(fact.nodes), "reason": fact.reason})
+        case agent.NodesRenewed():
+            yield TraceEvent(time, names.PILOT_BEGUN_AGAIN, pilot, {"reason": fact.reason})
         case agent.PilotEnding():
             yield TraceEvent(time, names.PILOT_ENDING, pilot, {"reason": fact.reason, "drain": int(fact.drain)})
         case agent.PilotEnded():

@@ -283,6 +283,13 @@ class GangOver(msgspec.Struct, frozen=True, array_like=True, tag=29):
     message: str
 
 
+class NodesRenewed(msgspec.Struct, frozen=True, array_like=True, tag=30):
+    """The pilot has other nodes from now on, numbered anew: nothing that was said of those before holds."""
+
+    time: float
+    reason: str
+
+
 def tasks_named(fact: Fact) -> list[TaskUid]:
     """Return the tasks that the fact is about, in its order."""
     match fact:
@@ -334,4 +341,5 @@ Fact = (
     | TasksGivenBack
     | TasksNumbered
     | GangOver
+    | NodesRenewed
 )

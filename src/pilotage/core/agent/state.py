@@ -24,6 +24,7 @@ from pilotage.core.agent.facts import (
     NodesGranted,
     NodesLost,
     NodesNumbered,
+    NodesRenewed,
     NodesReturned,
     OutcomesDelivered,
     OutcomesNumbered,
@@ -240,7 +241,7 @@ def apply(state: AgentState, fact: Fact) -> None:
             state.services_over[fact.service] = fact.message
         case GangOver():
             state.gangs_over[fact.gang] = fact.message
-        case NodesGranted() | NodesReturned() | NodesNumbered() | NodesLost():
+        case NodesGranted() | NodesReturned() | NodesNumbered() | NodesLost() | NodesRenewed():
             _apply_nodes(state, fact)
         case TasksGivenBack():
             state.received = fact.number
@@ -254,7 +255,7 @@ def apply(state: AgentState, fact: Fact) -> None:
             unreachable(fact)
 
 
-def _apply_nodes(state: AgentState, fact: NodesGranted | NodesReturned | NodesNumbered | NodesLost) -> None:
+def _apply_nodes(state: AgentState, fact: NodesGranted | NodesReturned | NodesNumbered | NodesLost | NodesRenewed) -> None:
     match fact:
         case NodesGranted():
             state.received = fact.number
@@ -275,6 +276,9 @@ def _apply_nodes(state: AgentState, fact: NodesGranted | NodesReturned | NodesNu
             state.lost_nodes.update(dict.fromkeys(fact.nodes))
             if fact.partition:
                 state.unsent_nodes.append((LOST_NODES, list(fact.nodes)))
+        case NodesRenewed():
+            state.lost_nodes.clear()
+            state.places.clear()
         case NodesNumbered():
             state.undelivered_nodes[fact.number] = state.unsent_nodes.pop(0)
             state.numbered = fact.number
