@@ -17,7 +17,7 @@ from pilotage.core.client.facts import Held
 from pilotage.core.client.state import TaskRecord
 from pilotage.model.payload import Payload
 from pilotage.model.resources import BLOCK_MIB, GPU_SHARES
-from pilotage.model.workload import NO_SANDBOX, Row, Template
+from pilotage.model.workload import ANY_MPI, NO_SANDBOX, Row, Template
 
 
 def description_of(
@@ -68,17 +68,29 @@ def description_of(
     return TaskDescription(description.differing())
 
 
+def _use_of_mpi(template: Template) -> bool | None:
+    if template.request.ranks > 1:
+        return None if template.uses_mpi else False
+    return True if template.launch_method == ANY_MPI else None
+
+
+def _named_launcher(template: Template) -> str:
+    if template.launch_method:
+        return "" if template.launch_method == ANY_MPI else template.launch_method
+    return "" if template.launcher is None else template.launcher.path
+
+
 def _resources(template: Template) -> dict[str, Any]:
-    request, launcher = template.request, template.launcher
+    request = template.request
     sizes = {
         "mem_per_rank": float(request.memory * BLOCK_MIB),
         "lfs_per_rank": float(request.disk * BLOCK_MIB),
         "gpu_type": template.gpu_type,
         "threading_type": template.threading_type,
-        "launch_method": "" if launcher is None else launcher.path,
+        "launch_method": _named_launcher(template),
         "gang": request.gang,
         "gang_size": request.gang_size,
-        "use_mpi": False if launcher is None and request.ranks > 1 else None,
+        "use_mpi": _use_of_mpi(template),
     }
     if request.slots:
         return {**sizes, "slots": task_slots.attribute_of(request)}

@@ -1,7 +1,8 @@
 """What a template depends on beside its description: the MPI that this machine has, and the nodes of the session's pilots.
 
 A task of several ranks is started by an mpiexec if there is one, as such tasks nearly always use MPI. The path to it goes
-into the template, so that a task runs with what its user had when it was submitted.
+into the template, so that a task runs with what its user had when it was submitted. Pilots on clusters have launch methods of
+their own, and choose among these by what the template names.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from pilotage.errors import InvalidTask, PilotageError, nearest
-from pilotage.model.workload import Mode, MpiLauncher
+from pilotage.model.workload import ANY_MPI, Mode, MpiLauncher
 
 if TYPE_CHECKING:
     from pilotage.client.session import Session
@@ -30,6 +31,10 @@ class Surroundings(Protocol):
 
     def find_launcher(self, wanted: str, search_path: str) -> MpiLauncher:
         """Return the mpiexec that is wanted ('': any), sought in these folders. Raises ``PilotageError`` if it is not here."""
+        ...
+
+    def on_clusters(self) -> bool | None:
+        """Return whether a pilot is on a cluster, with launch methods of its own; None: there is no pilot yet."""
         ...
 
     def ranks_without_launcher(self, reason: str) -> None:
@@ -49,6 +54,10 @@ class ThisMachine:
         from pilotage.launchers.mpiexec import find_mpiexec
 
         return find_mpiexec(search_path, wanted)
+
+    def on_clusters(self) -> bool | None:
+        """Return that nothing is known of pilots."""
+        return None
 
     def ranks_without_launcher(self, reason: str) -> None:
         """Pass over it: submission tells."""
@@ -70,9 +79,14 @@ class SessionSurroundings:
         """Return the mpiexec that is wanted; one that comes with this Python only for pilots on this machine, or if named."""
         from pilotage.launchers.mpiexec import find_mpiexec
 
-        described = [msgspec.msgpack.decode(pilot.description) for pilot in self._session.state.pilots.values()]
-        local = all(description.get("resource", "").startswith("local.") for description in described)
-        return find_mpiexec(search_path, wanted, bundled=local)
+        return find_mpiexec(search_path, wanted, bundled=not self.on_clusters())
+
+    def on_clusters(self) -> bool | None:
+        """Return whether a pilot is on another machine than this one, by what it was described with."""
+        described = [msgspec.msgpack.decode(pilot.description) for pilot in list(self._session.state.pilots.values())]
+        if not described:
+            return None
+        return not all(description.get("resource", "").startswith("local.") for description in described)
 
     def ranks_without_launcher(self, reason: str) -> None:
         """Tell it, once."""
@@ -94,8 +108,10 @@ class SessionSurroundings:
         raise InvalidTask(f"no pilot has a node of this name{nearest(name, {node.name for node in nodes})}")
 
 
-def launcher_of(task: str, mode: Mode, said: Mapping[str, Any], surroundings: Surroundings) -> MpiLauncher | None:
-    """Return what starts the ranks of a task; None for plain processes.
+def launcher_of(task: str, mode: Mode, said: Mapping[str, Any], surroundings: Surroundings) -> tuple[MpiLauncher | None, str]:
+    """Return what starts the ranks of a task: an mpiexec of this machine, and a launch method of pilots on clusters.
+
+    None and an empty name: they are plain processes.
 
     Raises:
         InvalidTask: MPI is needed and not here, or the attributes contradict each other.
@@ -113,15 +129,50 @@ def launcher_of(task: str, mode: Mode, said: Mapping[str, Any], surroundings: Su
     if use_mpi is False and wanted not in ("", FORK):
         raise InvalidTask(f"{task}: use_mpi=False and launch_method={wanted!r} contradict each other; leave one of them out")
     if use_mpi is False or wanted == FORK or not (several or use_mpi or wanted):
-        return None
+        return None, ""
+    clusters = surroundings.on_clusters()
+    if wanted and (method := _of_clusters(task, wanted, clusters)):
+        return None, method
     search_path = str(said["environment"].get("PATH") or os.environ.get("PATH", ""))
+    named = (wanted or ANY_MPI) if clusters else ""
     try:
-        return surroundings.find_launcher(wanted, search_path)
+        return surroundings.find_launcher(wanted, search_path), named
     except PilotageError as error:
+        if clusters:
+            # What the nodes of a cluster have, their pilot knows.
+            return None, named
         if wanted:
             raise InvalidTask(f"{task}: {error}") from error
         if mode == "function" or use_mpi:
             need = "use_mpi=True" if use_mpi else f"a function with ranks={ranks}"
             raise InvalidTask(f"{task}: {need} needs MPI, but {error}") from error
         surroundings.ranks_without_launcher(str(error))
-        return None
+        return None, ""
+
+
+def _of_clusters(task: str, wanted: str, clusters: bool | None) -> str:
+    """Return the launch method that is named, if it is one that only pilots on clusters have; empty if it is an mpiexec.
+
+    Raises:
+        InvalidTask: all pilots are on this machine, or there is no such launch method.
+    """
+    from pilotage.launchers.mpiexec import KINDS
+    from pilotage.launchers.registry import LAUNCH_METHODS
+
+    name = wanted.strip().lower()
+    if "/" in name or name in ("mpiexec", "mpirun", *KINDS):
+        return ""
+    if name in LAUNCH_METHODS:
+        if clusters is False:
+            raise InvalidTask(
+                f"{task}: launch_method={wanted!r} is for pilots on clusters, and those of this session are on this machine; "
+                f"leave it out, or name 'mpiexec', {', '.join(map(repr, KINDS))}, or the path of an mpiexec"
+            )
+        return name
+    if clusters:
+        known = ("mpiexec", *KINDS, *LAUNCH_METHODS)
+        raise InvalidTask(
+            f"{task}: launch_method={wanted!r} is not known{nearest(name, known)}; known are "
+            f"{', '.join(dict.fromkeys(known))}, or the path of an mpiexec"
+        )
+    return ""

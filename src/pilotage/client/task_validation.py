@@ -135,6 +135,7 @@ def template_of(description: TaskDescription, surroundings: Surroundings) -> Tem
             f"{task}: cleanup=True removes a task's own sandbox, but sandbox={said['sandbox']!r} is not its own alone; "
             "leave one of them out"
         )
+    launcher, launch_method = launcher_of(task, mode, said, surroundings)
     return Template(
         mode=mode,
         form=form,
@@ -144,7 +145,8 @@ def template_of(description: TaskDescription, surroundings: Surroundings) -> Tem
         environment=_environment(task, said["environment"]),
         named_env=_named_env(task, texts["named_env"]),
         hooks=hooks_of(task, said, pre_exec=form not in CODES),
-        launcher=launcher_of(task, mode, said, surroundings),
+        launcher=launcher,
+        launch_method=launch_method,
         sandbox=sandbox,
         stdout=texts["stdout"],
         stderr=texts["stderr"],

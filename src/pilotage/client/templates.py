@@ -227,7 +227,7 @@ def fingerprint(template: Template, row: Row, metadata: object = None, asked: He
     said = msgspec.structs.replace(
         template,
         function=_content(template.function),
-        launcher=None if launcher is None else MpiLauncher(launcher.kind, ""),
+        launcher=None if launcher is None or template.launch_method else MpiLauncher(launcher.kind, ""),
         expands=False,
     )
     staging = () if row.extra is None else (row.extra.input_staging, row.extra.output_staging)

@@ -71,9 +71,11 @@ def choose(template: Template, settings: RunnerSettings, nodes: Iterable[int]) -
         return chosen
     if template.launcher is not None and not elsewhere:
         return _of(template.launcher)
+    what = "starts MPI" if template.uses_mpi else "starts ranks on several nodes"
+    otherwise = ", or say use_mpi=False of ranks that need no MPI" if template.uses_mpi else ""
     raise LaunchFailed(
-        f"none of this pilot's launchers {'starts MPI' if template.uses_mpi else 'starts ranks on several nodes'}: it has "
-        f"{_listed(settings)}; name one that does in the platform's 'launch_methods'"
+        f"none of this pilot's launchers {what}: it has {_listed(settings)}; name one that does in the platform's "
+        f"'launch_methods'{otherwise}"
     )
 
 

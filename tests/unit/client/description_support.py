@@ -21,6 +21,9 @@ MPICH = MpiLauncher("mpich", "/opt/mpich/bin/mpiexec", "4.2")
 class Here:
     """Surroundings with these mpiexecs, the first of them the default, and nodes ``n0``, ``n1``, ``n2``."""
 
+    clusters: bool | None = False
+    """Whether a pilot is on a cluster; None: there is no pilot."""
+
     def __init__(self, *launchers: MpiLauncher) -> None:
         self.launchers = launchers
         self.asked: list[tuple[str, str]] = []
@@ -32,6 +35,9 @@ class Here:
             if wanted in ("", "mpiexec", launcher.kind, launcher.path):
                 return launcher
         raise BackendError("there is no mpiexec in PATH; to get one: pip install mpich")
+
+    def on_clusters(self) -> bool | None:
+        return self.clusters
 
     def ranks_without_launcher(self, reason: str) -> None:
         self.told.append(reason)

@@ -266,6 +266,14 @@ thus causing the job to be terminated. The first process to do so was:
    Process name: [prterun-vm-8783@1,1]
    Exit code:    200
 """
+SRUN_CODE = """\
+srun: error: node2: task 1: Exited with exit code 3
+slurmstepd-node1: error: *** STEP 1.23 ON node1 CANCELLED AT 2026-11-21T23:28:29 ***
+srun: error: node1: task 0: Terminated
+"""
+SRUN_REFUSAL = """\
+srun: error: Unable to create step for job 7: Invalid node name specified
+"""
 HYDRA_FAILURE = """
 [mpiexec@vm] control_cb (pmiserv_cb.c:280): assert (!closed) failed
 [mpiexec@vm] main (/mpich/src/pm/hydra/mpiexec/mpiexec.c:270): process manager error waiting for completion
@@ -290,6 +298,12 @@ INTEL_SIGNAL = """
         ("mpich", 11, "YOUR APPLICATION TERMINATED WITH THE EXIT STRING: Segmentation fault (signal 11)\n", RankEnding(-11)),
         ("mpich", 255, HYDRA_FAILURE, RankEnding(255, None, "control_cb (pmiserv_cb.c:280): assert (!closed) failed")),
         ("pals", 1, "n1.hsn: rank 0 exited with code 1\n", RankEnding(1, 0)),
+        ("srun", 143, SRUN_CODE, RankEnding(3, 1)),
+        ("srun", 139, "srun: error: node2: task 1: Segmentation fault (core dumped)\n", RankEnding(-11, 1)),
+        ("srun", 137, "srun: error: nid0001: tasks 4-7: Killed\n", RankEnding(-9, 4)),
+        ("srun", 1, SRUN_REFUSAL, RankEnding(1, None, "Unable to create step for job 7: Invalid node name specified", True)),
+        ("srun", 137, "", RankEnding(-9)),
+        ("srun", 7, "task 1: Exited with exit code 3\n", RankEnding(7)),
         ("mpich", -15, "", RankEnding(-15)),
     ],
 )
