@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Sequence
 
 import msgspec
 from agent_world_client import ENVIRONMENTS, MENU, NODES, Client
@@ -34,6 +35,7 @@ from pilotage.errors import unreachable
 from pilotage.model.execution import Execution
 from pilotage.model.ids import RunnerId, TaskUid
 from pilotage.model.outcome import Ending
+from pilotage.model.resources import Node
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_record = msgspec.msgpack.Decoder(list[facts.Fact]).decode
@@ -45,6 +47,11 @@ class AgentDied(Exception):
 
 class World(Witness):
     """Everything, by one seed."""
+
+    nodes: Sequence[Node] = NODES
+    hosts: tuple[int, ...] = ()
+    """The host of each node; none: there is one alone."""
+    spawners = 2
 
     def __init__(self, seed: int, length: int = 150) -> None:
         super().__init__()
@@ -94,19 +101,20 @@ class World(Witness):
         assert _encode(state) == _encode(self.shadow), "what is recovered is not what was"
         self.needs.agent_started()
         self.cancels_heard: dict[int, list[TaskUid]] = {}
-        self.policy = Scheduler(NODES)
+        self.policy = Scheduler(self.nodes)
         self.core = AgentCore(
             self.policy,
-            spawners=2,
+            spawners=self.spawners,
             deadline=self.deadline,
             state=state,
             idle_timeout_s=self.idle_timeout_s,
             barrier=self.barrier,
+            hosts=self.hosts,
         )
         self.core.recover(self.now)
         self.facts: list[facts.Fact] = []
         self.actions: list[actions.Action] = []
-        self.executor = Executor(self, self.handle, state)
+        self.executor = self.make_executor(state)
         self.surroundings = Surroundings(self)
         for process in self.processes.values():
             process.cut_off()
@@ -115,6 +123,9 @@ class World(Witness):
         if state.tasks and not self.calm and self.random.random() < self.agent_mishaps:
             self.quarantine()
         self.note(self.core.start(self.now))
+
+    def make_executor(self, state: AgentState) -> Executor:
+        return Executor(self, self.handle, state)
 
     def quarantine(self) -> None:
         """Agents died of something; some tasks are blamed."""
@@ -439,10 +450,13 @@ class World(Witness):
         assert sorted(self.endings) == sorted(self.begun), "something still runs"
         self.policy.check([])
         free = self.policy.free()
-        assert (free.cores, free.gpu_shares, free.memory) == (6, 128, 16), free
+        assert (free.cores, free.gpu_shares, free.memory) == self.all_free(), free
         assert state.outcomes == len(client.tasks) - len(self.late)
         assert state.late.keys() == self.late == {uid for uid, _ in aftermath(state, 0).not_begun}
         assert all(load == 0 for load in self.core._pool._load.values()), "the loads of the spawners do not sum up"
+
+    def all_free(self) -> tuple[int, int, int]:
+        return (6, 128, 16)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()

@@ -31,6 +31,7 @@ from pilotage.core.agent.dispatch import Dispatch
 from pilotage.core.agent.endings import Endings
 from pilotage.core.agent.environments import Environments
 from pilotage.core.agent.gangs import Gangs
+from pilotage.core.agent.hosts import SPAWNER_FAILURES
 from pilotage.core.agent.idleness import Idleness
 from pilotage.core.agent.inquiry import Inquiry
 from pilotage.core.agent.journal import Journal, Step
@@ -97,6 +98,8 @@ class AgentCore:
         self._nodes = Nodes(journal, policy, self._waiting, nodes, len(hosts))
         self._recalls = Recalls(journal, self._waiting)
         self._inquiry = Inquiry(self.state, policy, self._waiting, self._dispatch, self._endings)
+        if hosts:
+            self._pool.serve(self._nodes.own())
 
     # ---------------------------------------------------------------------------------------------------- the surface
 
@@ -141,9 +144,9 @@ class AgentCore:
                 self._reports.reconciled(event)
                 self._services.mistrust(event.runner)
             case events.RunnerLost():
-                hopeless, nodes = self._reports.lost(event)
-                if hopeless:
-                    self._give_up(now, nodes, hopeless)
+                given_up = self._reports.lost(event)
+                if given_up is not None:
+                    self._give_up(now, given_up, event.reason)
             case events.TimePassed():
                 self._time_passed(now)
             case events.StagingEnded():
@@ -367,6 +370,8 @@ class AgentCore:
 
     def _give_up(self, now: float, nodes: list[int], reason: str) -> None:
         """No spawner comes up on the host of these nodes."""
+        where = f" on {self._nodes.names(nodes)}" if self._pool.has_several_hosts else ""
+        reason = f"{SPAWNER_FAILURES} spawners in a row did not come up{where}: {reason}"
         if not self._has_hosts:
             nodes = self._nodes.own()
         self._lose(events.NodesLost(now, nodes, reason))

@@ -12,7 +12,7 @@ not come up, ends with its last node.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pilotage.core.agent import events, facts
 from pilotage.core.agent.journal import Journal
@@ -20,6 +20,9 @@ from pilotage.core.agent.waiting import Waiting
 from pilotage.core.scheduling.policy import Policy
 from pilotage.errors import InvariantViolated
 from pilotage.model.partitions import Load
+
+_NAMED = 4
+"""So many nodes are named in a reason."""
 
 _NEEDED_IN_A_ROW = 4
 """After so many idle nodes that are needed the rest will be, too."""
@@ -53,6 +56,11 @@ class Nodes:
         state = self._state
         owned = [*(node for node in self._first or self._all if node not in state.parted), *state.granted]
         return [node for node in owned if node not in state.lost_nodes] if state.lost_nodes else owned
+
+    def names(self, nodes: Sequence[int]) -> str:
+        """Return the names of some nodes, or of the first of many."""
+        named = ", ".join(self._policy.name_of(node) for node in nodes[:_NAMED])
+        return f"{named} and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else named
 
     def granted(self, event: events.NodesGranted) -> None:
         """These belong here from now on."""

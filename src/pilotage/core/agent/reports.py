@@ -188,11 +188,11 @@ class Reports:
         for (ending, message), executions in unwanted.items():
             self._journal.act(actions.EndExecutions(event.runner, executions, ending, message))
 
-    def lost(self, event: events.RunnerLost) -> tuple[str, list[int]]:
-        """Settle what the runner held; return why the nodes of its host have to be given up, if they have, and which."""
+    def lost(self, event: events.RunnerLost) -> list[int] | None:
+        """Settle what the runner held; return the nodes of its host if they have to be given up: no spawner comes up there."""
         record = self._state.runners.get(event.runner)
         if record is None:
-            return "", []
+            return None
         came_up = bool(record.pid)
         failures = 0 if came_up else self._pool.note_failure(event.runner)
         lanes = self._pool.lanes_of(event.runner)
@@ -214,10 +214,8 @@ class Reports:
         if ends:
             self._take_ends(event.time, event.runner, 0, ends)
         self._dispatch.note_hungry(lanes)
-        given_up: tuple[str, list[int]] = "", []
-        if record.beside is None and failures >= SPAWNER_FAILURES and self._pool.is_alone(self._state, event.runner):
-            reason = f"{SPAWNER_FAILURES} spawners in a row did not come up: {event.reason}"
-            given_up = reason, self._pool.nodes_beside(event.runner)
+        is_hopeless = record.beside is None and failures >= SPAWNER_FAILURES and self._pool.is_alone(self._state, event.runner)
+        given_up = self._pool.nodes_beside(event.runner) if is_hopeless else None
         self._pool.remove(event.runner)
         self._journal.emit(facts.RunnerRemoved(event.time, event.runner, event.reason))
         return given_up

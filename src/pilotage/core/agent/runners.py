@@ -60,6 +60,11 @@ class RunnerPool:
         return bool(self._only.spawners) if self._only is not None else any(host.is_up for host in self._hosts.values())
 
     @property
+    def has_several_hosts(self) -> bool:
+        """Whether there is more than one."""
+        return self._only is None
+
+    @property
     def awaits_hosts(self) -> bool:
         """Whether one of several hosts is not up."""
         return self._only is None and any(host.nodes and not host.is_up for host in self._hosts.values())
