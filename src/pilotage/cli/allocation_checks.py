@@ -7,7 +7,6 @@ network (see ``node_look``). Beside that stands what the platform claims.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import tempfile
 import time
@@ -24,8 +23,8 @@ from pilotage.cli.renderers import plural
 from pilotage.client.session import sessions_folder
 from pilotage.errors import BackendError, InvalidRequest
 from pilotage.executors.hosts import NODE_NAME
-from pilotage.launchers.found import find_installed
-from pilotage.launchers.node_hosts import HOST_METHODS, PBSDSH, USUAL, host_line
+from pilotage.launchers.found import found_host_launcher
+from pilotage.launchers.node_hosts import host_line
 from pilotage.launchers.outer import without_outer_launch
 from pilotage.model.installed import Installed
 from pilotage.model.resources import BLOCK_MIB
@@ -63,7 +62,10 @@ def check_nodes(on: Platform, allocation: Allocation) -> list[Finding]:
     name = "nodes"
     nodes = {node.name: node for node in allocation.nodes}
     try:
-        method, installed = host_launcher(on)
+        search_path = os.environ.get("PATH", "")
+        method, installed = found_host_launcher(
+            on.launch_methods, on.batch, on.launcher_paths, on.launcher_options, search_path
+        )
         looks, output = look_at(on, method, installed, list(nodes))
     except (BackendError, InvalidRequest, TimeoutError, OSError) as error:
         return [Finding(name, Status.BROKEN, str(error), "see what it says; pilots start their processes the same way")]
@@ -113,27 +115,6 @@ def _against_claims(on: Platform, node: AllocatedNode, look: Look) -> tuple[Stat
     ]
     has = f"{plural(shape.cores, 'core')}, {plural(shape.gpus, 'GPU')}, {memory_mib:,} MiB"
     return (Status.WARNING, "; ".join(wrong)) if wrong else (Status.OK, f"{has} for tasks")
-
-
-def host_launcher(on: Platform) -> tuple[str, Installed]:
-    """Return the method by which processes are started on nodes, and its launcher.
-
-    Raises:
-        BackendError: there is none here.
-    """
-    search_path = os.environ.get("PATH", "")
-    preferred = [method for method in on.launch_methods if method in HOST_METHODS]
-    methods = list(dict.fromkeys((*preferred, *USUAL.get(on.batch, ("ssh",)))))
-    for method in methods:
-        if method == PBSDSH:
-            where = on.launcher_paths.get(method) or shutil.which(PBSDSH, path=search_path)
-            found = Installed(where) if where else None
-        else:
-            path, options = on.launcher_paths.get(method, ""), on.launcher_options.get(method, {})
-            found = find_installed(method, path, options, search_path)
-        if found is not None:
-            return method, found
-    raise BackendError(f"nothing that starts processes on nodes is in PATH: {', '.join(methods)}; load the module that has it")
 
 
 def look_at(on: Platform, method: str, installed: Installed, nodes: Sequence[str]) -> tuple[dict[str, Look], str]:

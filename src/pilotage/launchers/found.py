@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from pilotage.errors import BackendError
 from pilotage.launchers.mpiexec import find_mpiexec
+from pilotage.launchers.node_hosts import HOST_METHODS, PBSDSH, USUAL
 from pilotage.launchers.registry import check_installed, launch_method
 from pilotage.model.installed import Installed
 
@@ -55,6 +56,38 @@ def found_launchers(
             "that have them in the platform's setup, or say where they are in launcher_paths"
         )
     return found
+
+
+def found_host_launcher(
+    preferred: Sequence[str],
+    batch: str,
+    paths: Mapping[str, str],
+    options: Mapping[str, Mapping[str, str]],
+    search_path: str,
+) -> tuple[str, Installed]:
+    """Return the method by which hosts are started on nodes, and its launcher: the first of those that can and are there.
+
+    Arguments are those of ``found_launchers``; what is usual with the batch system comes behind what is preferred.
+
+    Raises:
+        BackendError: there is none.
+    """
+    methods = [method for method in preferred if method in HOST_METHODS]
+    methods += [method for method in USUAL.get(batch, ("ssh",)) if method not in methods]
+    for method in methods:
+        path = paths.get(method, "")
+        if method == PBSDSH:
+            where = path or _which(PBSDSH, search_path)
+            installed = Installed(where) if where else None
+        else:
+            installed = find_installed(method, path, options.get(method, {}), search_path)
+        if installed is not None:
+            return method, installed
+    raise BackendError(
+        f"nothing can start processes on the pilot's nodes: {', '.join(methods)} are not in PATH ({search_path or 'empty'}); "
+        "load the module that has one of them in the platform's setup, or name another one in launch_methods: "
+        f"{', '.join(HOST_METHODS)}"
+    )
 
 
 def find_installed(name: str, path: str, options: Mapping[str, str], search_path: str) -> Installed | None:

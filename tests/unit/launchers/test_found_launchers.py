@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pilotage.errors import BackendError
-from pilotage.launchers.found import found_launchers
+from pilotage.launchers.found import found_host_launcher, found_launchers
 
 
 @pytest.fixture
@@ -54,3 +54,32 @@ def test_paths_come_before_what_is_in_path(programs: Path, tmp_path: Path) -> No
 def test_options_that_a_method_does_not_have_are_refused(programs: Path) -> None:
     with pytest.raises(BackendError, match="has no option 'mpy'"):
         found_launchers([], "slurm", {}, {"srun": {"mpy": "pmix"}}, str(programs))
+
+
+@pytest.mark.parametrize(
+    ("preferred", "batch", "method"),
+    [
+        ([], "slurm", "srun"),
+        (["ibrun"], "slurm", "srun"),
+        (["mpiexec", "srun"], "slurm", "mpiexec"),
+        (["aprun"], "lsf", None),
+    ],
+)
+def test_hosts_are_started_by_the_first_that_can_and_is_there(
+    programs: Path, preferred: list[str], batch: str, method: str | None
+) -> None:
+    if method is None:
+        with pytest.raises(BackendError, match=r"nothing can start processes on the pilot's nodes: ssh are not in PATH"):
+            found_host_launcher(preferred, batch, {}, {}, str(programs))
+        return
+    name, installed = found_host_launcher(preferred, batch, {}, {}, str(programs))
+    assert (name, installed.path) == (method, str(programs / method))
+
+
+def test_hosts_are_started_where_a_platform_says_the_launcher_is(programs: Path, tmp_path: Path) -> None:
+    for name in ("pbsdsh", "mysrun"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    paths = {"srun": str(tmp_path / "mysrun")}
+    assert found_host_launcher([], "slurm", paths, {}, "")[1].path == paths["srun"]
+    assert found_host_launcher([], "pbspro", {}, {}, str(tmp_path))[0] == "pbsdsh"
