@@ -81,7 +81,12 @@ def run(
     nodes: Annotated[int, typer.Option(min=0, show_default=False, help="Nodes of the pilot, instead of cores.")] = 0,
     cores_per_node: Annotated[int, typer.Option(min=0, show_default=False, help="Cores of an emulated node.")] = 0,
     gpus_per_node: Annotated[int, typer.Option(min=0, show_default=False, help="GPUs of an emulated node.")] = 0,
-    runtime: Annotated[str, typer.Option(metavar="TIME", help="End the pilot after this time. Default: 20 days.")] = "",
+    runtime: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME", help="End the pilot after this time. Default: 20 days; to be given where pilots are jobs."
+        ),
+    ] = "",
     output: Annotated[str, typer.Option(metavar="MODE", help="files, aggregate (few large files), tail or discard.")] = "",
     show_output: Annotated[bool, typer.Option("--show-output", help="Print outputs in order of i.")] = False,
     on_completion: Annotated[str, typer.Option(metavar="COMMAND", help="Run at the end, by the shell.")] = "",
@@ -126,7 +131,7 @@ def run(
         "runtime": seconds(runtime, "--runtime") / 60 if runtime else NO_LIMIT_MINUTES,
         **_pilot_size(pilot_cores, pilot_gpus, nodes, cores_per_node, gpus_per_node),
     }
-    _require_possible(pilot)
+    _require_possible(pilot, bool(runtime))
     if not left.values:
         note(f"all {len(items.values):,} outputs are there; nothing to do")
         return 0
@@ -152,15 +157,24 @@ def run(
     return Campaign(session, pilot, show_output, on_completion).run(described, len(left.values), left.limit)
 
 
-def _require_possible(pilot: dict[str, Any]) -> None:
+def _require_possible(pilot: dict[str, Any], is_runtime_given: bool) -> None:
     """Refuse a pilot that no platform can give before there is a session."""
+    from pilotage.client.job_specs import check_job, nodes_for
     from pilotage.client.pilot_description import PilotDescription
-    from pilotage.platforms import nodes_of, platform
+    from pilotage.platforms import platform
 
+    on = platform(pilot["resource"])
+    if on.batch != "local" and not is_runtime_given:
+        raise InvalidRequest(
+            f"--runtime is not given; on {on.name} it is the walltime of the pilot's job. Give what your tasks need, as in "
+            "--runtime 30m"
+        )
+    description = PilotDescription(pilot)
     # The size that is more than this machine has is warned about once, when the pilot is submitted.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        nodes_of(platform(pilot["resource"]), PilotDescription(pilot))
+        nodes_for(on, description)
+    check_job("pilot", on, description)
 
 
 def _pilot_size(cores: int, gpus: int, nodes: int, cores_per_node: int, gpus_per_node: int) -> dict[str, int | None]:

@@ -202,6 +202,35 @@ def test_a_platform_as_json_has_all_of_it_and_the_origins(capsys: pytest.Capture
     assert capsys.readouterr().out == "ornl.frontier\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nodes", "2"], "--runtime is not given; on lab.blue it is the walltime of the pilot's job"),
+        (["--nodes", "5", "--runtime", "10m"], "5 nodes exceed the 4 of queue 'whole' on lab.blue; ask for fewer"),
+        (["--nodes", "4", "--runtime", "61m"], "runtime=61.0 exceeds the 60 minutes of queue 'whole' on lab.blue"),
+        (["--pilot-cores", "33", "--runtime", "1m"], "5 nodes exceed the 4 of queue 'whole' on lab.blue; ask for fewer"),
+        (["--nodes", "4", "--runtime", "1m", "--", "./missing"], "missing; check its path"),
+    ],
+)
+def test_a_pilot_that_a_cluster_cannot_have_is_refused_before_there_is_a_session(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    home: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    (tmp_path / "lab.toml").write_text(
+        '[blue]\nbatch = "slurm"\nqueue = "whole"\ncores_per_node = 8\n'
+        "[blue.queues]\nwhole = { max_nodes = 4, max_walltime_minutes = 60 }\n"
+    )
+    monkeypatch.setenv("PILOTAGE_PLATFORMS", str(tmp_path))
+    program = [] if "--" in arguments else ["--", "true"]
+    status, errors = said(capsys, "run", "--platform", "lab.blue", *arguments, *program)
+    assert (status, message in errors) == (2, True), errors
+    assert not home.exists()
+
+
 def test_what_a_platform_leaves_open_is_this_machines(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["platforms", "show", "local.localhost"]) == 0
     shown = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
