@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable
 
+import msgspec
+
 from pilotage.agent.client_link import ClientLink
 from pilotage.agent.crew import Crew
 from pilotage.agent.loop import PilotLoop
@@ -128,6 +130,8 @@ class Agent(PilotLoop[AgentCore]):
                 self._told.service_ready(action.service)
             case actions.EndExecutions():
                 executor.end(action.runner, action.executions, action.ending, action.message)
+            case actions.SignalExecutions():
+                executor.signal(action.runner, action.executions, action.signal)
             case actions.RecallTasks():
                 executor.recall(action.runner, action.executions)
             case actions.StartRunner():
@@ -135,7 +139,7 @@ class Agent(PilotLoop[AgentCore]):
             case actions.StopRunner():
                 executor.stop_runner(action.runner)
             case actions.SendPilotEnded():
-                self._link.send_ended(action.number, action.state, action.reason, action.begun)
+                self._link.send_ended(wire.PilotEnded(*msgspec.structs.astuple(action)))
             case actions.SendNodes():
                 self._link.send_answer(wire.NodesReturned(action.number, action.reclaim, action.nodes))
             case actions.SendTasks():

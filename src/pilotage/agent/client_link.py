@@ -14,7 +14,6 @@ import msgspec
 from pilotage.agent.settings import PilotSettings
 from pilotage.core.agent.client_side import ClientSide
 from pilotage.core.agent.state import AgentState
-from pilotage.model.ids import TaskUid
 from pilotage.model.outcome import Outcome
 from pilotage.wire.channel import AgentChannel, Peer
 from pilotage.wire.codec import encode
@@ -182,10 +181,10 @@ class ClientLink:
         self._outgoing.send(number, frame, number)
         self._send(frame)
 
-    def send_ended(self, number: int, state: str, reason: str, begun: list[TaskUid]) -> None:
+    def send_ended(self, message: PilotEnded) -> None:
         """Send the last message for the first time."""
-        frame = encode(PilotEnded(number, state, reason, begun))
-        self._outgoing.send(number, frame, number)
+        frame = encode(message)
+        self._outgoing.send(message.number, frame, message.number)
         self._send(frame)
 
     def send_answer(self, message: FromPartition) -> None:
@@ -242,7 +241,9 @@ class ClientLink:
     def _frame(self, number: int) -> bytes:
         state = self._state
         if number == state.ended and state.ending is not None:
-            return encode(PilotEnded(number, state.ending.state, state.ending.reason, state.begun_tasks))
+            ending = state.ending
+            told = (state.begun_tasks, state.tries, ending.out_of_time)
+            return encode(PilotEnded(number, ending.state, ending.reason, *told))
         if isinstance(state, AgentState) and number in state.undelivered_nodes:
             return encode(NodesReturned(number, *state.undelivered_nodes[number]))
         if isinstance(state, AgentState) and number in state.undelivered_tasks:

@@ -151,7 +151,7 @@ class Head(PilotLoop[MetaschedulerCore]):
             case actions.TellUser():
                 self._told.notice(action.message, lasting=False)
             case actions.SendPilotEnded():
-                self._link.send_ended(action.number, action.state, action.reason, action.begun)
+                self._link.send_ended(wire.PilotEnded(*msgspec.structs.astuple(action)))
             case _:
                 unreachable(action)
 

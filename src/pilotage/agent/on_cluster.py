@@ -175,14 +175,14 @@ class ClusterGround:
             launchers["srun"] = msgspec.structs.replace(srun, options=options)
         return launchers
 
-    def executor(self, folder: Path, incarnation: int) -> Executor:
-        """Return the executor of these nodes. ``folder`` is the agent's private one."""
+    def executor(self, folder: Path, incarnation: int, end_time: float) -> Executor:
+        """Return the executor of these nodes. ``folder`` is the agent's private one; ``end_time``: see ``RunnerSettings``."""
         settings, found, launchers = self.settings, self.found, self.launchers
         if self._lobby is None or self._starter is None:
-            write_settings(folder, _runner_settings(settings, found.nodes, 0, launchers, str(folder / NOTIFY_SOCKET)))
+            write_settings(folder, _runner_settings(settings, found.nodes, 0, launchers, end_time, str(folder / NOTIFY_SOCKET)))
             return LocalExecutor(folder, settings.session, settings.pilot, settings.agent_folder, incarnation)
         hosts = [
-            HostSettings(shaped.node.name, _runner_settings(settings, found.nodes, number, launchers))
+            HostSettings(shaped.node.name, _runner_settings(settings, found.nodes, number, launchers, end_time))
             for number, shaped in enumerate(found.nodes)
         ]
         executor = ClusterExecutor(self._lobby, self._starter, hosts, incarnation)
@@ -248,7 +248,12 @@ def host_launcher(settings: PilotSettings, search_path: str) -> tuple[str, Insta
 
 
 def _runner_settings(
-    settings: PilotSettings, nodes: list[ShapedNode], number: int, launchers: dict[str, Installed], notify_socket: str = ""
+    settings: PilotSettings,
+    nodes: list[ShapedNode],
+    number: int,
+    launchers: dict[str, Installed],
+    end_time: float,
+    notify_socket: str = "",
 ) -> RunnerSettings:
     """Return the settings of the runners of one host."""
     own = nodes[number]
@@ -276,6 +281,7 @@ def _runner_settings(
         node_gpu_ids={index: gpus for index, gpus in gpus_of.items() if gpus != gpu_ids},
         node_core_ids={index: cores for index, cores in cores_of.items() if cores != core_ids},
         host_nodes=[number],
+        end_time=end_time,
         allocation_environment=allocation_environment(os.environ),
     )
 

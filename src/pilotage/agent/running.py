@@ -66,6 +66,8 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: Ca
             barrier=settings.startup_barrier,
             hosts=ground.hosts if ground is not None else (),
             launches=ground.launches if ground is not None else 0,
+            drain_s=settings.drain_s,
+            checkpoint_signal=settings.checkpoint_signal,
         )
         if state is not None:
             core.recover(time.time())
@@ -82,7 +84,7 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: Ca
         channels, connection = listen(settings, folder, incarnation)
         for channel in reversed(channels):
             held.callback(channel.close)
-        executor = _executor(settings, folder, agent_folder, incarnation, ground)
+        executor = _executor(settings, folder, agent_folder, incarnation, ground, deadline)
         held.push(lambda kind, *_: executor.close(STOP_GRACE_S) if kind is None else executor.leave())
         crew = (SimulatedCrew if settings.executor == "simulated" else Crew)(settings, folder, incarnation, executor)
         held.callback(crew.close)
@@ -111,13 +113,18 @@ def _cluster_ground(settings: PilotSettings, call: EndCall) -> ClusterGround | N
 
 
 def _executor(
-    settings: PilotSettings, folder: Path, agent_folder: Path, incarnation: int, ground: ClusterGround | None
+    settings: PilotSettings,
+    folder: Path,
+    agent_folder: Path,
+    incarnation: int,
+    ground: ClusterGround | None,
+    deadline: float | None,
 ) -> Executor:
     if settings.executor == "simulated":
         return SimulatedExecutor(settings.simulated_duration_s)
     Path(settings.pilot_folder, TASKS_FOLDER).mkdir(mode=0o700, exist_ok=True)
     if ground is not None:
-        return ground.executor(folder, incarnation)
+        return ground.executor(folder, incarnation, deadline or 0.0)
     write_settings(
         folder,
         RunnerSettings(
@@ -134,6 +141,7 @@ def _executor(
             str(folder / NOTIFY_SOCKET),
             settings.partition,
             str(agent_folder),
+            end_time=deadline or 0.0,
         ),
     )
     return LocalExecutor(folder, settings.session, settings.pilot, agent_folder, incarnation, partition=settings.partition)

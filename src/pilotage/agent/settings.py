@@ -75,6 +75,10 @@ class PilotSettings(msgspec.Struct, frozen=True, kw_only=True):
     client_loss_timeout_s: float = 300.0
     runtime_s: float = 0.0
     """Seconds after which the pilot ends itself; 0.0: no limit."""
+    drain_s: float = 0.0
+    """Seconds before the end of its time from which on no task begins any more."""
+    checkpoint_signal: int = 0
+    """The number of the signal that executables get then; 0: none."""
     idle_timeout_s: float = 0.0
     """Seconds without anything to do after which the pilot ends itself; 0.0: no limit."""
     startup_barrier: int = 0

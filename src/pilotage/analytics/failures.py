@@ -97,5 +97,6 @@ MEANINGS = {
     Ending.RAISED.name: "the function raised",
     Ending.INFEASIBLE.name: "no resources can ever satisfy it",
     Ending.LOST.name: "no proof of what became of it",
+    Ending.OUT_OF_WALLTIME.name: "the pilot's time was over before",
 }
 """The endings that are failures, in words."""

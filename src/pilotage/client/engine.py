@@ -617,8 +617,8 @@ class Engine:
                 self.questions.greeted(pilot)
             case wire.PilotEnded():
                 if link.accept(now, message):
-                    told = message.number, message.state, message.reason, message.begun
-                    self.handle(events.PilotEndArrived(time.time(), pilot, *told))
+                    told = message.number, message.state, message.reason, message.begun, message.tries, message.out_of_time
+                    self.handle(events.PilotEndArrived(time.time(), pilot, *told, os.fspath(link.folder)))
             case wire.Refused():
                 self._fail(f"pilot {pilot} refuses this client: {message.reason}")
             case wire.PartitionsTold():

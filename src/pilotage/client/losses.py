@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 
 import msgspec
@@ -42,7 +43,7 @@ def lost_processes(link: PilotLink) -> events.PilotLost | None:
         log.warning("pilot %s is not given up yet: %s", pilot.uid, error)
         return None
     link.remove_private_folder()
-    return _lost(pilot, reason, found, with_node=found.received is None)
+    return _lost(link, reason, found, with_node=found.received is None)
 
 
 def reason_of_loss(pilot: PilotRecord) -> str:
@@ -66,14 +67,24 @@ def lost_job(link: PilotLink) -> events.PilotLost:
     except (LogCorrupted, OSError) as error:
         return events.PilotLost(time.time(), pilot.uid, f"{reason}; {error}")
     link.remove_private_folder()
-    return _lost(pilot, reason, found)
+    return _lost(link, reason, found)
 
 
-def _lost(pilot: PilotRecord, reason: str, found: Aftermath, *, with_node: bool = False) -> events.PilotLost:
-    state = ""
+def _lost(link: PilotLink, reason: str, found: Aftermath, *, with_node: bool = False) -> events.PilotLost:
+    state, out_of_time = "", False
     if found.ending is not None:
-        state, reason = found.ending.state, found.ending.reason
-    encoded = msgspec.Raw(msgspec.msgpack.encode(found.outcomes))
+        state, reason, out_of_time = found.ending.state, found.ending.reason, found.ending.out_of_time
     return events.PilotLost(
-        time.time(), pilot.uid, reason, found.received, found.outcomes, encoded, [*found.not_begun], state, with_node
+        time.time(),
+        link.pilot.uid,
+        reason,
+        found.received,
+        found.outcomes,
+        msgspec.Raw(msgspec.msgpack.encode(found.outcomes)),
+        [*found.not_begun],
+        state,
+        with_node,
+        found.tries,
+        out_of_time,
+        os.fspath(link.folder),
     )

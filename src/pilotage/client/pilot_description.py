@@ -13,6 +13,7 @@ from pilotage.batch.job import Dependency, DependencyKind
 from pilotage.client.constants import AGENT_SERVICE, TASK_EXECUTABLE, TASK_SERVICE
 from pilotage.client.descriptions import Description, Older
 from pilotage.client.fields import Field, Kind, shown
+from pilotage.client.pilot_walltime import verify_walltime
 from pilotage.client.task_description import TaskDescription
 from pilotage.client.task_validation import validate
 from pilotage.environments.spec import parse_spec
@@ -54,6 +55,9 @@ PILOT_FIELDS: Mapping[str, Field] = {
     "exit_on_error": Field(Kind.FLAG, True),
     "on_client_loss": Field(Kind.TEXT),
     "client_loss_timeout_s": Field(Kind.NUMBER, 300.0),
+    "drain_s": Field(Kind.NUMBER, 0.0),
+    "checkpoint_signal": Field(Kind.TEXT, ""),
+    "successors": Field(Kind.ANY, 0),
     "idle_timeout_s": Field(Kind.NUMBER, 0.0),
     "startup_barrier": Field(Kind.WHOLE, 0),
     "cores_per_node": Field(Kind.WHOLE),
@@ -82,7 +86,10 @@ class PilotDescription(Description):
     ``resource`` names the platform (``local.localhost``); ``nodes``, or ``cores`` and ``gpus``, say how much of it;
     ``runtime`` is in minutes, ``memory`` in MB over all nodes. ``on_client_loss`` is ``continue`` (to the end of the
     runtime), ``drain`` (finish what was submitted) or ``terminate``, ``client_loss_timeout_s`` after the client was heard
-    last; not set, the platform decides. ``idle_timeout_s``: when it has had no tasks but services, and has not heard from its
+    last; not set, the platform decides. ``drain_s`` seconds before its time is over no task begins any more, and executables
+    that run get the ``checkpoint_signal`` (such as ``'USR1'``; not set: none), so that they can save what they have.
+    ``successors``: how many pilots of the same description may follow in a row when its time is over and tasks are left;
+    ``'until_done'``: as many as it takes. ``idle_timeout_s``: when it has had no tasks but services, and has not heard from its
     client, for so long, the pilot ends itself (0: never). ``startup_barrier``: it starts no task but services before so many
     tasks have arrived, or it is to end. On emulated platforms ``cores_per_node``, ``gpus_per_node``, ``memory_per_node``
     and ``disk_per_node`` (MB) give the shape of a node. ``executor='simulated'`` starts nothing: each task takes
@@ -142,6 +149,9 @@ class PilotDescription(Description):
     exit_on_error: bool
     on_client_loss: str | None
     client_loss_timeout_s: float
+    drain_s: float
+    checkpoint_signal: str
+    successors: int | str
     idle_timeout_s: float
     startup_barrier: int
     cores_per_node: int | None
@@ -194,6 +204,7 @@ class PilotDescription(Description):
         if not self.nodes and not self.cores and not self.gpus:
             raise InvalidPilot(f"{pilot}: its size is missing; give nodes, or cores (and gpus)")
         dependencies_of(pilot, self)
+        verify_walltime(pilot, self)
         self._verify_contents(pilot)
         _one_of(pilot, "on_client_loss", self.on_client_loss, ON_CLIENT_LOSS)
         _one_of(pilot, "executor", self.executor, EXECUTORS)
@@ -344,6 +355,7 @@ _LEAST: Mapping[str, int] = {
     "memory": 0,
     "begin": 0,
     "client_loss_timeout_s": 0,
+    "drain_s": 0,
     "idle_timeout_s": 0,
     "startup_barrier": 0,
     "simulated_duration_s": 0,

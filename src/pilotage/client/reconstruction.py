@@ -53,6 +53,7 @@ def description_of(
         "retries": template.retries,
         "retry_on": list(template.retry_on),
         "restartable": template.restartable,
+        **({"restart": template.restart} if template.restart else {}),
         **task_hooks.attributes_of(template.hooks),
         **task_service.attributes_of(template.service),
         **_payload(template, row, load),

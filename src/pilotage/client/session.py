@@ -31,7 +31,8 @@ from pilotage.client.engine import Engine, recover_state
 from pilotage.client.interrupts import Uninterrupted
 from pilotage.client.job_specs import job_name, job_spec, size_of_job
 from pilotage.client.launcher import PreparedJob, StartedPilot, prepare_job, start_local_pilot, user_python_path
-from pilotage.client.pilot_description import PilotDescription, partitions_of, scheduler_of
+from pilotage.client.pilot_description import PilotDescription, partitions_of, scheduler_of, staging_of
+from pilotage.client.pilot_walltime import checkpoint_signal_of
 from pilotage.client.submission import Submissions
 from pilotage.client.task_output import PilotOutputs
 from pilotage.core.client import events
@@ -386,6 +387,8 @@ class Session:
         """Start a pilot's processes, or write all that its job needs."""
         description = PilotDescription(msgspec.msgpack.decode(record.description))
         where = platform(description.resource or "")
+        if record.first:
+            self._furnish(record, description)
         settings = self._settings(record, description, where)
         if where.batch == "local":
             return start_local_pilot(settings)
@@ -426,12 +429,26 @@ class Session:
             ),
             runtime_s=description.runtime * 60,
             idle_timeout_s=description.idle_timeout_s,
-            startup_barrier=description.startup_barrier,
+            startup_barrier=record.barrier,
+            drain_s=description.drain_s,
+            checkpoint_signal=checkpoint_signal_of(f"pilot {record.uid!r}", description),
             keep_history=self._trace,
             scheduler=scheduler_of(f"pilot {record.uid!r}", description),
             partitions=partitions_of(f"pilot {record.uid!r}", description) if description.get("partitions") else [],
             sub_agents="threads" if description.sub_agents == "threads" else "processes",
         )
+
+    def _furnish(self, record: PilotRecord, description: PilotDescription) -> None:
+        """Make the folder of a pilot that nobody has submitted, as it follows another, and bring its files there."""
+        folder = self.pilot_folder(record)
+        try:
+            make_folder(folder)
+        except OSError as error:
+            raise BackendError(f"pilot {record.uid!r}: its folder {folder} cannot be made: {error.strerror}") from error
+        if "input_staging" in description:
+            from pilotage.client.staging import stage
+
+            stage(staging_of(f"pilot {record.uid!r}", description)[0], "stage_in", record.uid, os.fspath(folder))
 
     def _public_keys(self) -> tuple[list[str], list[str]]:
         folder = self._folder / CLIENT_FOLDER

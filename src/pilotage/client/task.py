@@ -428,6 +428,7 @@ _VERBS = {
     Ending.INFEASIBLE: "can never run here",
     Ending.LOST: "was lost",
     Ending.CANCELLED: "was cancelled",
+    Ending.OUT_OF_WALLTIME: "outlived its pilot",
 }
 
 

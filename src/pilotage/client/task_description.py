@@ -33,8 +33,10 @@ class TaskDescription(Description):
     ``health_interval`` in seconds. Several ranks are started by an mpiexec if there is one (``use_mpi``, ``launch_method``);
     a function of several ranks gets its communicator first. ``sandbox``: a folder, or ``'own'``, ``'shared'``, ``'none'``;
     ``output``: ``'files'``, ``'aggregate'``, ``'tail'``, ``'discard'``. ``retries`` more attempts follow a failed or lost one
-    (which ones: ``retry_on``); ``restartable`` lets a lost attempt that may have run be followed by another. ``after`` names
-    tasks to be over before, with ``after_policy`` ``'ok'``, ``'any'`` or ``'notok'``.
+    (which ones: ``retry_on``); ``restartable`` lets a lost attempt that may have run be followed by another. So does
+    ``restart``, which says where it begins if it is another pilot's, as the time of the first was over: ``'continue'`` in the
+    sandbox that there was, ``'fresh'`` in a new one. ``after`` names tasks to be over
+    before, with ``after_policy`` ``'ok'``, ``'any'`` or ``'notok'``.
     ``tags``: ``colocate`` (tasks of one name run on one node), ``exclusive`` (whole nodes), ``node`` and ``group`` (names of
     nodes, and of groups of them), ``task`` (runs on the node of that earlier one). ``duration_s`` tells the scheduler how long
     it takes. ``partition`` names a partition of the pilot, or a tag of one. ``gang_size`` tasks of one ``gang`` start together

@@ -7,6 +7,7 @@ from typing import Any
 
 from pilotage.client.checks import count_of, text_of
 from pilotage.client.constants import AGENT_SERVICE, TASK_SERVICE
+from pilotage.client.task_service import RESTARTS_OF_TASKS
 from pilotage.errors import InvalidTask
 
 
@@ -27,8 +28,10 @@ def gang_of(task: str, said: Mapping[str, Any]) -> tuple[str, int]:
         raise InvalidTask(
             f"{task}: gang={name!r}: a service starts by itself; leave gang out, or let the gang need the service"
         )
-    if said["retries"] or said["restartable"]:
-        again = f"retries={said['retries']}" if said["retries"] else "restartable=True"
+    restarts = said["restart"] in RESTARTS_OF_TASKS
+    if said["retries"] or said["restartable"] or restarts:
+        again = f"restart={said['restart']!r}" if restarts else "restartable=True"
+        again = f"retries={said['retries']}" if said["retries"] else again
         raise InvalidTask(
             f"{task}: {again}: an attempt that follows would be without the other tasks of gang={name!r}, which began with the "
             f"first; leave {again.partition('=')[0]} out, and submit a new gang"

@@ -11,7 +11,10 @@ from pilotage.errors import InvalidTask
 from pilotage.model.services import Probe, Restart, Service
 
 SERVICE_ATTRIBUTES = ("ready", "info_pattern", "startup_timeout", "health", "health_interval", "restart")
-"""Attributes that only services have."""
+"""Attributes that only services have; but for some values of ``restart``."""
+
+RESTARTS_OF_TASKS = ("continue", "fresh")
+"""What ``restart`` may say of others than services."""
 
 _FORMS = "'port:8080', 'port:host:8080', 'http://host:8080/path', 'pattern:stdout:regex' or 'notify'"
 _LAST_PORT = 65535
@@ -54,9 +57,10 @@ def require_no_service(task: str, given: Mapping[str, Any]) -> None:
     """Raise ``InvalidTask`` if an attribute of services is among what is said of another task."""
     if not given.keys().isdisjoint(SERVICE_ATTRIBUTES):
         for name in SERVICE_ATTRIBUTES:
-            if name not in given:
+            if name not in given or (name == "restart" and given[name] in RESTARTS_OF_TASKS):
                 continue
-            raise InvalidTask(f"{task}: {name}={given[name]!r} is for services; set mode=TASK_SERVICE, or leave it out")
+            other = " (of other tasks restart says 'continue' or 'fresh')" if name == "restart" else ""
+            raise InvalidTask(f"{task}: {name}={given[name]!r} is for services; set mode=TASK_SERVICE, or leave it out{other}")
 
 
 def attributes_of(service: Service | None) -> dict[str, Any]:

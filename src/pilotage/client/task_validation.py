@@ -20,7 +20,7 @@ from pilotage.client.surroundings import Surroundings, ThisMachine, launcher_of
 from pilotage.client.task_after import held_of
 from pilotage.client.task_fields import TASK_FIELDS
 from pilotage.client.task_hooks import hooks_of
-from pilotage.client.task_service import require_no_service, service_of
+from pilotage.client.task_service import RESTARTS_OF_TASKS, require_no_service, service_of
 from pilotage.core.agent.retry import ENDINGS
 from pilotage.environments.own import OWN_NAMES
 from pilotage.environments.spec import check_name
@@ -161,6 +161,7 @@ def template_of(description: TaskDescription, surroundings: Surroundings) -> Tem
         retries=count_of(task, "retries", said["retries"], 0),
         retry_on=_retry_on(task, said),
         restartable=said["restartable"],
+        restart=said["restart"] if said["restart"] in RESTARTS_OF_TASKS and form not in SERVICES else "",
         gpu_type=one_of(task, "gpu_type", said["gpu_type"], GPU_TYPES) if said["gpu_type"] else "",
         threading_type=one_of(task, "threading_type", said["threading_type"], THREADING_TYPES)
         if said["threading_type"]
@@ -213,7 +214,7 @@ def _retry_on(task: str, said: Mapping[str, Any]) -> tuple[str | int, ...]:
                 f"{task}: retry_on[{index}] is {shown(entry)}; give an exit code from 1 to {_LAST_EXIT_CODE}, "
                 f"a signal's number as -1 to -{_LAST_SIGNAL}, or a word: {', '.join(ENDINGS)}"
             )
-    if found and not said["retries"] and said["restart"] == "never":
+    if found and not said["retries"] and said["restart"] in ("never", *RESTARTS_OF_TASKS):
         raise InvalidTask(f"{task}: retry_on={said['retry_on']!r} says what retries are for, and there are none; set retries")
     return tuple(dict.fromkeys(found))
 

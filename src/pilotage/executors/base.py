@@ -127,6 +127,11 @@ class Executor(Protocol):
         """End these: each is told as ended in this way, or as returned, or was over before."""
         ...
 
+    def signal(self, runner: RunnerId, executions: Sequence[Execution], number: int) -> None:
+        """Send a signal to what has begun of these executables, to each once; one that fails from then on was cut short, and is
+        told as ended ``OUT_OF_WALLTIME``."""
+        ...
+
     def define_environment(self, name: str, difference: EnvironmentDifference) -> None:
         """Let all spawners, those of later too, run tasks of this ``named_env``; a name means the same for ever."""
         ...

@@ -193,6 +193,12 @@ class ClusterExecutor:
         if host is not None:
             self._order(host, wire.EndExecutions(runner, list(executions), ending, message))
 
+    def signal(self, runner: RunnerId, executions: Sequence[Execution], number: int) -> None:
+        """Signal these on their host."""
+        host = self._host_of.get(runner)
+        if host is not None:
+            self._order(host, wire.SignalExecutions(runner, list(executions), number))
+
     def define_environment(self, name: str, difference: EnvironmentDifference) -> None:
         """Tell all hosts, and those that connect later."""
         self._environments[name] = difference

@@ -256,6 +256,12 @@ class LocalExecutor:
         elif record.calls is not None and record.calls.ask_back(executions):
             self._recalls.append((time.time() + _RECALL_S, runner, tuple(executions), True))
 
+    def signal(self, runner: RunnerId, executions: Sequence[Execution], number: int) -> None:
+        """Have a spawner signal executables. One that is not connected is asked again by the agent when it is."""
+        record = self._runners.get(runner)
+        if record is not None and not record.is_worker and record.connection is not None:
+            self._send(runner, wire.SignalTasks(list(executions), number))
+
     def _take_back(self, record: Runner, executions: Sequence[Execution]) -> None:
         back = record.take_back(executions) if record.unsent else []
         if back:

@@ -126,6 +126,9 @@ class SimulatedExecutor:
             self._serving[row.uid, attempt] = (runner, lane.lane, now)
             self._started.append((runner, (row.uid, attempt), now))
 
+    def signal(self, runner: RunnerId, executions: Sequence[Execution], number: int) -> None:
+        """Nothing runs that could be told."""
+
     def recall(self, runner: RunnerId, executions: Sequence[Execution]) -> None:
         """Keep what was lined up: it will end soon enough."""
 

@@ -44,6 +44,8 @@ class Ending(IntEnum):
     """No proof remains of what became of it; it may have run."""
     CANCELLED = 12
     """Cancelled by the user."""
+    OUT_OF_WALLTIME = 13
+    """The pilot's time was over before the task was, or before it began; no other pilot went on with it."""
 
 
 class Times(msgspec.Struct, frozen=True, gc=False, array_like=True):

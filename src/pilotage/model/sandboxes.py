@@ -40,6 +40,8 @@ def is_folder_of_others(uid: str) -> bool:
 def sandbox_of(template: Template, row: Row) -> str | None:
     """Return a task's sandbox: absolute, or relative to the pilot's folder; None: the folder of the user's program."""
     sandbox = template.sandbox
+    if row.extra is not None and row.extra.sandbox:
+        return row.extra.sandbox
     if sandbox == OWN_SANDBOX:
         return own_sandbox(row.uid, row.shard)
     if sandbox == SHARED_SANDBOX:

@@ -17,6 +17,9 @@ from pilotage.model.resources import Request
 from pilotage.model.services import Service
 from pilotage.model.staging import Directive
 
+Restart = Literal["", "continue", "fresh"]
+"""Of a task that is no service: where an attempt begins that follows one of another pilot."""
+
 Mode = Literal["executable", "function"]
 Output = Literal["files", "aggregate", "tail", "discard"]
 MpiKind = Literal["mpich", "openmpi", "intelmpi", "pals"]
@@ -105,6 +108,8 @@ class Template(msgspec.Struct, frozen=True, omit_defaults=True):
     """What ``retries`` are for: exit codes, and endings by name (see ``core.agent.retry``); empty: any failure."""
     restartable: bool = False
     """Whether a lost attempt that may have run is followed by another."""
+    restart: Restart = ""
+    """The same, and where the next attempt begins if it is another pilot's: in the sandbox that there was, or in a new one."""
     gpu_type: str = ""
     threading_type: str = ""
 
@@ -126,11 +131,13 @@ class Extra(msgspec.Struct, frozen=True, array_like=True, gc=False):
     output_staging: tuple[Directive, ...] = ()
     variables: dict[str, str] = {}
     attempts: int = 0
-    """The number of the last attempt that was made in another partition; the next one follows it."""
+    """The number of the last attempt that was made in another pilot or partition; the next one follows it."""
     services: dict[str, TaskUid] = {}
     """The services that it needs, by the variables that tell of them; ``variables`` has what they held when it was bound."""
     failures: int = 0
-    """Attempts in other partitions that failed or were lost: its retries are less by as many."""
+    """Attempts elsewhere that failed or were lost: its retries are less by as many."""
+    sandbox: str = ""
+    """Where it began in another pilot, and goes on in this one (absolute): its input is there."""
 
 
 class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -105,6 +105,8 @@ class Relay:
                 executor.end(order.runner, order.executions, order.ending, order.message)
             case wire.RecallExecutions():
                 executor.recall(order.runner, order.executions)
+            case wire.SignalExecutions():
+                executor.signal(order.runner, order.executions, order.signal)
             case wire.StartRunner():
                 executor.start_runner(order.runner, order.beside, order.environment)
             case wire.StopRunner():

@@ -177,8 +177,7 @@ class SimulatedClient:
                 self._handle(events.AgentAcknowledged(now, pilot, message.durable))
                 self._offer(pilot)
             case PilotEnded():
-                told = message.number, message.state, message.reason, message.begun
-                self._handle(events.PilotEndArrived(now, pilot, *told))
+                self._handle(events.PilotEndArrived(now, pilot, *msgspec.structs.astuple(message)))
             case Progress():
                 if message.services:
                     self._handle(events.ServicesSeen(now, pilot, message.services))

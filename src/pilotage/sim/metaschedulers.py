@@ -195,7 +195,7 @@ class SimulatedMetascheduler(Process):
                 encoded = msgspec.Raw(_encode_outcomes(action.outcomes))
                 self._uplink.send(action.number, Outcomes(action.number, encoded), action.outcomes)
             case actions.SendPilotEnded():
-                self._uplink.send(action.number, PilotEnded(action.number, action.state, action.reason, action.begun), None)
+                self._uplink.send(action.number, PilotEnded(*msgspec.structs.astuple(action)), None)
             case actions.OfferMessages():
                 self._offer(action.partition)
             case actions.SendMessage():
@@ -278,7 +278,8 @@ class SimulatedMetascheduler(Process):
         assert self.core is not None
         state = self.core.state
         if number == state.ended and state.ending is not None:
-            return PilotEnded(number, state.ending.state, state.ending.reason, state.begun_tasks)
+            told = (state.begun_tasks, state.tries, state.ending.out_of_time)
+            return PilotEnded(number, state.ending.state, state.ending.reason, *told)
         return Outcomes(number, msgspec.Raw(_encode_outcomes(state.undelivered[number])))
 
     # ----------------------------------------------------------------------------------------------------- with the partitions

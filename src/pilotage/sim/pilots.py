@@ -253,7 +253,7 @@ class SimulatedPilot(Process):
                 encoded = msgspec.Raw(_encode_outcomes(action.outcomes))
                 self._uplink.send(action.number, Outcomes(action.number, encoded), action.outcomes)
             case actions.SendPilotEnded():
-                self._uplink.send(action.number, PilotEnded(action.number, action.state, action.reason, action.begun), None)
+                self._uplink.send(action.number, PilotEnded(*msgspec.structs.astuple(action)), None)
             case actions.SendNodes():
                 self._uplink.send(action.number, NodesReturned(action.number, action.reclaim, action.nodes), None)
             case actions.SendTasks():
@@ -275,7 +275,7 @@ class SimulatedPilot(Process):
                     coming.append(events.ServiceReady(now, action.row.uid, action.attempt, "simulated"))
             case actions.TellService():
                 self._tell_services([action.service])
-            case actions.TellProgress() | actions.EndStaging() | actions.UnwatchService():
+            case actions.TellProgress() | actions.EndStaging() | actions.UnwatchService() | actions.SignalExecutions():
                 pass
 
     def _tell_services(self, services: list[str]) -> None:
@@ -293,5 +293,6 @@ class SimulatedPilot(Process):
         if number in state.undelivered_tasks:
             return TasksReturned(number, *state.undelivered_tasks[number])
         if number == state.ended and state.ending is not None:
-            return PilotEnded(number, state.ending.state, state.ending.reason, state.begun_tasks)
+            told = (state.begun_tasks, state.tries, state.ending.out_of_time)
+            return PilotEnded(number, state.ending.state, state.ending.reason, *told)
         return Outcomes(number, msgspec.Raw(_encode_outcomes(state.undelivered[number])))

@@ -61,9 +61,10 @@ def template_environment(
     for prefix in ("PILOTAGE_", "RP_"):
         environment.update(encoded({prefix + name: value for name, value in ours.items()}))
     # What a pilot within a task of another has inherited is not its own.
-    for mark in (b"PILOTAGE_PARTITION", b"PILOTAGE_HOST"):
+    for mark in (b"PILOTAGE_PARTITION", b"PILOTAGE_HOST", b"PILOTAGE_END_TIME"):
         environment.pop(mark, None)
     environment.update(encoded(settings.marks()))
+    environment.update(encoded(settings.limits()))
     if template.service is not None and settings.notify_socket:
         environment[b"NOTIFY_SOCKET"] = settings.notify_socket.encode(*ENCODING)
     if template.threading_type.lower() == "openmp":

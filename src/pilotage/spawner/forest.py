@@ -157,10 +157,20 @@ class Forest:
         if number is signal.SIGKILL:
             tree.killed = True
         tree.terminated = True
-        if number is signal.SIGTERM and tree.roots and tree.term_depth is not None:
+        if number is signal.SIGTERM:
+            self.tell(tree, number)
+        else:
+            self._send_to_all(tree, number)
+
+    def tell(self, tree: Tree, number: signal.Signals) -> None:
+        """Send a signal to all processes that a tree has now, or to those who tell the others; it is not ended for that."""
+        if tree.roots and tree.term_depth is not None:
             for pid in [*tree.roots, *(child for root in tree.roots for child in _children_of(root) if tree.term_depth)]:
                 _signal_process(pid, number)
-            return
+        else:
+            self._send_to_all(tree, number)
+
+    def _send_to_all(self, tree: Tree, number: signal.Signals) -> None:
         roots = tree.roots | tree.strays
         self._send(tree, roots, tree.roots | _groups(tree.strays), number)
 

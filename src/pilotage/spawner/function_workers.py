@@ -62,6 +62,7 @@ class FunctionWorkers:
         variables = {
             **environment,
             **self._settings.marks(),
+            **self._settings.limits(),
             "PILOTAGE_WORKER_ID": worker,
         }
         self._exited.pop(worker, None)

@@ -68,6 +68,7 @@ class TaskTree(Tree):
         "stage",
         "started",
         "step",
+        "told",
         "tries",
         "unproven",
         "wanted",
@@ -108,6 +109,8 @@ class TaskTree(Tree):
         """Whether nobody has asked for its end."""
         self.left = False
         """Whether it left processes behind."""
+        self.told: signal.Signals | None = None
+        """The signal that told it that its pilot's time is nearly over."""
 
     @property
     def execution(self) -> Execution:
@@ -127,7 +130,20 @@ class TaskTree(Tree):
     def follower(self) -> TaskTree:
         """Return a tree for the hooks after this one, whose processes were ended: its own are not."""
         tree = TaskTree(self.lane, self.attempt, self.row, self.recipe)
-        for name in ("call", "ending", "exit_code", "failed_rank", "hook_failed", "left", "message", "note", "output", "ranks"):
+        kept = (
+            "call",
+            "ending",
+            "exit_code",
+            "failed_rank",
+            "hook_failed",
+            "left",
+            "message",
+            "note",
+            "output",
+            "ranks",
+            "told",
+        )
+        for name in kept:
             setattr(tree, name, getattr(self, name))
         tree.started, tree.stage, tree.growing = self.started, Stage.AFTER, True
         return tree
@@ -156,6 +172,9 @@ class TaskTree(Tree):
                 ending, message = Ending.OUT_OF_MEMORY, f"{self._who()}killed by the kernel for memory; ask for more memory"
             else:
                 ending, message = Ending.SIGNALLED, f"{self._who()}ended by signal {signal_name(-code)}"
+            if self.told is not None and ending in (Ending.EXITED, Ending.SIGNALLED):
+                ending = Ending.OUT_OF_WALLTIME
+                message += f" after {self.told.name}, which told it that the pilot's time is nearly over"
             if self.left:
                 message = f"{message}; " if message else ""
                 message += "processes that it left behind were ended"

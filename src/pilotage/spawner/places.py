@@ -38,7 +38,7 @@ class Place:
         Raises:
             LaunchFailed: it cannot be made or entered.
         """
-        if template.sandbox == OWN_SANDBOX:
+        if template.sandbox == OWN_SANDBOX and (row.extra is None or not row.extra.sandbox):
             own = own_sandbox(row.uid, row.shard)
             self._enter_own(own)
             return self._prefix + own.encode(*ENCODING)

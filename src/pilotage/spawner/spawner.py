@@ -41,6 +41,7 @@ from pilotage.wire.runner_messages import (
     Launch,
     RecallTasks,
     Release,
+    SignalTasks,
     StartWorker,
     StopRunner,
     StorageFull,
@@ -210,6 +211,8 @@ class Spawner:
                 self._tasks.end(executions, ending, text, now)
             case RecallTasks(executions):
                 self._tasks.give_back(executions, now)
+            case SignalTasks(executions, number):
+                self._tasks.tell(executions, number)
             case StartWorker(worker, environment):
                 self._workers.start(worker, environment, now)
             case EndWorker(worker):

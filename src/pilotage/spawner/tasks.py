@@ -379,6 +379,14 @@ class Tasks:
                     self._forest.settle(tree)
         self.give_back(waiting, now)
 
+    def tell(self, executions: Iterable[Execution], number: int) -> None:
+        """Send a signal, once, to those of these that have begun."""
+        for name in executions:
+            tree = self._begun.get((name[0], name[1]))
+            if tree is not None and tree.told is None and tree.wanted and not tree.terminated and tree.roots:
+                tree.told = signal.Signals(number)
+                self._forest.tell(tree, tree.told)
+
     def give_back(self, executions: Iterable[Execution], now: float) -> None:
         """Return what of these has not begun."""
         returned: set[Execution] = set()

@@ -139,6 +139,10 @@ class AgentFold:
             case agent.TasksGivenBack():
                 for uid, *_ in fact.tasks:
                     self._stop_waiting(uid, fact.time)
+            case agent.TasksLeft():
+                self._leave([uid for uid, _ in fact.begun if uid in self._attempts], fact.time, ran=True)
+                for uid in agent.tasks_named(fact):
+                    self._stop_waiting(uid, fact.time)
             case agent.InputsStaged():
                 self._stage_in(fact.tasks, fact.time)
             case agent.OutputsBegun():

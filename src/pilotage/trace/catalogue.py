@@ -40,6 +40,7 @@ PILOT_QUEUED = "pilot.queued"
 PILOT_JOB_TOLD = "pilot.job_told"
 PILOT_ACTIVE = "pilot.active"
 PILOT_END_ASKED = "pilot.end_asked"
+PILOT_DRAINING = "pilot.draining"
 PILOT_LOST_NODES = "pilot.lost_nodes"
 PILOT_BEGUN_AGAIN = "pilot.begun_again"
 PILOT_ENDING = "pilot.ending"
@@ -58,6 +59,7 @@ TASK_SEEN_RUNNING = "task.seen_running"
 TASK_SEEN_UNLOADING = "task.seen_unloading"
 TASK_RETURNED = "task.returned"
 TASK_GIVEN_BACK = "task.given_back"
+TASK_LEFT = "task.left"
 TASK_REPEATED = "task.repeated"
 TASK_CANCEL_ASKED = "task.cancel_asked"
 TASK_END_ASKED = "task.end_asked"
@@ -92,6 +94,7 @@ CATALOGUE = (
     EventKind(PILOT_END_ASKED, "pilot", "client.PilotEndAsked", "the client wants the pilot to end"),
     EventKind(PILOT_LOST_NODES, "pilot", "agent.NodesLost", "nodes of the pilot are gone for good"),
     EventKind(PILOT_BEGUN_AGAIN, "pilot", "agent.NodesRenewed", "the pilot's job was begun again, on other nodes"),
+    EventKind(PILOT_DRAINING, "pilot", "agent.DrainBegun", "the pilot's time is nearly over; no task begins any more"),
     EventKind(PILOT_ENDING, "pilot", "agent.PilotEnding", "the agent takes no more tasks"),
     EventKind(PILOT_ENDED, "pilot", "agent.PilotEnded", "nothing is left to do for the agent"),
     EventKind(PILOT_FINAL, "pilot", "client.PilotEnded", "the client knows that the pilot is over"),
@@ -108,6 +111,7 @@ CATALOGUE = (
     EventKind(TASK_SEEN_UNLOADING, "task", "client.OutputsBegun", "the client knows that the task's output is staged"),
     EventKind(TASK_RETURNED, "task", "agent.Returned", "a runner gave the task back unbegun; it waits again"),
     EventKind(TASK_GIVEN_BACK, "task", "agent.TasksGivenBack", "the partition gave the task back unbegun; another may run it"),
+    EventKind(TASK_LEFT, "task", "agent.TasksLeft", "the pilot's time is over, and the task is the client's again"),
     EventKind(TASK_REPEATED, "task", "agent.Repeated", "an attempt failed or was lost; the task waits for another"),
     EventKind(TASK_CANCEL_ASKED, "task", "client.CancelAsked", "the user cancelled the task; its pilot is to be told"),
     EventKind(TASK_END_ASKED, "task", "agent.EndAsked", "the agent is about to end the task: cancelled, or out of time"),
@@ -132,6 +136,7 @@ CATALOGUE = (
 )
 
 SILENT_FACTS = {
+    "client.PilotSucceeded": "says whose place a pilot takes that was submitted just before",
     "agent.Rebound": "says under which binding a client that had forgotten them knows tasks",
     "client.ManagerAdded": "says how the client is organised",
     "client.PilotsAdded": "says which pilots a manager may use",

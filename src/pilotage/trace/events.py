@@ -99,6 +99,9 @@ def _agent_events(fact: agent.Fact, pilot: str, time: float) -> Iterator[TraceEv
         case agent.TasksGivenBack():
             for uid, *_ in fact.tasks:
                 yield TraceEvent(time, names.TASK_GIVEN_BACK, uid, {"pilot": pilot})
+        case agent.TasksLeft():
+            for uid in agent.tasks_named(fact):
+                yield TraceEvent(time, names.TASK_LEFT, uid, {"pilot": pilot})
         case agent.Repeated():
             for uid in fact.tasks:
                 yield TraceEvent(time, names.TASK_REPEATED, uid, {"pilot": pilot, "runner": fact.runner})
@@ -149,6 +152,8 @@ def _agent_events(fact: agent.Fact, pilot: str, time: float) -> Iterator[TraceEv
             yield TraceEvent(time, kind, pilot, {"nodes": len(fact.nodes), "reason": fact.reason})
         case agent.NodesRenewed():
             yield TraceEvent(time, names.PILOT_BEGUN_AGAIN, pilot, {"reason": fact.reason})
+        case agent.DrainBegun():
+            yield TraceEvent(time, names.PILOT_DRAINING, pilot)
         case agent.PilotEnding():
             yield TraceEvent(time, names.PILOT_ENDING, pilot, {"reason": fact.reason, "drain": int(fact.drain)})
         case agent.PilotEnded():

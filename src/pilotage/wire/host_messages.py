@@ -103,6 +103,14 @@ class DefineEnvironment(msgspec.Struct, frozen=True, array_like=True, tag=8):
     unset: list[str]
 
 
+class SignalExecutions(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """See ``Executor.signal``."""
+
+    runner: RunnerId
+    executions: list[Execution]
+    signal: int
+
+
 Order = (
     StartRunner
     | StopRunner
@@ -112,6 +120,7 @@ Order = (
     | RecallExecutions
     | ReleaseRunner
     | DefineEnvironment
+    | SignalExecutions
 )
 
 

@@ -111,13 +111,17 @@ class Outcomes(msgspec.Struct, frozen=True, array_like=True, tag=9):
 class PilotEnded(msgspec.Struct, frozen=True, array_like=True, tag=10):
     """The last numbered message of a pilot: it holds no more tasks. ``state`` is final; ``reason`` is for people.
 
-    Tasks that had no outcome before never began, or are among the ``begun``, which may run again.
+    Tasks that had no outcome before never began, or are among the ``begun``, which may run again. ``tries``: of tasks that had
+    attempts, the number of the last one, and how many failed. ``out_of_time``: it ended as its time was over; then what began
+    and has ``tries`` was cut short for nothing else.
     """
 
     number: int
     state: str
     reason: str
     begun: list[TaskUid] = []
+    tries: dict[TaskUid, tuple[Attempt, int]] = {}
+    out_of_time: bool = False
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True, tag=11):

@@ -99,6 +99,16 @@ class DefineEnvironment(msgspec.Struct, frozen=True, array_like=True, tag=11):
     unset: list[str]
 
 
+class SignalTasks(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """Send a signal to what has begun of these, to each once, however often it is asked for.
+
+    It tells them that the pilot's time is nearly over: one that fails from then on was cut short.
+    """
+
+    executions: list[Execution]
+    signal: int
+
+
 class TasksEnded(msgspec.Struct, frozen=True, array_like=True, tag=20):
     """Executions that are over, numbered from 1 over the runner's life and kept by it until released."""
 
@@ -148,6 +158,7 @@ ToRunner = (
     | EndWorker
     | StopRunner
     | DefineEnvironment
+    | SignalTasks
 )
 FromRunner = RunnerHello | TasksEnded | TasksStarted | TasksReturned | WorkerExited | StorageFull
 

@@ -47,6 +47,8 @@ class RunnerSettings(msgspec.Struct, frozen=True):
     """The partition of the pilot whose agent's runners these are; empty: the pilot has none."""
     agent_folder: str = ""
     """Where runners print; empty: the pilot's folder."""
+    end_time: float = 0.0
+    """When the pilot's time is over, in seconds since the epoch; 0.0: there is no limit."""
     orphan_timeout_s: float = 60.0
     """A runner without an agent for this long ends its tasks and itself."""
     launchers: dict[str, Installed] = {}
@@ -79,6 +81,10 @@ class RunnerSettings(msgspec.Struct, frozen=True):
         marks = {"PILOTAGE_SESSION_ID": self.session, "PILOTAGE_PILOT_ID": self.pilot}
         more = {"PILOTAGE_PARTITION": self.partition, "PILOTAGE_HOST": self.host}
         return {**marks, **{name: value for name, value in more.items() if value}}
+
+    def limits(self) -> dict[str, str]:
+        """Return the variables that tell how long there is: the Unix time, in whole seconds, at which the pilot is over."""
+        return {"PILOTAGE_END_TIME": str(int(self.end_time))} if self.end_time else {}
 
     def is_here(self, node: int) -> bool:
         """Return whether a node is this host."""

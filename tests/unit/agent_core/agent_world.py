@@ -77,6 +77,9 @@ class World(Witness):
         pilot = random.Random(f"pilot of {seed}")
         self.idle_timeout_s = pilot.choice((0.0, 0.0, 0.0, 0.01, 1.0))
         self.barrier = pilot.choice((0, 0, 0, 5, 40))
+        self.drain_s = pilot.choice((0.0, 15.0))
+        self.checkpoint_signal = pilot.choice((0, 10))
+        self.checkpoint = random.Random(f"checkpoints of {seed}")
         self.calm = False
         self.processes: dict[RunnerId, Process] = {}
         self.pids = 100
@@ -110,6 +113,8 @@ class World(Witness):
             idle_timeout_s=self.idle_timeout_s,
             barrier=self.barrier,
             hosts=self.hosts,
+            drain_s=self.drain_s,
+            checkpoint_signal=self.checkpoint_signal,
         )
         self.core.recover(self.now)
         self.facts: list[facts.Fact] = []
@@ -209,7 +214,8 @@ class World(Witness):
                 self.perform(action)
                 self.die_of_chance()
             self.core.performed()
-            self.check_watch()
+            if not (self.facts or self.actions):
+                self.check_watch()
             self.needs.check()
             self.open_link()
 
@@ -256,6 +262,7 @@ class World(Witness):
                 | actions.LaunchTasks()
                 | actions.EndExecutions()
                 | actions.RecallTasks()
+                | actions.SignalExecutions()
                 | actions.ReleaseRunner()
             ):
                 self.executor.perform(action)
@@ -303,6 +310,10 @@ class World(Witness):
         if self.random.random() < 0.75:
             return Ending.DONE
         return Ending.RAISED if is_function else self.random.choice((Ending.EXITED, Ending.SIGNALLED, Ending.OUT_OF_MEMORY))
+
+    def heeds_signal(self) -> bool:
+        """Tell whether a program that is signalled saves what it has, and ends."""
+        return self.checkpoint.random() < 0.5
 
     def spawn(self, name: RunnerId, beside: RunnerId | None) -> None:
         if name in self.processes:
@@ -451,7 +462,8 @@ class World(Witness):
         self.policy.check([])
         free = self.policy.free()
         assert (free.cores, free.gpu_shares, free.memory) == self.all_free(), free
-        assert state.outcomes == len(client.tasks) - len(self.late)
+        assert state.outcomes == len(client.tasks) - len(self.late) - len(self.left)
+        assert set(state.begun_tasks) == self.left and self.left <= state.tries.keys() <= self.left | self.late
         assert state.late.keys() == self.late == {uid for uid, _ in aftermath(state, 0).not_begun}
         assert all(load == 0 for load in self.core._pool._load.values()), "the loads of the spawners do not sum up"
 

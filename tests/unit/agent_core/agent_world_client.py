@@ -168,7 +168,7 @@ class Client:
         self.inbox.clear()
 
     def undecided(self) -> list[TaskUid]:
-        return [uid for uid in self.tasks if uid not in self.outcomes and uid not in self.world.late]
+        return [uid for uid in self.tasks if uid not in self.outcomes and uid not in self.world.late | self.world.left]
 
     def only_services_left(self) -> bool:
         undecided = self.undecided()

@@ -90,6 +90,13 @@ class Process:
                 for execution in executions:
                     if execution in self.running and self.running[execution][1] is None:
                         self.running[execution] = (self.running[execution][0], ending, message)
+            case "signal", (list() as executions,):
+                for execution in executions:
+                    if execution in self.running and execution not in self.world.signalled:
+                        self.world.signalled.add(execution)
+                        lane, ending, message = self.running[execution]
+                        if ending is None and self.world.heeds_signal():
+                            self.running[execution] = (lane, Ending.OUT_OF_WALLTIME, "after a signal")
             case "recall", (list() as executions,):
                 self.give_back([execution for execution in executions if execution in self.waiting()])
             case "release", (int() as through,):
@@ -254,6 +261,11 @@ class Executor:
                     self.send(action.runner, "recall", action.executions)
                 else:
                     self.recall(known, action.executions)
+            case actions.SignalExecutions():
+                known = self.known.get(action.runner)
+                assert known is None or known.beside is None, "a worker is signalled"
+                if known is not None and known.process is not None:
+                    self.send(action.runner, "signal", action.executions)
             case actions.ReleaseRunner():
                 known = self.known.get(action.runner)
                 if known is not None:

@@ -24,6 +24,8 @@ class Witness:
     deaths: int
     idle_timeout_s: float
     barrier: int
+    deadline: float | None
+    drain_s: float
     client: Client
     core: AgentCore
     shadow: AgentState
@@ -59,6 +61,10 @@ class Witness:
         self.unwell: set[Execution] = set()
         self.late: set[TaskUid] = set()
         """Tasks that came when the pilot had begun to end, as it was idle: the client will bind them elsewhere."""
+        self.left: set[TaskUid] = set()
+        """Tasks of which an attempt was cut short as the pilot's time was over: the client's again, too."""
+        self.signalled: set[Execution] = set()
+        self.walltime_ends = self.early_ends = 0
         self.busy_at = 0.0
         """When the pilot had something to do, or heard of its client, last."""
         self.idle_ends = self.barriers = 0
@@ -69,11 +75,19 @@ class Witness:
         if isinstance(fact, facts.TasksAccepted):
             if self.shadow.ending is not None and self.shadow.ending.idle:
                 self.late.update(row.uid for row in fact.batch.rows)
+        elif isinstance(fact, facts.DrainBegun):
+            assert not self.shadow.draining and self.deadline is not None
+            assert self.now >= self.deadline - self.drain_s, "the drain began too soon"
+        elif isinstance(fact, facts.PilotEnding) and fact.out_of_time:
+            self.judge_end_of_time()
+        elif isinstance(fact, facts.TasksLeft):
+            self.judge_left(fact)
         elif isinstance(fact, facts.PilotEnding) and fact.idle:
             self.idle_ends += 1
             assert self.is_idle(), f"the pilot ends as idle, and has {self.shadow.tasks}"
             assert self.now - self.busy_at > self.idle_timeout_s - 1e-6 > 0, f"idle for {self.now - self.busy_at} s"
         elif isinstance(fact, facts.LaunchRequested):
+            assert not self.shadow.draining, "tasks are launched though the pilot's time is nearly over"
             arrived = self.shadow.outcomes + len(self.shadow.tasks)
             uids = [uid for launch in fact.lanes for uid, _ in launch.tasks]
             if self.barrier and any(self.client.tasks[uid].service is None for uid in uids):
@@ -124,6 +138,35 @@ class Witness:
                     f"{outcome.task} is staged still"
                 )
 
+    def judge_end_of_time(self) -> None:
+        """The pilot's time is over; or it drains, and nothing but services is left to run or to stage."""
+        assert self.deadline is not None and (self.shadow.ending is None or self.shadow.ending.drain)
+        self.walltime_ends += 1
+        if self.now >= self.deadline - 0.5 * self.drain_s:
+            return
+        self.early_ends += 1
+        assert self.shadow.draining and not self.shadow.outputs, "the pilot ends before its time"
+        lanes = self.shadow.lanes.values()
+        held = [uid for lane in lanes for uid in lane.tasks if self.client.tasks[uid].service is None]
+        assert not held, f"the pilot ends before its time, and has {held}"
+
+    def judge_left(self, fact: facts.TasksLeft) -> None:
+        """What waits is not under way, what was cut short may begin again, and nobody wanted these to end."""
+        ending = self.shadow.ending
+        over = ending is not None and ending.out_of_time
+        for uid in (*fact.waiting, *(uid for uid, _ in fact.begun)):
+            assert uid not in self.final and uid not in self.cancel_logged, f"{uid} is the client's again, which has it already"
+            assert uid not in self.alive or not self.processes[self.begun[self.alive[uid]]].alive, f"{uid} is left, and runs"
+        for uid in fact.waiting:
+            assert over, f"{uid} is left before the pilot's time is over"
+            self.late.add(uid)
+        for uid, failures in fact.begun:
+            assert over or self.shadow.draining, f"{uid} is left though there is time"
+            template, task = self.client.tasks[uid], self.shadow.tasks[uid]
+            assert template.restartable or task.failures < retries_of(template), f"{uid} may not begin again"
+            assert failures - task.failures in ((0, 1) if template.restartable else (1,))
+            self.left.add(uid)
+
     def is_idle(self) -> bool:
         return self.shadow.tasks.keys() <= self.shadow.services.keys()
 
@@ -141,7 +184,7 @@ class Witness:
 
     def note_begin(self, process: Process, execution: Execution) -> None:
         uid, _ = execution
-        assert uid not in self.late, f"{uid} begins, though the pilot had begun to end"
+        assert uid not in self.late and uid not in self.left, f"{uid} begins, though the pilot had begun to end"
         assert execution not in self.begun, f"{execution} begins twice, on {self.begun[execution]} and on {process.name}"
         assert uid not in self.alive, f"{execution} begins on {process.name} while {self.alive[uid]} still runs"
         assert uid not in self.final, f"{execution} begins on {process.name} after its outcome {self.final[uid]}"
@@ -197,6 +240,11 @@ class Witness:
                 assert execution in self.staged_out, f"{uid} is said to be done, but its output is not there"
         elif outcome.ending is Ending.CANCELLED:
             assert self.needs.may_be_cancelled(outcome) or uid in client.cancelled or over, f"nobody cancelled {uid}"
+        elif outcome.ending is Ending.OUT_OF_WALLTIME:
+            assert self.shadow.draining or (self.shadow.ending is not None and self.shadow.ending.out_of_time)
+            assert execution in self.launched, f"{uid} was cut short, and was never launched"
+            unwanted = uid in client.cancelled or uid in self.quarantined
+            assert not template.restartable or unwanted, f"{uid} may begin again elsewhere"
         elif outcome.ending is Ending.TIMED_OUT:
             late = template.timeout_s or execution in self.unwell
             assert late and execution in self.begun, f"{uid} was not out of time"

@@ -45,7 +45,7 @@ def test_what_is_no_failure_of_an_attempt_is_not_repeated(ending: Ending) -> Non
 def test_what_is_restartable_is_so_after_losses_only_and_without_end() -> None:
     template = Template(restartable=True, retry_on=("exit",))
     again = [ending for ending in FAILURES if runs_again(template, 100, ending, 1)]
-    assert again == [Ending.NODE_FAILED, Ending.PREEMPTED, Ending.LOST]
+    assert again == [Ending.NODE_FAILED, Ending.PREEMPTED, Ending.LOST, Ending.OUT_OF_WALLTIME]
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,9 @@ GOOD: dict[str, list[Any]] = {
     "exit_on_error": [False],
     "on_client_loss": ["continue", "drain", "terminate"],
     "client_loss_timeout_s": [0, 60.0],
+    "drain_s": [0, 60.0],
+    "checkpoint_signal": [""],
+    "successors": [0, 3, "until_done"],
     "idle_timeout_s": [0, 300.0],
     "startup_barrier": [0, 1000],
     "cores_per_node": [4],
@@ -126,6 +129,20 @@ BAD: dict[str, list[tuple[dict[str, Any], str]]] = {
         )
     ],
     "client_loss_timeout_s": [({"client_loss_timeout_s": -5}, "client_loss_timeout_s=-5: it must be 0 or more (seconds)")],
+    "drain_s": [
+        ({"drain_s": -1}, "drain_s=-1: it must be 0 or more (seconds)"),
+        ({"drain_s": 600}, "drain_s=600: no task would ever begin, as its runtime=10 minutes are 600 s"),
+    ],
+    "checkpoint_signal": [
+        ({"checkpoint_signal": "USR1"}, "checkpoint_signal='USR1' is sent drain_s before the end, and drain_s is 0"),
+        ({"checkpoint_signal": "KILL", "drain_s": 9}, "checkpoint_signal='KILL' is not one of HUP, INT, QUIT, TERM"),
+        ({"checkpoint_signal": "USR3", "drain_s": 9}, "did you mean 'USR"),
+    ],
+    "successors": [
+        ({"successors": -1}, "successors=-1: give a number, 0 or more, or 'until_done'"),
+        ({"successors": "until done"}, "successors='until done': give a number, 0 or more, or 'until_done'"),
+        ({"successors": 1, "services": [SERVICE]}, "both successors=1 and services are given"),
+    ],
     "idle_timeout_s": [({"idle_timeout_s": -1}, "idle_timeout_s=-1: it must be 0 or more (seconds)")],
     "startup_barrier": [
         ({"startup_barrier": -1}, "startup_barrier=-1: it must be 0 or more"),

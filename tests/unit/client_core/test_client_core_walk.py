@@ -281,7 +281,7 @@ def test_whatever_happens_each_task_ends_once(number: int) -> None:
 
 
 def _runs_again_without_leave(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Pilots, "_may_run_again", lambda self, record: True)
+    patch.setattr(Pilots, "_may_run_again", lambda self, record, loss: True)
 
 
 def _forgets_the_orphans(patch: pytest.MonkeyPatch) -> None:

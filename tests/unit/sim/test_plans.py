@@ -223,7 +223,7 @@ def test_the_same_plan_gives_the_same_and_the_seed_counts() -> None:
 
 def test_the_walltime_ends_a_run() -> None:
     done = settle(Plan(walltime_min=5), SLEEP).run()
-    assert done.result.outcomes == {Ending.DONE: 112, Ending.CANCELLED: 784}
+    assert done.result.outcomes == {Ending.DONE: 112, Ending.OUT_OF_WALLTIME: 784}
     assert done.result.makespan_s == 300.0
 
 

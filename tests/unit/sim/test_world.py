@@ -87,7 +87,7 @@ def test_the_users_program_never_has_more_open_than_it_may(client: bool) -> None
 
 def test_the_walltime_ends_what_is_left() -> None:
     result = World(machine(), Tasks([10.0] * 5), nodes=1, walltime_s=25.0).finish()
-    assert result.outcomes == {Ending.DONE: 2, Ending.CANCELLED: 3}
+    assert result.outcomes == {Ending.DONE: 2, Ending.OUT_OF_WALLTIME: 3}
     assert result.makespan_s == 25.0
 
 

@@ -65,7 +65,7 @@ def test_an_agent_with_another_clock_than_the_one_before_it_counts_on(skew_s: fl
 @pytest.mark.parametrize("plan", [(), PLAN], ids=["pilot", "partitions"])
 def test_the_walltime_ends_a_pilot_in_time_whatever_clocks_show(skew_s: float, plan: list[PartitionSpec]) -> None:
     result = run(Tasks([10.0] * 12), skew_s, walltime_s=25.0, plan=plan)
-    assert result.outcomes == {Ending.DONE: 8, Ending.CANCELLED: 4}
+    assert result.outcomes == {Ending.DONE: 8, Ending.OUT_OF_WALLTIME: 4}
     assert result.makespan_s == pytest.approx(25.0, abs=1e-3)
 
 

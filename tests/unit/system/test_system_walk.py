@@ -104,7 +104,7 @@ def a_cancel_of_a_waiting_task_is_forgotten(original: Any, part: Tasks, now: flo
 
 
 @instead(Pilots, "_may_run_again")
-def what_may_have_run_runs_again(original: Any, part: Pilots, record: Any) -> bool:
+def what_may_have_run_runs_again(original: Any, part: Pilots, record: Any, loss: Any) -> bool:
     return True
 
 

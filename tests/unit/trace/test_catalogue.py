@@ -83,8 +83,8 @@ def test_an_eventful_run_has_nearly_all_events_and_they_name_known_entities(sess
     assert {event.name for event in told} <= known
     assert known - {event.name for event in told} <= {
         "task.repeated", "task.input_staged", "task.ready", "task.output_begun", "environment.asked", "environment.prepared",
-        "task.given_back", "partition.grew", "partition.shrank", "partition.lost_nodes", "pilot.lost_nodes",
-        "pilot.begun_again",
+        "task.given_back", "task.left", "pilot.draining", "pilot.begun_again",
+        "partition.grew", "partition.shrank", "partition.lost_nodes", "pilot.lost_nodes",
     }  # fmt: skip
     assert {event.entity for event in told if event.name.startswith("task.")} == {f"task.{number}" for number in range(5)}
     assert {event.entity for event in told if event.name.startswith("session.")} == {session.name}

@@ -46,6 +46,14 @@ class EndExecutions(msgspec.Struct, frozen=True):
     message: str
 
 
+class SignalExecutions(msgspec.Struct, frozen=True):
+    """Send this signal once to the processes of these executions that have begun, however often it is asked for."""
+
+    runner: RunnerId
+    executions: list[Execution]
+    signal: int
+
+
 class RecallTasks(msgspec.Struct, frozen=True):
     """Ask back what of these has not begun; something before them in their lane takes long."""
 
@@ -74,6 +82,10 @@ class SendPilotEnded(msgspec.Struct, frozen=True):
     state: str
     reason: str
     begun: list[TaskUid] = []
+    tries: dict[TaskUid, tuple[Attempt, int]] = {}
+    """Of tasks that go back, the number of the last attempt and how many failed, where there was one."""
+    out_of_time: bool = False
+    """Whether it ended as its time was over: then those that have ``tries`` were cut short for nothing else."""
 
 
 class StageTasks(msgspec.Struct, frozen=True):
@@ -158,6 +170,7 @@ Action = (
     | StopRunner
     | LaunchTasks
     | EndExecutions
+    | SignalExecutions
     | RecallTasks
     | ReleaseRunner
     | SendOutcomes

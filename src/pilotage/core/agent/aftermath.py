@@ -29,7 +29,9 @@ class Aftermath(msgspec.Struct, frozen=True):
     not_begun: list[tuple[TaskUid, Binding]]
     may_have_run: list[tuple[TaskUid, Binding]]
     tries: dict[TaskUid, tuple[Attempt, int]] = {}
-    """Of those two, the number of the last attempt and how many failed, where there was one."""
+    """Of those two, and of those cut short, the number of the last attempt and how many failed, where there was one."""
+    cut_short: list[TaskUid] = []
+    """Tasks that have begun, and were cut short as the pilot's time was over; they may begin again. Each has its ``tries``."""
     ending: EndingPilot | None = None
     """How the pilot ended, if it did so in good order; its client may have been away."""
 
@@ -53,7 +55,8 @@ def aftermath(state: AgentState, delivered: int, *, complete: bool = True) -> Af
             *state.late.items(),
         ],
         [(uid, task.binding) for uid, task in tasks if task.lane or not complete],
-        tries | {uid: (task.attempt, task.failures) for uid, task in tasks if task.attempt},
+        tries | state.tries | {uid: (task.attempt, task.failures) for uid, task in tasks if task.attempt},
+        state.begun_tasks,
         None if state.tasks else state.ending,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from pilotage.core.agent import facts
-from pilotage.model.ids import TaskUid
+from pilotage.model.ids import Attempt, TaskUid
 from pilotage.model.outcome import Outcome
 
 
@@ -20,7 +20,9 @@ class EndingPilot(msgspec.Struct, array_like=True, frozen=True):
     state: str
     reason: str
     idle: bool = False
-    """Whether it ends as nothing was left to do, or nobody to do it: tasks that arrive do not begin."""
+    """Whether it ends as nothing was left to do, or nobody or no time to do it: tasks that arrive do not begin."""
+    out_of_time: bool = False
+    """Whether it ends as its time is over."""
 
 
 class ClientSide(msgspec.Struct):
@@ -43,6 +45,8 @@ class ClientSide(msgspec.Struct):
     """Number of the message that ends the pilot; 0: none yet."""
     begun_tasks: list[TaskUid] = []
     """Tasks that have begun, have no outcome, and go back to the client when the pilot ends."""
+    tries: dict[TaskUid, tuple[Attempt, int]] = {}
+    """Of tasks that go back to the client, the number of the last attempt and how many failed, where there was one."""
 
     @property
     def busy(self) -> bool:
@@ -72,7 +76,7 @@ def apply_to_client_side(
         case facts.PilotEnding():
             if fact.number:
                 state.received = fact.number
-            state.ending = EndingPilot(fact.time, fact.drain, fact.state, fact.reason, fact.idle)
+            state.ending = EndingPilot(fact.time, fact.drain, fact.state, fact.reason, fact.idle, fact.out_of_time)
         case facts.PilotEnded():
             state.numbered = state.ended = fact.number
 

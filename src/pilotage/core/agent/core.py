@@ -16,8 +16,8 @@ The life of a task here::
 The core's parts write what they decide to one ``Journal``: ``Acceptance`` takes tasks in, ``Staging`` and ``Environments`` see
 to what they need before and after, ``Waiting`` has the queue and ``Dispatch`` hands them to runners, ``Reports`` hears what
 becomes of them there, ``Services`` looks after those that are services, ``Endings`` gives all their outcomes and ``Delivery``
-sees these to the client. ``Idleness`` notices that nothing is left to do. Of a partition ``Nodes`` takes in and gives back
-nodes as its metascheduler says, and ``Recalls`` gives back tasks.
+sees these to the client. ``Idleness`` notices that nothing is left to do, ``Walltime`` that the pilot's time is nearly over.
+Of a partition ``Nodes`` takes in and gives back nodes as its metascheduler says, and ``Recalls`` gives back tasks.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from pilotage.core.agent.services import Services
 from pilotage.core.agent.staging import Staging
 from pilotage.core.agent.state import AgentState
 from pilotage.core.agent.waiting import Waiting
+from pilotage.core.agent.walltime import Walltime
 from pilotage.core.scheduling.policy import Policy
 from pilotage.errors import unreachable
 from pilotage.model.ids import TaskUid
@@ -60,7 +61,8 @@ class AgentCore:
 
     ``policy`` places tasks; it must be fresh. ``spawners`` is the number of spawners to keep. ``deadline`` (seconds since the
     epoch, None for no limit) is when the pilot ends itself; it also does after ``idle_timeout_s`` without anything to do (0.0:
-    never). ``barrier``: no task begins before so many have arrived. ``nodes``: of a partition, the indices of those that it
+    never). ``drain_s`` before the deadline no task begins any more, and those that run get the ``checkpoint_signal`` (0: none).
+    ``barrier``: no task begins before so many have arrived. ``nodes``: of a partition, the indices of those that it
     began with, which are the ones that its policy has to begin with. ``hosts``: the number of the host of each node, by the
     node's index; without it all are on host 0. ``launches``: how many launchers may run at once (0: any number).
     """
@@ -77,9 +79,10 @@ class AgentCore:
         barrier: int = 0,
         hosts: Sequence[int] = (),
         launches: int = 0,
+        drain_s: float = 0.0,
+        checkpoint_signal: int = 0,
     ) -> None:
         self.state = state if state is not None else AgentState()
-        self._deadline = deadline
         self._has_hosts = bool(hosts)
         self._journal = journal = Journal(self.state)
         self._pool = RunnerPool(spawners, hosts)
@@ -97,6 +100,8 @@ class AgentCore:
         self._reports = Reports(journal, self._waiting, self._dispatch, self._pool, self._alarms, self._endings)
         self._nodes = Nodes(journal, policy, self._waiting, nodes, len(hosts))
         self._recalls = Recalls(journal, self._waiting)
+        parts = (self._waiting, self._dispatch, self._endings, self._services)
+        self._walltime = Walltime(journal, *parts, deadline, drain_s, checkpoint_signal)
         self._inquiry = Inquiry(self.state, policy, self._waiting, self._dispatch, self._endings)
         if hosts:
             self._pool.serve(self._nodes.own())
@@ -143,6 +148,7 @@ class AgentCore:
             case events.RunnerReconciled():
                 self._reports.reconciled(event)
                 self._services.mistrust(event.runner)
+                self._walltime.reconciled(event.runner)
             case events.RunnerLost():
                 given_up = self._reports.lost(event)
                 if given_up is not None:
@@ -183,6 +189,7 @@ class AgentCore:
 
     def _follow_up(self, now: float) -> None:
         """Do what the state as it is now calls for, whatever the event was."""
+        self._walltime.look(now)
         if self._waiting.barrier:
             self._waiting.lift_barrier(now)
         if self._waiting.held:
@@ -233,6 +240,7 @@ class AgentCore:
         self._services.recover()
         self._gangs.recover()
         self._waiting.launches.recover()
+        self._walltime.recover()
         waiting = []
         for uid, task in state.tasks.items():
             if not task.lane and uid not in state.inputs and uid not in state.outputs:
@@ -251,7 +259,7 @@ class AgentCore:
             self._pool.next_retirement(),
             self._alarms.next(),
             self._pool.next_start() if self._wants_spawners else None,
-            self._deadline if self._may_end_sooner else None,
+            self._walltime.due,
             self._dispatch.too_late_from,
             self._idleness.due,
             self._pool.next_wake(),
@@ -261,10 +269,6 @@ class AgentCore:
     @property
     def _wants_spawners(self) -> bool:
         return self.state.ending is None or bool(self.state.tasks)
-
-    @property
-    def _may_end_sooner(self) -> bool:
-        return self.state.ending is None or (self.state.ending.drain and bool(self.state.tasks))
 
     @property
     def stale(self) -> int:
@@ -347,8 +351,7 @@ class AgentCore:
             timeout_s = self.state.templates[self.state.tasks[uid].row.template].timeout_s
             self._endings.ask(now, 0, [uid], Ending.TIMED_OUT, f"ran longer than its timeout of {timeout_s:g} s")
         self._dispatch.recall_behind(self._alarms.stalled(now))
-        if self._deadline is not None and now >= self._deadline and self._may_end_sooner:
-            self._end_requested(events.EndRequested(now, 0, False, "the pilot's runtime is over"))
+        self._walltime.time_passed(now)
         if self._idleness.due is not None and now >= self._idleness.due:
             self._journal.emit(facts.PilotEnding(now, 0, True, DONE, self._idleness.reason, idle=True))
         if self._wants_spawners:

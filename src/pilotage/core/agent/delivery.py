@@ -98,4 +98,5 @@ class Delivery:
             journal.act(actions.SendOutcomes(number, state.undelivered[number]))
         elif state.ending is not None and self.has_news:
             journal.emit(facts.PilotEnded(now, number))
-            journal.act(actions.SendPilotEnded(number, state.ending.state, state.ending.reason, list(state.begun_tasks)))
+            ending, begun, tries = state.ending, list(state.begun_tasks), dict(state.tries)
+            journal.act(actions.SendPilotEnded(number, ending.state, ending.reason, begun, tries, ending.out_of_time))

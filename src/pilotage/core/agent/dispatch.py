@@ -57,6 +57,8 @@ class Dispatch:
         """Whether the last look at the queue ended for its own limit."""
         self.paused = ""
         """Why nothing is placed for now."""
+        self.closed = ""
+        """Why nothing is placed any more."""
 
     def recover(self, now: float) -> None:
         """Take over what the state says of lanes, and of tasks that were in some."""
@@ -162,7 +164,8 @@ class Dispatch:
             launches += self._refill(now)
         self.more_to_place = False
         ending = self._state.ending
-        if self._policy.waiting() and self._pool.ready and not self.paused and not (ending and not ending.drain):
+        halted = self.paused or self.closed or (ending and not ending.drain)
+        if self._policy.waiting() and self._pool.ready and not halted:
             launches += self._open(now)
         if launches:
             self._launch(now, launches)
@@ -173,7 +176,7 @@ class Dispatch:
 
         Who is to run beside a task that is here may be placed in the end, as that one may come to wait for resources yet.
         """
-        if not self._policy.waiting() or not self._pool.ready:
+        if not self._policy.waiting() or not self._pool.ready or self.closed:
             return []
         if any(self._group(lane.template).lane_kind != SERVICE for lane in self._state.lanes.values()):
             return []
@@ -194,19 +197,19 @@ class Dispatch:
 
     def too_late(self, now: float) -> list[tuple[list[TaskUid], str]]:
         """Return, once, what waits for resources and would not end any more before the pilot does."""
-        return self._policy.too_late(now) if now >= self._policy.too_late_from() else []
+        return self._policy.too_late(now) if not self.closed and now >= self._policy.too_late_from() else []
 
     @property
     def too_late_from(self) -> float | None:
         """From when on that may be so for something that waits."""
         due = self._policy.too_late_from()
-        return due if due < math.inf else None
+        return due if due < math.inf and not self.closed else None
 
     @property
     def starved(self) -> bool:
         """Whether tasks wait for resources and nothing runs but services, so that nothing will be free by itself."""
         lanes, templates = self._state.lanes, self._state.templates
-        if not lanes or not self._policy.waiting() or not self._pool.ready or self.paused or self.more_to_place:
+        if not lanes or not self._policy.waiting() or not self._pool.ready or self.paused or self.closed or self.more_to_place:
             return False
         if any(templates[lane.template].service is None for lane in lanes.values()):
             return False
@@ -250,7 +253,7 @@ class Dispatch:
     def _draw(self, pace: Pace, held: int, placement: Placement) -> list[tuple[TaskUid, Attempt]]:
         """Take waiting tasks of the group for a lane that holds ``held``, leaving the other lanes of the group their share."""
         depth = pace.depth
-        if depth < 2 or held > depth // 2 or self.paused:
+        if depth < 2 or held > depth // 2 or self.paused or self.closed:
             return []
         waiting = self._policy.waiting_in(pace.group)
         wanted = min(depth - held, -(-waiting // (2 * pace.lanes or 1)))

@@ -3,6 +3,8 @@
 An attempt that was the last is the end of its task, unless the task has output to stage, or a sandbox to remove: then its
 outcome is kept (``OutputsBegun``) until that is done. What is asked of a task whose files are being staged takes effect when
 the stagers are done with it, so that nothing is done for a task after its outcome.
+
+What is ended as the pilot's time is over gets no outcome if it may begin elsewhere: it is the client's again (``TasksLeft``).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import msgspec
 from pilotage.core.agent import actions, facts
 from pilotage.core.agent.delivery import Delivery
 from pilotage.core.agent.journal import Journal
-from pilotage.core.agent.retry import runs_again
+from pilotage.core.agent.retry import is_excused, runs_again
 from pilotage.core.agent.state import TaskRecord
 from pilotage.core.agent.waiting import Waiting
 from pilotage.model.execution import Execution
@@ -24,7 +26,7 @@ from pilotage.model.workload import OWN_SANDBOX, Row, Template
 
 NOBODY = RunnerId("")
 
-OF_AN_ATTEMPT = (Ending.TIMED_OUT, Ending.EXITED)
+OF_AN_ATTEMPT = (Ending.TIMED_OUT, Ending.EXITED, Ending.OUT_OF_WALLTIME)
 """Endings that are asked for an attempt: the task may have another. Those asked for a task are for good."""
 
 _FOR_GOOD = (Ending.CANCELLED, Ending.LOST)
@@ -119,6 +121,9 @@ class Endings:
 
     def finish(self, now: float, uids: Iterable[TaskUid], ending: Ending, message: str) -> None:
         """End tasks that neither a runner nor a stager has."""
+        if ending is Ending.OUT_OF_WALLTIME:
+            self.leave(now, uids)
+            return
         final: list[Outcome] = []
         staged: list[Outcome] = []
         for outcome in self._outcomes(now, uids, ending, message):
@@ -185,17 +190,27 @@ class Endings:
     def output_failed(self, now: float, failures: Iterable[tuple[TaskUid, str]]) -> None:
         """The output of these could not be staged, and why; a sandbox that cannot be removed is no failure of its task."""
         outcomes = []
+        left: list[tuple[TaskUid, int]] = []
         for uid, why in failures:
             task = self._state.tasks[uid]
             outcome = self._unless_ended(task, self._state.outputs[uid])
             if wants_output(task.row, self._state.templates[task.row.template], outcome):
                 message = f"its output could not be staged: {why}"
-                if outcome.ending is Ending.DONE:
+                if outcome.ending is Ending.DONE and task.ending is Ending.OUT_OF_WALLTIME:
+                    failed = self.leaves(task, Ending.OUT_OF_WALLTIME, None)
+                    if failed is not None:
+                        left.append((uid, failed))
+                        continue
+                    message = f"{task.ending_message} before its output was staged"
+                    outcome = msgspec.structs.replace(outcome, ending=task.ending, message=message, result=None)
+                elif outcome.ending is Ending.DONE:
                     outcome = msgspec.structs.replace(outcome, ending=Ending.STAGING_FAILED, message=message, result=None)
                 else:
                     both = f"{outcome.message}; {message}" if outcome.message else message
                     outcome = msgspec.structs.replace(outcome, message=both)
             outcomes.append(outcome)
+        if left:
+            self._journal.emit(facts.TasksLeft(now, NOBODY, 0, [], left))
         self._close(now, outcomes)
 
     def _close(self, now: float, outcomes: list[Outcome]) -> None:
@@ -209,6 +224,30 @@ class Endings:
         if outcome.ending is not Ending.DONE or task.ending not in _FOR_GOOD or extra is None or not extra.output_staging:
             return outcome
         return msgspec.structs.replace(outcome, ending=task.ending, message=task.ending_message, result=None)
+
+    # --------------------------------------------------------------------------------------------------- once more, elsewhere
+
+    def leave(self, now: float, uids: Iterable[TaskUid]) -> None:
+        """Let tasks be the client's again that neither a runner nor a stager has; the pilot's time is over."""
+        waiting = list(uids)
+        if waiting:
+            self._journal.emit(facts.TasksLeft(now, NOBODY, 0, waiting, []))
+
+    def leaves(self, task: TaskRecord, ending: Ending, exit_code: int | None) -> int | None:
+        """Return how many attempts failed so far if one that ended like this is followed by another in another pilot.
+
+        So are those that were cut short as this pilot's time is nearly over, and in the end those that failed.
+        """
+        if task.ending is not None and task.ending not in OF_AN_ATTEMPT:
+            return None
+        over = self._state.ending is not None and self._state.ending.out_of_time
+        if not over and not (self._state.draining and ending is Ending.OUT_OF_WALLTIME):
+            return None
+        template = self._state.templates[task.row.template]
+        # A service is its pilot's own, and ends with it.
+        if template.service is not None or not runs_again(template, task.failures, ending, exit_code):
+            return None
+        return task.failures if is_excused(template, ending) else task.failures + 1
 
     # --------------------------------------------------------------------------------------------------------- once more
 

@@ -148,6 +148,8 @@ class PilotEnding(msgspec.Struct, frozen=True, array_like=True, tag=14):
     state: str
     reason: str
     idle: bool = False
+    out_of_time: bool = False
+    """Its time is over: tasks that have no outcome are the client's again."""
 
 
 class PilotEnded(msgspec.Struct, frozen=True, array_like=True, tag=15):
@@ -290,6 +292,26 @@ class NodesRenewed(msgspec.Struct, frozen=True, array_like=True, tag=30):
     reason: str
 
 
+class DrainBegun(msgspec.Struct, frozen=True, array_like=True, tag=31):
+    """The pilot's time is nearly over: no task begins any more, and those that run are told."""
+
+    time: float
+
+
+class TasksLeft(msgspec.Struct, frozen=True, array_like=True, tag=32):
+    """The pilot's time is over: these tasks, which have no outcome, are the client's again.
+
+    Nothing of those ``waiting`` is under way. An attempt of those ``begun`` was cut short, and they may have another; beside
+    each stands how many failed so far. ``runner`` and ``number`` are as in ``Ended``.
+    """
+
+    time: float
+    runner: RunnerId
+    number: int
+    waiting: list[TaskUid]
+    begun: list[tuple[TaskUid, int]]
+
+
 def tasks_named(fact: Fact) -> list[TaskUid]:
     """Return the tasks that the fact is about, in its order."""
     match fact:
@@ -305,6 +327,8 @@ def tasks_named(fact: Fact) -> list[TaskUid]:
             return [uid for uid, *_ in fact.tasks]
         case EndAsked() | Returned() | Repeated() | InputsStaged() | Rebound():
             return list(fact.tasks)
+        case TasksLeft():
+            return [*fact.waiting, *(uid for uid, _ in fact.begun)]
         case ServiceReady() | ServiceOver():
             return [fact.service]
         case _:
@@ -342,4 +366,6 @@ Fact = (
     | TasksNumbered
     | GangOver
     | NodesRenewed
+    | DrainBegun
+    | TasksLeft
 )

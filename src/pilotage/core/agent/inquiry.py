@@ -87,6 +87,8 @@ class Inquiry:
         if uid in self._waiting.launches.waiting:
             return self._waiting.launches.why(uid)
         reason = self._policy.why(uid)
+        if self._dispatch.closed:
+            return f"waits, and will not begin here: {self._dispatch.closed}"
         if self._dispatch.paused:
             return f"waits as nothing is started for now: {self._dispatch.paused}; {reason}"
         lanes, templates = self._state.lanes.values(), self._state.templates

@@ -72,6 +72,7 @@ class Reports:
         outcomes: list[Outcome] = []
         staged: list[Outcome] = []
         repeated: list[TaskUid] = []
+        left: list[tuple[TaskUid, int]] = []
         spent: dict[LaneId, tuple[float, int]] = {}
         for end in ends:
             task = tasks.get(end.task)
@@ -83,6 +84,9 @@ class Reports:
                 spent[lane] = (total_s + (end.ended - end.started), count + 1)
             else:
                 spent[lane] = (end.ended - end.started, 1)
+            if end.ending is not Ending.DONE and (failed := endings.leaves(task, end.ending, end.exit_code)) is not None:
+                left.append((end.task, failed))
+                continue
             if (restarts or end.ending is not Ending.DONE) and endings.repeats(task, end.ending, end.exit_code):
                 repeated.append(end.task)
                 continue
@@ -103,13 +107,15 @@ class Reports:
                 outcomes.append(outcome)
         self._dispatch.note_spent(spent)
         if repeated:
-            self._journal.emit(facts.Repeated(now, runner, 0 if outcomes or staged else number, repeated))
-        if outcomes or staged or not repeated:
+            self._journal.emit(facts.Repeated(now, runner, 0 if outcomes or staged or left else number, repeated))
+        if left:
+            self._journal.emit(facts.TasksLeft(now, runner, 0 if outcomes or staged else number, [], left))
+        if outcomes or staged or not (repeated or left):
             endings.conclude(now, runner, number, outcomes, staged)
         if repeated:
             self.came_back = True
             self._waiting.enqueue_each(repeated, now)
-        self._pool.relieve(runner, len(outcomes) + len(staged) + len(repeated))
+        self._pool.relieve(runner, len(outcomes) + len(staged) + len(repeated) + len(left))
 
     def returned(self, event: events.TasksReturned) -> None:
         """Let what a runner gave back wait again."""

@@ -18,13 +18,14 @@ ENDINGS = {
     "staging": Ending.STAGING_FAILED,
     "exception": Ending.RAISED,
     "lost": Ending.LOST,
+    "walltime": Ending.OUT_OF_WALLTIME,
 }
 """The words of ``retry_on``, and the endings that they name. A number is an exit code; a negative one, a signal's number."""
 
 SERVICE_RETRIES = 3
 """How often a service is started again if it does not say how often."""
 
-_NO_FAULT_OF_ITS_OWN = (Ending.LOST, Ending.NODE_FAILED, Ending.PREEMPTED)
+_NO_FAULT_OF_ITS_OWN = (Ending.LOST, Ending.NODE_FAILED, Ending.PREEMPTED, Ending.OUT_OF_WALLTIME)
 _WITH_EXIT_CODE = (Ending.EXITED, Ending.SIGNALLED)
 _NOT_REPEATED = (Ending.DONE, Ending.INFEASIBLE, Ending.CANCELLED)
 
@@ -41,9 +42,14 @@ def is_named(retry_on: Iterable[str | int], ending: Ending, exit_code: int | Non
     )
 
 
+def is_excused(template: Template, ending: Ending) -> bool:
+    """Tell whether an attempt that ended like this, for no fault of its own, uses up none of the task's retries."""
+    return ending in _NO_FAULT_OF_ITS_OWN and (template.restartable or bool(template.restart))
+
+
 def runs_again(template: Template, failures: int, ending: Ending, exit_code: int | None) -> bool:
     """Tell whether an attempt that ended like this is followed by another, after so many ``failures`` before it."""
-    if template.restartable and ending in _NO_FAULT_OF_ITS_OWN:
+    if is_excused(template, ending):
         return True
     retries, service = template.retries, template.service
     if service is not None:

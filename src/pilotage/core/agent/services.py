@@ -194,5 +194,7 @@ class Services:
 
     def _how_it_ended(self, service: TaskUid) -> str:
         outcomes = [outcome for fact in self._journal.new_facts if isinstance(fact, facts.Ended) for outcome in fact.outcomes]
-        outcome = next(outcome for outcome in outcomes if outcome.task == service)
+        outcome = next((outcome for outcome in outcomes if outcome.task == service), None)
+        if outcome is None:
+            return "it did not begin before the time of its pilot was over"
         return outcome.message or outcome.ending.name.lower().replace("_", " ")

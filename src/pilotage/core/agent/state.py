@@ -11,6 +11,7 @@ import msgspec
 
 from pilotage.core.agent.client_side import ClientSide, apply_to_client_side, take_outcomes, tell_again
 from pilotage.core.agent.facts import (
+    DrainBegun,
     EndAsked,
     Ended,
     EnvironmentAsked,
@@ -42,6 +43,7 @@ from pilotage.core.agent.facts import (
     Started,
     TasksAccepted,
     TasksGivenBack,
+    TasksLeft,
     TasksNumbered,
 )
 from pilotage.core.scheduling.tags import PLACES_KEPT
@@ -121,7 +123,8 @@ class AgentState(ClientSide):
     services_over: dict[TaskUid, str] = {}
     """Services that have ended for good, and how."""
     late: dict[TaskUid, Binding] = {}
-    """Tasks that arrived when the pilot, as it was idle, had begun to end; it never touched them."""
+    """Tasks that arrived when the pilot, as it was idle, had begun to end, or for which no time was left: nothing of them is
+    under way, and most never began."""
     granted: dict[int, None] = {}
     """Nodes that a partition got after it began."""
     parted: dict[int, None] = {}
@@ -140,6 +143,8 @@ class AgentState(ClientSide):
     """Where the last tasks were placed, so that others can run beside them: names, each run of them followed by a node."""
     gangs_over: dict[str, str] = {}
     """Gangs that can't begin any more, and why."""
+    draining: float = 0.0
+    """Since when no task begins any more, as the pilot's time is nearly over; 0.0: they do."""
 
     @property
     def busy(self) -> bool:
@@ -171,7 +176,7 @@ def apply(state: AgentState, fact: Fact) -> None:
                 extra = row.extra
                 if extra is not None:
                     record.attempt, record.failures = Attempt(extra.attempts), extra.failures
-                    if extra.input_staging:
+                    if extra.input_staging and not extra.sandbox:
                         state.inputs[row.uid] = None
         case LanesClosed():
             lanes = state.lanes
@@ -241,6 +246,10 @@ def apply(state: AgentState, fact: Fact) -> None:
             state.services_over[fact.service] = fact.message
         case GangOver():
             state.gangs_over[fact.gang] = fact.message
+        case DrainBegun():
+            state.draining = fact.time
+        case TasksLeft():
+            _apply_left(state, fact)
         case NodesGranted() | NodesReturned() | NodesNumbered() | NodesLost() | NodesRenewed():
             _apply_nodes(state, fact)
         case TasksGivenBack():
@@ -322,6 +331,25 @@ def _apply_ended(state: AgentState, fact: Ended) -> None:
             for outcome in fact.outcomes:
                 some.pop(outcome.task, None)
     take_outcomes(state, fact.outcomes)
+
+
+def _apply_left(state: AgentState, fact: TasksLeft) -> None:
+    if fact.number and fact.runner in state.runners:
+        state.runners[fact.runner].released = fact.number
+    for uid in fact.waiting:
+        task = state.tasks.pop(uid)
+        state.inputs.pop(uid, None)
+        state.late[uid] = task.binding
+        if task.attempt:
+            state.tries[uid] = (task.attempt, task.failures)
+    for uid, failures in fact.begun:
+        task = state.tasks.pop(uid)
+        if task.lane:
+            del state.lanes[task.lane].tasks[uid]
+        state.outputs.pop(uid, None)
+        state.services.pop(uid, None)
+        state.begun_tasks.append(uid)
+        state.tries[uid] = (task.attempt, failures)
 
 
 def _apply_outputs(state: AgentState, fact: OutputsBegun) -> None:

@@ -100,7 +100,7 @@ class PilotLost(msgspec.Struct, frozen=True):
     not start.
     ``state``: the one in which it ended, if it did so in good order, for this ``reason``, and nobody was there to hear of it.
     ``with_node``: the machine that it shared with this client went down, and the end of the client's log, too: what that has
-    as never sent may have been sent.
+    as never sent may have been sent. ``tries``, ``out_of_time`` and ``folder`` are as in ``PilotEndArrived``.
     """
 
     time: float
@@ -112,6 +112,9 @@ class PilotLost(msgspec.Struct, frozen=True):
     not_begun: list[tuple[TaskUid, Binding]] = []
     state: str = ""
     with_node: bool = False
+    tries: dict[TaskUid, tuple[Attempt, int]] = {}
+    out_of_time: bool = False
+    folder: str = ""
 
 
 class AgentGreeted(msgspec.Struct, frozen=True):
@@ -235,7 +238,9 @@ class OutcomesArrived(msgspec.Struct, frozen=True):
 class PilotEndArrived(msgspec.Struct, frozen=True):
     """The pilot's message ``number`` said that it has ended, and holds no tasks.
 
-    Tasks that had no outcome before never began, or are among the ``begun``, which may run again.
+    Tasks that had no outcome before never began, or are among the ``begun``, which may run again. ``tries``: of tasks that had
+    attempts, the number of the last one, and how many failed. ``out_of_time``: it ended as its time was over; then what began
+    and has ``tries`` was cut short for nothing else. ``folder`` is the pilot's.
     """
 
     time: float
@@ -244,6 +249,9 @@ class PilotEndArrived(msgspec.Struct, frozen=True):
     state: str
     reason: str
     begun: list[TaskUid] = []
+    tries: dict[TaskUid, tuple[Attempt, int]] = {}
+    out_of_time: bool = False
+    folder: str = ""
 
 
 class CancelRequested(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from pilotage.model.ids import Binding, PilotUid, TaskUid
+from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid
 from pilotage.model.outcome import Ending
 from pilotage.model.partitions import PartitionSpec
 from pilotage.model.resources import Node
@@ -135,10 +135,17 @@ class TasksBound(msgspec.Struct, frozen=True, array_like=True, tag=12):
 
 
 class TasksUnbound(msgspec.Struct, frozen=True, array_like=True, tag=13):
-    """The binding of these tasks is over: they wait for another."""
+    """The binding of these tasks is over: they wait for another.
+
+    ``tries``: of those that had attempts, the number of the last one, and how many failed. ``sandboxes``: of those that go on
+    where they were, the folder (absolute). ``excused``: those for which this binding is no failure.
+    """
 
     time: float
     tasks: list[TaskUid]
+    tries: dict[TaskUid, tuple[Attempt, int]] = {}
+    sandboxes: dict[TaskUid, str] = {}
+    excused: list[TaskUid] = []
 
 
 class TasksStarted(msgspec.Struct, frozen=True, array_like=True, tag=14):
@@ -307,6 +314,18 @@ class JobTold(msgspec.Struct, frozen=True, array_like=True, tag=33):
     starts: float = 0.0
 
 
+class PilotSucceeded(msgspec.Struct, frozen=True, array_like=True, tag=40):
+    """The pilot is over, and the successor, accepted just before, takes its place.
+
+    ``fruitless``: in how many pilots in a row up to this one no task came to its end.
+    """
+
+    time: float
+    pilot: PilotUid
+    successor: PilotUid
+    fruitless: int
+
+
 Fact = (
     EpochBegun
     | SessionEnding
@@ -341,6 +360,7 @@ Fact = (
     | JobSubmitting
     | JobSubmitted
     | JobTold
+    | PilotSucceeded
 )
 
 LATE_FACTS = (MessagesDelivered,)

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pilotage.core.agent.retry import runs_again
+from pilotage.core.agent.retry import is_excused, runs_again
 from pilotage.core.client import actions, events, facts
 from pilotage.core.client.binding import usable_pilots
 from pilotage.core.client.holding import Holding
 from pilotage.core.client.journal import Journal
 from pilotage.core.client.state import PilotRecord, TaskRecord, queued_rows
+from pilotage.core.client.successors import Successors
 from pilotage.core.client.tasks import Tasks
-from pilotage.model.ids import Binding, PilotUid, TaskUid
+from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid
 from pilotage.model.outcome import Ending
+from pilotage.model.sandboxes import sandbox_of
 from pilotage.model.states import CANCELED, FAILED, FINAL, PMGR_ACTIVE
+
+_ENDINGS_OF_JOBS = {
+    "timed_out": Ending.OUT_OF_WALLTIME,
+    "preempted": Ending.PREEMPTED,
+    "node_failed": Ending.NODE_FAILED,
+}
+"""What became of the tasks of a pilot whose job ended so, which is not for the pilot's own fault."""
 
 
 class Pilots:
@@ -24,6 +33,7 @@ class Pilots:
         self._state = journal.state
         self._holding = holding
         self._tasks = tasks
+        self._successors = Successors(journal)
 
     def greeted(self, event: events.AgentGreeted) -> None:
         """The agent answered: it is active, and takes what waits."""
@@ -105,7 +115,7 @@ class Pilots:
         orphans, begun = self._unfinished(pilot), frozenset(event.begun)
         self._finish_pilot(event.time, pilot, event.number, event.state, event.reason)
         never_began = [uid for uid in orphans if uid not in begun]
-        self._rehome(event.time, pilot, never_began, [uid for uid in orphans if uid in begun])
+        self._rehome(event, pilot, never_began, [uid for uid in orphans if uid in begun])
 
     def lost(self, event: events.PilotLost) -> None:
         """The pilot is gone for certain, without having said so."""
@@ -124,7 +134,7 @@ class Pilots:
         state = event.state or (CANCELED if pilot.ending else FAILED)
         self._finish_pilot(event.time, pilot, 0, state, event.reason)
         never_began = [uid for uid in unfinished if uid in unsent]
-        self._rehome(event.time, pilot, never_began, [uid for uid in unfinished if uid not in unsent])
+        self._rehome(event, pilot, never_began, [uid for uid in unfinished if uid not in unsent])
 
     def _is_bound(self, uid: TaskUid, binding: Binding) -> bool:
         return self._state.tasks[uid].binding == binding
@@ -143,21 +153,32 @@ class Pilots:
         self._journal.tell_pilot(pilot.uid)
         self._journal.act(actions.DisconnectPilot(pilot.uid))
 
-    def _rehome(self, now: float, pilot: PilotRecord, never_began: list[TaskUid], may_have_run: list[TaskUid]) -> None:
+    def _rehome(
+        self,
+        event: events.PilotEndArrived | events.PilotLost,
+        pilot: PilotRecord,
+        never_began: list[TaskUid],
+        may_have_run: list[TaskUid],
+    ) -> None:
         """Decide what becomes of the unfinished tasks of a pilot that is over, and of those that waited for it."""
-        tasks = self._state.tasks
+        tasks, now = self._state.tasks, event.time
         how = f"pilot {pilot.uid!r} ended ({pilot.state}{': ' if pilot.reason else ''}{pilot.reason})"
         cancelled = [uid for uid in (*never_began, *may_have_run) if tasks[uid].cancelling]
         self._tasks.settle(now, Ending.CANCELLED, f"cancelled; {how}", cancelled)
         again = [uid for uid in never_began if not tasks[uid].cancelling]
         lost: list[TaskUid] = []
-        begun = set(may_have_run)
+        # Of what was cut short in good order the pilot has said that it may begin again, and how often it failed.
+        cut_short = {uid for uid in may_have_run if event.out_of_time and uid in event.tries}
+        begun = {*may_have_run} - cut_short
+        loss = _ENDINGS_OF_JOBS.get(pilot.job.state if pilot.job is not None else "", Ending.LOST)
         for uid in may_have_run:
             if not tasks[uid].cancelling:
-                (again if self._may_run_again(tasks[uid]) else lost).append(uid)
+                (again if uid in cut_short or self._may_run_again(tasks[uid], loss) else lost).append(uid)
         may_have = f"{how} while it had the task, which may have run"
-        self._tasks.settle(now, Ending.LOST, may_have, lost)
+        self._tasks.settle(now, loss, may_have, lost)
         again = self._tasks.without_left_behind(now, again, how)
+        if event.out_of_time or loss is not Ending.LOST:
+            self._successors.follow(now, pilot, again, [uid for uid in again if uid in begun or uid in cut_short])
         by_manager: dict[str, list[TaskUid]] = {}
         for uid in again:
             by_manager.setdefault(tasks[uid].manager, []).append(uid)
@@ -165,35 +186,73 @@ class Pilots:
             if pilot.uid in manager.pilots:
                 by_manager.setdefault(name, [])
         ending = Ending.CANCELLED if pilot.state == CANCELED else Ending.LAUNCH_FAILED
+        if event.out_of_time:
+            ending = Ending.OUT_OF_WALLTIME
         for name, group in by_manager.items():
             others = usable_pilots(self._state, self._state.managers[name]) and not self._state.ending
             if not others:
-                self._tasks.settle(now, Ending.LOST, may_have, [uid for uid in group if uid in begun])
+                self._tasks.settle(now, loss, may_have, [uid for uid in group if uid in begun])
                 group = [uid for uid in group if uid not in begun]
+                self._settle_cut_short(now, pilot, [uid for uid in group if uid in cut_short])
+                group = [uid for uid in group if uid not in cut_short]
                 waiting = [*self._state.managers[name].waiting, *self._held_of(name)]
                 remedy = "" if pilot.state == CANCELED else f"; submit the task again, with a pilot {_better(pilot)}"
                 self._tasks.settle(now, ending, f"{how} before the task began{remedy}", [*group, *waiting])
                 if waiting:
                     self._journal.tell_waiting(name)
                 continue
-            pinned = [uid for uid in group if tasks[uid].pinned]
-            self._tasks.settle(now, Ending.LOST, may_have, [uid for uid in pinned if uid in begun])
-            pinned = [uid for uid in pinned if uid not in begun]
+            pinned = [uid for uid in group if tasks[uid].pinned == pilot.uid]
+            self._tasks.settle(now, loss, may_have, [uid for uid in pinned if uid in begun])
+            self._settle_cut_short(now, pilot, [uid for uid in pinned if uid in cut_short])
+            pinned = [uid for uid in pinned if uid not in begun and uid not in cut_short]
             self._tasks.settle(now, ending, f"{how} before the task, which asked for it by name, began", pinned)
-            free = [uid for uid in group if not tasks[uid].pinned]
+            free = [uid for uid in group if tasks[uid].pinned != pilot.uid]
             if free:
                 for uid in free:
                     if uid in self._state.service_info:
                         self._holding.service_gone(uid)
-                self._journal.emit(facts.TasksUnbound(now, free))
+                self._journal.emit(self._unbound(event, free, begun, cut_short, loss))
                 self._journal.tell_tasks(free)
+                self._tasks.bind_freed(now, [uid for uid in free if tasks[uid].pinned])
             self._tasks.bind_waiting(now, name)
+
+    def _settle_cut_short(self, now: float, pilot: PilotRecord, tasks: list[TaskUid]) -> None:
+        message = f"the time of pilot {pilot.uid!r} was over before the task was, and there is no other pilot to go on in"
+        self._tasks.settle(now, Ending.OUT_OF_WALLTIME, message, tasks)
+
+    def _unbound(
+        self,
+        event: events.PilotEndArrived | events.PilotLost,
+        tasks: list[TaskUid],
+        begun: set[TaskUid],
+        cut_short: set[TaskUid],
+        loss: Ending,
+    ) -> facts.TasksUnbound:
+        """Return the fact that these tasks wait for another pilot, with their past in this one as far as it is known."""
+        if not event.out_of_time and loss is Ending.LOST:
+            return facts.TasksUnbound(event.time, tasks)
+        tries: dict[TaskUid, tuple[Attempt, int]] = {}
+        sandboxes: dict[TaskUid, str] = {}
+        for uid in tasks:
+            row = self._state.tasks[uid].row
+            template = self._state.templates[row.template]
+            if uid in event.tries:
+                attempt, failures = event.tries[uid]
+                counts = uid in begun and not is_excused(template, loss)
+                tries[uid] = (attempt, failures + counts)
+            sandbox = sandbox_of(template, row)
+            if (uid in begun or uid in cut_short) and template.restart == "continue" and sandbox is not None:
+                sandboxes[uid] = sandbox if sandbox.startswith("/") else f"{event.folder}/{sandbox}"
+        return facts.TasksUnbound(event.time, tasks, tries, sandboxes, tasks)
 
     def _held_of(self, manager: str) -> list[TaskUid]:
         return [uid for uid in self._state.held if self._state.tasks[uid].manager == manager]
 
-    def _may_run_again(self, record: TaskRecord) -> bool:
-        return runs_again(self._state.templates[record.row.template], record.binding - 1, Ending.LOST, None)
+    def _may_run_again(self, record: TaskRecord, loss: Ending) -> bool:
+        failures = record.binding - 1 - record.excused
+        if record.row.extra is not None:
+            failures += record.row.extra.failures
+        return runs_again(self._state.templates[record.row.template], failures, loss, None)
 
     def session_closing(self, now: float) -> None:
         """The session ends for good: unbound tasks are cancelled, pilots end."""

@@ -55,6 +55,8 @@ class TaskRecord(msgspec.Struct, array_like=True, gc=False):
     pinned: PilotUid = NO_PILOT
     cancelling: bool = False
     marked: bool = False
+    excused: int = 0
+    """Bindings that ended for no fault of its own, with the time of their pilot."""
 
 
 class QueuedTasks(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -153,6 +155,14 @@ class PilotRecord(msgspec.Struct):
     """Of the unfinished tasks bound to it those that ask for more than a core, by template."""
     barrier: int = 0
     """It starts no task before it has so many."""
+    outcomes: int = 0
+    """Tasks that came to their end in it."""
+    first: PilotUid = NO_PILOT
+    """The pilot that it follows, itself or after others; empty: none."""
+    generation: int = 0
+    """How many pilots were before it, of which each is the successor of the last."""
+    fruitless: int = 0
+    """In how many of these, in a row up to the last, no task came to its end."""
     added: dict[str, PartitionSpec] = {}
     """Partitions that it was asked to add, beside those of its description, and not to retire since."""
     estimated: bool = False
@@ -280,12 +290,9 @@ def apply(state: ClientState, fact: Fact, *, batch: Batch | None = None, outcome
         case facts.PilotServicesAwaited():
             state.pilots[fact.pilot].awaited = list(fact.services)
         case facts.TasksUnbound():
-            for uid in fact.tasks:
-                record = state.tasks[uid]
-                _take_off(state.pilots[record.pilot], record)
-                record.pilot, record.state = NO_PILOT, TMGR_SCHEDULING
-                state.service_info.pop(uid, None)
-                state.managers[record.manager].waiting[uid] = None
+            _apply_unbound(state, fact)
+        case facts.PilotSucceeded():
+            _apply_succeeded(state, fact)
         case facts.TasksSettled():
             _apply_settled(state, fact)
         case facts.CancelAsked():
@@ -411,6 +418,31 @@ def _apply_freed(state: ClientState, fact: facts.TasksFreed) -> None:
             record.row = msgspec.structs.replace(record.row, extra=extra)
 
 
+def _apply_unbound(state: ClientState, fact: facts.TasksUnbound) -> None:
+    for uid in fact.tasks:
+        record = state.tasks[uid]
+        _take_off(state.pilots[record.pilot], record)
+        record.pilot, record.state = NO_PILOT, TMGR_SCHEDULING
+        state.service_info.pop(uid, None)
+        state.managers[record.manager].waiting[uid] = None
+        if uid in fact.tries:
+            attempts, failures = fact.tries[uid]
+            extra = msgspec.structs.replace(record.row.extra or Extra(), attempts=attempts, failures=failures)
+            sandbox = extra.sandbox or fact.sandboxes.get(uid, "")
+            record.row = msgspec.structs.replace(record.row, extra=msgspec.structs.replace(extra, sandbox=sandbox))
+    for uid in fact.excused:
+        state.tasks[uid].excused += 1
+
+
+def _apply_succeeded(state: ClientState, fact: facts.PilotSucceeded) -> None:
+    pilot, successor = state.pilots[fact.pilot], state.pilots[fact.successor]
+    successor.first = pilot.first or pilot.uid
+    successor.generation, successor.fruitless = pilot.generation + 1, fact.fruitless
+    for record in state.tasks.values():
+        if record.pinned == fact.pilot and record.outcome is None:
+            record.pinned = fact.successor
+
+
 def _apply_bound(state: ClientState, fact: facts.TasksBound) -> None:
     pilot = state.pilots[fact.pilot]
     rows = []
@@ -497,6 +529,7 @@ def _apply_outcomes(state: ClientState, fact: facts.OutcomesReceived, outcomes: 
     pilot = state.pilots[fact.pilot]
     pilot.received = fact.number
     pilot.load -= counted
+    pilot.outcomes += counted
     elapsed = fact.time - pilot.interval_start
     if elapsed >= RATE_INTERVAL_S:
         pilot.throughput = pilot.interval_outcomes if elapsed < 2 * RATE_INTERVAL_S else 0

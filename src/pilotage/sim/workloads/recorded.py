@@ -159,6 +159,7 @@ def _as_anywhere(template: Template) -> Template:
         retries=template.retries,
         retry_on=template.retry_on,
         restartable=template.restartable,
+        restart=template.restart,
     )
 
 
