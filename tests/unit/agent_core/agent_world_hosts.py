@@ -48,7 +48,8 @@ class HostsExecutor(Executor):
     def turn(self) -> None:
         world = self.world
         for name, known in self.known.items():
-            known.gone |= world.host_of[name] in world.gone and world.chance.random() < world.haste
+            if world.host_of[name] in world.gone and known.beside not in self.known:
+                known.gone |= world.chance.random() < world.haste
         super().turn()
         for host in sorted(world.gone - self.told):
             if not any(world.host_of[name] == host for name in self.known):

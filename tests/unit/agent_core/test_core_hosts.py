@@ -344,6 +344,45 @@ def test_where_no_function_worker_comes_up_at_all_functions_fail_to_launch() -> 
     assert Ending.LAUNCH_FAILED in {ending for _, ending in fail_workers(core, "f", "g", host=0)}
 
 
+def test_what_a_lost_host_was_about_to_call_is_called_elsewhere() -> None:
+    core = ready(cores=WORKER_FAILURES + 2)
+    uids = [f"f{number}" for number in range(2 * (WORKER_FAILURES + 2))]
+    core.handle(submitted(1, uids, FUNCTION))
+    there = [uid for uid in uids if core.host_of(uid) == 0]
+    assert len(there) > WORKER_FAILURES
+    workers = [core.runner_of(uid) for uid in there]
+    assert outcomes_of(core.lose("spawner.0")) == []
+    assert [outcomes_of(core.lose(runner)) for runner in workers] == [[]] * len(workers)
+    core.handle(events.NodesLost(5.0, [0], "it burnt down"))
+    assert {core.doing(TaskUid(uid)) for uid in there} == {"waiting"}
+
+
+def test_what_had_not_come_up_with_an_earlier_agent_is_no_sign_that_nothing_does() -> None:
+    core = ready((0,), cores=WORKER_FAILURES + 2)
+    uids = [f"f{number}" for number in range(WORKER_FAILURES + 2)]
+    core.handle(submitted(1, uids, FUNCTION))
+    workers = [core.runner_of(uid) for uid in uids]
+    other = again(core, (0,), cores=WORKER_FAILURES + 2)
+    assert [outcomes_of(other.lose(runner)) for runner in workers] == [[]] * len(workers)
+    assert {uid: task.attempt for uid, task in other.state.tasks.items()} == dict.fromkeys(uids, 2)
+
+
+def test_functions_whose_workers_take_their_spawners_with_them_fail_to_launch() -> None:
+    core = ready((0,), cores=1)
+    core.handle(submitted(1, ["f"], FUNCTION))
+    told: list[tuple[str, Ending]] = []
+    for turn in range(WORKER_FAILURES):
+        worker = core.runner_of("f")
+        core.lose(core.begun[worker].beside or "", at=5.0 + turn)
+        assert not told
+        told = outcomes_of(core.lose(worker, at=5.0 + turn))
+        for action in told_by(core.handle(events.TimePassed(5.9 + turn)), actions.StartRunner):
+            assert isinstance(action, actions.StartRunner)
+            if action.beside is None:
+                core.handle(connected(action.runner, at=5.9 + turn))
+    assert told == [("f", Ending.LAUNCH_FAILED)]
+
+
 def test_a_call_of_a_worker_is_ended_with_the_other_node_of_its_lane() -> None:
     core = ready((0, 1, 2))
     core.handle(submitted(1, ["f"], with_(FUNCTION, request=Request(ranks=2, cores=2), restartable=True)))

@@ -30,6 +30,7 @@ class Host:
     """What is known of one host. ``nodes``: those of its nodes that are in use."""
 
     __slots__ = (
+        "blamed",
         "coming",
         "first_node",
         "idle",
@@ -55,6 +56,8 @@ class Host:
         """Function workers without a lane, by their GPUs."""
         self.spawner_failures = self.worker_failures = 0
         """How many in a row were lost before they came up."""
+        self.blamed: RunnerId | None = None
+        """The spawner that was lost before the workers came up that counted as the last one that did not."""
         self.workers_came_up = False
         self.last_start = -RESPAWN_MOST_S
         self.rests_until = -math.inf

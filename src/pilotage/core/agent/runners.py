@@ -46,6 +46,8 @@ class RunnerPool:
         self._idle_until: dict[RunnerId, float] = {}
         """When idle workers are to go; in this order, as all are kept equally long."""
         self._binding: dict[RunnerId, str] = {}
+        self._inherited: set[RunnerId] = set()
+        """Runners that had not come up when an earlier agent was lost."""
         self._short = dict.fromkeys(self._hosts)
         """Hosts that miss spawners."""
         self._resting: dict[int, None] = {}
@@ -143,6 +145,8 @@ class RunnerPool:
         """Take over what the recovered state says."""
         for runner, record in state.runners.items():
             host = self._at(record.node)
+            if not record.pid:
+                self._inherited.add(runner)
             if record.beside is None:
                 self._add_spawner(runner, host)
             else:
@@ -196,10 +200,19 @@ class RunnerPool:
             host.spawners[runner] = None
             self._note(host)
 
-    def note_failure(self, runner: RunnerId) -> int:
-        """The runner never came up; return how many of its kind in a row did not on its host."""
+    def note_failure(self, runner: RunnerId, lost_spawner: RunnerId | None = None) -> int:
+        """The runner never came up; return how many of its kind in a row did not on its host, or 0 if it was no fault of it.
+
+        ``lost_spawner``: the one that was to start it is lost. All its workers count as one then; and those that had not come
+        up when an earlier agent was lost do not count.
+        """
         host = self._host[runner]
+        if runner in self._inherited:
+            return 0
         if runner in self._binding:
+            if lost_spawner is not None and host.blamed == lost_spawner:
+                return 0
+            host.blamed = lost_spawner
             host.worker_failures += 1
             return host.worker_failures
         host.spawner_failures += 1
@@ -290,6 +303,7 @@ class RunnerPool:
     def remove(self, runner: RunnerId) -> None:
         """The runner is gone; its lanes no longer count."""
         self.shun(runner)
+        self._inherited.discard(runner)
         self._lanes.pop(runner, None)
         host = self._host.pop(runner, None)
         binding = self._binding.pop(runner, None)
