@@ -69,6 +69,8 @@ class SlurmPilot:
         self.outcomes: dict[TaskUid, Outcome] = {}
         self.started: dict[TaskUid, int] = {}
         """The attempt at each task that was told to run last."""
+        self.services: dict[TaskUid, str] = {}
+        """The services that are ready, and what is told of them."""
         self.notices: list[str] = []
         self.ended: wire.PilotEnded | None = None
         self._channel: TcpClientChannel | None = None
@@ -187,6 +189,7 @@ class SlurmPilot:
                 self._acknowledge(message.number)
             case wire.Progress():
                 self.started |= {uid: attempt for uid, _, attempt, _ in message.started}
+                self.services |= {uid: info for uid, _, _, info in message.services}
                 self.notices += [message.notice] if message.notice else []
             case wire.Refused():
                 raise AssertionError(message.reason)

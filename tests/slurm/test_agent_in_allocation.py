@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from slurm_pilot import SlurmPilot, shell
 
 from pilotage.agent.settings import CONNECTION_FILE
 from pilotage.model.outcome import Ending
+from pilotage.model.services import Probe, Service
 from pilotage.wire.keys import read_connection
 
 OpenPilot = Callable[..., SlurmPilot]
@@ -105,6 +107,24 @@ def test_an_agent_that_dies_is_followed_by_one_that_finds_all_again(open_pilot: 
     outcomes = pilot.wait_for(uids)
     assert {(outcome.ending, outcome.attempt) for outcome in outcomes} == {(Ending.DONE, 1)}
     assert pilot.end().state == "CANCELED"
+
+
+def test_services_on_all_nodes_say_that_they_are_ready(open_pilot: OpenPilot) -> None:
+    pilot = open_pilot(nodes=3)
+    service = shell(cores=8, service=Service(ready=Probe("notify")))
+    say = (
+        "import os, socket; speaker = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); "
+        "speaker.sendto(b'READY=1\\nINFO=' + os.environ['PILOTAGE_NODE'].encode(), os.environ['NOTIFY_SOCKET'])"
+    )
+    uids = pilot.submit(
+        *((f"service.{number}", service, (f'{sys.executable} -c "$1"; exec sleep 1000', "sh", say)) for number in range(3))
+    )
+    pilot.wait(lambda: len(pilot.services) == 3, "3 services are ready")
+    assert sorted(pilot.services[uid] for uid in uids) == ["node1", "node2", "node3"]
+    os.kill(read_connection(pilot.folder / CONNECTION_FILE).pid, signal.SIGKILL)
+    pilot.wait(lambda: pilot.incarnation == 2, "another agent comes")
+    assert not any(uid in pilot.outcomes for uid in uids)
+    pilot.end()
 
 
 def test_a_job_that_is_begun_again_goes_on_from_its_log(open_pilot: OpenPilot, slurm: SlurmCluster) -> None:

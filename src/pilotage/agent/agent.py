@@ -207,6 +207,10 @@ class Agent(PilotLoop[AgentCore]):
         """Tell the core."""
         self._handle(events.TasksReturned(time.time(), runner, executions))
 
+    def service_spoke(self, service: TaskUid, attempt: Attempt, lines: dict[str, str]) -> None:
+        """Let the watch over services know."""
+        self._crew.service_spoke(service, attempt, lines)
+
     def storage_full(self, runner: RunnerId, reason: str) -> None:
         """Place nothing until there is room."""
         self._storage_full(reason)

@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilotage.agent.notify import NotifySocket
 from pilotage.agent.settings import PilotSettings
 from pilotage.core.agent import actions, events
 from pilotage.environments.own import ENVIRONMENTS_FOLDER, OWN_NAMES, own_environment, write_commands
 from pilotage.errors import unreachable
 from pilotage.executors.base import Executor
-from pilotage.model.ids import TemplateId
+from pilotage.executors.notify import NotifySocket, Word
+from pilotage.model.ids import Attempt, TaskUid, TemplateId
 from pilotage.model.sandboxes import TASKS_FOLDER
 from pilotage.model.workload import Template
 from pilotage.wire.runner_settings import NOTIFY_SOCKET
@@ -124,6 +124,10 @@ class Crew:
                 self._watching().unwatch(errand.service)
             case _:
                 unreachable(errand)
+
+    def service_spoke(self, service: TaskUid, attempt: Attempt, lines: dict[str, str]) -> None:
+        """A service on another node said this of itself."""
+        self._watching().hear(Word(service, attempt, lines))
 
     def storage_full(self) -> None:
         """Storage was found full: tell ``StorageFreed`` when it is not any more."""

@@ -68,6 +68,7 @@ class ClusterGround:
         self.settings = msgspec.structs.replace(
             settings,
             nodes=found.plain,
+            nodes_here=None if found.alone else [found.here] if found.here is not None else [],
             bind=settings.bind and settings.emulated is None,
             environment=task_environment(settings, os.environ),
             spawners=1 if len(found.nodes) > MANY_HOSTS else settings.spawners,

@@ -19,6 +19,9 @@ ANSWER_S = 5.0
 UNFINISHED_S = 0.5
 """A line without an end counts when nothing was added to it for so long: a prompt."""
 
+_INSIDE = ("localhost", "127.0.0.1", "::1")
+"""What each machine calls itself."""
+
 _LOOK_BYTES = 16 << 20
 """What is read at once; who writes faster is followed with a delay."""
 
@@ -33,15 +36,32 @@ class Answer(NamedTuple):
     address: str = ""
 
 
-def ask(probe: Probe, host: str) -> Answer:
-    """Ask a port or a URL; ``host`` is the name of the service's node. Takes ``ANSWER_S`` for each address at the most."""
-    return _ask_port(probe.target, host) if probe.kind == "port" else _ask_url(probe.target)
+def ask(probe: Probe, host: str, *, is_here: bool = True) -> Answer:
+    """Ask a port or a URL; ``host`` is the name of the service's node. Takes ``ANSWER_S`` for each address at the most.
+
+    ``is_here``: that node is this machine. Of another one what listens on the inside only cannot be reached: ``localhost``
+    means the node itself there, by its name.
+    """
+    if probe.kind == "port":
+        return _ask_port(probe.target, host, is_here)
+    return _ask_url(probe.target if is_here else _of_node(probe.target, host))
 
 
-def _ask_port(target: str, node: str) -> Answer:
+def _of_node(url: str, node: str) -> str:
+    """Return a URL of the inside of a node as it is from outside."""
+    parts = urlsplit(url)
+    if parts.hostname not in _INSIDE:
+        return url
+    return parts._replace(netloc=node if parts.port is None else f"{node}:{parts.port}").geturl()
+
+
+def _ask_port(target: str, node: str, is_here: bool) -> Answer:
     named, _, port = target.rpartition(":")
+    named = named.strip("[]")
     # A service may listen on the inside only, or on the outside only; its node's name, if that answers, is good for all nodes.
-    hosts = [named.strip("[]")] if named else ["localhost", node] if _is_known(node) else ["localhost"]
+    hosts = [named] if named else ["localhost", node] if _is_known(node) else ["localhost"]
+    if not is_here and (not named or named in _INSIDE):
+        hosts = [node]
     answer = Answer(False, "there is no host to ask")
     for host in dict.fromkeys(hosts):
         try:

@@ -16,12 +16,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from pilotage.agent.notify import NotifySocket, Word
 from pilotage.agent.service_probes import Answer, ask
 from pilotage.agent.service_watch import Files, Ready, Unwell, Verdict, Watch
 from pilotage.agent.settings import PilotSettings
 from pilotage.core.agent.actions import WatchService
 from pilotage.core.agent.events import ServiceReady, ServiceUnwell
+from pilotage.executors.notify import NotifySocket, Word
 from pilotage.model.ids import Attempt, TaskUid, TemplateId
 from pilotage.model.services import Probe
 from pilotage.model.workload import Template
@@ -74,6 +74,10 @@ class Services:
     def unwatch(self, service: TaskUid) -> None:
         """The service is over."""
         self._hand_over(lambda _now: self._end(service))
+
+    def hear(self, word: Word) -> None:
+        """A service on another node said this."""
+        self._hand_over(lambda now: self._hear(word, now))
 
     def close(self) -> None:
         """Watch nothing any more."""
@@ -153,11 +157,12 @@ class Services:
             from concurrent.futures import ThreadPoolExecutor
 
             self._askers = ThreadPoolExecutor(ASKERS, thread_name_prefix="service")
-        host = self._hosts.get(self._nodes[watch.uid], "")
+        node = self._nodes[watch.uid]
+        host, is_here = self._hosts.get(node, ""), self._settings.is_here(node)
 
         def ask_and_tell() -> None:
             try:
-                answer = ask(question, host)
+                answer = ask(question, host, is_here=is_here)
             except Exception as error:  # whatever a service answers, there has to be an answer
                 answer = Answer(False, f"{question.target}: {type(error).__name__}: {error}")
             self._hand_over(lambda now: self._answered(watch, answer, now))

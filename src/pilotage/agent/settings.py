@@ -53,6 +53,8 @@ class PilotSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What tasks get of each node of the allocation."""
     agent_nodes: int = 0
     """How many nodes of the allocation are kept for the agent, from the first."""
+    nodes_here: list[int] | None = None
+    """The indices of those nodes that are the agent's own machine; None: all are."""
     emulated: NodeShape | None = None
     """What each node of the allocation has where they are virtual, whatever is found there: tasks are not bound then."""
     hosts_timeout_s: float = 120.0
@@ -105,6 +107,10 @@ class PilotSettings(msgspec.Struct, frozen=True, kw_only=True):
     def across_machines(self) -> bool:
         """Whether client, agent and nodes may be on different machines, which talk to each other over TCP."""
         return self.batch != "local" or self.executor == "cluster"
+
+    def is_here(self, node: int) -> bool:
+        """Return whether a node is the machine that the agent runs on."""
+        return self.nodes_here is None or node in self.nodes_here
 
     @property
     def agent_folder(self) -> Path:

@@ -114,6 +114,9 @@ class _Listener:
     def storage_full(self, runner: RunnerId, reason: str) -> None:
         raise RuntimeError(reason)
 
+    def service_spoke(self, service: TaskUid, attempt: Attempt, lines: dict[str, str]) -> None:
+        raise RuntimeError(f"{service} is no service")
+
     def nodes_lost(self, nodes: list[int], reason: str) -> None:
         raise RuntimeError(reason)
 

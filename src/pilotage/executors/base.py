@@ -44,7 +44,10 @@ class RunnerListener(Protocol):
         running: Execution | None,
         not_begun: list[Execution],
     ) -> None:
-        """The runner's process, and all that it started, is gone. See ``core.agent.events.RunnerLost``."""
+        """The runner's process, and all that it started, is gone. See ``core.agent.events.RunnerLost``.
+
+        That of a spawner is told before that of function workers that it was to start and that never came up.
+        """
         ...
 
     def tasks_started(self, runner: RunnerId, started: list[tuple[TaskUid, Attempt, float]]) -> None:
@@ -60,6 +63,10 @@ class RunnerListener(Protocol):
 
     def tasks_returned(self, runner: RunnerId, executions: list[Execution]) -> None:
         """These never began, and will not."""
+        ...
+
+    def service_spoke(self, service: TaskUid, attempt: Attempt, lines: dict[str, str]) -> None:
+        """A service on another node said this of itself (see ``executors.notify``); it may be told again."""
         ...
 
     def storage_full(self, runner: RunnerId, reason: str) -> None:

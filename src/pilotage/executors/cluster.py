@@ -22,6 +22,7 @@ from contextlib import suppress
 from pilotage.errors import BackendError, InvariantViolated, unreachable
 from pilotage.executors.base import RunnerListener, RunnerProcess
 from pilotage.executors.hosts import HostsEnded, HostSettings, HostStarter
+from pilotage.executors.left_steps import end_steps_of
 from pilotage.executors.lobby import HostLobby
 from pilotage.executors.remote_host import RemoteHost, definition
 from pilotage.model.environments import EnvironmentDifference
@@ -49,6 +50,8 @@ _SETTLED_S = 600.0
 _UP_S = 60.0
 """A host that was started again has so long to come before it is once more."""
 _CLOSE_S = 8.0
+_STEPS_S = 10.0
+"""The agent itself ends what spawners of a lost host have started on others, and does nothing else meanwhile."""
 _LAST_WORDS = 400
 
 _PING = wire.encode(wire.HostPing())
@@ -274,6 +277,8 @@ class ClusterExecutor:
                     self._welcome(host, now)
                 case wire.HostReport():
                     self._take(host, message, now)
+                case wire.HostWord():
+                    self._told.service_spoke(message.task, message.attempt, message.lines)
                 case wire.HostGone():
                     self._lose(host, f"the host of node {name} ended: {message.reason}")
                 case _:
@@ -380,6 +385,8 @@ class ClusterExecutor:
             host.last_words = f"; its step exited with {end.exit_code}{f': {said}' if said else ''}"
             if host.steps:
                 # Another step has started a host there, too, and that one may be what runs.
+                if host.start_at is not None:
+                    host.start_at = min(host.start_at, now + max(self._away_s, START_PAUSES_S[host.starts]))
                 continue
             self._miss(host, now)
             if end.all_gone:
@@ -401,8 +408,9 @@ class ClusterExecutor:
     def _lose_runners(self, host: RemoteHost, reason: str) -> None:
         for name in list(host.runners):
             not_begun = host.not_heard_of(name)
+            left = end_steps_of(host.settings.settings, name, _STEPS_S) if host.runners[name].beside is None else ""
             self._forget(host, name)
-            self._told.runner_lost(name, reason, None, None, not_begun)
+            self._told.runner_lost(name, reason + left, None, None, not_begun)
 
     def _watch_steps(self) -> None:
         """Wake when a step ends; the starter's descriptor may be another one by now, under the same number even."""

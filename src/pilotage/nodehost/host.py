@@ -21,7 +21,9 @@ import msgspec
 from pilotage.errors import unreachable
 from pilotage.executors.lobby import HOSTS_FILE
 from pilotage.executors.local import LocalExecutor
+from pilotage.executors.notify import NotifySocket
 from pilotage.executors.orphans import end_orphans, end_runners, marks_of
+from pilotage.model.ids import Attempt, TaskUid
 from pilotage.nodehost.link import AgentLink
 from pilotage.nodehost.relay import Relay
 from pilotage.outputs.spares import recover
@@ -29,12 +31,14 @@ from pilotage.platforms.node_here import usable_here
 from pilotage.system.processes import boot_id
 from pilotage.wire import host_messages as wire
 from pilotage.wire.keys import HostAccess
-from pilotage.wire.runner_settings import write_settings
+from pilotage.wire.runner_settings import NOTIFY_SOCKET, write_settings
 
 _STOP_GRACE_S = 5.0
 """Tasks have so long after TERM, when the host is told to end by others than its agent."""
 _END_S = 8.0
 _ORPHANS_S = 5.0
+_WORDS_KEPT = 1024
+"""So many services' words are told again to the next agent."""
 
 
 class NodeHost:
@@ -49,6 +53,9 @@ class NodeHost:
         self._link = AgentLink(agent_folder / HOSTS_FILE, self._hello, time.monotonic())
         self._link_fd = -1
         self._relay: Relay | None = None
+        self._notify = NotifySocket(folder / NOTIFY_SOCKET, access.session, access.pilot)
+        self._words: dict[tuple[TaskUid, Attempt], wire.HostWord] = {}
+        """What services have said, for agents that may not have heard it."""
         self._is_polled = False
         """Whether what the executor has to do wakes us."""
         self._poll = select.epoll()
@@ -60,11 +67,16 @@ class NodeHost:
     def run(self) -> str:
         """Work until nothing is left to be done; return why that is so. Nothing of the pilot is left on the node then."""
         self._heed_signals()
+        self._notify.open()
+        self._poll.register(self._notify, select.EPOLLIN)
         while self._reason is None:
             for descriptor, _ in self._poll.poll(self._patience_s()):
                 if descriptor == self._wakeup:
                     os.read(self._wakeup, 65536)
+                elif descriptor == self._notify.fileno():
+                    self._hear_services()
             self._turn()
+        self._notify.close()
         self._link.send(wire.HostGone(self._reason))
         self._link.close()
         return self._reason
@@ -107,7 +119,7 @@ class NodeHost:
     def _begin(self, welcome: wire.HostWelcome) -> None:
         """Have an executor, which finds the runners of the one before."""
         self._let_go()
-        settings = msgspec.structs.replace(welcome.settings, host=self._name)
+        settings = msgspec.structs.replace(welcome.settings, host=self._name, notify_socket=str(self._folder / NOTIFY_SOCKET))
         write_settings(self._folder, settings)
         executor = LocalExecutor(
             self._folder,
@@ -122,6 +134,19 @@ class NodeHost:
         self._relay.start(welcome.known)
         self._poll.register(self._relay.fileno(), select.EPOLLIN)
         self._is_polled = True
+        for word in self._words.values():
+            self._link.send(word)
+
+    def _hear_services(self) -> None:
+        """Pass on what services say of themselves."""
+        for task, attempt, lines in self._notify.receive():
+            before = self._words.pop((task, attempt), None)
+            word = wire.HostWord(task, attempt, {**before.lines, **lines} if before is not None else lines)
+            self._words[task, attempt] = word
+            if len(self._words) > _WORDS_KEPT:
+                del self._words[next(iter(self._words))]
+            if self._relay is not None:
+                self._link.send(word)
 
     def _let_go(self) -> None:
         """Have no executor any more; runners go on."""

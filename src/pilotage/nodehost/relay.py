@@ -158,6 +158,10 @@ class Relay:
         """Tell the agent."""
         self._tell(wire.TasksReturned(runner, executions))
 
+    def service_spoke(self, service: TaskUid, attempt: Attempt, lines: dict[str, str]) -> None:
+        """Never told: services of this node speak to the host itself."""
+        raise InvariantViolated(f"an executor of one node tells what service {service} said")
+
     def storage_full(self, runner: RunnerId, reason: str) -> None:
         """Tell the agent."""
         self._tell(wire.StorageFull(runner, reason))

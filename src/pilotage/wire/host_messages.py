@@ -211,6 +211,14 @@ class HostReport(msgspec.Struct, frozen=True, array_like=True, tag=41):
     told: list[Told]
 
 
+class HostWord(msgspec.Struct, frozen=True, array_like=True, tag=43):
+    """What a service on this node said of itself: the values of its lines, by their names; told again after each welcome."""
+
+    task: TaskUid
+    attempt: Attempt
+    lines: dict[str, str]
+
+
 class HostGone(msgspec.Struct, frozen=True, array_like=True, tag=42):
     """The host's last word: it has ended all that ran on its node, and ends itself."""
 
@@ -252,7 +260,7 @@ class HostClose(msgspec.Struct, frozen=True, array_like=True, tag=54):
     grace_s: float
 
 
-FromHost = HostHello | HostReport | HostGone
+FromHost = HostHello | HostReport | HostWord | HostGone
 ToHost = HostWelcome | HostRefused | HostOrders | HostPing | HostClose
 
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from pilotage.agent.notify import NotifySocket
 from pilotage.agent.service_probes import ask
 from pilotage.agent.services import Services
 from pilotage.agent.settings import PilotSettings
 from pilotage.core.agent.actions import WatchService
 from pilotage.core.agent.events import ServiceReady, ServiceUnwell
+from pilotage.executors.notify import NotifySocket, Word
 from pilotage.model.ids import Attempt, PilotUid, SessionUid, TaskUid, TemplateId
 from pilotage.model.resources import Node, NodeShape
 from pilotage.model.services import Probe, Service
@@ -202,3 +202,30 @@ def test_one_that_was_ready_before_is_not_told_again(stage):
     stage.watch("new")
     assert stage.verdict().service == "new"
     assert stage.told.empty()
+
+
+def test_a_service_of_another_node_is_asked_there_and_not_here(listener):
+    server, port = listener
+    server.listen()
+    assert ask(Probe("port", str(port)), "no-such-node.invalid").good
+    for target in (str(port), f"localhost:{port}", f"127.0.0.1:{port}"):
+        answer = ask(Probe("port", target), "no-such-node.invalid", is_here=False)
+        assert (answer.good, answer.text.partition(": ")[0]) == (False, f"no-such-node.invalid:{port}")
+    # By a name that leads here, and by one that the user has chosen.
+    assert ask(Probe("port", str(port)), "localhost", is_here=False).address == f"localhost:{port}"
+
+
+def test_a_url_of_the_inside_of_another_node_is_asked_from_outside(website):
+    Pages.status = 200
+    answer = ask(Probe("http", website), "no-such-node.invalid", is_here=False)
+    assert not answer.good
+    assert answer.text.startswith(f"http://no-such-node.invalid:{website.rpartition(':')[2]}: ")
+    answer = ask(Probe("http", website), "localhost", is_here=False)
+    assert (answer.good, answer.address) == (True, website.replace("127.0.0.1", "localhost"))
+
+
+def test_what_a_service_of_another_node_said_counts(stage):
+    stage.watch("db", ready=Probe("notify"))
+    stage.services.hear(Word(TaskUid("db"), Attempt(2), {"READY": "1"}))
+    stage.services.hear(Word(TaskUid("db"), Attempt(1), {"READY": "1", "INFO": "n2:4000"}))
+    assert stage.infos(1) == {"db": "n2:4000"}

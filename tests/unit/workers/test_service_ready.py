@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 import pilotage as rp
-from pilotage.agent.notify import NotifySocket, Word
 from pilotage.environments.own import COMMANDS_FOLDER, write_commands
 from pilotage.errors import BackendError, InvalidRequest
+from pilotage.executors.notify import NotifySocket, Word
 from pilotage.model.ids import PilotUid, SessionUid
 from pilotage.workers import service
 

@@ -121,6 +121,10 @@ class Told:
         assert reason, "a lack of room has a reason"
         self.story.append(f"storage full {runner}")
 
+    def service_spoke(self, service: TaskUid, attempt: Attempt, lines: dict[str, str]) -> None:
+        """Note it."""
+        self.story.append(f"service {service} spoke")
+
     def nodes_lost(self, nodes: list[int], reason: str) -> None:
         """Note it."""
         assert reason, "a loss has a reason"

@@ -1,5 +1,5 @@
-"""What services say of themselves: datagrams at a Unix socket in the agent's private folder, which they know as
-``$NOTIFY_SOCKET``.
+"""What services say of themselves: datagrams at a Unix socket in the private folder of the agent, or of their node's host,
+which they know as ``$NOTIFY_SOCKET``.
 
 The words are those of ``sd_notify``: lines such as ``READY=1`` and, ours, ``INFO=what tasks are told``. So a program that was
 written for systemd needs no change; ``pilotage service-ready`` says it for others. Who speaks is told by the lines
