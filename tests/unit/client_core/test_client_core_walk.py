@@ -1,5 +1,7 @@
 """A random walk: users, pilots and crashes in any order; at the end every task has one outcome, and none ran twice unasked.
 
+Some pilots are jobs of a batch system (``client_job_world``): of these each has one at most, and none is left in the queue.
+
 The pilots here keep their own books of what they ran. They are the witness: nothing that the core says about itself counts.
 """
 
@@ -12,6 +14,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 from client_builders import MANAGER, PLAIN, RESTARTABLE, RETRIED, WIDE, Session
+from client_job_world import JobWorld
 
 from pilotage.core.client import events, facts, holding
 from pilotage.core.client.core import Decision
@@ -55,6 +58,12 @@ class WitnessPilot:
         else:
             self.ending = True
 
+    def cut_off(self) -> None:
+        """What it was running is cut off; nobody can tell whether it had run."""
+        self.ran += [(uid, binding) for uid, binding in self.held.items()]
+        self.held.clear()
+        self.dead = True
+
     def finish(self, uids: list[TaskUid], ending: Ending, run: bool = True) -> None:
         outcomes = []
         for uid in uids:
@@ -73,6 +82,7 @@ class Walk:
         schedulers: list[facts.TaskScheduler] = ["", "round_robin", "backfilling"]
         self.session = Session(scheduler=self.random.choice(schedulers))
         self.pilots: dict[str, WitnessPilot] = {}
+        self.queue = JobWorld(self.session, self.random, self.pilots)  # type: ignore[arg-type]
         self.submitted = 0
         self.repeatable: set[str] = set()
         self.first_endings: dict[str, Ending] = {}
@@ -84,7 +94,7 @@ class Walk:
         steps = [
             (6, self.submit), (2, self.cancel), (1, self.add_pilot), (5, self.connect), (8, self.number), (8, self.deliver),
             (8, self.execute), (8, self.send_outcomes), (1, self.kill_pilot), (1, self.end_pilot), (1, self.crash),
-            (3, self.tell_services),
+            (3, self.tell_services), (3, self.queue.submit), (3, self.queue.start), (2, self.queue.tell), (2, self.queue.end),
         ]  # fmt: skip
         weights, moves = [weight for weight, _ in steps], [move for _, move in steps]
         for _ in range(STEPS):
@@ -131,9 +141,13 @@ class Walk:
         uid = f"pilot.{len(self.pilots):04d}"
         self.pilots[uid] = WitnessPilot(uid)
         self.session.add(uid, cores=self.random.choice([1, 2, 3, 8]))
+        if self.random.random() < 0.5:
+            self.queue.begin(uid)
 
     def connect(self) -> None:
         for pilot in self.some_pilot():
+            if not self.queue.is_up(pilot.uid):
+                continue
             self.session.greet(pilot.uid, durable=pilot.received, incarnation=self.random.randint(1, 2))
 
     def number(self) -> None:
@@ -188,10 +202,8 @@ class Walk:
 
     def kill_pilot(self) -> None:
         for pilot in self.some_pilot():
-            if self.random.random() < 0.3:
-                # What it was running is cut off; nobody can tell whether it had run.
-                pilot.ran += [(uid, binding) for uid, binding in pilot.held.items()]
-                pilot.dead = True
+            if self.random.random() < 0.3 and self.session.state.pilots[pilot.uid].job is None:
+                pilot.cut_off()
                 self.session.lose(pilot.uid)
 
     def end_pilot(self) -> None:
@@ -201,6 +213,7 @@ class Walk:
 
     def crash(self) -> None:
         self.session.crash()
+        self.queue.resume()
 
     def some_pilot(self) -> list[WitnessPilot]:
         alive = [pilot for pilot in self.pilots.values() if not pilot.dead]
@@ -210,6 +223,7 @@ class Walk:
 
     def look(self) -> None:
         self.session.check()
+        self.queue.look()
         for uid, held in self.conditions.items():
             self.look_at_held(TaskUid(uid), held)
         for uid, record in self.session.state.tasks.items():
@@ -240,8 +254,9 @@ class Walk:
         if not any(not pilot.dead and not pilot.goodbye for pilot in self.pilots.values()):
             self.add_pilot()
         for _ in range(200):
+            self.queue.settle()
             for pilot in self.pilots.values():
-                if pilot.dead:
+                if pilot.dead or not self.queue.is_up(pilot.uid):
                     continue
                 self.session.greet(pilot.uid, durable=pilot.received)
                 self.session.number_all(pilot.uid)
@@ -258,6 +273,8 @@ class Walk:
                     self.send(pilot, number)
             if all(record.outcome is not None for record in self.session.state.tasks.values()):
                 break
+        self.queue.settle()
+        self.queue.check()
         self.look()
         state = self.session.state
         unfinished = {uid: record.state for uid, record in state.tasks.items() if record.outcome is None}
@@ -333,6 +350,24 @@ def _forgets_who_waits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Holding, "__init__", forget)
 
 
+def _forgets_the_names_of_jobs(patch: pytest.MonkeyPatch) -> None:
+    def begin(self: JobWorld, pilot: str) -> None:
+        for number in range(2):
+            self._session.do(events.JobPrepared(self._session.tick(), PilotUid(pilot), "slurm", f"{pilot}.{number}"))
+            self.submit()
+
+    patch.setattr(JobWorld, "begin", begin)
+
+
+def _leaves_jobs_in_the_queue(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Pilots, "_end_job", lambda self, pilot, drain: None)
+
+
+def _takes_the_end_of_a_job_for_nothing(patch: pytest.MonkeyPatch) -> None:
+    job_told = Pilots.job_told
+    patch.setattr(Pilots, "job_told", lambda self, event: job_told(self, msgspec.structs.replace(event, over=False)))
+
+
 def _is_content_with_failure(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(holding, "_succeeded", lambda record: record.outcome is not None)
 
@@ -349,6 +384,9 @@ def _is_content_with_failure(patch: pytest.MonkeyPatch) -> None:
         _frees_too_early,
         _forgets_who_waits,
         _is_content_with_failure,
+        _forgets_the_names_of_jobs,
+        _leaves_jobs_in_the_queue,
+        _takes_the_end_of_a_job_for_nothing,
     ],
 )
 def test_the_walk_finds_planted_faults(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
