@@ -107,7 +107,7 @@ class JobSpawner(RunnerDriver):
         return task_steps(self.allocation)
 
     def shared_files(self) -> list[Path]:
-        """Return what there is of files for launchers."""
+        """Return what there is of files for launchers, and of notes of steps."""
         return sorted(path for path in Path(self.settings.pilot_folder).glob("launches/*/*/*"))
 
 

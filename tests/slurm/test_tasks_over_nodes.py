@@ -85,7 +85,6 @@ def assert_nothing_is_left(driver: JobSpawner) -> None:
     # Slurm may list a step for a moment longer than it lasts.
     driver.wait_for(lambda: driver.steps() == set(), PATIENCE_S, "no step is left")
     assert driver.shared_files() == []
-    assert list((driver.folder / "steps").glob("*/*")) == []
 
 
 # ----- places ---------------------------------------------------------------------------------------------------------
@@ -165,7 +164,8 @@ def test_files_for_the_launcher_are_private_and_go_with_it(driver: JobSpawner) -
     sandbox = driver.sandbox("task.1")
     driver.wait_for(lambda: all((sandbox / str(rank)).exists() for rank in range(3)), PATIENCE_S, "all ranks run")
 
-    [hosts] = driver.shared_files()
+    note, hosts = driver.shared_files()
+    assert note.name == "pilotage:task.1:1"
     assert hosts.read_text() == "node2\nnode1\nnode2\n"
     assert stat.S_IMODE(hosts.stat().st_mode) == 0o600
     assert stat.S_IMODE(hosts.parent.stat().st_mode) == 0o700
@@ -360,7 +360,6 @@ def test_steps_of_a_spawner_that_is_killed_are_ended_before_its_loss_is_told(all
 
         assert none_lives(pids)
         assert task_steps(allocation) == set()
-        assert not (folder / "steps" / SPAWNER).exists()
         assert list(Path(settings.pilot_folder).glob("launches/*")) == []
     finally:
         executor.close(0.0)

@@ -1,8 +1,8 @@
 """Ending the steps of launchers that a dead spawner has left running, on whatever nodes they are.
 
-A spawner notes each step that may be under way in the agent's private folder (see ``spawner.steps``). Its launchers end here
-with other orphans; the batch system's list of steps tells which of those noted are there still, by the names that they were
-started with.
+A spawner notes each step that may be under way in a folder that all nodes see (see ``spawner.steps``). Its launchers end with
+other orphans of its node, or with the node; the batch system's list of steps tells which of those noted are there still, by
+the names that they were started with.
 """
 
 from __future__ import annotations
@@ -13,43 +13,35 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Mapping
-from pathlib import Path
 
 from pilotage.errors import BackendError
 from pilotage.launchers.method import Installed, StepControl
 from pilotage.launchers.registry import launch_method
 from pilotage.model.ids import RunnerId
 from pilotage.spawner.steps import COMMAND_TIMEOUT_S, command_path, step_notes
-from pilotage.wire.runner_settings import RunnerSettings, launch_folder, read_settings
+from pilotage.wire.runner_settings import RunnerSettings, launch_folder
 
 _PAUSE_FIRST_S = 0.1
 _PAUSE_LAST_S = 2.0
-_PATIENCE_S = 60.0
+_COMMAND_S = 1.0
+"""A command has this long at least."""
+_UNKNOWN = "; ranks that its launchers have started may still run, as the batch system does not tell of its steps"
 _SHOWN_CHARACTERS = 500
 
 
-def end_steps_of(folder: Path, runner: RunnerId) -> bool:
-    """End what a dead spawner has left of steps and files; return False when nobody could tell in time whether any is left.
+def end_steps_of(settings: RunnerSettings, runner: RunnerId, patience_s: float) -> str:
+    """End what a dead spawner has left of steps and files, and return words to add to why it was lost.
 
-    ``folder``: the agent's private folder.
+    They are empty, unless it is not known after ``patience_s`` whether any step is left.
     """
-    notes = step_notes(folder, runner)
-    names = {path.name for path in notes.iterdir()} if notes.is_dir() else set()
     try:
-        settings = read_settings(folder)
-    except FileNotFoundError:
-        return not names
-    done = not names or end_steps(settings, names)
-    shutil.rmtree(notes, ignore_errors=True)
-    shutil.rmtree(launch_folder(settings, runner), ignore_errors=True)
-    return done
-
-
-def end_steps(settings: RunnerSettings, names: Collection[str], patience_s: float = _PATIENCE_S) -> bool:
-    """End the steps of these names; return True when none is left, False when that is not known after ``patience_s``."""
+        names = os.listdir(step_notes(settings, runner))
+    except OSError:
+        names = []
     until = time.monotonic() + patience_s
-    ended = [_end_of(name, settings, names, until) for name in settings.launchers]
-    return all(ended)
+    ended = [_end_of(method, settings, names, until) for method in settings.launchers] if names else []
+    shutil.rmtree(launch_folder(settings, runner), ignore_errors=True)
+    return "" if all(ended) else _UNKNOWN
 
 
 def _end_of(method: str, settings: RunnerSettings, names: Collection[str], until: float) -> bool:
@@ -61,30 +53,37 @@ def _end_of(method: str, settings: RunnerSettings, names: Collection[str], until
     pause_s = _PAUSE_FIRST_S
     while True:
         try:
-            left = _listed(control, installed, job, variables, names)
+            left = _listed(control, installed, job, variables, names, until)
             if not left:
                 return True
             for step in left:
-                _run(installed, control.cancel_arguments(job, step), variables)
+                _run(installed, control.cancel_arguments(job, step), variables, until)
         except BackendError as error:
             sys.stderr.write(f"steps of {method} that may be left cannot be ended: {error}\n")
-        if time.monotonic() > until:
+        if time.monotonic() + pause_s > until:
             return False
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, _PAUSE_LAST_S)
 
 
 def _listed(
-    control: StepControl, installed: Installed, job: str, variables: Mapping[str, str], names: Collection[str]
+    control: StepControl,
+    installed: Installed,
+    job: str,
+    variables: Mapping[str, str],
+    names: Collection[str],
+    until: float,
 ) -> list[str]:
     arguments = control.list_arguments(job)
-    done = _run(installed, arguments, variables)
+    done = _run(installed, arguments, variables, until)
     if done.returncode:
         raise BackendError(f"{arguments[0]} ended with exit code {done.returncode}: {done.stderr.strip()[:_SHOWN_CHARACTERS]}")
     return [step.id for step in control.parse_steps(done.stdout) if step.name in names]
 
 
-def _run(installed: Installed, arguments: list[str], variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+def _run(
+    installed: Installed, arguments: list[str], variables: Mapping[str, str], until: float
+) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **variables}
     path = command_path(installed.path, arguments[0], environment.get("PATH", os.defpath))
     try:
@@ -95,7 +94,7 @@ def _run(installed: Installed, arguments: list[str], variables: Mapping[str, str
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=COMMAND_TIMEOUT_S,
+            timeout=max(_COMMAND_S, min(COMMAND_TIMEOUT_S, until - time.monotonic())),
             start_new_session=True,
         )
     except (OSError, subprocess.TimeoutExpired) as error:

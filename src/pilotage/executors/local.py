@@ -36,6 +36,7 @@ from pilotage.outputs.spares import recover
 from pilotage.system.python import python_command
 from pilotage.wire import runner_messages as wire
 from pilotage.wire.framing import Disconnected
+from pilotage.wire.runner_settings import read_settings
 from pilotage.workers.outbox import outbox_path, read_outbox
 from pilotage.workers.progress import progress_path
 
@@ -47,6 +48,8 @@ _LOOK_S = 0.05
 _LONG_CALL_LOOK_S = 0.25
 _RECALL_S = 0.001
 _ORPHANS_S = 5.0
+_STEPS_S = 60.0
+"""A batch system that does not answer may hold up for so long what is told of a lost spawner."""
 _LAST_WORDS_S = 0.005
 
 _decode = msgspec.msgpack.Decoder(wire.FromRunner).decode
@@ -304,8 +307,7 @@ class LocalExecutor:
         # Spawners leave nothing behind; those that were killed may have, and workers of theirs.
         end_orphans(self._session, self._pilot, (), _ORPHANS_S, marked=self._marks)
         for runner in self._runners.values():
-            if not runner.is_worker:
-                end_steps_of(self._folder, runner.name)
+            self._end_steps(runner, _ORPHANS_S)
             self._close(runner)
         self._connections.close()
 
@@ -538,8 +540,7 @@ class LocalExecutor:
             living = {other.pid for other in self._runners.values() if other.pid}
             owners = (TASK_MARK, WORKER_MARK)
             end_orphans(self._session, self._pilot, living, _ORPHANS_S, owners, marked=self._marks)
-        if not runner.is_worker and not end_steps_of(self._folder, name):
-            runner.gone += "; its launchers' ranks on other nodes may still run, as the batch system did not tell of them"
+        runner.gone += self._end_steps(runner, _STEPS_S)
         # Before it is told, and others begin with the same files.
         recover(self._folder, name)
         for other in list(self._runners.values()):
@@ -547,6 +548,14 @@ class LocalExecutor:
                 other.gone = f"the function worker {other.name} was not started: its spawner {name} was lost"
                 self._doom(other)
         self._told.runner_lost(name, runner.gone, runner.exit_code, running, not_begun)
+
+    def _end_steps(self, runner: Runner, patience_s: float) -> str:
+        """End what the launchers of a lost spawner have left on any node; return what is to be said of it."""
+        try:
+            return "" if runner.is_worker else end_steps_of(read_settings(self._folder), runner.name, patience_s)
+        except FileNotFoundError:
+            # Without settings there was never a spawner.
+            return ""
 
     def _bequeath(self, runner: Runner) -> None:
         if runner.is_worker:

@@ -71,7 +71,7 @@ class Spawner:
         spares = Spares(settings.pilot_folder, name, folder, runner)
         self._outputs = Outputs(aggregate, spares, self._timers, self._storage_full)
         self._forest = Forest(self._recognise)
-        self._steps = Steps(self._forest, self._timers, settings.allocation_environment, step_notes(folder, runner))
+        self._steps = Steps(self._forest, self._timers, settings.allocation_environment, step_notes(settings, runner))
         self._launcher = Launcher(settings, self._place, self._outputs, self._steps, launch_folder(settings, runner))
         self._memory_kills = MemoryKills()
         termination = Termination(self._forest, self._timers, self._steps)

@@ -27,6 +27,7 @@ from pilotage.spawner.environment import ENCODING, encoded
 from pilotage.spawner.failures import unusable_notes
 from pilotage.spawner.forest import DEFAULT_SIGNALS, Forest, Tree
 from pilotage.spawner.timers import Timers
+from pilotage.wire.runner_settings import RunnerSettings, launch_folder
 
 COMMAND_TIMEOUT_S = 30.0
 _PAUSE_FIRST_S = 0.1
@@ -49,9 +50,9 @@ class StepName(NamedTuple):
     job: str
 
 
-def step_notes(folder: Path, runner: RunnerId) -> Path:
-    """Return where a spawner notes the steps that may be under way, in the agent's private folder."""
-    return folder / "steps" / runner
+def step_notes(settings: RunnerSettings, runner: RunnerId) -> Path:
+    """Return where a spawner notes the steps that may be under way: a folder that all nodes see, as its own may be lost."""
+    return Path(launch_folder(settings, runner), "steps")
 
 
 def step_of(chosen: Chosen, name: str, variables: Mapping[str, str]) -> StepName | None:
@@ -99,9 +100,14 @@ class Steps:
         Raises:
             LaunchFailed: that cannot be noted.
         """
+        note = self._notes / step.name
         try:
-            self._notes.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (self._notes / step.name).touch(mode=0o600)
+            try:
+                note.touch(mode=0o600)
+            except FileNotFoundError:
+                # The first of this spawner.
+                self._notes.mkdir(mode=0o700, parents=True, exist_ok=True)
+                note.touch(mode=0o600)
         except OSError as error:
             raise unusable_notes(str(self._notes), error) from error
 
