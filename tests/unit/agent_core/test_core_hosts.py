@@ -152,6 +152,7 @@ def test_function_workers_are_started_beside_a_spawner_of_their_host_and_kept_fo
     core.handle(submitted(1, ["f", "g"], FUNCTION))
     for uid in "fg":
         runner = core.runner_of(uid)
+        assert core.why(TaskUid(uid)).endswith(f"attempt 1; {runner} is not up yet on node{core.nodes_of(uid)[0]}")
         beside = core.begun[runner].beside
         assert beside is not None and core.begun[beside].host == core.begun[runner].host == core.nodes_of(uid)[0]
         core.handle(connected(runner))

@@ -120,9 +120,12 @@ class Dispatch:
 
     def end_on(self, nodes: Container[int], message: str) -> None:
         """End what was handed over of lanes on these nodes, which are lost; what has not begun comes back."""
-        tasks = self._state.tasks
+        tasks, lanes = self._state.tasks, self._state.lanes
         by_runner: dict[RunnerId, list[Execution]] = {}
-        for lane_id, lane in self._state.lanes.items():
+        # Most are on one node, and there may be very many.
+        near = [lane_id for lane_id, lane in lanes.items() if len(on := lane.placement) > 1 or on[0].node in nodes]
+        for lane_id in near:
+            lane = lanes[lane_id]
             if lane.tasks and lies_on(lane.placement, nodes):
                 self._recalled.add(lane_id)
                 by_runner.setdefault(lane.runner, []).extend([(uid, tasks[uid].attempt) for uid in lane.tasks])

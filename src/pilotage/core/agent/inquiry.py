@@ -113,7 +113,7 @@ class Inquiry:
         if not task.started:
             record = self._state.runners.get(runner)
             place = self._policy.name_of(lane.placement[0].node)
-            return words if record is None or record.pid else f"{words}, which is not up yet on node {place}"
+            return words if record is None or record.pid else f"{words}; {runner} is not up yet on {place}"
         if self._state.templates[task.row.template].service is None:
             return f"{words}, and runs"
         if uid not in self._state.services:
