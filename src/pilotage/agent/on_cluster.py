@@ -8,7 +8,6 @@ on any machine.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -24,15 +23,14 @@ from pilotage.agent.recovery import leave_nodes
 from pilotage.agent.settings import PilotSettings
 from pilotage.core.agent import facts
 from pilotage.core.agent.state import AgentState
-from pilotage.errors import BackendError, InvalidPilot
+from pilotage.errors import InvalidPilot
 from pilotage.executors.base import Executor
 from pilotage.executors.cluster import ClusterExecutor
 from pilotage.executors.host_step import HostStep, earlier_steps
 from pilotage.executors.hosts import HostSettings
 from pilotage.executors.lobby import HostLobby
 from pilotage.executors.local import LocalExecutor
-from pilotage.launchers.found import find_installed, found_launchers
-from pilotage.launchers.node_hosts import HOST_METHODS, PBSDSH, USUAL
+from pilotage.launchers.found import found_host_launcher, found_launchers
 from pilotage.launchers.registry import launches_at_once
 from pilotage.model.installed import Installed
 from pilotage.platforms.allocations import AllocatedNode, Allocation, set_agent_nodes_apart
@@ -219,33 +217,9 @@ def _open_lobby(settings: PilotSettings, names: list[str]) -> HostLobby:
 
 
 def _starter(settings: PilotSettings, job: str, gpus_per_node: int | None) -> HostStep:
-    method, installed = host_launcher(settings, os.environ.get("PATH", ""))
+    paths, options = settings.launcher_paths, settings.launcher_options
+    method, installed = found_host_launcher(settings.launch_methods, settings.batch, paths, options, os.environ.get("PATH", ""))
     return HostStep(settings.agent_folder, method, installed, job=job, gpus_per_node=gpus_per_node)
-
-
-def host_launcher(settings: PilotSettings, search_path: str) -> tuple[str, Installed]:
-    """Return the method by which hosts are started, and its launcher: the preferred one of those that can and are there.
-
-    Raises:
-        BackendError: there is none.
-    """
-    usual = USUAL.get(settings.batch, ("ssh",))
-    methods = [method for method in settings.launch_methods if method in HOST_METHODS]
-    methods += [method for method in usual if method not in methods]
-    for method in methods:
-        path, options = settings.launcher_paths.get(method, ""), settings.launcher_options.get(method, {})
-        if method == PBSDSH:
-            where = path or shutil.which(PBSDSH, path=search_path) or ""
-            installed = Installed(where) if where else None
-        else:
-            installed = find_installed(method, path, options, search_path)
-        if installed is not None:
-            return method, installed
-    raise BackendError(
-        f"nothing can start processes on the pilot's nodes: {', '.join(methods)} are not in PATH ({search_path or 'empty'}); "
-        "load the module that has one of them in the platform's setup, or name another one in launch_methods: "
-        f"{', '.join(HOST_METHODS)}"
-    )
 
 
 def _runner_settings(
