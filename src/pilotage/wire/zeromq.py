@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import select
+import struct
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -27,7 +28,6 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import zmq
 from zmq.utils import z85
-from zmq.utils.monitor import parse_monitor_message
 
 from pilotage.errors import ProtocolError
 from pilotage.wire.channel import AccessDenied, Disconnected, Peer, Role, may_say, refusal
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 IncomingT = TypeVar("IncomingT")
 OutgoingT = TypeVar("OutgoingT")
+
+_EVENT = struct.Struct("=Hi")
+"""The first part of what a monitor tells: an event, and its value. (What ZeroMQ's Python has for this loads asyncio.)"""
 
 _DRAIN = 256
 _LINGER_MS = 1000
@@ -343,17 +346,17 @@ class TcpConnection(ABC, Generic[IncomingT, OutgoingT]):
 
     def _watch(self) -> None:
         while _is_readable(self._monitor):
-            event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
+            event, _ = _EVENT.unpack(self._monitor.recv_multipart(zmq.NOBLOCK)[0])
             if self._lost is not None:
                 continue
-            if event["event"] == zmq.Event.HANDSHAKE_SUCCEEDED:
+            if event == zmq.Event.HANDSHAKE_SUCCEEDED:
                 self.is_accepted = True
-            elif event["event"] == zmq.Event.HANDSHAKE_FAILED_AUTH:
+            elif event == zmq.Event.HANDSHAKE_FAILED_AUTH:
                 self._lost = AccessDenied(
                     f"the agent at {self._endpoint} does not allow this key; add its public key to the agent's allow-list"
                 )
             else:
-                self._lost = Disconnected(f"{self._endpoint}: {_LOST[zmq.Event(event['event'])]}")
+                self._lost = Disconnected(f"{self._endpoint}: {_LOST[zmq.Event(event)]}")
 
 
 class TcpAgentChannel(TcpListener[FromClient, FromAgent]):
