@@ -109,6 +109,39 @@ def test_an_agent_that_dies_is_followed_by_one_that_finds_all_again(open_pilot: 
     assert pilot.end().state == "CANCELED"
 
 
+def test_nodes_are_what_hosts_find_there_and_tasks_are_bound(open_pilot: OpenPilot) -> None:
+    pilot = open_pilot(nodes=2, emulated=None, bind=True)
+    cores = sorted(os.sched_getaffinity(0))
+    # Nodes of the tests say that they have more than the machine.
+    assert [(node.name, node.shape.cores) for node in pilot.come_up()] == [("node1", len(cores)), ("node2", len(cores))]
+    show = ("grep Cpus_allowed_list /proc/self/status; echo $PILOTAGE_NODE",)
+    uids = pilot.submit(*((f"task.{number}", shell(), show) for number in range(8)))
+    pilot.wait_for(uids)
+    bound = {pilot.output(uid).split()[1] for uid in uids}
+    assert bound <= {str(core) for core in cores}
+    (wide,) = pilot.submit(("wide", shell(ranks=2, ranks_per_node=1, cores=len(cores), launch_method="srun"), show))
+    assert pilot.wait_for([wide])[0].ending is Ending.DONE
+    assert sorted(pilot.output(wide).split()[2::3]) == ["node1", "node2"]
+    pilot.end()
+
+
+def test_an_agent_that_dies_before_its_hosts_have_come_is_followed_by_one_that_meets_them(
+    open_pilot: OpenPilot, slurm: SlurmCluster
+) -> None:
+    pilot = open_pilot(nodes=3)
+    slurm.wait_until((pilot.folder / "hosts.0.err").exists, "the step of hosts is being started")
+    agents = [pid for pid in pids_of(pilot.folder) if "pilotage.agent.main" in command_line(pid)]
+    for pid in agents:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert [node.name for node in pilot.come_up()] == ["node1", "node2", "node3"]
+    assert pilot.incarnation == 2
+    uids = pilot.submit(*((f"task.{number}", shell(), ("true",)) for number in range(24)))
+    assert {outcome.ending for outcome in pilot.wait_for(uids)} == {Ending.DONE}
+    assert sorted(slurm.steps(pilot.job).values()) == ["batch", "pilotage-hosts:pilot.0.0"]
+    pilot.end()
+
+
 def test_services_on_all_nodes_say_that_they_are_ready(open_pilot: OpenPilot) -> None:
     pilot = open_pilot(nodes=3)
     service = shell(cores=8, service=Service(ready=Probe("notify")))
