@@ -232,6 +232,34 @@ def test_an_mpiexec_starts_ranks_of_its_own_node(start_spawner: StartSpawner, mp
     assert driver.output("task.1") == ["0 0 of 2", "1 1 of 2"]
 
 
+@pytest.fixture
+def hydra(start_spawner: StartSpawner, mpich: MpiInstallation) -> JobSpawner:
+    """A spawner of a pilot whose one launcher is MPICH's mpiexec, which starts its daemons by ``srun``."""
+    return start_spawner(launchers={"mpiexec": Installed(mpich.mpiexec, "mpich", options={"daemons": "slurm"})})
+
+
+def test_tasks_share_nodes_that_an_mpiexec_reaches_by_srun(hydra: JobSpawner) -> None:
+    # Each waits for the other: were one of their steps kept waiting for the other's, neither would end.
+    meet = "touch $PILOTAGE_RANK; until [ -e ../a/1 ] && [ -e ../b/1 ]; do sleep 0.05; done"
+    for uid in ("a", "b"):
+        hydra.shell(uid, [0, 1], f"{meet}; echo $PMI_RANK of $PMI_SIZE on $SLURMD_NODENAME {CORE}")
+    ends = hydra.wait_for_ends(["a", "b"], PATIENCE_S)
+
+    assert {end.ending for end in ends.values()} == {Ending.DONE}
+    for uid in ("a", "b"):
+        assert hydra.output(uid) == [f"0 of 2 on node1 {HERE[0]}", f"1 of 2 on node2 {HERE[0]}"]
+
+
+def test_ranks_of_an_mpiexec_on_other_nodes_end_with_it(hydra: JobSpawner) -> None:
+    hydra.shell("task.1", [0, 1, 2], STAY, grace_s=2.0)
+    pids = pids_in(hydra, "task.1", 3)
+
+    hydra.send(EndTasks([(TaskUid("task.1"), Attempt(1))], Ending.CANCELLED, "on demand"))
+
+    assert hydra.end_of("task.1").ending is Ending.CANCELLED
+    hydra.wait_for(lambda: none_lives(pids), PATIENCE_S, "no rank is left")
+
+
 # ----- ends -----------------------------------------------------------------------------------------------------------
 
 

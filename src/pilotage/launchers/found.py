@@ -8,6 +8,8 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from pilotage.errors import BackendError
 from pilotage.launchers.mpiexec import find_mpiexec
 from pilotage.launchers.node_hosts import HOST_METHODS, PBSDSH, USUAL
@@ -49,7 +51,7 @@ def found_launchers(
         if installed is None:
             missing.append(name)
         else:
-            found[name] = installed
+            found[name] = _by_batch(installed, batch)
     if preferred and not found:
         raise BackendError(
             f"launch_methods={', '.join(preferred)}: none of these is in PATH ({search_path or 'empty'}); load the modules "
@@ -117,6 +119,13 @@ def find_installed(name: str, path: str, options: Mapping[str, str], search_path
         version = _version(where) if name == "srun" else ""
         installed = Installed(where, "", version, (), dict(options))
     check_installed(method, installed)
+    return installed
+
+
+def _by_batch(installed: Installed, batch: str) -> Installed:
+    """Return an mpiexec that starts daemons by the batch system, as it would by itself; told so, it lets tasks share nodes."""
+    if batch == "slurm" and installed.kind in ("mpich", "intelmpi") and "daemons" not in installed.options:
+        return msgspec.structs.replace(installed, options={**installed.options, "daemons": "slurm"})
     return installed
 
 

@@ -5,7 +5,7 @@ take hosts with numbers of ranks on the command line, so that small tasks need n
 ``INLINE_NODES`` nodes, and for Intel MPI and OpenMPI 4, a file says it. PALS goes by the nodes in their order.
 
 What starts their daemons on other hosts (``ssh``, ``slurm``, ``pbs``, ...) is the option ``daemons``; without it each does as
-it would by itself.
+it would by itself. With ``slurm`` they call ``srun``, which reads from variables that its step has to share nodes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from pilotage.errors import BackendError, nearest
 from pilotage.launchers.method import Installed, LaunchLine, LaunchRequest, MethodFacts, file_path, refuse
 from pilotage.launchers.rank_script import rank_part
+from pilotage.launchers.slurm import SHARED_STEP, STEP_OPTIONS
 from pilotage.launchers.spread import Spread, require_order, spread_of
 
 INLINE_NODES = 32
@@ -64,16 +65,19 @@ class Mpi:
         rank_variable = RANK_VARIABLES.get(installed.kind)
         if rank_variable is None:
             raise unknown_kind(name, installed.kind, RANK_VARIABLES)
+        unset: tuple[bytes, ...] = ()
         if request.here:
             arguments, environment = local_part(installed, len(request.slots))
             files: dict[str, str] = {}
         else:
             arguments, environment, files = hosts_part(name, installed, request, spread_of(request))
+            if installed.option("daemons") == "slurm":
+                environment, unset = {**environment, **SHARED_STEP}, STEP_OPTIONS
         # Only OpenMPI keeps back from other hosts what it was not told to pass on.
         carried = request.here or installed.kind != "openmpi"
         ranks = rank_part(installed.path, request, rank_variable, carried=carried)
         line = [installed.path, *installed.arguments, *arguments, "-n", str(len(request.slots)), *ranks.arguments]
-        return LaunchLine(line, {**environment, **ranks.environment}, {**files, **ranks.files})
+        return LaunchLine(line, {**environment, **ranks.environment}, {**files, **ranks.files}, unset)
 
 
 def unknown_kind(method: str, kind: str, known: dict[str, str]) -> BackendError:

@@ -45,7 +45,11 @@ _GPUS = (b"CUDA_VISIBLE_DEVICES", b"ROCR_VISIBLE_DEVICES", b"ZE_AFFINITY_MASK", 
 """Set by Slurm in the ranks of steps that hold GPUs: to all that the step has on the node."""
 
 _HOSTFILE = b"SLURM_HOSTFILE"
-_UNSET_WITHOUT_HOSTS = (*_UNSET, _HOSTFILE)
+STEP_OPTIONS = (*_UNSET, _HOSTFILE)
+"""The same where no file names the nodes of ranks."""
+
+SHARED_STEP = {b"SLURM_OVERLAP": b"1", b"SLURM_MEM_PER_NODE": b"0", b"SLURM_CPU_BIND": b"none"}
+"""For an ``srun`` that another launcher calls: its step shares nodes with others, and has all cores there."""
 
 
 class SlurmSteps:
@@ -138,7 +142,7 @@ class Srun:
             line.append(f"--mpi={mpi}")
         # Only errors into the stderr of tasks. A rank that failed would else leave the others waiting for it.
         line += ["--quiet", "--export=ALL", "--kill-on-bad-exit=1"]
-        unset = _UNSET if files else _UNSET_WITHOUT_HOSTS
+        unset = _UNSET if files else STEP_OPTIONS
         part = rank_part("srun", request, "SLURM_PROCID", overridden=_GPUS)
         return LaunchLine([*line, *part.arguments], {**part.environment, **environment}, {**files, **part.files}, unset)
 

@@ -83,3 +83,13 @@ def test_hosts_are_started_where_a_platform_says_the_launcher_is(programs: Path,
     paths = {"srun": str(tmp_path / "mysrun")}
     assert found_host_launcher([], "slurm", paths, {}, "")[1].path == paths["srun"]
     assert found_host_launcher([], "pbspro", {}, {}, str(tmp_path))[0] == "pbsdsh"
+
+
+@pytest.mark.parametrize(("batch", "daemons"), [("slurm", "slurm"), ("pbspro", "")])
+def test_an_mpiexec_of_mpich_calls_srun_where_there_is_slurm_and_is_told_so(tmp_path: Path, batch: str, daemons: str) -> None:
+    (tmp_path / "mpiexec").write_text("#!/bin/sh\nprintf 'HYDRA build details:\\n    Version:    4.2.0\\n'\n")
+    (tmp_path / "mpiexec").chmod(0o755)
+
+    assert found_launchers([], batch, {}, {}, str(tmp_path))["mpiexec"].option("daemons") == daemons
+    named = found_launchers([], batch, {}, {"mpiexec": {"daemons": "ssh"}}, str(tmp_path))
+    assert named["mpiexec"].option("daemons") == "ssh"

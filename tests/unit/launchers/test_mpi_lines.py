@@ -92,6 +92,18 @@ def test_who_starts_daemons_on_other_hosts(installed: Installed, expected: list[
     assert rendered("mpiexec", told, request_on(EVEN)).arguments[1:3] == expected
 
 
+@pytest.mark.parametrize("kind", ["mpich", "intelmpi", "openmpi"])
+def test_daemons_by_srun_share_their_nodes_and_hold_no_memory(kind: str) -> None:
+    line = rendered("mpiexec", Installed("mpiexec", kind, "5.0", options={"daemons": "slurm"}), request_on(ONE))
+    alone = rendered("mpiexec", Installed("mpiexec", kind, "5.0", options={"daemons": "ssh"}), request_on(ONE))
+
+    shared = {b"SLURM_OVERLAP": b"1", b"SLURM_MEM_PER_NODE": b"0", b"SLURM_CPU_BIND": b"none"}
+    assert shared.items() <= line.environment.items()
+    assert b"SLURM_CPUS_PER_TASK" in line.unset
+    assert not shared.keys() & alone.environment.keys()
+    assert alone.unset == ()
+
+
 def test_openmpi_is_told_by_variables_who_starts_its_daemons() -> None:
     new = Installed("mpiexec", "openmpi", "5.0.3", (), {"daemons": "ssh"})
     old = Installed("mpiexec", "openmpi", "4.1.4", (), {"daemons": "slurm"})
