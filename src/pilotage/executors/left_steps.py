@@ -23,7 +23,7 @@ from pilotage.wire.runner_settings import RunnerSettings, launch_folder
 
 _PAUSE_FIRST_S = 0.1
 _PAUSE_LAST_S = 2.0
-_COMMAND_S = 1.0
+_COMMAND_S = 5.0
 """A command has this long at least."""
 _UNKNOWN = "; ranks that its launchers have started may still run, as the batch system does not tell of its steps"
 _SHOWN_CHARACTERS = 500

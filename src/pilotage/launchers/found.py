@@ -24,6 +24,9 @@ ASKED_BY_BATCH: dict[str, tuple[str, ...]] = {
 }
 """What is looked for where nothing is preferred, by batch system; in all others ``mpiexec``."""
 
+CEILING = "ceiling"
+"""An option of any method: how many of its launches may be under way at once, where more is known than of the method."""
+
 _MPIEXECS = ("mpiexec", "mpirun")
 _PATIENCE_S = 30.0
 _VERSION = re.compile(r"\b(\d+\.\d+(?:\.\w+)*)")
@@ -99,6 +102,8 @@ def find_installed(name: str, path: str, options: Mapping[str, str], search_path
         BackendError: the method or an option is not known, or ``path`` (empty: look for it) is no program.
     """
     method = launch_method(name)
+    own = {option: value for option, value in options.items() if option != CEILING}
+    ceiling = _ceiling_of(name, options)
     if path and not os.access(path, os.X_OK):
         raise BackendError(
             f"launcher_paths: {name}={path!r} is no program that can be executed here; correct it or leave it out"
@@ -111,15 +116,24 @@ def find_installed(name: str, path: str, options: Mapping[str, str], search_path
             if path:
                 raise
             return None
-        installed = Installed(launcher.path, launcher.kind, launcher.version, (), dict(options))
+        installed = Installed(launcher.path, launcher.kind, launcher.version, (), own, ceiling)
     else:
         where = path or next((there for command in method.facts.commands if (there := _which(command, search_path))), "")
         if not where:
             return None
         version = _version(where) if name == "srun" else ""
-        installed = Installed(where, "", version, (), dict(options))
+        installed = Installed(where, "", version, (), own, ceiling)
     check_installed(method, installed)
     return installed
+
+
+def _ceiling_of(name: str, options: Mapping[str, str]) -> int:
+    value = options.get(CEILING, "")
+    if value and not (value.isascii() and value.isdigit() and int(value)):
+        raise BackendError(
+            f"launcher_options: {name}.{CEILING}={value!r}: it takes how many launches may be under way at once, 1 or more"
+        )
+    return int(value or 0)
 
 
 def _by_batch(installed: Installed, batch: str) -> Installed:

@@ -93,3 +93,14 @@ def test_an_mpiexec_of_mpich_calls_srun_where_there_is_slurm_and_is_told_so(tmp_
     assert found_launchers([], batch, {}, {}, str(tmp_path))["mpiexec"].option("daemons") == daemons
     named = found_launchers([], batch, {}, {"mpiexec": {"daemons": "ssh"}}, str(tmp_path))
     assert named["mpiexec"].option("daemons") == "ssh"
+
+
+def test_a_platform_says_how_many_launches_its_launcher_bears(programs: Path) -> None:
+    found = found_launchers(["srun"], "slurm", {}, {"srun": {"ceiling": "20", "mpi": "pmix"}}, str(programs))
+    assert (found["srun"].ceiling, found["srun"].options) == (20, {"mpi": "pmix"})
+
+    for value in ("0", "-1", "many"):
+        with pytest.raises(
+            BackendError, match=rf"srun\.ceiling='{value}': it takes how many launches may be under way"
+        ):
+            found_launchers(["srun"], "slurm", {}, {"srun": {"ceiling": value}}, str(programs))
