@@ -153,10 +153,8 @@ class Walltime:
     # ---------------------------------------------------------------------------------------------------------------- end
 
     def look(self, now: float) -> None:
-        """After an event: end the pilot that drains when nothing is left to wait for; let go of what came back."""
-        if self._is_over:
-            self._let_go(now)
-        elif self._drains and self._may_end_sooner and not self._has_work:
+        """After an event: end the pilot that drains when nothing is left to wait for."""
+        if self._drains and not self._is_over and self._may_end_sooner and not self._has_work:
             self.end(now)
 
     @property
@@ -176,17 +174,6 @@ class Walltime:
         running = [uid for uid, task in state.tasks.items() if task.lane or uid in state.inputs]
         self._endings.ask(now, 0, running, Ending.OUT_OF_WALLTIME, OVER)
         waiting = [uid for uid, task in state.tasks.items() if self._merely_waits(uid)]
-        for uid in waiting:
-            self._waiting.withdraw(uid)
-        self._endings.leave(now, waiting)
-
-    def _let_go(self, now: float) -> None:
-        """Let the client have what has come back since, from runners or stagers."""
-        back: dict[TaskUid, None] = {}
-        for fact in self._journal.new_facts:
-            if isinstance(fact, facts.Returned | facts.Repeated | facts.InputsStaged):
-                back.update(dict.fromkeys(fact.tasks))
-        waiting = [uid for uid in back if uid in self._state.tasks and self._merely_waits(uid)]
         for uid in waiting:
             self._waiting.withdraw(uid)
         self._endings.leave(now, waiting)
