@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,12 +15,17 @@ from typing import Any
 import pytest
 from slurm_cluster import PATIENCE_S, SlurmCluster
 
+from pilotage.batch.commands import BatchCommands, LocalRunner
+from pilotage.batch.registry import batch_system
+from pilotage.client.batch_jobs import BatchJobs, Patience
 from pilotage.client.pilot import Pilot
 from pilotage.client.pilot_description import PilotDescription
 from pilotage.client.pilot_manager import PilotManager
 from pilotage.client.session import Session
+from pilotage.client.task import Task
 from pilotage.client.task_description import TaskDescription
 from pilotage.client.task_manager import TaskManager
+from pilotage.errors import InvalidPilot
 
 PLATFORM = """
 [cluster]
@@ -27,6 +37,7 @@ cores_per_node = 8
 gpus_per_node = 4
 memory_per_node_mib = 16000
 disk_per_node_mib = 16000
+queues.spare.max_walltime_minutes = 60
 """
 
 
@@ -57,17 +68,282 @@ def wait_until(there: Callable[[], object], shown: Callable[[], object]) -> None
         time.sleep(0.05)
 
 
-def test_tasks_run_on_the_four_nodes_of_a_pilot(session: Session, slurm: SlurmCluster) -> None:
-    pilot = submit(session, nodes=4)
+def run(session: Session, pilot: Pilot, *lines: str, **attributes: Any) -> list[Task]:
+    """Submit tasks that run lines of shell."""
     tasks = TaskManager(session)
     tasks.add_pilots(pilot)
-    handles = tasks.submit_tasks(
-        [
-            TaskDescription(executable="/bin/sh", arguments=["-c", "echo $PILOTAGE_NODE; sleep 0.5"], cores_per_rank=2)
-            for _ in range(16)
-        ]
-    )
-    tasks.wait_tasks(timeout=PATIENCE_S)
-    assert {task.state for task in handles} == {"DONE"}, (pilot.state, pilot.reason)
-    assert {task.stdout.strip() for task in handles} == set(slurm.node_names)
+    described = [TaskDescription(executable="/bin/sh", arguments=["-c", line], **attributes) for line in lines]
+    handles: list[Task] = tasks.submit_tasks(described)
+    return handles
+
+
+def test_tasks_run_on_the_four_nodes_of_a_pilot(session: Session, slurm: SlurmCluster, tmp_path: Path) -> None:
+    pilot = submit(session, nodes=4)
+    # As many as there are cores, so that each has to be used.
+    line = f"echo $PILOTAGE_NODE; until [ -e {tmp_path}/go ]; do sleep 0.05; done"
+    tasks = run(session, pilot, *[line] * 16, cores_per_rank=2)
+    wait_until(lambda: all(task.stdout for task in tasks), lambda: (pilot.state, pilot.reason, [task.state for task in tasks]))
+    assert slurm.jobs() == {pilot.job: "RUNNING"}
+    (tmp_path / "go").touch()
+
+    assert [task.wait(timeout=PATIENCE_S) for task in tasks] == ["DONE"] * 16
+    assert {task.stdout.strip() for task in tasks} == set(slurm.node_names)
+    assert (pilot.state, pilot.reason, pilot.job_state) == ("PMGR_ACTIVE", "", "running")
+    assert [node.shape.cores for node in pilot.nodes] == [8] * 4
+    pilot.cancel()
+    assert pilot.wait(timeout=PATIENCE_S) == "CANCELED"
+    wait_until(lambda: pilot.job_outcome, lambda: pilot.job_state)
+    assert (pilot.job_outcome, slurm.jobs()) == ("DONE", {})
+
+
+def test_closing_the_session_waits_for_its_jobs(session: Session, slurm: SlurmCluster) -> None:
+    active = submit(session, nodes=2)
+    assert active.wait("PMGR_ACTIVE", timeout=PATIENCE_S) == "PMGR_ACTIVE", active.reason
+    waiting = submit(session, nodes=4)
+    wait_until(lambda: waiting.job, lambda: waiting.reason)
+
+    session.close()
+
+    assert slurm.jobs() == {}
+    assert {active.state, waiting.state} == {"CANCELED"}
+
+
+def test_a_pilot_that_waits_says_why_and_is_cancelled(session: Session, slurm: SlurmCluster) -> None:
+    slurm.submit("--nodes=4", "--wrap=exec sleep infinity")
+    pilot = submit(session, nodes=2)
+    wait_until(lambda: "Resources" in pilot.reason or "Priority" in pilot.reason, lambda: (pilot.state, pilot.reason))
+    assert pilot.reason.startswith(f"its job {pilot.job} is queued: ")
+    assert (pilot.state, slurm.jobs()[pilot.job]) == ("PMGR_ACTIVE_PENDING", "PENDING")
+    [task] = run(session, pilot, "true")
+
+    pilot.cancel()
+
+    assert (pilot.wait(timeout=PATIENCE_S), task.wait(timeout=PATIENCE_S)) == ("CANCELED", "CANCELED")
+    assert pilot.job not in slurm.jobs()
+    assert pilot.reason.startswith(f"its job {pilot.job} was cancelled")
+
+
+def test_a_job_that_is_refused_fails_its_pilot_and_leaves_nothing(session: Session, slurm: SlurmCluster) -> None:
+    pilot = submit(session, queue="nope")
+    [task] = run(session, pilot, "true")
+    assert (pilot.wait(timeout=PATIENCE_S), task.wait(timeout=PATIENCE_S)) == ("FAILED", "FAILED")
+    assert "invalid partition specified: nope" in pilot.reason
+    assert "give a queue, qos or reservation that is open to you" in pilot.reason
+    assert slurm.jobs() == {}
+
+
+def test_no_batch_system_here_fails_the_pilot(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    pilot = submit(session)
+    assert pilot.wait(timeout=PATIENCE_S) == "FAILED"
+    assert "no batch system slurm here: sbatch: not found" in pilot.reason
+
+
+def test_what_the_platform_lacks_or_forbids_is_refused_at_the_call(session: Session, slurm: SlurmCluster) -> None:
+    with pytest.raises(InvalidPilot, match=r"filesystems=.*: slurm cannot say it; name what the site uses for them"):
+        submit(session, filesystems="home")
+    with pytest.raises(InvalidPilot, match=r"runtime=61 exceeds the 60 minutes of queue 'spare' on test.cluster"):
+        submit(session, queue="spare", runtime=61)
+    assert slurm.jobs() == {}
+
+
+def test_a_job_that_is_cancelled_by_others_ends_its_pilot(session: Session, slurm: SlurmCluster, tmp_path: Path) -> None:
+    pilot = submit(session)
+    [task] = run(session, pilot, f"touch {tmp_path}/runs; exec sleep infinity")
+    wait_until((tmp_path / "runs").exists, lambda: pilot.reason)
+
+    slurm.output("scancel", pilot.job)
+
+    pilot.wait(timeout=PATIENCE_S)
+    task.wait(timeout=PATIENCE_S)
+    assert task.state in ("FAILED", "CANCELED")
+    wait_until(lambda: pilot.job_outcome, lambda: (pilot.state, pilot.reason, pilot.job_state))
+    assert pilot.job_outcome == "CANCELLED"
+
+
+@pytest.mark.parametrize("when", ["queued", "running"])
+def test_a_job_is_watched_on_by_who_resumes_the_session(
+    session: Session, slurm: SlurmCluster, tmp_path: Path, when: str
+) -> None:
+    holding = slurm.submit("--nodes=4", "--wrap=exec sleep infinity") if when == "queued" else ""
+    pilot = submit(session, nodes=4)
+    run(session, pilot, "true", f"touch {tmp_path}/again")
+    if when == "queued":
+        wait_until(lambda: pilot.job, lambda: pilot.reason)
+    else:
+        assert pilot.wait("PMGR_ACTIVE", timeout=PATIENCE_S) == "PMGR_ACTIVE", pilot.reason
+    session.close(terminate=False)
     assert pilot.job in slurm.jobs()
+    if holding:
+        slurm.output("scancel", holding)
+
+    with Session.resume(session.uid, base=tmp_path / "sessions") as resumed:
+        manager = resumed.get_pilot_managers(pilot.pmgr.uid)
+        again = manager.get_pilots(pilot.uid)
+        assert again.wait("PMGR_ACTIVE", timeout=PATIENCE_S) == "PMGR_ACTIVE", again.reason
+        for tasks in resumed.get_task_managers():
+            tasks.wait_tasks(timeout=PATIENCE_S)
+            assert {task.state for task in tasks.get_tasks()} == {"DONE"}
+        assert again.job == pilot.job
+    assert slurm.jobs() == {}
+
+
+def test_a_job_whose_node_is_lost_fails_its_pilot(session: Session, slurm: SlurmCluster, tmp_path: Path) -> None:
+    pilot = submit(session, extra_options=["--nodelist=node4", "--no-requeue"])
+    [task] = run(session, pilot, f"touch {tmp_path}/runs; exec sleep infinity")
+    wait_until((tmp_path / "runs").exists, lambda: pilot.reason)
+    try:
+        slurm.set_node("node4", "down")
+        assert pilot.wait(timeout=2 * PATIENCE_S) == "FAILED"
+    finally:
+        slurm.set_node("node4", "resume")
+    assert (pilot.job_outcome, task.wait(timeout=PATIENCE_S)) == ("NODE_FAILED", "FAILED")
+    assert f"its job {pilot.job} lost a node (NodeDown" in pilot.reason
+
+
+def test_the_script_is_the_users_alone_and_holds_no_secrets(
+    session: Session, slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", "abc123secret")
+    slurm.submit("--nodes=4", "--wrap=exec sleep infinity")
+    pilot = submit(session, job_name="water")
+    wait_until(lambda: pilot.job, lambda: pilot.reason)
+    for path in Path(pilot.sandbox).iterdir():
+        if path.is_file():
+            assert path.stat().st_mode & 0o077 == 0, path
+    assert "abc123secret" not in (Path(pilot.sandbox) / "job.sh").read_text()
+    told = slurm.job(pilot.job)
+    assert told["JobName"].startswith(f"water.{session.uid}.{pilot.uid}.")
+    assert told["StdOut"] == f"{pilot.sandbox}/job.out"
+
+
+def test_a_preempted_job_that_is_not_queued_again_says_so(session: Session, slurm: SlurmCluster, tmp_path: Path) -> None:
+    pilot = submit(session, nodes=4, queue="spare", extra_options="--no-requeue")
+    [task] = run(session, pilot, f"touch {tmp_path}/runs; exec sleep infinity")
+    wait_until((tmp_path / "runs").exists, lambda: pilot.reason)
+
+    slurm.submit("--nodes=4", "--wrap=true")
+
+    pilot.wait(timeout=PATIENCE_S)
+    task.wait(timeout=PATIENCE_S)
+    wait_until(lambda: pilot.job_outcome, lambda: (pilot.state, pilot.reason, pilot.job_state))
+    assert (pilot.job_outcome, task.state in ("FAILED", "CANCELED")) == ("PREEMPTED", True)
+    assert f"its job {pilot.job} was preempted" in pilot.reason
+
+
+def test_a_job_that_is_queued_again_goes_on_with_its_tasks(session: Session, slurm: SlurmCluster, tmp_path: Path) -> None:
+    pilot = submit(session, nodes=4, queue="spare")
+    line = f"echo x >>{tmp_path}/runs; [ -e {tmp_path}/urgent ] || exec sleep infinity"
+    [cut_off] = run(session, pilot, line, restartable=True)
+    wait_until((tmp_path / "runs").exists, lambda: pilot.reason)
+    (tmp_path / "urgent").touch()
+
+    slurm.submit("--nodes=4", "--wrap=true")
+
+    assert cut_off.wait(timeout=2 * PATIENCE_S) == "DONE", (pilot.state, pilot.reason)
+    assert (tmp_path / "runs").read_text() == "x\nx\n"
+    assert slurm.job(pilot.job)["Restarts"] == "1"
+    assert pilot.state == "PMGR_ACTIVE"
+
+
+# ----- what is not told -----------------------------------------------------------------------------------------------
+
+
+def impatient(session: Session, timeout_s: float = 60.0) -> None:
+    """Have the session give up sooner what is not listed, and commands that do not answer."""
+    session.engine.jobs = BatchJobs(
+        session.engine,
+        patience=Patience(vanish_s=1.0, settle_s=1.0, again_s=0.1),
+        commands_of=lambda name: BatchCommands(batch_system(name), LocalRunner(), timeout_s=timeout_s),
+    )
+
+
+def replaced(program: str, script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a program replaced by a script, in which ``$real`` is the program itself."""
+    folder.mkdir()
+    path = folder / program
+    path.write_text(f"#!/bin/sh\nreal={shutil.which(program)}\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_a_job_whose_submission_was_not_answered_is_found(
+    session: Session, slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced("sbatch", '"$real" "$@" >/dev/null; exec sleep infinity', tmp_path / "bin", monkeypatch)
+    impatient(session, timeout_s=10.0)
+    pilot = submit(session)
+    [task] = run(session, pilot, "true")
+    # The agent does not wait for the answer.
+    assert task.wait(timeout=PATIENCE_S) == "DONE", pilot.reason
+    wait_until(lambda: pilot.job, lambda: pilot.reason)
+    assert slurm.jobs() == {pilot.job: "RUNNING"}
+
+
+def test_a_job_that_nobody_lists_any_more_fails_its_pilot(
+    session: Session, slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holding = slurm.submit("--nodes=4", "--wrap=exec sleep infinity")
+    impatient(session)
+    pilot = submit(session)
+    wait_until(lambda: pilot.job_state == "queued", lambda: pilot.reason)
+    # As after a server has lost its state.
+    with monkeypatch.context() as lost:
+        replaced("squeue", "exit 0", tmp_path / "bin", lost)
+        assert pilot.wait(timeout=PATIENCE_S) == "FAILED"
+
+    assert (
+        f"its job {pilot.job} is gone (the batch system does not list it; it was queued when it was listed last)"
+        in pilot.reason
+    )
+    # Should it begin nevertheless, it ends by itself.
+    slurm.output("scancel", holding)
+    slurm.wait_for_job(pilot.job, "FAILED")
+    assert "was given up before this job began" in (Path(pilot.sandbox) / "job.out").read_text()
+
+
+PROGRAM = """
+import sys
+from pilotage import PilotDescription, PilotManager, Session
+session = Session("water", base=sys.argv[1])
+PilotManager(session).submit_pilots(PilotDescription(resource="test.cluster", nodes=1, runtime=10)).wait()
+"""
+
+
+def test_a_job_is_found_that_was_submitted_as_the_program_died(
+    session: Session, slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced("sbatch", '"$real" "$@" && kill -KILL $PPID', tmp_path / "bin", monkeypatch)
+    base = tmp_path / "sessions"
+    died = subprocess.run([sys.executable, "-c", PROGRAM, base], cwd=tmp_path, timeout=PATIENCE_S)
+    assert died.returncode == -signal.SIGKILL
+    [job] = slurm.jobs()
+
+    with Session.resume("water", base=base) as resumed:
+        [pilot] = resumed.get_pilot_managers()[0].get_pilots()
+        assert pilot.wait("PMGR_ACTIVE", timeout=PATIENCE_S) == "PMGR_ACTIVE", pilot.reason
+        assert (pilot.job, list(slurm.jobs())) == (job, [job])
+
+
+SMALL = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+from pilotage import PilotDescription, PilotManager, Session, TaskDescription, TaskManager
+with Session(base=sys.argv[1]) as session:
+    pilots = PilotManager(session).submit_pilots([PilotDescription(resource="test.cluster", nodes=1, runtime=10)] * 2)
+    tasks = TaskManager(session)
+    tasks.add_pilots(pilots)
+    tasks.submit_tasks([TaskDescription(executable="/bin/true") for _ in range(200)])
+    tasks.wait_tasks()
+    print({task.state for task in tasks.get_tasks()}, len(os.listdir("/proc/self/task")))
+"""
+
+
+def test_a_client_on_a_login_node_needs_few_threads_and_little_memory(
+    session: Session, slurm: SlurmCluster, tmp_path: Path
+) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", SMALL, tmp_path / "small"], cwd=tmp_path, timeout=2 * PATIENCE_S, capture_output=True, text=True
+    )
+    assert ran.stdout.startswith("{'DONE'} "), ran.stderr
+    assert int(ran.stdout.split()[1]) <= 10
