@@ -17,8 +17,9 @@ from cluster_support import Cluster
 from pilotage.errors import BackendError, InvariantViolated
 from pilotage.executors import cluster as cluster_module
 from pilotage.executors.orphans import end_orphans, end_runners, marks_of, orphans, runners_of
+from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.execution import Execution, LaneTasks
-from pilotage.model.ids import LaneId, RunnerId
+from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid, TemplateId
 from pilotage.model.outcome import Ending
 from pilotage.model.workload import Row, Template
 from pilotage.system.processes import boot_id
@@ -336,6 +337,37 @@ def test_a_spawner_that_dies_is_lost_and_its_tasks_end_but_not_those_of_others(c
     (execution,) = agent.launch("next", runner=THIRD)
     agent.until(lambda: execution in agent.told.ended)
     crowd.is_there(executions[0], 0)
+
+
+def test_a_function_worker_is_on_the_host_of_its_spawner_and_is_lost_with_it(crowd: Crowd) -> None:
+    agent = crowd.begin(2)
+    worker, unborn = RunnerId("worker.7"), RunnerId("worker.8")
+    agent.executor.start_runner(worker, SECOND, {"MARK": "1"}, 1)
+    agent.until(lambda: worker in agent.told.reconciled)
+    variables = Path(f"/proc/{agent.told.connected[worker].pid}/environ").read_bytes().split(b"\0")
+    assert {b"MARK=1", b"PILOTAGE_HOST=node1", b"PILOTAGE_WORKER_ID=worker.7"} <= set(variables)
+    crowd.starter.host("node1").process.send_signal(signal.SIGTERM)
+    agent.until(lambda: "lost nodes [1]" in agent.told.story)
+    assert agent.told.lost.keys() == {SECOND, worker}
+    agent.executor.start_runner(unborn, SECOND, {}, 1)
+    agent.until(lambda: unborn in agent.told.lost)
+
+
+def test_environments_are_known_on_all_hosts_also_after_a_broken_connection(crowd: Crowd) -> None:
+    agent = crowd.begin(2, breakable=True)
+    agent.executor.define_environment("named", EnvironmentDifference({"NAMED": "1"}))
+    crowd.way.cut()
+    agent.told.reconciled.clear()
+    agent.until(lambda: {FIRST, SECOND} <= agent.told.reconciled.keys())
+    template = Template(executable="/usr/bin/printenv", named_env="named")
+    executions = []
+    for agent.host in range(2):
+        row = Row(TaskUid(f"env{agent.host}"), TemplateId(9), ("NAMED",))
+        lane = LaneTasks(LaneId(90 + agent.host), agent.placement, [(Attempt(1), row)])
+        agent.executor.launch(RunnerId(f"spawner.{agent.host}"), [lane], {TemplateId(9): template})
+        executions.append((row.uid, Attempt(1)))
+    agent.until(lambda: set(executions) <= agent.told.ended.keys())
+    assert {agent.told.ended[execution].ending for execution in executions} == {Ending.DONE}
 
 
 def test_a_step_that_cannot_be_started_is_part_of_the_reason(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
