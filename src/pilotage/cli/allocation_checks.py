@@ -29,6 +29,7 @@ from pilotage.launchers.outer import without_outer_launch
 from pilotage.model.installed import Installed
 from pilotage.model.resources import BLOCK_MIB
 from pilotage.platforms.allocations import AllocatedNode, Allocation, discover
+from pilotage.platforms.allocations.allocation import place_here
 from pilotage.platforms.allocations.host_lists import compress_hosts
 from pilotage.platforms.node_shape import node_shape
 from pilotage.platforms.platform import Platform, sandbox_of
@@ -152,12 +153,19 @@ def look_at(on: Platform, method: str, installed: Installed, nodes: Sequence[str
         given = {key: value for key, value in environment.items() if key not in line.unset} | line.environment
         runner = LocalRunner({os.fsdecode(key): os.fsdecode(value) for key, value in given.items()})
         result = runner.run(line.arguments, NODES_S)
+    return parse_looks(result.stdout, nodes), result.stderr.strip()[-_SHOWN:]
+
+
+def parse_looks(output: str, nodes: Sequence[str]) -> dict[str, Look]:
+    """Return what nodes have told, by the names that they have in the job; they may tell them short or in full."""
     looks: dict[str, Look] = {}
-    for printed in result.stdout.splitlines():
+    for printed in output.splitlines():
         if printed.startswith(MARK):
             look = msgspec.json.decode(printed.removeprefix(MARK), type=Look)
-            looks[look.node] = look
-    return {node: looks[node] for node in nodes if node in looks}, result.stderr.strip()[-_SHOWN:]
+            name = place_here(nodes, look.node) or place_here(nodes, look.hostname)
+            if name is not None:
+                looks[name] = look
+    return {node: looks[node] for node in nodes if node in looks}
 
 
 def _command(on: Platform, *arguments: str) -> tuple[str, ...]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pilotage.cli import allocation_checks, platform_checks
 from pilotage.cli.findings import Finding, Status
-from pilotage.cli.node_look import Look
+from pilotage.cli.node_look import MARK, Look
 from pilotage.model.node_rules import NodeRules
 from pilotage.platforms.allocations import AllocatedNode
 from pilotage.platforms.node_here import NodeFound
@@ -247,3 +250,32 @@ def test_nodes_that_see_or_reach_nothing_are_named(monkeypatch: pytest.MonkeyPat
     assert (folder.status, folder.found) == (Status.BROKEN, "n2 do not see it")
     assert (network.status, network.found) == (Status.BROKEN, "n3 do not reach this node")
     assert (python.status, python.found) == (Status.WARNING, "3.11; 3.12")
+
+
+def test_nodes_are_known_by_short_and_full_names_among_what_else_is_printed() -> None:
+    told = [look("n2.lab", 1), look("whatever", 1, hostname="n1"), look("stranger", 1)]
+    lines = [f"{MARK}{msgspec.json.encode(each).decode()}" for each in told]
+    looks = allocation_checks.parse_looks("\n".join(["Welcome!", *lines, "", "bye"]), ["n1", "n2", "n3"])
+    assert {name: each.node for name, each in looks.items()} == {"n1": "whatever", "n2": "n2.lab"}
+
+
+def test_a_node_looks_at_the_folder_and_back_over_the_network(tmp_path: Path) -> None:
+    (tmp_path / "seen").touch()
+    with socket.socket() as listening, socket.socket() as closed:
+        for each in (listening, closed):
+            each.bind(("127.0.0.1", 0))
+        listening.listen()
+        ports = [each.getsockname()[1] for each in (closed, listening)]
+        addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
+        program = "from pilotage.cli.node_look import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path), str(tmp_path / "seen"), addresses],
+            env={**os.environ, "PILOTAGE_NODE_NAME": "n7"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    found = allocation_checks.parse_looks(done.stdout, ["n7"])["n7"]
+    assert (found.sees_folder, found.reaches) == (True, f"127.0.0.1:{ports[1]}")
+    assert f"Pilotage {__version__}" in found.python
+    assert found.found.cores
