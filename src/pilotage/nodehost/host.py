@@ -78,7 +78,7 @@ class NodeHost:
             self._turn()
         self._notify.close()
         self._link.send(wire.HostGone(self._reason))
-        self._link.close()
+        self._link.finish()
         return self._reason
 
     def _turn(self) -> None:

@@ -15,6 +15,7 @@ from pilotage.wire.channel import AccessDenied, Disconnected
 from pilotage.wire.host_channel import HostConnection
 from pilotage.wire.host_messages import FromHost, HostHello, ToHost
 from pilotage.wire.keys import read_host_access
+from pilotage.wire.zeromq import finish_connections
 
 _RETRY_FIRST_S = 0.02
 _RETRY_LONGEST_S = 1.0
@@ -76,10 +77,15 @@ class AgentLink:
             self._connection.send(message)
 
     def close(self) -> None:
-        """Let go of the connection, after a bounded attempt to send what is queued."""
+        """Let go of the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def finish(self) -> None:
+        """Let go of the connection for good: what was queued is sent, if that takes no more than a second."""
+        self.close()
+        finish_connections()
 
     def _connect(self, now: float) -> None:
         try:

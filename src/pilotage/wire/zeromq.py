@@ -76,6 +76,18 @@ def _shared_context() -> zmq.Context[zmq.Socket[bytes]]:
         return _client_context[1]
 
 
+def finish_connections() -> None:
+    """Send what connections of this process had queued when they were closed; waits a second at the longest.
+
+    For a process that ends by ``os._exit``, which waits for no thread. All its connections have been closed.
+    """
+    global _client_context
+    with _context_lock:
+        made, _client_context = _client_context, None
+    if made is not None and made[0] == os.getpid():
+        made[1].destroy()
+
+
 def _is_readable(socket: zmq.Socket[bytes]) -> bool:
     """Tell whether a message is there, taking in what the socket's descriptor announced, which resets the descriptor."""
     return int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN != 0

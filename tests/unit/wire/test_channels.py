@@ -364,3 +364,25 @@ def test_an_agent_that_cannot_be_reached_from_here_is_named(folder: Path) -> Non
         connect(address(folder / CLIENT_SOCKET, "there"), "here", None)
     with pytest.raises(AccessDenied, match="without a key pair"):
         connect(address(folder / CLIENT_SOCKET, "there", "tcp://127.0.0.1:1"), "here", None)
+
+
+def test_what_was_said_before_the_process_ends_at_once_arrives(tcp: Tcp) -> None:
+    keys, endpoint = tcp.client, tcp.agent.endpoint
+    program = f"""
+import os
+from pilotage.model.ids import SessionUid
+from pilotage.wire.keys import KeyPair
+from pilotage.wire.messages import Acknowledge
+from pilotage.wire.zeromq import TcpClientChannel, finish_connections
+for number in (1, 2):
+    client = TcpClientChannel.connect({endpoint!r}, KeyPair({keys.public!r}, {keys.secret!r}), {tcp.server.public!r})
+    client.send(Acknowledge(number, 0))
+    client.close()
+    finish_connections()
+finish_connections()
+os._exit(0)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program])
+    received = at_agent(tcp.agent, 2)
+    assert sorted(message.received for _, message in received) == [1, 2]  # type: ignore[union-attr]
+    assert process.wait(DEADLINE_S) == 0
