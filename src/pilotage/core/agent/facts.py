@@ -39,6 +39,7 @@ class EndAsked(msgspec.Struct, frozen=True, array_like=True, tag=2):
 class RunnerAdded(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """A runner is about to be started. ``beside``: the spawner that starts this function worker, None for a spawner.
 
+    ``node``: the first of a spawner's host, or the one for which a worker is started; so it tells which host it is.
     ``gpus``: a worker's GPUs are fixed when it starts, as ``"node:index,index"``.
     """
 
