@@ -31,6 +31,7 @@ from pilotage.agent import fencing as fencing_module
 from pilotage.agent import loop as loop_module
 from pilotage.agent import progress as progress_module
 from pilotage.client import engine as engine_module
+from pilotage.client import losses as losses_module
 from pilotage.core.agent.aftermath import Aftermath
 from pilotage.core.client import events
 from pilotage.core.client.facts import Held, TaskScheduler
@@ -335,7 +336,8 @@ class World:
             (engine_module, "select", Select),
             (engine_module, "PilotLink", link),
             (engine_module, "threading", threads),
-            (engine_module, "tail_of_output", lambda folder: ""),
+            (losses_module, "time", self.clock),
+            (losses_module, "tail_of_output", lambda folder: ""),
             (fencing_module, "fence", self.fence),
             (
                 agent_link_module,
