@@ -22,6 +22,7 @@ from pilotage.model.resources import Node, NodeShape, Request
 from pilotage.model.workload import Batch, Row, Template
 from pilotage.system.python import python_command
 from pilotage.wire import messages as wire
+from pilotage.wire.agent_link import HEARTBEAT_S
 from pilotage.wire.channel import Disconnected
 from pilotage.wire.keys import generate_key_pair, read_connection
 from pilotage.wire.zeromq import TcpClientChannel
@@ -75,6 +76,7 @@ class SlurmPilot:
         self.ended: wire.PilotEnded | None = None
         self._channel: TcpClientChannel | None = None
         self._greeted = False
+        self._said_at = 0.0
         self._durable = 0
         self._sent: list[bytes] = []
         self._templates = 0
@@ -163,6 +165,9 @@ class SlurmPilot:
                 return
             self._channel = TcpClientChannel.connect(connection.tcp[0], self._keys, connection.server_key)
             self._channel.send(wire.ClientHello(wire.PROTOCOL, self.settings.session, 1, self._durable))
+        if time.monotonic() >= self._said_at + HEARTBEAT_S:
+            self._said_at = time.monotonic()
+            self._channel.send(wire.Heartbeat())
         select.select([self._channel], [], [], 0.2)
         try:
             messages = self._channel.receive()
