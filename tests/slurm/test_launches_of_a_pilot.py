@@ -78,6 +78,14 @@ def test_ranks_on_other_nodes_are_gone_when_their_spawner_is_lost(open_pilot: Op
     pilot.end()
 
 
+def test_a_pilot_without_any_launcher_that_it_wants_ends_and_says_why(open_pilot: OpenPilot, slurm: SlurmCluster) -> None:
+    pilot = open_pilot(launch_methods=["ibrun", "jsrun"])
+    slurm.wait_for_job(pilot.job, "COMPLETED", "FAILED")
+
+    assert "launch_methods=ibrun, jsrun: none of these is in PATH" in pilot.story()
+    assert slurm.steps(pilot.job) == {}
+
+
 def parent_of_launcher(argument: str) -> int:
     """Return the parent of the process that has this argument, and whose parent has it not: a launcher's spawner."""
     found = {}

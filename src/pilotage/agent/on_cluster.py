@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -60,8 +59,11 @@ class ClusterGround:
         before: FoundNodes | None,
         lobby: HostLobby | None,
         starter: HostStep | None,
+        launchers: dict[str, Installed],
     ) -> None:
         self.found = found
+        self.launchers = _with_gpus(launchers, found)
+        """The launchers for tasks, by launch method."""
         self.before = before
         self.settings = msgspec.structs.replace(
             settings,
@@ -79,7 +81,8 @@ class ClusterGround:
         """Find the nodes, with a host on each; None: the agent was told to end before it had them.
 
         Raises:
-            BackendError: there is no allocation, nothing can start hosts, or no node can be used.
+            BackendError: there is no allocation, nothing can start hosts, no node can be used, or no launcher that is preferred
+                is there.
             InvalidRequest: the platform's rules leave nothing of the nodes for tasks.
         """
         if settings.partitions:
@@ -87,10 +90,11 @@ class ClusterGround:
                 f"pilot {settings.pilot!r}: partitions are for pilots on one machine so far, and this one is a job of "
                 f"{settings.batch}; leave partitions out, or submit a pilot for each"
             )
+        launchers = _launchers(settings)
         run = claimed_run(settings.pilot_folder)
         known = read_found(settings.agent_folder)
         if known is not None and known.run == run:
-            return cls(settings, known, None, *_meet_again(settings, known))
+            return cls(settings, known, None, *_meet_again(settings, known), launchers)
         allocation = allocation_here(settings)
         kept, nodes = set_agent_nodes_apart(allocation.nodes, settings.agent_nodes)
         here = is_on(allocation)
@@ -131,7 +135,7 @@ class ClusterGround:
             notes=[*allocation.notes, *notes],
         )
         _report(allocation, kept, found)
-        return cls(settings, found, known, lobby, starter)
+        return cls(settings, found, known, lobby, starter, launchers)
 
     def note(self) -> None:
         """Write down what was found; the log is of this run from now on."""
@@ -154,26 +158,6 @@ class ClusterGround:
         """How many launches may be under way at once; see ``AgentCore``."""
         return launches_at_once(self.launchers, len(self.found.nodes))
 
-    @cached_property
-    def launchers(self) -> dict[str, Installed]:
-        """The launchers for tasks, by launch method.
-
-        Raises:
-            BackendError: none of those that the platform or the user prefers is there.
-        """
-        settings, found = self.settings, self.found
-        launchers = found_launchers(
-            settings.launch_methods,
-            settings.batch,
-            settings.launcher_paths,
-            settings.launcher_options,
-            os.environ.get("PATH", ""),
-        )
-        if (srun := launchers.get("srun")) is not None and found.gpus_per_node and not srun.option("gpus_per_node"):
-            options = {**srun.options, "gpus_per_node": str(found.gpus_per_node)}
-            launchers["srun"] = msgspec.structs.replace(srun, options=options)
-        return launchers
-
     def executor(self, folder: Path, incarnation: int, end_time: float) -> Executor:
         """Return the executor of these nodes. ``folder`` is the agent's private one; ``end_time``: see ``RunnerSettings``."""
         settings, found, launchers = self.settings, self.found, self.launchers
@@ -194,6 +178,19 @@ class ClusterGround:
             self._lobby.leave()
         if self._starter is not None:
             self._starter.leave()
+
+
+def _launchers(settings: PilotSettings) -> dict[str, Installed]:
+    paths, options = settings.launcher_paths, settings.launcher_options
+    return found_launchers(settings.launch_methods, settings.batch, paths, options, os.environ.get("PATH", ""))
+
+
+def _with_gpus(launchers: dict[str, Installed], found: FoundNodes) -> dict[str, Installed]:
+    srun = launchers.get("srun")
+    if srun is None or not found.gpus_per_node or srun.option("gpus_per_node"):
+        return launchers
+    options = {**srun.options, "gpus_per_node": str(found.gpus_per_node)}
+    return {**launchers, "srun": msgspec.structs.replace(srun, options=options)}
 
 
 def hosts_of(found: FoundNodes) -> list[int]:
