@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -231,6 +232,18 @@ def test_a_preempted_job_that_is_not_queued_again_says_so(session: Session, slur
     assert f"its job {pilot.job} was preempted" in pilot.reason
 
 
+def test_a_job_that_runs_out_of_time_says_so(session: Session, slurm: SlurmCluster, tmp_path: Path) -> None:
+    pilot = submit(session)
+    [task] = run(session, pilot, f"touch {tmp_path}/runs; exec sleep infinity")
+    wait_until((tmp_path / "runs").exists, lambda: pilot.reason)
+    slurm.output("scontrol", "update", f"JobId={pilot.job}", "EndTime=now+1")
+    pilot.wait(timeout=2 * PATIENCE_S)
+    task.wait(timeout=PATIENCE_S)
+    wait_until(lambda: pilot.job_outcome, lambda: (pilot.state, pilot.reason, pilot.job_state))
+    assert (pilot.job_outcome, task.state in ("FAILED", "CANCELED")) == ("TIMED_OUT", True)
+    assert f"its job {pilot.job} ran out of time" in pilot.reason
+
+
 def test_a_job_that_is_queued_again_goes_on_with_its_tasks(session: Session, slurm: SlurmCluster, tmp_path: Path) -> None:
     pilot = submit(session, nodes=4, queue="spare")
     line = f"echo x >>{tmp_path}/runs; [ -e {tmp_path}/urgent ] || exec sleep infinity"
@@ -347,3 +360,33 @@ def test_a_client_on_a_login_node_needs_few_threads_and_little_memory(
     )
     assert ran.stdout.startswith("{'DONE'} "), ran.stderr
     assert int(ran.stdout.split()[1]) <= 10
+
+
+# ----- the command line -----------------------------------------------------------------------------------------------
+
+
+def pilotage(*words: str) -> str:
+    """Return what the command ``pilotage`` prints."""
+    ran = subprocess.run([sys.executable, "-m", "pilotage.cli", *words], capture_output=True, text=True, timeout=2 * PATIENCE_S)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_the_command_line_shows_jobs_and_removes_sessions_with_them(
+    session: Session, slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PILOTAGE_HOME", str(tmp_path))
+    slurm.submit("--nodes=4", "--wrap=exec sleep infinity")
+    pilot = submit(session)
+    wait_until(lambda: "Resources" in pilot.reason, lambda: pilot.reason)
+    [row] = json.loads(pilotage("session", "show", session.uid, "--format", "json"))["session"]["pilots"]
+    assert (row["job"], row["job_state"], row["alive"]) == (pilot.job, "queued", True)
+    assert row["reason"].startswith(f"its job {pilot.job} is queued: Resources")
+    table = pilotage("session", "show", session.uid)
+    assert "QUEUE" in table and pilot.job in table
+    session.close(terminate=False)
+
+    pilotage("session", "rm", session.uid, "--force")
+
+    assert pilot.job not in slurm.jobs()
+    assert not Path(pilot.sandbox).exists()

@@ -159,11 +159,15 @@ def living_agent(folder: Path) -> Connection | None:
 
 
 def living_pilots(folder: Path, state: ClientState) -> list[tuple[PilotRecord, Path]]:
-    """Return the pilots of a session whose processes live on this machine, with their folders."""
+    """Return the pilots of a session that are alive, with their folders: whose processes live on this machine, or whose jobs
+    are not known to be over."""
     found = []
     for pilot in state.pilots.values():
         place = pilot_folder(folder, pilot)
-        if (pilot.pid and is_alive(pilot.pid, pilot.started_ticks, pilot.boot_id)) or living_agent(place) is not None:
+        if pilot.job is not None:
+            if pilot.state not in FINAL:
+                found.append((pilot, place))
+        elif (pilot.pid and is_alive(pilot.pid, pilot.started_ticks, pilot.boot_id)) or living_agent(place) is not None:
             found.append((pilot, place))
     return found
 

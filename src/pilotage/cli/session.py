@@ -8,14 +8,19 @@ import select
 import shutil
 import signal
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pilotage.cli.options import FormatOption
 from pilotage.cli.renderers import Column, Format, note, plural, print_one, print_rows
 from pilotage.errors import BackendError, InvalidRequest, SessionInUse
+
+if TYPE_CHECKING:
+    from pilotage.batch.job import JobStatus
+    from pilotage.core.client.state import PilotRecord
 
 app = typer.Typer(help="List, show, resume and remove sessions.", no_args_is_help=True)
 
@@ -52,9 +57,13 @@ _PILOT_COLUMNS = (
     Column("nodes", "NODES", right=True),
     Column("cores", "CORES", right=True),
     Column("alive", "ALIVE"),
+    Column("job", "JOB"),
+    Column("job_state", "QUEUE"),
     Column("submitted", "SUBMITTED", kind="age"),
     Column("reason", "REASON"),
 )
+
+_OF_JOBS = ("job", "job_state")
 
 SessionArgument = Annotated[str, typer.Argument(metavar="UID", help="The session, or how its uid begins or ends.")]
 
@@ -85,6 +94,7 @@ def list_(
 def show_(uid: SessionArgument = "", format: FormatOption = Format.TABLE) -> None:
     """Show a session, its pilots and their partitions (the newest session unless one is named)."""
     from pilotage.cli.lookup import counts, find_session, living_pilots, pilot_folder, read_state, session_row
+    from pilotage.client.job_words import reason_of
 
     folder = find_session(uid)
     row = session_row(folder)
@@ -106,7 +116,9 @@ def show_(uid: SessionArgument = "", format: FormatOption = Format.TABLE) -> Non
                     "submitted": pilot.submitted,
                     "active_since": pilot.active_since or None,
                     "ended": pilot.ended or None,
-                    "reason": pilot.reason,
+                    "job": pilot.job.id if pilot.job is not None else "",
+                    "job_state": pilot.job.state if pilot.job is not None else "",
+                    "reason": reason_of(pilot),
                     "path": os.fspath(pilot_folder(folder, pilot)),
                     "partitions": _partitions(folder, pilot_folder(folder, pilot)) if pilot.uid in alive else [],
                     **counts(record for record in state.tasks.values() if record.pilot == pilot.uid),
@@ -128,7 +140,8 @@ def show_(uid: SessionArgument = "", format: FormatOption = Format.TABLE) -> Non
     print_one("session", row | pilots_key, fields, format)
     if format is Format.TABLE and pilots:
         print()
-        print_rows("pilots", pilots, _PILOT_COLUMNS, format)
+        are_jobs = any(pilot["job_state"] or pilot["job"] for pilot in pilots)
+        print_rows("pilots", pilots, [each for each in _PILOT_COLUMNS if are_jobs or each.key not in _OF_JOBS], format)
         partitions = [{"pilot": pilot["uid"], **each} for pilot in pilots for each in pilot["partitions"]]
         if partitions:
             print()
@@ -253,12 +266,14 @@ def remove_session(folder: Path, force: bool) -> None:
             f"session {folder.name} is alive: {' and '.join(has)}; end that first, or use --force, which ends its pilots"
         )
     if alive:
-        left = end_processes([pid for pilot, place in alive for pid in _processes(pilot, place)], END_PATIENCE_S)
+        here = [(pilot, place) for pilot, place in alive if pilot.job is None]
+        left = end_processes([pid for pilot, place in here for pid in _processes(pilot, place)], END_PATIENCE_S)
         if left:
             raise SessionInUse(
                 f"session {folder.name}: processes {', '.join(map(str, left))} of its pilots did not end in "
                 f"{END_PATIENCE_S:g} s; end them by hand (kill -9), and remove the session then"
             )
+    end_jobs(alive, END_PATIENCE_S)
     for pilot in state.pilots.values() if state is not None else ():
         place = pilot_folder(folder, pilot)
         remove_private_folder(private_folder(place))
@@ -276,6 +291,42 @@ def _processes(pilot: Any, place: Path) -> list[int]:
         return [pilot.pid]
     connection = living_agent(place)
     return [connection.pid] if connection is not None else []
+
+
+def end_jobs(pilots: Iterable[tuple[PilotRecord, Path]], patience_s: float) -> None:
+    """Cancel the jobs of these pilots, and wait for their ends.
+
+    Raises:
+        BatchError: the batch system cannot be asked.
+        SessionInUse: they have not ended after ``patience_s``.
+    """
+    from pilotage.agent.claim import forbid
+    from pilotage.batch.commands import BatchCommands, LocalRunner
+    from pilotage.batch.registry import batch_system
+
+    for pilot, place in pilots:
+        if pilot.job is None:
+            continue
+        forbid(place)
+        commands = BatchCommands(batch_system(pilot.job.system), LocalRunner())
+        found = [pilot.job.id] if pilot.job.id else commands.find(pilot.job.name) or []
+        until = time.monotonic() + patience_s
+        for job in found:
+            commands.cancel(job)
+        while any(not is_over(status) for status in commands.statuses(found).values()):
+            if time.monotonic() > until:
+                raise SessionInUse(
+                    f"pilot {pilot.uid!r}: its job {' and '.join(found)} was cancelled, and has not ended in {patience_s:g} s; "
+                    "remove the session when it is over"
+                )
+            time.sleep(REPEAT_S)
+
+
+def is_over(status: JobStatus) -> bool:
+    """Tell whether nothing of a job runs any more, as far as its batch system knows."""
+    from pilotage.batch.job import JobState
+
+    return status.state.is_final or status.state is JobState.UNKNOWN
 
 
 def end_processes(pids: list[int], patience_s: float) -> list[int]:
