@@ -207,7 +207,8 @@ class Head(PilotLoop[MetaschedulerCore]):
                 if link.accept(now, message):
                     if agent.record.life != "retiring":
                         self._told.notice(f"partition {name!r} ended: {message.reason}", lasting=False)
-                    self._handle(events.PartitionEndArrived(now, name, message.number, message.state, message.reason))
+                    told = message.number, message.state, message.reason, message.tries, message.out_of_time
+                    self._handle(events.PartitionEndArrived(now, name, *told))
             case wire.Inspection():
                 self._pass_answer_on(name, message)
             case wire.Refused():

@@ -306,7 +306,8 @@ class SimulatedMetascheduler(Process):
             case TasksReturned():
                 self.tell(events.TasksGivenBack(now, name, message.number, message.recall, message.tasks))
             case PilotEnded():
-                self.tell(events.PartitionEndArrived(now, name, message.number, message.state, message.reason))
+                how = message.number, message.state, message.reason, message.tries, message.out_of_time
+                self.tell(events.PartitionEndArrived(now, name, *how))
             case Progress():
                 told = events.ProgressTold(now, name, message.started, message.services, message.unloading, message.load)
                 self.tell(told)

@@ -32,26 +32,20 @@ TEMPLATES[FRESH] = Template(executable="/bin/true", restart="fresh")
 class Succession(Session):
     """A session with a pilot that has successors."""
 
-    def __init__(self, successors: int | str = 0, *others: str) -> None:
+    def __init__(self, successors: int | str = 0) -> None:
         super().__init__()
-        self.submit_pilot("p", successors)
-        for pilot in others:
-            self.add(pilot)
-            self.greet(pilot)
-
-    def submit_pilot(self, pilot: str, successors: int | str) -> None:
-        uid, description = PilotUid(pilot), raw({"successors": successors})
+        uid, description = PilotUid("p"), raw({"successors": successors})
         self.do(events.PilotSubmitted(self.tick(), "pmgr.0000", uid, description, nodes()))
         self.do(events.PilotsAttached(self.tick(), MANAGER, [uid]))
-        self.greet(pilot)
+        self.greet(uid)
 
-    def out_of_time(self, pilot: str, begun: tuple[str, ...] = (), **tries: tuple[int, int]) -> list[actions.Action]:
-        """The pilot says that its time was over; ``tries`` are of tasks that had attempts, ``begun`` of these were cut short."""
+    def out_of_time(self, pilot: str, begun: tuple[str, ...] = (), **tries: tuple[int, int]) -> None:
+        """The pilot says that its time was over; ``tries`` are of tasks that had attempts, ``begun`` were cut short."""
         record = self.state.pilots[PilotUid(pilot)]
         known = {TaskUid(uid): (Attempt(attempt), failures) for uid, (attempt, failures) in tries.items()}
         cut = [TaskUid(uid) for uid in begun]
         told = events.PilotEndArrived(self.tick(), record.uid, record.received + 1, DONE, OVER, cut, known, True, f"/s/{pilot}")
-        return self.do(told).actions
+        self.do(told)
 
     def extra(self, uid: str) -> Extra:
         return self.state.tasks[TaskUid(uid)].row.extra or Extra()
@@ -65,15 +59,13 @@ class Succession(Session):
 
 
 def test_what_was_cut_short_goes_on_in_another_pilot_where_it_was_or_anew() -> None:
-    session = Succession(0, "q")
-    session.submit("a", template=CONTINUES, pinned="")
+    session = Succession()
+    session.submit("a", template=CONTINUES)
     session.submit("b", template=FRESH)
+    session.add("q")
+    session.greet("q")
+    session.out_of_time("p", ("a", "b"), a=(2, 1), b=(2, 1))
     for uid in ("a", "b"):
-        session.state.tasks[TaskUid(uid)].pilot = session.state.tasks[TaskUid(uid)].pilot or PilotUid("p")
-    held = [uid for uid in ("a", "b") if session.pilot_of(uid) == "p"]
-    assert held, "one of two pilots has them"
-    session.out_of_time("p", tuple(held), **dict.fromkeys(held, (2, 1)))
-    for uid in held:
         assert session.pilot_of(uid) == "q"
         assert (session.extra(uid).attempts, session.extra(uid).failures) == (2, 1)
         assert session.extra(uid).sandbox == ("/s/p/tasks/a" if uid == "a" else "")
@@ -105,10 +97,9 @@ def test_with_no_other_pilot_the_outcome_says_that_the_time_was_over() -> None:
 def test_bindings_that_ended_with_the_time_of_their_pilot_use_up_no_retries() -> None:
     session = Succession(9)
     session.submit("a", template=RETRIED)
-    for pilot in ("p", "p.2", "p.3"):
-        session.greet(pilot) if pilot != "p" else None
+    for pilot, successor in (("p", "p.2"), ("p.2", "p.3"), ("p.3", "p.4")):
         session.out_of_time(pilot)
-    session.greet("p.4")
+        session.greet(successor)
     session.add("q")
     session.greet("q")
     session.number_all("p.4")
@@ -155,7 +146,8 @@ def test_no_pilot_follows_when_nothing_is_left_or_somebody_wants_it_to_end() -> 
     session = Succession("until_done")
     session.submit("a")
     session.outcomes("p", outcome("a"))
-    assert not session.out_of_time("p")[2:] or session.started() == []
+    session.out_of_time("p")
+    assert session.started() == []
     ended = Succession("until_done")
     ended.submit("a")
     ended.end_pilot("p", drain=True)

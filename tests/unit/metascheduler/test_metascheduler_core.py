@@ -376,8 +376,24 @@ def test_a_pilot_whose_time_is_over_ends_before_it_believes_its_partitions() -> 
     head.handle(submitted(1, ["t"]))
     assert head.next_deadline() == 100.0
     head.handle(arrived("a", 1, outcome("t", Ending.CANCELLED, attempt=0), at=100.0))
-    assert head.state.ending is not None and head.state.ending.state == "DONE"
-    assert [each.ending for each in head.state.unsent] == [Ending.CANCELLED]
+    assert head.state.ending is not None and (head.state.ending.state, head.state.ending.out_of_time) == ("DONE", True)
+    assert head.state.late.keys() == {"t"} and not head.state.unsent, "nobody wanted it cancelled: it is the client's again"
+
+
+def test_what_partitions_give_back_as_their_time_is_over_is_the_clients_again() -> None:
+    head = ready_head(part("a"), part("b"), deadline=100.0)
+    head.handle(submitted(1, names("t", 4)))
+    in_a, in_b = ([uid for uid, task in head.state.tasks.items() if task.partition == name] for name in "ab")
+    assert in_a and in_b
+    tries = {in_a[0]: (Attempt(2), 1)}
+    head.handle(events.PartitionEndArrived(81.0, "a", 1, "DONE", "its time is over", tries, True))
+    assert head.state.ending is None, "the other partition still runs"
+    head.handle(events.PartitionEndArrived(82.0, "b", 1, "DONE", "its time is over", {}, True))
+    assert head.state.ending is not None and (head.state.ending.state, head.state.ending.out_of_time) == ("DONE", True)
+    assert head.state.late.keys() == {*in_a, *in_b} and head.finished
+    step = head.handle(events.LinkOpened(83.0))
+    (goodbye,) = (action for action in step.actions if isinstance(action, agent_actions.SendPilotEnded))
+    assert (goodbye.begun, goodbye.tries, goodbye.out_of_time) == ([in_a[0]], tries, True)
 
 
 def test_a_pilot_that_has_nothing_left_to_do_ends() -> None:

@@ -141,6 +141,8 @@ class AgentCore:
                 if not event.number or self._is_new(event.number):
                     self._cancel_requested(event)
             case events.EndRequested():
+                # Who ends the pilot may do so for the same reason, a moment before this agent's clock says so.
+                self._walltime.time_passed(now)
                 if not event.number or self._is_new(event.number):
                     self._end_requested(event)
             case events.RunnerConnected():

@@ -38,6 +38,7 @@ from collections.abc import Iterable, Sequence
 
 from pilotage.core.agent.delivery import Delivery
 from pilotage.core.agent.idleness import Idleness
+from pilotage.core.agent.walltime import OVER
 from pilotage.core.metascheduler import events, facts
 from pilotage.core.metascheduler.backlogs import Backlog
 from pilotage.core.metascheduler.balance import Balance
@@ -91,6 +92,8 @@ class MetaschedulerCore:
         self.state = state if state is not None else MetaschedulerState()
         self._plan = plan
         self._deadline = deadline
+        self._out_of_time = False
+        """Whether a partition has ended as its time was over: they drain, so that this may be before the deadline."""
         self._journal = journal = Journal(self.state)
         self._backlogs: dict[str, Backlog] = {}
         self._delivery = Delivery(journal)
@@ -115,7 +118,7 @@ class MetaschedulerCore:
         now = event.time
         # The partitions' time is over, too; what they cancel for that is not to go elsewhere.
         if self._deadline is not None and now >= self._deadline and self._may_end_sooner:
-            self._end(now, 0, False, DONE, "the pilot's runtime is over")
+            self._end_in_time(now)
         match event:
             case events.OutcomesArrived():
                 self._partitions.outcomes_arrived(event)
@@ -151,6 +154,7 @@ class MetaschedulerCore:
             case events.TasksGivenBack():
                 self._recalls.given_back(event)
             case events.PartitionEndArrived():
+                self._out_of_time |= event.out_of_time
                 self._partitions.said_goodbye(event)
             case events.PartitionLost():
                 self._partitions.lost(event)
@@ -174,6 +178,8 @@ class MetaschedulerCore:
             self._gangs.look(now)
         if self.state.ending is not None:
             self._go_on_ending(now)
+        elif self.state.is_bereft and self._out_of_time:
+            self._end_in_time(now)
         elif self.state.is_bereft:
             self._give_up(now)
         self._tasks.serve(now)
@@ -331,6 +337,12 @@ class MetaschedulerCore:
             waiting = [uid for uid, task in self.state.tasks.items() if not task.partition]
             self._tasks.end(now, waiting, Ending.CANCELLED, reason)
             self._partitions.retire_all(now, False, reason)
+
+    def _end_in_time(self, now: float) -> None:
+        """The pilot's time is over: what has no outcome is the client's again."""
+        self._journal.emit(facts.PilotEnding(now, 0, False, DONE, OVER, idle=True, out_of_time=True))
+        self._tasks.give_up(now, [uid for uid, task in self.state.tasks.items() if not task.partition], OVER)
+        self._partitions.retire_all(now, False, OVER)
 
     def _go_on_ending(self, now: float) -> None:
         """Let a pilot that drains end its partitions once nothing but services is left in them."""

@@ -102,13 +102,19 @@ class TasksGivenBack(msgspec.Struct, frozen=True):
 
 
 class PartitionEndArrived(msgspec.Struct, frozen=True):
-    """The partition's message ``number`` said that it has ended, and holds no tasks."""
+    """The partition's message ``number`` said that it has ended, and holds no tasks.
+
+    ``tries``: of tasks that it did not answer for, and that had attempts, the number of the last one, and how many failed.
+    ``out_of_time``: it ended as its time was over, which is the pilot's.
+    """
 
     time: float
     partition: str
     number: int
     state: str
     reason: str
+    tries: dict[TaskUid, tuple[Attempt, int]] = {}
+    out_of_time: bool = False
 
 
 class ProgressTold(msgspec.Struct, frozen=True):

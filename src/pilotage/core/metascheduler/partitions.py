@@ -102,7 +102,7 @@ class Partitions:
         # Why it was told to end is known better here than there.
         reason = record.reason if how == "ended" else event.reason
         words = f"partition {event.partition!r} ended ({event.state}{': ' if reason else ''}{reason})"
-        self._tasks.go_on(event.time, self._tasks.leased_to(event.partition), {}, {}, words)
+        self._tasks.go_on(event.time, self._tasks.leased_to(event.partition), {}, event.tries, words)
         self._is_over(event.time, event.number, event.partition, how, reason, [])
 
     def lost(self, event: events.PartitionLost) -> None:

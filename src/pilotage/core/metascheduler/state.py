@@ -27,7 +27,7 @@ from pilotage.core.metascheduler.records import (
     TaskRecord,
 )
 from pilotage.errors import InvariantViolated, unreachable
-from pilotage.model.ids import Binding, TaskUid, TemplateId
+from pilotage.model.ids import Attempt, Binding, TaskUid, TemplateId
 from pilotage.model.outcome import Outcome
 from pilotage.model.partitions import LOST_NODES
 from pilotage.model.workload import Batch, Extra, Row, Template
@@ -209,6 +209,7 @@ def apply(state: MetaschedulerState, fact: facts.Fact, *, outcomes: list[Outcome
                 state.places.pop(uid, None)
                 if task.attempt:
                     state.begun_tasks.append(uid)
+                    state.tries[uid] = (Attempt(task.attempt), task.failures)
         case facts.RecallAnswered():
             partition = state.partitions[fact.partition]
             partition.received = fact.number
