@@ -121,6 +121,8 @@ class Slurm:
             "--open-mode=append",
             f"--signal=B:{ahead.signal}@{ahead.seconds}" if ahead else "",
             "--requeue" if spec.requeue else "--no-requeue",
+            # What ran on a node that fails is for the command to see to; its own node is another matter.
+            "--no-kill" if spec.nodes > 1 else "",
             "--hold" if spec.hold else "",
             f"--export={'NONE' if spec.environment == 'clean' else 'ALL'}",
         ]

@@ -117,6 +117,7 @@ SAID = {
         #SBATCH --open-mode=append
         #SBATCH --signal=B:TERM@300
         #SBATCH --requeue
+        #SBATCH --no-kill
         #SBATCH --export=NONE
         #SBATCH --theirs=1
         unset SLURM_EXPORT_ENV
