@@ -2,7 +2,8 @@
 
 The file, ``hosts.json`` in the agent's folder (mode 0600, on the shared file system), is all that a host is told. It reads it
 again for each attempt to connect, so that it finds the next agent, too. A host that says hello takes the place of an earlier
-one of its name: its own broken connection, or one that is gone, as there is one at a time on a node.
+one of its name: its own broken connection, or one that is gone, as there is one at a time on a node. What was said on different
+connections may arrive in any order, so the later hello counts, not the last one.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class HostLobby:
         self._pilot = pilot
         self._names = frozenset(names)
         self._peers: dict[str, Peer] = {}
+        self._latest: dict[str, HostHello] = {}
         self._name_of: dict[Peer, str] = {}
         self._unread: list[tuple[str, FromHost]] = []
         """What was said while hosts were gathered."""
@@ -155,7 +157,13 @@ class HostLobby:
                     self._listener.send(peer, HostRefused(reason))
                     self._listener.drop(peer)
                     continue
-                self.dismiss(message.name, f"another host of node {message.name} has come")
+                latest = self._latest.get(message.name)
+                if latest is not None and message.is_older_than(latest):
+                    # The host has made another connection since.
+                    self._listener.drop(peer)
+                    continue
+                self._latest[message.name] = message
+                self.forget(message.name)
                 self._peers[message.name] = peer
                 self._name_of[peer] = message.name
             name = self._name_of.get(peer)

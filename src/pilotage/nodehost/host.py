@@ -28,7 +28,7 @@ from pilotage.nodehost.link import AgentLink
 from pilotage.nodehost.relay import Relay
 from pilotage.outputs.spares import recover
 from pilotage.platforms.node_here import usable_here
-from pilotage.system.processes import boot_id
+from pilotage.system.processes import boot_id, started_ticks
 from pilotage.wire import host_messages as wire
 from pilotage.wire.keys import HostAccess
 from pilotage.wire.runner_settings import NOTIFY_SOCKET, write_settings
@@ -168,8 +168,18 @@ class NodeHost:
             sys.stderr.write("processes of tasks cannot be ended\n")
         recover(self._folder)
 
-    def _hello(self) -> wire.HostHello:
-        return wire.HostHello(wire.HOST_PROTOCOL, self._access.pilot, self._name, os.getpid(), boot_id(), self._found)
+    def _hello(self, connection: int) -> wire.HostHello:
+        pid = os.getpid()
+        return wire.HostHello(
+            wire.HOST_PROTOCOL,
+            self._access.pilot,
+            self._name,
+            pid,
+            started_ticks(pid) or 0,
+            boot_id(),
+            connection,
+            self._found,
+        )
 
     # waiting
 

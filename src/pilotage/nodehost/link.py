@@ -24,14 +24,18 @@ _PATIENCES_S = (3.0, 6.0, 12.0)
 
 
 class AgentLink:
-    """One connection at a time to the agent that wrote the file ``address``; never blocks. It looks for one from ``now`` on."""
+    """One connection at a time to the agent that wrote the file ``address``; never blocks. It looks for one from ``now`` on.
 
-    def __init__(self, address: Path, hello: Callable[[], HostHello], now: float) -> None:
+    ``hello`` returns what to say first, given the number of the connection from 1.
+    """
+
+    def __init__(self, address: Path, hello: Callable[[int], HostHello], now: float) -> None:
         self.away_since: float | None = now
         """Since when no agent has let us in; None while one does."""
         self._address = address
         self._hello = hello
         self._connection: HostConnection | None = None
+        self._connections = 0
         self._endpoints = 1
         self._attempts = 0
         self._retry_at: float | None = now
@@ -99,7 +103,8 @@ class AgentLink:
         self._retry_at = None
         in_rounds = self._attempts // self._endpoints
         self._patience_until = now + _PATIENCES_S[min(in_rounds, len(_PATIENCES_S) - 1)]
-        self._connection.send(self._hello())
+        self._connections += 1
+        self._connection.send(self._hello(self._connections))
 
     def _lost(self, now: float, error: Exception) -> None:
         if str(error) != self._said:

@@ -189,14 +189,24 @@ Told = RunnerConnected | RunnerReconciled | RunnerLost | TasksStarted | TasksEnd
 
 
 class HostHello(msgspec.Struct, frozen=True, array_like=True, tag=40):
-    """A host introduces itself. ``found`` is an encoded ``platforms.node_here.NodeFound``."""
+    """A host introduces itself. ``found`` is an encoded ``platforms.node_here.NodeFound``.
+
+    ``connection`` counts those of this process from 1: hellos of several may arrive in any order.
+    """
 
     protocol: int
     pilot: PilotUid
     name: str
     pid: int
+    started_ticks: int
     boot_id: str
+    connection: int
     found: msgspec.Raw
+
+    def is_older_than(self, other: HostHello) -> bool:
+        """Tell whether this was said before the other, as far as that can be known: both on one boot of the node."""
+        ours, theirs = (self.started_ticks, self.connection), (other.started_ticks, other.connection)
+        return self.boot_id == other.boot_id and ours < theirs
 
 
 class HostReport(msgspec.Struct, frozen=True, array_like=True, tag=41):

@@ -52,10 +52,20 @@ class Scene:
         self.hosts.append(HostConnection.connect(endpoint, keys or self.access.keys, self.access.server_key))
         return self.hosts[-1]
 
-    def host(self, name: str, pilot: PilotUid = PILOT, protocol: int = HOST_PROTOCOL, cores: int = 1) -> HostConnection:
+    def host(
+        self,
+        name: str,
+        pilot: PilotUid = PILOT,
+        protocol: int = HOST_PROTOCOL,
+        cores: int = 1,
+        connection: int = 1,
+        started_ticks: int = 7,
+        boot_id: str = "boot",
+    ) -> HostConnection:
         found = NodeFound(name=name, cores=tuple((core,) for core in range(cores)))
         host = self.connect()
-        host.send(HostHello(protocol, pilot, name, 1, "boot", msgspec.Raw(msgspec.msgpack.encode(found))))
+        raw = msgspec.Raw(msgspec.msgpack.encode(found))
+        host.send(HostHello(protocol, pilot, name, 1, started_ticks, boot_id, connection, raw))
         return host
 
     def turn(self) -> None:
@@ -165,16 +175,36 @@ def test_what_is_no_message_is_refused(scene: Scene) -> None:
     assert isinstance(answer, HostRefused) and "same version" in answer.reason
 
 
-def test_a_host_that_comes_again_takes_the_place_of_the_one_before(scene: Scene) -> None:
+LATER = [{"connection": 2}, {"started_ticks": 8}, {"boot_id": "another", "started_ticks": 1}]
+
+
+@pytest.mark.parametrize("later", LATER)
+def test_a_host_that_comes_again_takes_the_place_of_the_one_before(scene: Scene, later: dict[str, object]) -> None:
     first = scene.host("node0")
     scene.until(lambda: scene.heard)
-    second = scene.host("node0", cores=2)
+    second = scene.host("node0", **later)  # type: ignore[arg-type]
     scene.until(lambda: len(scene.heard) == 2)
-    assert "another host" in str(scene.answers(first)[0])
     first.send(HostGone("nobody listens"))
     second.send(HostGone("heard"))
     scene.until(lambda: len(scene.heard) == 3)
     assert scene.heard[-1] == ("node0", HostGone("heard"))
+    assert scene.lobby.send("node0", HostPing())
+    assert scene.answers(second) == [HostPing()]
+
+
+@pytest.mark.parametrize("later", LATER[:2])
+def test_a_hello_that_is_overtaken_by_a_later_one_does_not_count(scene: Scene, later: dict[str, object]) -> None:
+    second = scene.host("node0", **later)  # type: ignore[arg-type]
+    scene.until(lambda: scene.heard)
+    first = scene.host("node0")
+    first.send(HostGone("nobody listens"))
+    second.send(HostGone("heard"))
+    scene.until(lambda: len(scene.heard) == 2)
+    scene.host("node1")
+    scene.until(lambda: len(scene.heard) == 3)
+    assert [message for name, message in scene.heard if name == "node0"][1:] == [HostGone("heard")]
+    assert scene.lobby.send("node0", HostPing())
+    assert scene.answers(second) == [HostPing()]
 
 
 def test_gathering_ends_when_all_are_there_and_keeps_what_they_said(scene: Scene) -> None:
