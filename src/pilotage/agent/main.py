@@ -36,7 +36,8 @@ def main() -> None:
     heed_signals(call)
     status = 0
     try:
-        if settings.partitions:
+        # On a cluster that is refused, with a word on it.
+        if settings.partitions and settings.executor != "cluster":
             from pilotage.agent.head_main import run_head
 
             run_head(settings, folder, incarnation, lambda: _tell_ready(ready_fd), call)

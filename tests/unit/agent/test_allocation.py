@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from pilotage.agent.allocation import allocation_environment, allocation_here, is_on, task_environment
-from pilotage.agent.settings import PilotSettings
+from pilotage.agent.on_cluster import ClusterGround
+from pilotage.agent.settings import PilotSettings, write_settings
 from pilotage.agent.startup import times_of
-from pilotage.errors import BackendError
+from pilotage.errors import BackendError, InvalidPilot
 from pilotage.model.ids import PilotUid, SessionUid
+from pilotage.model.partitions import PartitionSpec
 from pilotage.platforms.allocations import AllocatedNode, Allocation
+from pilotage.system.python import python_command
 
 
 def settings_in(folder: Path, **others: object) -> PilotSettings:
@@ -119,3 +123,28 @@ def test_a_pilot_ends_with_its_runtime_or_before_its_job(
     monkeypatch.setattr("pilotage.agent.startup._began", lambda folder: 1000.0)
     settings = settings_in(tmp_path, runtime_s=runtime_s, end_margin_s=10.0)
     assert times_of(settings, job_end) == (1000.0, deadline)
+
+
+def test_partitions_are_refused_on_a_cluster(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, batch="slurm", partitions=[PartitionSpec(name="a"), PartitionSpec(name="b")])
+    with pytest.raises(InvalidPilot, match="partitions are for pilots on one machine so far, and this one is a job of slurm"):
+        ClusterGround.take(settings, lambda: False)
+
+
+def test_an_agent_that_cannot_begin_says_why_and_is_not_followed_by_another(tmp_path: Path) -> None:
+    folder = tmp_path / "pilot"
+    folder.mkdir(mode=0o700)
+    write_settings(settings_in(folder, batch="slurm"))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+    bootstrap = subprocess.run(
+        python_command("pilotage.agent.bootstrap", str(folder), "-1"),
+        env={**environment, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        timeout=60.0,
+        check=False,
+    )
+    said = (folder / "agent.err").read_text()
+    assert bootstrap.returncode == 1
+    assert said.startswith("this agent is to run in a job of slurm, and no variable of a job is set on ")
+    assert said.count("\n") == 1
+    assert not list(tmp_path.glob("pilotage-*/*"))
