@@ -41,6 +41,9 @@ from pilotage.model.ids import PilotUid
 log = logging.getLogger("pilotage")
 
 
+CANCELLED = "it was cancelled before its job was submitted"
+
+
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
     """How long what is tried again, in seconds.
 
@@ -132,9 +135,14 @@ class BatchJobs:
         watcher.watch(job.record.id)
 
     def cancel(self, pilot: PilotUid, *, at_once: bool) -> None:
-        """Have a pilot's job cancelled, now or if it is not over after ``cancel_s``."""
+        """Have a pilot's job cancelled, now or if it is not over after ``cancel_s``; or not submitted, if it is not yet."""
         job = self._jobs.get(pilot)
-        if job is None or not job.record.id or job.over or (job.cancelling and at_once):
+        if job is None or job.over or (job.cancelling and at_once):
+            return
+        if not job.record.id:
+            if job.attempt:
+                # It may be long until it would be tried again.
+                self._later(0.0, lambda: self._look_for(job))
             return
         job.cancelling = job.cancelling or at_once
         self._later(0.0 if at_once else self._patience.cancel_s, lambda: self._cancel(job))
@@ -220,8 +228,8 @@ class BatchJobs:
     def _submit(self, job: _Job) -> None:
         if not job.submitting:
             return
-        if job.pilot.ending and not (job.pilot.drains and job.pilot.load):
-            self._refused(job, "it was cancelled before its job was submitted")
+        if _is_unwanted(job.pilot):
+            self._refused(job, CANCELLED)
             return
         try:
             found = self._commands_for(job.record.system).submit(str(job.script))
@@ -234,6 +242,9 @@ class BatchJobs:
         self._submitted(job, [found])
 
     def _try_again(self, job: _Job, error: BatchError) -> None:
+        if _is_unwanted(job.pilot):
+            self._refused(job, f"{CANCELLED}; {error}")
+            return
         if time.monotonic() - job.since_s > self._patience.submit_s:
             self._refused(job, f"{refusal(error)}. A job {job.record.name!r} that comes into the queue ends by itself")
             return
@@ -331,3 +342,8 @@ class BatchJobs:
             self._engine.stop_for(str(error))
         else:
             log.warning("the batch system does not tell of jobs: %s; asking again", error)
+
+
+def _is_unwanted(pilot: PilotRecord) -> bool:
+    """Tell whether a pilot that is not submitted yet need not be: it is to end, and has no tasks to end after."""
+    return pilot.ending and not (pilot.drains and pilot.load)

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from pilotage.agent.inbox import hand_over
 from pilotage.batch.job import JobState
 from pilotage.client.adapting import Adaptations
 from pilotage.client.batch_jobs import BatchJobs
@@ -51,7 +52,7 @@ from pilotage.log.reader import recover
 from pilotage.log.writer import LogWriter
 from pilotage.model.ids import PilotUid, SessionUid, TaskUid
 from pilotage.model.outcome import Outcome
-from pilotage.model.states import FINAL
+from pilotage.model.states import FINAL, PMGR_ACTIVE, PMGR_ACTIVE_PENDING
 from pilotage.wire import messages as wire
 
 log = logging.getLogger("pilotage")
@@ -61,6 +62,7 @@ DISK_FULL_PATIENCE_S = 30.0
 LEASE_CHECK_S = 5.0
 SIGNAL_PATIENCE_S = 10.0
 FENCE_PAUSE_S = 2.0
+LEAVE_PAUSE_S = 0.05
 LISTEN_PAUSE_S = 0.25
 JOB_END_PATIENCE_S = 60.0
 """How long the jobs of pilots may take that were cancelled as a session was closed."""
@@ -419,7 +421,7 @@ class Engine:
             self._job_over(record.uid)
             return
         self.jobs.watch(record, script)
-        if record.ending:
+        if record.ending and not (record.drains and record.load):
             self.jobs.cancel(record.uid, at_once=not record.incarnation)
 
     def tell(self, event: events.Event) -> bool:
@@ -503,7 +505,7 @@ class Engine:
             link.acknowledge()
             if link.pilot.job is not None:
                 # One that was never submitted has nothing to wait for; of the others the end is near.
-                if link.pilot.job.id:
+                if link.pilot.job.id or link.pilot.incarnation:
                     self.jobs.hurry(pilot)
                 else:
                     self._reap(link)
@@ -648,6 +650,62 @@ class Engine:
             self._commit(new_facts)
             for link, frame in frames:
                 link.send(frame)
+
+    # leaving pilots to themselves
+
+    def hand_over(self, timeout_s: float) -> None:
+        """Give all pilots what they have not been sent, so that they need no client: where none is connected by their inboxes.
+
+        Nothing is sent afterwards, so that ``close`` has to follow.
+
+        Raises:
+            BackendError: a pilot's job is not submitted within ``timeout_s``, a pilot that runs does not answer, or its folder
+                cannot be written.
+        """
+        self.require_owner()
+        self.dispatcher.refuse_here("handing over")
+        until = time.monotonic() + timeout_s
+        known = (PMGR_ACTIVE_PENDING, PMGR_ACTIVE, *FINAL)
+        pilots = list(self.state.pilots.values())
+        if not self.wait(pilots, frozenset(known), timeout_s):
+            waiting = next(pilot for pilot in pilots if pilot.state not in known)
+            reason = waiting.job.reason if waiting.job is not None else ""
+            raise BackendError(
+                f"pilot {waiting.uid!r}: its job was not submitted within {timeout_s:g} s{f': {reason}' if reason else ''}; "
+                "nothing was handed over",
+                transient=True,
+            )
+        for pilot in pilots:
+            while not self._leave(pilot):
+                if time.monotonic() > until:
+                    raise BackendError(
+                        f"pilot {pilot.uid!r} runs and has not answered within {timeout_s:g} s, so that it is not known what "
+                        "it has; nothing was handed over to it. Try again",
+                        transient=True,
+                    )
+                self._ending.wait(LEAVE_PAUSE_S)
+
+    def _leave(self, pilot: PilotRecord) -> bool:
+        """Hand over to one pilot. False: it has to answer first."""
+        with self.lock:
+            self.check()
+            link = self._links.get(pilot.uid)
+            if pilot.state in FINAL or link is None:
+                return True
+            if not link.is_open and link.was_begun:
+                # It may have messages of a program before this one whose end of the log was lost with a node.
+                return False
+            new_facts: list[facts.Fact] = []
+            while pilot.outbox:
+                new_facts += self._decide(events.LinkOpened(pilot.uid, pilot.numbered + 1)).facts
+            if new_facts:
+                self._commit(new_facts)
+            # What an agent has under a number must never get another content, whatever dies.
+            self._log.sync()
+            hand_over(link.folder, ((number, link.frame_of(number)) for number in sorted(pilot.unacknowledged)))
+            # An agent that is connected looks at its inbox when it is no more.
+            link.close()
+            return True
 
     # the end
 

@@ -243,6 +243,20 @@ def test_a_pilot_that_was_cancelled_is_not_submitted(begin: Callable[..., Engine
     assert script.calls == []
 
 
+def test_a_pilot_that_is_cancelled_while_the_server_is_down_is_given_up_at_once(begin: Callable[..., Engine]) -> None:
+    slow = msgspec.structs.replace(ENDLESS, again_s=600.0, longest_s=600.0)
+    engine = begin(Script(sbatch=[DOWN], find=[DOWN]), slow)
+    engine.jobs.submit(engine.pilot, engine.script)
+    wait_for(engine, events.JobTold)
+    engine.pilot.ending = True
+    engine.pilot.outbox = [QueuedEnd(drain=False)]
+
+    wait_until(lambda: engine.jobs.cancel(PilotUid("p"), at_once=True) or engine.of(events.PilotLost), engine)
+
+    assert "cancelled before its job was submitted" in wait_for(engine, events.PilotLost).reason
+    assert forbidden(engine)
+
+
 def test_one_that_drains_is(begin: Callable[..., Engine]) -> None:
     engine = begin(Script(sbatch=[ok("12\n")], squeue=[status("PENDING")]))
     engine.pilot.ending, engine.pilot.load = True, 1

@@ -122,7 +122,7 @@ def test_an_agent_is_told_to_end_before_its_job_is_cancelled() -> None:
 
 def test_a_pilot_that_was_cancelled_while_it_was_submitted_is_cancelled_when_it_has_an_id() -> None:
     session = Queue()
-    assert not cancels(session.end_pilot("p"))
+    assert cancels(session.end_pilot("p")) == [True]
     decision = session.submitted("12")
     assert cancels(decision) == [True]
     assert actions.WatchJob(PILOT) in decision.actions

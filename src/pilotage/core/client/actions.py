@@ -27,7 +27,10 @@ class WatchJob(msgspec.Struct, frozen=True):
 
 
 class CancelJob(msgspec.Struct, frozen=True):
-    """Cancel the pilot's job: at once, or else if it has not ended by itself after a while."""
+    """Cancel the pilot's job: at once, or else if it has not ended by itself after a while.
+
+    One that is not submitted yet is not to be, or is cancelled when it has an id: then that is said again.
+    """
 
     pilot: PilotUid
     at_once: bool

@@ -67,7 +67,7 @@ class Pilots:
 
     def _end_job(self, pilot: PilotRecord, drain: bool) -> None:
         """Have the job of a pilot cancelled that is to end, where its agent cannot do that, or may not."""
-        if pilot.job is None or not pilot.job.id:
+        if pilot.job is None:
             return
         if not pilot.incarnation and not (drain and pilot.load):
             self._journal.act(actions.CancelJob(pilot.uid, at_once=True))
