@@ -191,7 +191,7 @@ def test_a_pilot_ends_before_its_job_does(open_pilot: OpenPilot, slurm: SlurmClu
     (uid,) = pilot.submit(("task.0", shell(), ("exec sleep 1000",)))
     pilot.wait(lambda: pilot.ended, "the pilot ends")
     assert pilot.ended is not None
-    assert (pilot.ended.state, pilot.outcomes[uid].ending) == ("DONE", Ending.CANCELLED)
+    assert (pilot.ended.state, pilot.outcomes[uid].ending) == ("DONE", Ending.OUT_OF_WALLTIME)
     told = slurm.wait_for_job(pilot.job, "COMPLETED", "TIMEOUT")
     assert (told["JobState"], told["ExitCode"]) == ("COMPLETED", "0:0")
 
