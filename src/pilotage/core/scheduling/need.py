@@ -14,8 +14,9 @@ class Need:
     only, ``cpu_only`` ones cores and memory, and the books take shortcuts there; ``small`` ones are of one rank of these,
     anywhere, and ``one_core`` is the plainest and most frequent. ``scatters`` tells that ranks may lie on more than one
     node, ``follows`` that all are on one node that an earlier task may have settled; ``pinned`` names nodes. ``least``:
-    ranks that a node must hold to be of use. ``gang``: whether it starts together with others (see ``gangs``). ``chosen``:
-    what the slots that the user has chosen take of each node, if there are any.
+    ranks that a node must hold to be of use, which take ``least_cores`` and ``least_memory`` of it. ``gang``: whether it
+    starts together with others (see ``gangs``). ``chosen``: what the slots that the user has chosen take of each node, if
+    there are any.
     """
 
     __slots__ = (
@@ -28,6 +29,8 @@ class Need:
         "follows",
         "gang",
         "least",
+        "least_cores",
+        "least_memory",
         "memory",
         "one_core",
         "per_node",
@@ -51,6 +54,8 @@ class Need:
         self.disk = request.disk
         self.per_node = min(request.ranks_per_node, request.ranks)
         self.least = (request.ranks % self.per_node or self.per_node) if self.per_node else 1
+        self.least_cores = self.cores * self.least
+        self.least_memory = self.memory * self.least
         self.colocate = request.colocate
         self.exclusive = request.exclusive
         self.plain = not (self.share or self.whole or self.memory or self.disk or self.exclusive)

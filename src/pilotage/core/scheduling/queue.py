@@ -219,8 +219,8 @@ class WaitingQueue:
     def pass_over(self, position: int, stop: int, seen: int, now: int, cores: int, memory: int) -> int:
         """Return the first position from ``position`` on, below ``stop``, whose group may have room at last.
 
-        The others were refused at ``seen`` or later and need at least ``cores``, or more than ``memory``, which is more than
-        was released since; they count as refused ``now``. That an entry may be out of date does no harm here.
+        The others were refused at ``seen`` or later and need at least ``cores`` of a node, or more than ``memory``, which is
+        more than has been free on any since; they count as refused ``now``. That an entry may be out of date does no harm here.
         """
         order = self._order
         front = self._front
@@ -228,7 +228,7 @@ class WaitingQueue:
         for place in range(front + position, end):
             group = order[place][1]
             need = group.need
-            if group.refused_at < seen or (need.cores < cores and need.memory <= memory):
+            if group.refused_at < seen or (need.least_cores < cores and need.least_memory <= memory):
                 return place - front
             group.refused_at = now
         return max(end - front, position)

@@ -200,7 +200,7 @@ class Scheduler:
             group = queue.peek(position)
             if group is None:
                 break
-            if position > turn:
+            if position > turn and group.refused_at >= self._releases.seen:
                 # Most groups are passed over here, as nothing that was released since could be enough for them.
                 cores, memory = self._openings.bounds()
                 ahead = queue.pass_over(

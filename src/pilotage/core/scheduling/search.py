@@ -131,9 +131,9 @@ class Search:
         enough = room = 0
         # Of an even spread each node holds as many ranks, only the last one the remainder.
         least = need.least
-        certain, maybe = self._levels(need.whole * least, need.memory * least)
+        certain, maybe = self._levels(need.whole * least, need.least_memory)
         limit = max(self._bound, 8 * need.ranks)
-        freest = index.members(need.cores * least, certain | maybe, fullest=False)
+        freest = index.members(need.least_cores, certain | maybe, fullest=False)
         for seen, node in enumerate(freest, 1):
             fit = self._pool.capacity(need, node)
             if fit >= least:
