@@ -86,43 +86,49 @@ class Launching:
 
     # ------------------------------------------------------------------------------------------------------------- beginning
 
-    def launch(self, name: RunnerId, lanes: Iterable[LaneTasks], templates: Mapping[TemplateId, Template]) -> None:
-        """Take over tasks from the agent."""
-        runner, now = self.runners.known[name], self._timeline.now
-        kinds, jobs, in_lanes = self._kinds, self._jobs, runner.lanes
+    def launch(self, handed: Iterable[tuple[RunnerId, Iterable[LaneTasks]]], templates: Mapping[TemplateId, Template]) -> None:
+        """Take over tasks from the agent, which hands them to these runners."""
+        known, kinds, jobs, now = self.runners.known, self._kinds, self._jobs, self._timeline.now
         first: list[Job] = []
-        for lane in lanes:
-            lane_id, placement = lane.lane, lane.placement
-            job = in_lanes.get(lane_id)
-            for attempt, row in lane.tasks:
-                kind = kinds.get(row.template)
-                if kind is None:
-                    kind = kinds[row.template] = Kind.of(templates[row.template])
-                if job is not None:
-                    if job.behind is None:
-                        job.behind = deque()
-                    job.behind.append(((row.uid, attempt), kind))
-                    continue
-                if placement is None:
-                    raise InvariantViolated(f"{row.uid} comes to lane {lane_id} of {name}, of which nobody said where it is")
-                if kind.exclusive:
-                    cores, gpus = held(kind, placement)
-                else:
-                    cores, gpus = kind.cores, kind.gpus
-                job = Job(name, lane_id, row.uid, attempt, kind, placement, cores, gpus, now)
-                in_lanes[lane_id] = jobs[row.uid] = job
-                first.append(job)
+        for name, lanes in handed:
+            in_lanes = known[name].lanes
+            for lane in lanes:
+                lane_id, placement = lane.lane, lane.placement
+                job = in_lanes.get(lane_id)
+                for attempt, row in lane.tasks:
+                    uid, kind = row.uid, kinds.get(row.template)
+                    if kind is None:
+                        kind = kinds[row.template] = Kind.of(templates[row.template])
+                    if job is not None:
+                        if job.behind is None:
+                            job.behind = deque()
+                        job.behind.append(((uid, attempt), kind))
+                        continue
+                    if placement is None:
+                        raise InvariantViolated(f"{uid} comes to lane {lane_id} of {name}, of which nobody said where it is")
+                    if kind.exclusive:
+                        cores, gpus = held(kind, placement)
+                    else:
+                        cores, gpus = kind.cores, kind.gpus
+                    job = Job(name, lane_id, uid, attempt, kind, placement, cores, gpus, now)
+                    in_lanes[lane_id] = jobs[uid] = job
+                    first.append(job)
         if first:
             self._curves.held_tasks.change(now, len(first))
-            self._set_tick()
+            self._set_tick(first)
             if self._ideal:
                 self._begin(first, now)
             else:
                 for job in first:
                     self._schedule(job)
 
-    def _set_tick(self) -> None:
-        mean = self._known_s / self._known if self._known else 0.0
+    def _set_tick(self, first: list[Job]) -> None:
+        known_s, known = self._known_s, self._known
+        if self._ideal and not known:
+            # When these end is settled as they begin, and nobody ran before to tell how long tasks last.
+            durations = [self._duration_s(job.uid) for job in first if not job.kind.is_service]
+            known_s, known = sum(durations), len(durations)
+        mean = known_s / known if known else 0.0
         self._tick_s = 0.0
         if len(self._jobs) > FEW_TASKS and mean > 0.0:
             share = max(SHORTEST_TICK, min(LONGEST_TICK, ENDS_PER_TICK / len(self._jobs)))

@@ -240,13 +240,32 @@ class SimulatedPilot(Process):
                 self._load_every_s, self._load_told = message.every_s, None
                 self._timeline.at(self._timeline.now, partial(self._tell_load, self._lives))
 
+    def perform_all(self, several: Sequence[actions.Action]) -> None:
+        """Do several things that the core wants; what it hands to one runner after another is taken over together."""
+        launches: list[actions.LaunchTasks] = []
+        release = self.launching.runners.release
+        for action in several:
+            if isinstance(action, actions.LaunchTasks):
+                launches.append(action)
+            elif isinstance(action, actions.ReleaseRunner):
+                release(action.runner, action.through)
+            else:
+                self._launch(launches)
+                launches.clear()
+                self.perform(action)
+        self._launch(launches)
+
+    def _launch(self, launches: Sequence[actions.LaunchTasks]) -> None:
+        if launches:
+            assert self.core is not None
+            self.launching.launch([(each.runner, each.lanes) for each in launches], self.core.state.templates)
+
     def perform(self, action: actions.Action) -> None:
         """Do what the core wants."""
         launching, coming, now = self.launching, self._coming, self.now()
         match action:
             case actions.LaunchTasks():
-                assert self.core is not None
-                launching.launch(action.runner, action.lanes, self.core.state.templates)
+                self._launch((action,))
             case actions.ReleaseRunner():
                 launching.runners.release(action.runner, action.through)
             case actions.SendOutcomes():

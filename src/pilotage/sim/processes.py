@@ -124,6 +124,11 @@ class Process(ABC):
     def perform(self, action: Any) -> None:
         """Do what the core wants."""
 
+    def perform_all(self, several: Sequence[Any]) -> None:
+        """Do several things that the core wants, in this order; it does not die between them."""
+        for action in several:
+            self.perform(action)
+
     @abstractmethod
     def time_passed(self) -> Any:
         """Return the event that says so."""
@@ -227,9 +232,12 @@ class Process(ABC):
             self._stage.digest.note(step.facts)
             self._log.append(step.facts, core.state)
         self._come_closer_to_death()
-        for action in step.actions:
-            self.perform(action)
-            self._come_closer_to_death()
+        if self._doomed < 0:
+            self.perform_all(step.actions)
+        else:
+            for action in step.actions:
+                self.perform(action)
+                self._come_closer_to_death()
         core.performed()
 
     def _come_closer_to_death(self) -> None:

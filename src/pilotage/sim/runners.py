@@ -105,11 +105,12 @@ class Runners:
     def tell_ended(self, ends: Mapping[RunnerId, list[AttemptEnd]]) -> None:
         """These are over; each runner tells of its own."""
         told: list[events.Event] = []
+        known, now = self.known, self.now()
         for name, some in ends.items():
-            runner = self.known[name]
-            runner.number += 1
-            runner.kept.append((runner.number, some))
-            told.append(events.TasksEnded(self.now(), name, runner.number, some))
+            runner = known[name]
+            number = runner.number = runner.number + 1
+            runner.kept.append((number, some))
+            told.append(events.TasksEnded(now, name, number, some))
         self.say(told)
 
     def _say_hello(self) -> None:

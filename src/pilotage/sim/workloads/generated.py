@@ -60,6 +60,7 @@ class GeneratedWorkload:
                     raise InvalidRequest(f"class {stream.name!r} comes after {before.name!r}, which has no task; give it some")
                 before.successors.append(stream)
         self._adaptive = [stream for stream in self._streams if stream.task_class.adaptive]
+        self._reacts = bool(self._adaptive) or any(stream.successors for stream in self._streams)
         rule = description.adaptive
         self._floor = max(rule.floor, round(rule.floor_per_node * nodes)) if rule is not None else 0
         self._fills = rule is not None and rule.fill
@@ -126,6 +127,8 @@ class GeneratedWorkload:
 
     def follow(self, outcome: Outcome, time_s: float) -> Arrival | None:
         """Return the tasks that come after this one, and those for which there is room now."""
+        if not self._reacts:
+            return None
         name, _, number = outcome.task.rpartition(".")
         stream = self._by_name[name]
         stream.final += 1
