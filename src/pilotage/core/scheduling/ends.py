@@ -28,25 +28,22 @@ class DeclaredEnds:
         self._pool = pool
         self.held = 0
         """How many shares there are."""
-        self._on: dict[int, dict[bytes, tuple[float, NodeShare]]] = {}
+        self._on: list[dict[bytes, tuple[float, NodeShare]]] = [{} for _ in pool.nodes]
         """Shares and when they come free at the earliest, by node and by their cores, which no two have in common."""
 
     def note(self, placement: Placement, end: float) -> None:
         """This is held until then."""
         on = self._on
         for share in placement:
-            held = on.get(share.node)
-            if held is None:
-                held = on[share.node] = {}
-            held[share.cores] = (end, share)
+            on[share.node][share.cores] = (end, share)
         self.held += len(placement)
 
     def forget(self, placement: Placement) -> None:
         """Whoever held this has ended."""
         on = self._on
         for share in placement:
-            held = on.get(share.node)
-            if held is not None and held.pop(share.cores, None) is not None:
+            held = on[share.node]
+            if held and held.pop(share.cores, None) is not None:
                 self.held -= 1
 
     def on(self, nodes: Iterable[int], services: ServiceHoldings) -> list[tuple[float, NodeShare]] | None:
@@ -58,7 +55,7 @@ class DeclaredEnds:
         pool = self._pool
         for node in nodes:
             held = pool.shape[node].cores - pool.count[node] - services.cores_on(node)
-            for end, share in self._on.get(node, {}).values():
+            for end, share in self._on[node].values():
                 found.append((end, share))
                 held -= int.from_bytes(share.cores, "little").bit_count()
             if held or len(found) > _MOST_HELD:

@@ -22,9 +22,6 @@ from pilotage.model.resources import GPU_SHARES, Node, NodeShape, NodeShare, cor
 
 OPEN, RESERVED, SUSPENDED, CLOSED, LOST, ABSENT = range(6)
 
-_BASES_KEPT = 1 << 16
-"""Pairs of free GPUs and memory whose bucket is remembered."""
-
 
 class Pool:
     """What is free on ``nodes``, whose indices must count from 0."""
@@ -47,7 +44,6 @@ class Pool:
         self._views_of: dict[int, list[NodeIndex]] = {}
         self._stale: dict[int, None] = {}
         # The bucket of a node less its free cores; -1 after its GPUs or memory have changed.
-        self._bases: dict[tuple[int, int], int] = {}
         self._base = [self.index.base(shape.gpus, shape.memory) for shape in self.shape]
         self.started = StartedGpus(len(self.nodes))
         widest = max(shape.cores for shape in self.shape)
@@ -145,13 +141,14 @@ class Pool:
         if not stale:
             return
         count, state, bases, part, noted = self.count, self.state, self._base, self.part, self.started.noted
+        whole, memory, base_of = self.whole, self.memory, self.index.base
         buckets = []
         for node in stale:
             free = 0 if state[node] else count[node]
             if free:
                 base = bases[node]
                 if base < 0:
-                    base = self._find_base(node)
+                    base = bases[node] = base_of(whole[node], memory[node])
                 buckets.append(base + free)
                 if part[node] != noted[node]:
                     self.started.note(node, part[node])
@@ -165,16 +162,6 @@ class Pool:
                 for view in self._views_of.get(node, ()):
                     view.move(node, bucket)
         stale.clear()
-
-    def _find_base(self, node: int) -> int:
-        free = self.whole[node], self.memory[node]
-        base = self._bases.get(free)
-        if base is None:
-            if len(self._bases) >= _BASES_KEPT:
-                self._bases.clear()
-            base = self._bases[free] = self.index.base(*free)
-        self._base[node] = base
-        return base
 
     def give_back(self, share: NodeShare) -> int:
         """Put a share back, or drop it if its node is lost; return its state. Raises InvariantViolated if it was free."""

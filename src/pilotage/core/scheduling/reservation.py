@@ -11,7 +11,7 @@ wait with it. Such a group is *walled* until a service ends or the nodes are oth
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
 
 from pilotage.core.scheduling import slots
@@ -65,18 +65,23 @@ class Reservations:
         if group.key.lane_kind == SERVICE:
             for assignment in placed[-count:]:
                 self.note_service(assignment.placement)
-        elif group.need.gang or (group.key.duration_s and placed):
-            self._note_durations(placed[-count:])
+        elif group.need.gang:
+            # Each member has a duration of its own.
+            for assignment in placed[-count:]:
+                self._note_end(assignment.group.duration_s, (assignment,))
+        elif group.key.duration_s and placed:
+            self._note_end(group.key.duration_s, placed[-count:])
         group.overtaken_from = -1
         current = self.current
         if current is not None and current.group is group:
             self.end()
 
-    def _note_durations(self, placed: Sequence[Assignment]) -> None:
-        for assignment in placed:
-            if assignment.group.duration_s:
-                self.knows = True
-                self.ends.note(assignment.placement, self.now + shortest_duration(assignment.group.duration_s))
+    def _note_end(self, duration_s: float, placed: Iterable[Assignment]) -> None:
+        if duration_s:
+            self.knows = True
+            end = self.now + shortest_duration(duration_s)
+            for assignment in placed:
+                self.ends.note(assignment.placement, end)
 
     def note_released(self, placement: Placement) -> None:
         """This was released, while something is known of what is held."""
