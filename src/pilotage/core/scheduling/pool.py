@@ -64,13 +64,21 @@ class Pool:
             return need.capacity(self.shape[node])
         fit = self.count[node] // need.cores
         if need.whole:
-            fit = min(fit, self.whole[node] // need.whole)
+            other = self.whole[node] // need.whole
         elif need.share:
-            fit = min(fit, sum([free // need.share for free in self.gpus[node]]))
+            other = sum([free // need.share for free in self.gpus[node]])
+        else:
+            other = fit
+        if other < fit:
+            fit = other
         if need.memory:
-            fit = min(fit, self.memory[node] // need.memory)
+            other = self.memory[node] // need.memory
+            if other < fit:
+                fit = other
         if need.disk:
-            fit = min(fit, self.disk[node] // need.disk)
+            other = self.disk[node] // need.disk
+            if other < fit:
+                fit = other
         return fit
 
     def carve(self, need: Need, node: int, ranks: int) -> NodeShare:

@@ -57,9 +57,11 @@ class Releases:
             return True
         if not (need.scatters or need.exclusive):
             return self.node_for(group) >= 0
+        pool = self._pool
+        count, least, least_cores = pool.count, need.least, need.least_cores
         for node in released[fresh:]:
-            fit = self._pool.capacity(need, node)
-            if fit >= need.least:
+            # Most nodes have too few cores, which is seen soonest.
+            if count[node] >= least_cores and (fit := pool.capacity(need, node)) >= least:
                 group.missing -= fit
         group.refused_at = self.before + len(released)
         return group.missing <= 0

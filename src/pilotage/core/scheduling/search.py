@@ -108,6 +108,9 @@ class Search:
             node = self.node(need, view)
             if node >= 0:
                 return [(node, need.ranks)]
+            if need.per_node:
+                self.missing = need.ranks
+                return None
         index = view or self._index
         return self._neighbours(need, index) or self._freest(need, index)
 
