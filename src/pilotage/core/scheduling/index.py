@@ -66,13 +66,13 @@ class NodeIndex:
         self.counts_at: list[int] | dict[int, int]
         self.bucket_of: list[int] | dict[int, int]
         self._slot: list[int] | dict[int, int]
-        self._shape_number: list[int] | dict[int, int]
+        self.shape_number: list[int] | dict[int, int]
         self.idle_bucket: list[int] | dict[int, int]
         if self.only is None:
             self.counts_at = [0] * (self.classes * (self.gpus + 1))
             self.bucket_of = [-1] * len(shapes)
             self._slot = [0] * len(shapes)
-            self._shape_number = [numbers[shape] for shape in shapes]
+            self.shape_number = [numbers[shape] for shape in shapes]
             self.idle_bucket = [self.base(shape.gpus, shape.memory) + shape.cores for shape in shapes]
             # The last of a bucket is taken first: put in backwards, the first node is used first.
             self.move_all(reversed(range(len(shapes))), reversed(self.idle_bucket))
@@ -80,7 +80,7 @@ class NodeIndex:
             self.counts_at = defaultdict(int)
             self.bucket_of = dict.fromkeys(self.only, -1)
             self._slot = dict.fromkeys(self.only, 0)
-            self._shape_number = {node: numbers[shapes[node]] for node in self.only}
+            self.shape_number = {node: numbers[shapes[node]] for node in self.only}
             self.idle_bucket = {
                 node: self.base(shapes[node].gpus, shapes[node].memory) + shapes[node].cores for node in self.only
             }
@@ -187,7 +187,7 @@ class NodeIndex:
             odd[node] = self.bucket_of[node] == self.idle_bucket[node]
         self._flips.clear()
         for node, idle in odd.items():
-            number = self._shape_number[node]
+            number = self.shape_number[node]
             mask = self._idle[number]
             if (mask >> node & 1) != idle:
                 self._idle[number] = mask ^ (1 << node)
@@ -212,7 +212,7 @@ class NodeIndex:
             faults.append(f"levels {self.levels:b} do not match the counts")
         for number in range(len(self.shapes)):
             expected = sum(
-                1 << node for node, bucket in places if bucket == self.idle_bucket[node] and self._shape_number[node] == number
+                1 << node for node, bucket in places if bucket == self.idle_bucket[node] and self.shape_number[node] == number
             )
             if self.idle(number) != expected:
                 faults.append(f"idle nodes of shape {number} are {expected:b} but noted as {self.idle(number):b}")

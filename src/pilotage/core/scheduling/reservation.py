@@ -233,9 +233,12 @@ def nodes_to_drain(pool: Pool, need: Need, only: Collection[int] | None, service
     They are near each other, with least running; none are returned if all of them together are not enough.
     """
     least = need.ranks if need.follows else need.per_node or 1
-    room_of = {shape: need.capacity(shape) for shape in pool.index.shapes}
+    room_of = [need.capacity(shape) for shape in pool.index.shapes]
     open_nodes = [n for n, state in enumerate(pool.state) if state == OPEN and (only is None or n in only)]
-    room_on = {n: services.room(need, n) if services.on(n) else room_of[pool.shape[n]] for n in open_nodes}
+    shape_number = pool.index.shape_number
+    room_on = {n: room_of[shape_number[n]] for n in open_nodes}
+    if services.held:
+        room_on.update((n, services.room(need, n)) for n in open_nodes if services.on(n))
     nodes = [node for node in open_nodes if room_on[node] >= least]
     rooms = [need.per_node or room_on[node] for node in nodes]
     running = [0, *accumulate(pool.shape[node].cores - pool.count[node] for node in nodes)]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
+from operator import sub
 
 from pilotage.core.scheduling.index import NodeIndex, lowest_run
 from pilotage.core.scheduling.need import Need
@@ -197,6 +198,14 @@ def _spread_evenly(rooms: Layout, need: Need) -> Layout | None:
 
 def tightest(rooms: Sequence[int], wanted: int, begins: Sequence[int], ends: Sequence[int]) -> tuple[int, int] | None:
     """Return the slice of ``rooms`` that sums to ``wanted`` at the least cost, ``ends[last] - begins[first]``, or None."""
+    if rooms and (each := rooms[0]) > 0 and rooms.count(each) == len(rooms):
+        # All slices that do are of one length, as nearly always on a whole machine.
+        length = -(-wanted // each)
+        costs = list(map(sub, islice(ends, length - 1, None), begins))
+        if not costs:
+            return None
+        first = costs.index(min(costs))
+        return first, first + length
     best: tuple[int, int, int] | None = None
     total = left = 0
     for right, room in enumerate(rooms):
