@@ -279,7 +279,7 @@ def the_last_end_is_waited_for(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         DeclaredEnds,
         "earliest",
-        lambda ends, *rest: max((end for held in ends._on.values() for end, _ in held.values()), default=0.0),
+        lambda ends, *rest: max((end for held in ends._on for end, _ in held.values()), default=0.0),
     )
 
 

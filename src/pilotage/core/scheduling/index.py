@@ -37,6 +37,12 @@ def memory_class(blocks: int) -> int:
     return 4 * (exponent - 2) + ((blocks >> (exponent - 3)) & 3)
 
 
+@lru_cache(maxsize=16)
+def memory_classes(most: int) -> tuple[int, ...]:
+    """Return the size classes of all amounts of memory up to ``most``: to look one up there is quicker."""
+    return tuple([memory_class(blocks) for blocks in range(most + 1)])
+
+
 def class_floor(size_class: int) -> int:
     """Return the least amount of memory in a size class."""
     if size_class < 8:
@@ -53,7 +59,8 @@ class NodeIndex:
 
     def __init__(self, shapes: Sequence[NodeShape], only: Iterable[int] | None = None) -> None:
         self.width = max(shape.cores for shape in shapes) + 1
-        self.classes = memory_class(max(shape.memory for shape in shapes)) + 1
+        self.class_of = memory_classes(max(shape.memory for shape in shapes))
+        self.classes = self.class_of[-1] + 1
         self.gpus = max(shape.gpus for shape in shapes)
         self.levels = 0
         self.only = None if only is None else frozenset(only)
@@ -87,7 +94,7 @@ class NodeIndex:
 
     def base(self, whole_gpus: int, memory: int) -> int:
         """Return the bucket of nodes with so many GPUs and blocks free, and no core; the number of free cores is added."""
-        return (whole_gpus * self.classes + memory_class(memory)) * self.width
+        return (whole_gpus * self.classes + self.class_of[memory]) * self.width
 
     def move(self, node: int, bucket: int) -> None:
         """Put ``node`` in ``bucket``; -1 takes it out."""

@@ -149,14 +149,15 @@ class Pool:
         if not stale:
             return
         count, state, bases, part, noted = self.count, self.state, self._base, self.part, self.started.noted
-        whole, memory, base_of = self.whole, self.memory, self.index.base
+        whole, memory, index = self.whole, self.memory, self.index
+        classes, class_of, width = index.classes, index.class_of, index.width
         buckets = []
         for node in stale:
             free = 0 if state[node] else count[node]
             if free:
                 base = bases[node]
                 if base < 0:
-                    base = bases[node] = base_of(whole[node], memory[node])
+                    base = bases[node] = (whole[node] * classes + class_of[memory[node]]) * width
                 buckets.append(base + free)
                 if part[node] != noted[node]:
                     self.started.note(node, part[node])
@@ -164,7 +165,7 @@ class Pool:
                 buckets.append(-1)
                 if noted[node]:
                     self.started.note(node, 0)
-        self.index.move_all(stale, buckets)
+        index.move_all(stale, buckets)
         if self._views:
             for node, bucket in zip(stale, buckets, strict=True):
                 for view in self._views_of.get(node, ()):
