@@ -243,7 +243,7 @@ class RunnerPool:
         """Return a function worker for this placement, and what to record and do when it is a new one."""
         share = placement[0]
         host = self._only or self._host_of[share.node]
-        visible = ",".join(str(index) for index, _ in share.gpus)
+        visible = ",".join([str(index) for index, _ in share.gpus]) if share.gpus else ""
         binding = f"{share.node}:{visible}" if visible else ""
         idle = host.idle.get(binding)
         if idle:
