@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from scheduling_ledger import Ledger, group, nodes, task
 
 from pilotage.core.scheduling import Scheduler
+from pilotage.core.scheduling.search import tightest
 from pilotage.errors import InvariantViolated
 from pilotage.model.resources import Node, NodeShape, NodeShare, Request, core_indices, core_mask
 
@@ -237,3 +240,19 @@ def test_releasing_twice_is_a_violation() -> None:
     scheduler.release(lane.placement, Request())
     with pytest.raises(InvariantViolated, match="are released"):
         scheduler.release(lane.placement, Request())
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_tightest_slice_costs_least_and_is_the_first_of_equals_whether_rooms_are_alike_or_not(seed: int) -> None:
+    chance = random.Random(seed)
+    rooms = [2] * chance.randrange(1, 12) if seed % 2 else [chance.randrange(1, 4) for _ in range(chance.randrange(1, 12))]
+    begins = sorted(chance.randrange(30) for _ in rooms)
+    ends = [begin + chance.randrange(5) for begin in begins]
+    for wanted in range(1, sum(rooms) + 2):
+        enough = [
+            (ends[last] - begins[first], first, last + 1)
+            for last in range(len(rooms))
+            for first in range(last + 1)
+            if sum(rooms[first : last + 1]) >= wanted > sum(rooms[first + 1 : last + 1])
+        ]
+        assert tightest(rooms, wanted, begins, ends) == (min(enough)[1:] if enough else None)
