@@ -160,6 +160,11 @@ def check_job(pilot: str, on: Platform, description: PilotDescription) -> None:
             f"{pilot}: executor={description.executor!r}: a job on {on.name} would run nothing; use it with "
             "resource='local.emulated'"
         )
+    if description.get("partitions"):
+        raise InvalidPilot(
+            f"{pilot}: partitions are for pilots on one machine so far, and {on.name} has a batch system; leave them out "
+            "(partitions=[] where the platform gives some)"
+        )
     _check_limits(pilot, on, description)
 
 

@@ -102,12 +102,12 @@ class PilotManager(Manager):
             if is_job and not description.sandbox:
                 # Who resumes the session may have other variables.
                 description.sandbox = sandbox_of(on) or None
+            # What the nodes of a job are called and have is known when it runs, and its agent says what it cannot have.
             if description.get("scheduler") is not None and not is_job:
                 from pilotage.client.policies import check_policy
 
                 check_policy(f"{named}: scheduler", scheduler_of(named, description), nodes)
-            # What the nodes of a job are called and have is known when it runs, and its agent says what it cannot have.
-            if description.get("partitions") and not is_job:
+            if description.get("partitions"):
                 from pilotage.client.partitions import check_partitions
 
                 try:

@@ -195,6 +195,7 @@ def test_what_a_batch_system_cannot_say_is_refused(system: str, name: str) -> No
         ({"nodes": 1, "cores_per_node": 8}, "cores_per_node=8: the nodes of site.machine are what they are; leave it out"),
         ({"nodes": 2, "memory": 600_000}, "memory=600000 exceeds the 512000 MB of 2 nodes with 256000 MB each"),
         ({"nodes": 100_001}, "100001 nodes exceed the 100000 that a pilot may have"),
+        ({"nodes": 1, "partitions": [{"name": "a"}]}, "partitions are for pilots on one machine so far, and site.machine has"),
         ({"nodes": 1, "executor": "simulated"}, "executor='simulated': a job on site.machine would run nothing"),
     ],
 )
