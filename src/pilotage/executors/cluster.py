@@ -14,6 +14,7 @@ them its nodes. Should it come yet, it is told to end.
 
 from __future__ import annotations
 
+import math
 import select
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -80,7 +81,9 @@ class ClusterExecutor:
         self._margin_s = margin_s
         self._away_s = away_s
         now = time.time()
-        self._hosts = [RemoteHost(settings, now) for settings in hosts]
+        # Of steps that an earlier agent had started nobody may tell the end.
+        steps = 1 if incarnation == 1 else math.inf
+        self._hosts = [RemoteHost(settings, now, steps) for settings in hosts]
         self._by_name = {host.name: host for host in self._hosts}
         self._host_of: dict[RunnerId, RemoteHost] = {}
         self._environments: dict[str, EnvironmentDifference] = {}
@@ -148,8 +151,7 @@ class ClusterExecutor:
         if now >= self._ping_at:
             self._ping_at = now + PING_S
             for host in self._hosts:
-                if host.is_connected and not self._lobby.send(host.name, _PING):
-                    self._miss(host, now)
+                self._ping(host, now)
         if self._away:
             self._look_after(now)
 
@@ -291,6 +293,10 @@ class ClusterExecutor:
         self._send(host, host.welcome(now, self._incarnation, self._environments))
         self._to_flush[host.name] = None
 
+    def _ping(self, host: RemoteHost, now: float) -> None:
+        if host.is_connected and not self._lobby.send(host.name, _PING):
+            self._miss(host, now)
+
     def _miss(self, host: RemoteHost, now: float) -> None:
         """The host has no connection."""
         if host.is_connected:
@@ -298,11 +304,17 @@ class ClusterExecutor:
                 host.starts = 0
             host.disconnected(now)
         self._lobby.forget(host.name)
-        self._await(host, now, self._away_s)
+        self._await(host, now)
 
-    def _await(self, host: RemoteHost, now: float, patience_s: float) -> None:
+    def _await(self, host: RemoteHost, now: float, patience_s: float | None = None) -> None:
+        """Have a host started again if it does not come within the patience; if none can come, as soon as may be."""
         self._away[host.name] = None
-        host.start_at = now + patience_s if host.starts < len(START_PAUSES_S) else None
+        if host.starts >= len(START_PAUSES_S):
+            host.start_at = None
+        elif host.steps:
+            host.start_at = now + (self._away_s if patience_s is None else patience_s)
+        else:
+            host.start_at = now + START_PAUSES_S[host.starts]
 
     def _take(self, host: RemoteHost, report: wire.HostReport, now: float) -> None:
         """Tell what a host has reported."""
@@ -387,14 +399,16 @@ class ClusterExecutor:
                 # Another step has started a host there, too, and that one may be what runs.
                 if host.start_at is not None:
                     host.start_at = min(host.start_at, now + max(self._away_s, START_PAUSES_S[host.starts]))
-                continue
-            self._miss(host, now)
-            if end.all_gone:
-                self._lose_runners(host, f"the host of node {name} is gone{host.last_words}")
-            if host.starts < len(START_PAUSES_S):
-                host.start_at = now + START_PAUSES_S[host.starts]
             elif end.all_gone:
-                self._lose(host, f"the host of node {name} is gone{host.last_words}")
+                self._miss(host, now)
+                self._lose_runners(host, f"the host of node {name} is gone{host.last_words}")
+                if host.start_at is None:
+                    self._lose(host, f"the host of node {name} is gone{host.last_words}")
+            elif host.is_connected:
+                # A connection that is still there is noticed to be broken when something is sent.
+                self._ping(host, now)
+            else:
+                self._await(host, now)
 
     def _lose(self, host: RemoteHost, reason: str) -> None:
         """Give a host up: it is gone for certain, and all that ran there."""

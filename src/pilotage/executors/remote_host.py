@@ -19,9 +19,12 @@ from pilotage.wire import host_messages as wire
 
 
 class RemoteHost:
-    """One host. It begins without a connection, since ``now`` (seconds since the epoch)."""
+    """One host. It begins without a connection, since ``now`` (seconds since the epoch).
 
-    def __init__(self, settings: HostSettings, now: float) -> None:
+    ``steps``: how many steps may have started it.
+    """
+
+    def __init__(self, settings: HostSettings, now: float, steps: float = 1) -> None:
         self.settings = settings
         self.name = settings.name
         self.nodes = settings.nodes
@@ -31,8 +34,8 @@ class RemoteHost:
         """When the connection was made, or lost."""
         self.lost = ""
         """Why it was given up; empty while it was not."""
-        self.steps = 1
-        """How many steps there are that have started this host, as far as is known."""
+        self.steps = steps
+        """How many steps there are that have started this host and are not over; infinite where that is not known."""
         self.starts = 0
         """How often it was started again."""
         self.start_at: float | None = None

@@ -16,6 +16,7 @@ from cluster_support import Cluster
 
 from pilotage.errors import BackendError, InvariantViolated
 from pilotage.executors import cluster as cluster_module
+from pilotage.executors.hosts import HostsEnded
 from pilotage.executors.orphans import end_orphans, end_runners, marks_of, orphans, runners_of
 from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.execution import Execution, LaneTasks
@@ -295,6 +296,21 @@ def test_the_next_agent_finds_what_ran_on_all_hosts(crowd: Crowd) -> None:
     assert crowd.starter.started == [], "none was started again"
     for host in range(3):
         crowd.is_there(executions[host], host)
+
+
+def test_a_host_that_outlives_its_step_stays(crowd: Crowd) -> None:
+    agent = crowd.begin(1)
+    (execution,) = crowd.launch_on(0, "long")
+    agent.until(lambda: execution in agent.told.started)
+    # What had started it has gone away, and it has not.
+    told = [HostsEnded(("node0",), 255, "connection closed")]
+    crowd.starter.ended = lambda: told.pop() if told else None  # type: ignore[method-assign]
+    agent.until(lambda: not told)
+    agent.told.reconciled.clear()
+    (other,) = agent.launch("other", template=SHORT, runner=FIRST)
+    agent.until(lambda: other in agent.told.ended)
+    assert agent.told.reconciled == {} and crowd.starter.started == [("node0",)]
+    crowd.is_there(execution, 0)
 
 
 def test_the_next_agent_starts_a_host_that_died_with_the_last_one(crowd: Crowd) -> None:
