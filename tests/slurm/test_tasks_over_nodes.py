@@ -26,7 +26,7 @@ from pilotage.model.outcome import Ending
 from pilotage.model.workload import ALL_RANKS, Hooks, Row, Template
 from pilotage.system.processes import started_ticks
 from pilotage.wire.pickles import open_value, pickle_by_value, pickle_value
-from pilotage.wire.runner_messages import EndTasks, StopRunner
+from pilotage.wire.runner_messages import EndTasks, SignalTasks, StopRunner
 from pilotage.wire.runner_settings import write_settings
 
 SPAWNER = RunnerId("spawner.0")
@@ -309,6 +309,20 @@ def test_ranks_are_ended_by_term_and_have_time(driver: JobSpawner, ending: Endin
     assert driver.lines_of("task.1", "saved", len(nodes)) == ["0", "1", "2", "3"]
     assert none_lives(pids)
     assert_nothing_is_left(driver)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_ranks_are_told_by_a_signal_and_go_on(driver: JobSpawner, number: signal.Signals) -> None:
+    name = number.name.removeprefix("SIG")
+    script = f"trap 'echo $PILOTAGE_RANK >>told' {name}; echo $$ >>pids; while [ ! -e go ]; do sleep 0.05; done"
+    driver.shell("task.1", [0, 1, 2], script)
+    pids_in(driver, "task.1", 3)
+
+    driver.send(SignalTasks([(TaskUid("task.1"), Attempt(1))], number))
+
+    assert driver.lines_of("task.1", "told", 3) == ["0", "1", "2"]
+    (driver.sandbox("task.1") / "go").touch()
+    assert driver.end_of("task.1").ending is Ending.DONE
 
 
 def test_ranks_that_do_not_end_are_killed_after_their_grace(driver: JobSpawner) -> None:

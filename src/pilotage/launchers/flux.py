@@ -30,8 +30,8 @@ class FluxJobs:
         """Return the command that ends a job."""
         return ["flux", "cancel", step]
 
-    def term_arguments(self, job: str, step: str) -> list[str]:
-        """Return nothing: ``flux run`` hands TERM on."""
+    def signal_arguments(self, job: str, step: str, name: str) -> list[str]:
+        """Return nothing: ``flux run`` hands signals on."""
         return []
 
 

@@ -39,8 +39,8 @@ class JsrunSteps:
         """Return the command that ends a step."""
         return ["jskill", step]
 
-    def term_arguments(self, job: str, step: str) -> list[str]:
-        """Return nothing: ``jsrun`` hands TERM on."""
+    def signal_arguments(self, job: str, step: str, name: str) -> list[str]:
+        """Return nothing: ``jsrun`` hands signals on."""
         return []
 
 

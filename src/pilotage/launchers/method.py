@@ -98,8 +98,8 @@ class StepControl(Protocol):
     def cancel_arguments(self, job: str, step: str) -> list[str]:
         """Return the command that ends a step."""
 
-    def term_arguments(self, job: str, step: str) -> list[str]:
-        """Return the command that sends TERM to the ranks of a step; empty: they get it when the launcher does."""
+    def signal_arguments(self, job: str, step: str, name: str) -> list[str]:
+        """Return the command that sends a signal (``TERM``) to the ranks of a step; empty: the launcher hands it on."""
 
 
 class MethodFacts(msgspec.Struct, frozen=True, gc=False):

@@ -71,9 +71,9 @@ class SlurmSteps:
         """Return the command that ends a step, whose id has the job's number in front."""
         return ["scancel", step if "." in step else f"{job}.{step}"]
 
-    def term_arguments(self, job: str, step: str) -> list[str]:
-        """Return the command that sends TERM to the ranks of a step: TERM to ``srun`` itself leaves them no time to end."""
-        return ["scancel", "--signal=TERM", step if "." in step else f"{job}.{step}"]
+    def signal_arguments(self, job: str, step: str, name: str) -> list[str]:
+        """Return the command that sends a signal to the ranks of a step: TERM to ``srun`` itself leaves them no time to end."""
+        return ["scancel", f"--signal={name}", step if "." in step else f"{job}.{step}"]
 
 
 @lru_cache(maxsize=16)

@@ -5,8 +5,9 @@ agent. ``tasks`` runs what it was given, in ``lanes``; ``function_workers`` the 
 
 What a template's tasks share is prepared in ``recipes``, whose pure parts are ``environment``, ``hooks`` and ``hook_scripts``;
 ``launching`` starts processes from ``places``, those of functions by ``calls``, and ``failures`` explains why one could not be;
-``outputs`` is where they write. ``forest`` knows which processes belong to which task and tells when all are gone,
-``termination`` ends them, ``rank_watch`` looks whether ranks of MPI see each other. ``examination`` finds out what became of
-processes, from the ``notes`` of hooks and from what launchers say; ``verdicts`` and ``rank_endings`` are its pure parts, and
-``memory`` knows whether the kernel killed one for memory.
+``outputs`` is where they write, ``choosing`` says which launch method starts ranks that need one. ``forest`` knows which
+processes belong to which task and tells when all are gone, ``termination`` ends them, ``steps`` looks after what launchers have
+started on other nodes, ``rank_watch`` looks whether ranks see each other. ``examination`` finds out what became of processes,
+from the ``notes`` of hooks and from what launchers say; ``verdicts`` and ``rank_endings`` are its pure parts, and ``memory``
+knows whether the kernel killed one for memory.
 """

@@ -115,17 +115,18 @@ class Steps:
         """A step is over."""
         (self._notes / step.name).unlink(missing_ok=True)
 
-    def term(self, step: StepName, otherwise: Callable[[], None]) -> None:
-        """Send TERM to the ranks of a step; ``otherwise`` is called if that is for the launcher to do: it has no such step."""
+    def reaches(self, step: StepName) -> bool:
+        """Return whether the ranks of a step get signals as such; else their launcher hands them on."""
+        return bool(step.control.signal_arguments(step.job, step.name, "TERM"))
 
-        if not step.control.term_arguments(step.job, step.name):
-            otherwise()
-            return
+    def signal(self, step: StepName, number: signal.Signals, otherwise: Callable[[], None]) -> None:
+        """Send a signal to the ranks of a step that is reached; ``otherwise`` is called if its launcher has none yet."""
+        name = number.name.removeprefix("SIG")
 
         def found(steps: dict[str, list[str]] | None) -> None:
             ids = (steps or {}).get(step.name, [])
             for id_ in ids:
-                self._run(step, step.control.term_arguments(step.job, id_), lambda _status, _output: None)
+                self._run(step, step.control.signal_arguments(step.job, id_, name), lambda _status, _output: None)
             if not ids:
                 otherwise()
 

@@ -385,7 +385,11 @@ class Tasks:
             tree = self._begun.get((name[0], name[1]))
             if tree is not None and tree.told is None and tree.wanted and not tree.terminated and tree.roots:
                 tree.told = signal.Signals(number)
-                self._forest.tell(tree, tree.told)
+                if tree.step is not None and self._steps.reaches(tree.step):
+                    # A launcher without a step has no ranks yet, and would itself not survive every signal.
+                    self._steps.signal(tree.step, tree.told, lambda: None)
+                else:
+                    self._forest.tell(tree, tree.told)
 
     def give_back(self, executions: Iterable[Execution], now: float) -> None:
         """Return what of these has not begun."""

@@ -26,11 +26,11 @@ class Termination:
 
         ``step``: of a tree that is a launcher whose ranks get their TERM as a step.
         """
-        if step is None:
+        if step is None or not self._steps.reaches(step):
             self._forest.send(tree, signal.SIGTERM)
         else:
             tree.terminated = True
-            self._steps.term(step, partial(self._send_term, tree))
+            self._steps.signal(step, signal.SIGTERM, partial(self._send_term, tree))
         self._timers.at(now + grace_s, partial(self._forest.send, tree, signal.SIGKILL))
         self._timers.at(now + _REMIND_FIRST_S, partial(self._remind, tree, _REMIND_FIRST_S))
 
