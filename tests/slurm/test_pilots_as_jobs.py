@@ -202,6 +202,26 @@ def test_a_job_whose_node_is_lost_fails_its_pilot(session: Session, slurm: Slurm
     assert f"its job {pilot.job} lost a node (NodeDown" in pilot.reason
 
 
+def test_an_agent_that_its_batch_system_takes_for_lost_is_told_to_end(
+    session: Session, slurm: SlurmCluster, tmp_path: Path
+) -> None:
+    pilot = submit(session, extra_options=["--nodelist=node4", "--no-requeue"])
+    [done, cut_off] = run(session, pilot, "true", f"touch {tmp_path}/runs; exec sleep infinity")
+    wait_until(lambda: (tmp_path / "runs").exists() and done.state == "DONE", lambda: pilot.reason)
+    # Nobody on the node is there to end what the job runs.
+    slurm.kill("node4")
+    try:
+        slurm.set_node("node4", "down")
+        assert pilot.wait(timeout=2 * PATIENCE_S) == "FAILED"
+    finally:
+        slurm.start_node("node4")
+        slurm.set_node("node4", "resume")
+    # It was still heard, so what became of its tasks is known.
+    assert cut_off.wait(timeout=PATIENCE_S) == "CANCELED"
+    assert f"its job {pilot.job} lost a node" in pilot.reason
+    slurm.wait_for_nodes("idle", "node4")
+
+
 def test_the_script_is_the_users_alone_and_holds_no_secrets(
     session: Session, slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
