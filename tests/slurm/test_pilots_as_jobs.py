@@ -133,6 +133,18 @@ def test_a_job_that_is_refused_fails_its_pilot_and_leaves_nothing(session: Sessi
     assert slurm.jobs() == {}
 
 
+@pytest.mark.parametrize(
+    ("asked", "reason"), [({"nodes": 5}, "PartitionNodeLimit"), ({"dependency": "afterok:{}"}, "DependencyNeverSatisfied")]
+)
+def test_a_pilot_that_can_never_start_fails(session: Session, slurm: SlurmCluster, asked: dict[str, Any], reason: str) -> None:
+    failed = slurm.submit("--wrap=exit 1")
+    slurm.wait_for_job(failed, "FAILED")
+    pilot = submit(session, **{name: value.format(failed) if name == "dependency" else value for name, value in asked.items()})
+    assert pilot.wait(timeout=PATIENCE_S) == "FAILED"
+    assert f"its job {pilot.job} can never begin: {reason}; change what the pilot asks for" in pilot.reason
+    assert slurm.jobs() == {}
+
+
 def test_no_batch_system_here_fails_the_pilot(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     pilot = submit(session)

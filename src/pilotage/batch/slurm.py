@@ -90,6 +90,20 @@ class Slurm:
         lacks={"filesystems": "name what the site uses for them in constraints or licenses"},
         failures=_FAILURES,
         asks_gpus=True,
+        never=(
+            "PartitionNodeLimit",
+            "PartitionTimeLimit",
+            "BadConstraints",
+            "DependencyNeverSatisfied",
+            "InvalidAccount",
+            "InvalidQOS",
+            "QOSMaxNodePerJobLimit",
+            "QOSMaxCpuPerJobLimit",
+            "QOSMaxWallDurationPerJobLimit",
+            "AssocMaxNodePerJobLimit",
+            "AssocMaxCpuPerJobLimit",
+            "AssocMaxWallDurationPerJobLimit",
+        ),
         tried="Slurm 22.05",
     )
 

@@ -10,6 +10,7 @@ decided here but when to try again:
   twice has one of the two cancelled.
 - A job that is not listed any more is over when it has not been listed for ``vanish_s``: a server that was just restarted may
   know it again.
+- A job that waits for what can never be is cancelled, and its pilot fails.
 - Cancelling is tried until it succeeds, or the job is over.
 """
 
@@ -41,6 +42,7 @@ from pilotage.model.ids import PilotUid
 log = logging.getLogger("pilotage")
 
 
+_WAITING = (JobState.QUEUED, JobState.HELD)
 CANCELLED = "it was cancelled before its job was submitted"
 
 
@@ -327,6 +329,10 @@ class BatchJobs:
         reason = details_of(status) if over else status.reason
         starts = status.start_estimate_s or 0.0
         self._engine.tell(events.JobTold(time.time(), job.pilot.uid, status.state.value, reason, starts, over))
+        facts = self._commands_for(job.record.system).system.facts
+        if status.state in _WAITING and status.reason in facts.never and not job.cancelling:
+            failure = f"its job {job.record.id} can never begin: {status.reason}; change what the pilot asks for"
+            self._engine.tell(events.PilotCancelRequested(time.time(), [job.pilot.uid], drain=False, failure=failure))
 
     def _vanished(self, job: _Job, number: int, status: JobStatus) -> None:
         if job.changes == number and not job.over:

@@ -290,6 +290,14 @@ def test_a_job_that_is_not_listed_any_more_is_over_after_a_while(begin: Callable
     assert engine.of(events.JobTold)[-1].reason == "the batch system does not list it; it was running when it was listed last"
 
 
+def test_a_job_that_can_never_begin_is_given_up(begin: Callable[..., Engine]) -> None:
+    engine = begin(Script(squeue=[status("PENDING", "Priority"), status("PENDING", "PartitionTimeLimit")]))
+    running(engine)
+    told = wait_for(engine, events.PilotCancelRequested)
+    assert told.failure == "its job 12 can never begin: PartitionTimeLimit; change what the pilot asks for"
+    assert not told.drain
+
+
 def test_one_that_is_listed_again_is_not(begin: Callable[..., Engine]) -> None:
     patience = msgspec.structs.replace(SHORT, vanish_s=600)
     engine = begin(Script(squeue=[status("RUNNING"), ok(), status("RUNNING"), status("COMPLETED")]), patience)
