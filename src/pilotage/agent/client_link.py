@@ -85,6 +85,11 @@ class ClientLink:
         """Whether another message may be sent now."""
         return self._outgoing.may_send()
 
+    @property
+    def received(self) -> int:
+        """Number of the last message of the client that was taken."""
+        return self._incoming.received
+
     def hello(self, now: float, channel: AgentChannel, peer: Peer, hello: ClientHello) -> bool:
         """Answer a hello; return True when this is the client from now on."""
         settings = self._settings

@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from pilotage.agent.client_link import ClientLink
+from pilotage.agent.inbox import LOOK_S, BrokenInbox, Handed, handed_over
 from pilotage.agent.progress import News
 from pilotage.agent.settings import PilotSettings
 from pilotage.core.agent import events
@@ -131,6 +132,7 @@ class PilotLoop(ABC, Generic[CoreT]):
         self._facts: list[Any] = []
         self._actions: list[Any] = []
         self._terminated = ""
+        self._inbox_due = 0.0
         self._finished_at: float | None = None
         self._poll = select.epoll()
         for descriptor in (*sources, log.wake_fd, wakeup, *self._channels):
@@ -149,6 +151,7 @@ class PilotLoop(ABC, Generic[CoreT]):
         """Work until the pilot has ended and the client knows, or cannot be told."""
         self._note(self._core.start(time.time()))
         self._commit()
+        self._look_into_inbox(time.time())
         while not self._is_over():
             ready = [descriptor for descriptor, _ in self._poll.poll(self._patience())]
             now = time.time()
@@ -216,6 +219,7 @@ class PilotLoop(ABC, Generic[CoreT]):
             self._link.next_event(),
             self._told.due,
             self._client_loss_deadline(),
+            self._inbox_due if self._has_inbox else None,
             *self._dues(),
         ]
         if self._finished_at is not None:
@@ -238,6 +242,11 @@ class PilotLoop(ABC, Generic[CoreT]):
         if self._terminated:
             self._told_to_end(now, self._terminated)
             self._terminated = ""
+        if self._link.connected:
+            # What it hands over when it goes is there before it is gone.
+            self._inbox_due = now
+        elif self._has_inbox and now >= self._inbox_due:
+            self._look_into_inbox(now)
         loss = self._client_loss_deadline()
         if loss is not None and now >= loss and self._core.state.ending is None:
             self._client_lost(now)
@@ -299,6 +308,25 @@ class PilotLoop(ABC, Generic[CoreT]):
 
     # ---------------------------------------------------------------------------------------------------- from the client
 
+    @property
+    def _has_inbox(self) -> bool:
+        """Whether a client may have handed something over, and nobody is there who would send it."""
+        return not self._settings.partition and not self._link.connected and self._core.state.ended == 0
+
+    def _look_into_inbox(self, now: float) -> None:
+        """Take what a client has handed over that did not stay."""
+        self._inbox_due = now + LOOK_S
+        if not self._has_inbox:
+            return
+        try:
+            for message in handed_over(self._settings.agent_folder, self._link.received):
+                if self._link.accept(message):
+                    self._follow(now, message)
+                # One after the other: a million tasks need not be in memory twice.
+                self._commit()
+        except BrokenInbox as error:
+            self._told.notice(str(error), lasting=False)
+
     def _hear(self, now: float, channel: AgentChannel) -> None:
         for peer, message in channel.receive():
             if isinstance(message, wire.ClientHello):
@@ -315,29 +343,24 @@ class PilotLoop(ABC, Generic[CoreT]):
 
     def _hear_client(self, now: float, channel: AgentChannel, peer: Peer, message: wire.FromClient) -> None:
         match message:
-            case wire.Submit():
+            case wire.Cancel() if message.number == 0:
+                self._handle(events.CancelRequested(now, 0, message.tasks))
+            case (
+                wire.Submit()
+                | wire.Cancel()
+                | wire.EndPilot()
+                | wire.PrepareEnvironment()
+                | wire.AddPartition()
+                | wire.RetirePartition()
+            ):
                 if self._link.accept(message):
-                    batch = _decode_batch(message.batch)
-                    self._handle(events.TasksSubmitted(now, message.number, message.binding, batch))
+                    self._follow(now, message)
             case wire.Acknowledge():
                 self._link.acknowledged(message)
                 self._handle(events.OutcomesReceived(now, message.durable))
-            case wire.Cancel():
-                if message.number == 0 or self._link.accept(message):
-                    self._handle(events.CancelRequested(now, message.number, message.tasks))
-            case wire.EndPilot():
-                if self._link.accept(message):
-                    reason = message.failure or "the pilot was ended by the user"
-                    self._handle(events.EndRequested(now, message.number, message.drain, reason, bool(message.failure)))
-            case wire.PrepareEnvironment():
-                if self._link.accept(message):
-                    self._handle(events.EnvironmentAsked(now, message.number, message.name, message.spec))
             case wire.GrantNodes() | wire.ReclaimNodes() | wire.RecallTasks():
                 if self._link.accept(message):
                     self._follow_head(now, message)
-            case wire.AddPartition() | wire.RetirePartition():
-                if self._link.accept(message):
-                    self._change_plan(now, message)
             case wire.AskPartitions():
                 channel.send(peer, self._partitions_told(message))
             case wire.Inspect():
@@ -346,6 +369,23 @@ class PilotLoop(ABC, Generic[CoreT]):
                 self._told.ask_load(message.every_s)
             case wire.Heartbeat() | wire.ClientHello():
                 pass
+            case _:
+                unreachable(message)
+
+    def _follow(self, now: float, message: Handed) -> None:
+        """Do what the client wants, however it said it; the message is a new one."""
+        match message:
+            case wire.Submit():
+                self._handle(events.TasksSubmitted(now, message.number, message.binding, _decode_batch(message.batch)))
+            case wire.Cancel():
+                self._handle(events.CancelRequested(now, message.number, message.tasks))
+            case wire.EndPilot():
+                reason = message.failure or "the pilot was ended by the user"
+                self._handle(events.EndRequested(now, message.number, message.drain, reason, bool(message.failure)))
+            case wire.PrepareEnvironment():
+                self._handle(events.EnvironmentAsked(now, message.number, message.name, message.spec))
+            case wire.AddPartition() | wire.RetirePartition():
+                self._change_plan(now, message)
             case _:
                 unreachable(message)
 

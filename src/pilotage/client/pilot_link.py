@@ -154,6 +154,15 @@ class PilotLink(AgentLink):
 
     # messages
 
+    @property
+    def was_begun(self) -> bool:
+        """Whether an agent of the pilot may have taken messages."""
+        return bool(self.pilot.incarnation) or self._has_address()
+
+    def frame_of(self, number: int) -> bytes:
+        """Return the frame of a message that is not known to have arrived."""
+        return self._frame(number)
+
     def number(self, number: int, queued: Queued) -> bytes:
         """Take note of a message that is sent for the first time, and return its frame, to be sent once it is logged."""
         frame = encode(message_of(number, queued))

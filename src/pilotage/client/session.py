@@ -67,6 +67,8 @@ OBSERVER_KEY_FILE = "observer.json"
 BLOB_FOLDER = "blobs"
 METADATA_FILE = "metadata.json"
 END_PATIENCE_S = 30.0
+HAND_OVER_S = 330.0
+"""A little longer than a submission is tried again and again."""
 
 
 def sessions_folder(base: str | os.PathLike[str] | None = None) -> Path:
@@ -467,6 +469,24 @@ class Session:
         return self._engine.wait(records, over, timeout_s)
 
     # the end
+
+    def hand_over(self) -> int:
+        """Leave the pilots to themselves, and close the session here: what they were not sent they find in their folders.
+
+        Pilots that are jobs need not have begun. Return how many tasks no pilot has, as they wait for other tasks, for
+        services, or for a pilot that is active: these wait until somebody comes back with ``Session.resume``. For how long a
+        pilot goes on without a client its ``on_client_loss`` says.
+
+        Raises:
+            BackendError: a job is not submitted yet, a pilot that runs does not answer, or its folder cannot be written; the
+                session is still open.
+            WaitInCallback, SessionForked: as ``close``.
+        """
+        self._engine.require_owner()
+        self._engine.check()
+        self._engine.hand_over(HAND_OVER_S)
+        self.close(terminate=False)
+        return len(self.state.held) + sum(len(manager.waiting) for manager in self.state.managers.values())
 
     def close(self, cleanup: bool | None = None, terminate: bool | None = None, download: bool = False) -> None:
         """End the session: its pilots (unless ``terminate=False``), callbacks, threads and files. Again does nothing.

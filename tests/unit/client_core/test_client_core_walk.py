@@ -44,6 +44,12 @@ class WitnessPilot:
         self.goodbye = 0
         self.dead = False
         self.variables: dict[TaskUid, dict[str, str]] = {}
+        self.inbox: dict[int, Queued] = {}
+        """What was handed over, which it takes when it is up."""
+
+    def look_into_inbox(self) -> None:
+        while (message := self.inbox.get(self.received + 1)) is not None and not self.dead and not self.goodbye:
+            self.take(self.received + 1, message)
 
     def take(self, number: int, message: Queued) -> None:
         if self.dead or self.goodbye or number != self.received + 1:
@@ -95,6 +101,7 @@ class Walk:
             (6, self.submit), (2, self.cancel), (1, self.add_pilot), (5, self.connect), (8, self.number), (8, self.deliver),
             (8, self.execute), (8, self.send_outcomes), (1, self.kill_pilot), (1, self.end_pilot), (1, self.crash),
             (3, self.tell_services), (3, self.queue.submit), (3, self.queue.start), (2, self.queue.tell), (2, self.queue.end),
+            (2, self.hand_over), (3, self.take_what_was_handed_over),
         ]  # fmt: skip
         weights, moves = [weight for weight, _ in steps], [move for _, move in steps]
         for _ in range(STEPS):
@@ -156,6 +163,25 @@ class Walk:
             # No link opens before the agent has answered.
             if record.incarnation:
                 self.session.do(events.LinkOpened(pilot.uid, record.numbered + 1))
+
+    def hand_over(self) -> None:
+        """The program leaves a pilot what it was not sent, begun or not; it may die while it does so. Then another comes."""
+        for pilot in self.some_pilot():
+            record = self.session.state.pilots[pilot.uid]
+            if record.state in FINAL:
+                continue
+            self.session.number_all(pilot.uid)
+            messages = sorted(record.unacknowledged.items())
+            for number, message in messages[: self.random.choice([len(messages), self.random.randint(0, len(messages))])]:
+                there = pilot.inbox.setdefault(number, message)
+                assert there == message, f"message {number} of {pilot.uid} was handed over as another one before"
+            if self.random.random() < 0.5:
+                self.crash()
+
+    def take_what_was_handed_over(self) -> None:
+        for pilot in self.some_pilot():
+            if self.queue.is_up(pilot.uid):
+                pilot.look_into_inbox()
 
     def deliver(self) -> None:
         """Any message that was sent arrives: the next one, an old one again, or one too early."""
