@@ -108,6 +108,7 @@ class Pilot:
         self.deadline = world.now + 60.0 if self.random.random() < 0.15 else None
         nature = random.Random(f"{uid} of {world.seed}")
         self.idle_timeout_s = nature.choice((0.0, 0.0, 0.0, 0.5, 10.0))
+        self.drain_s = nature.choice((0.0, 20.0))
         self.settings = PilotSettings(
             session=SESSION,
             pilot=uid,
@@ -157,7 +158,8 @@ class Pilot:
         chance, now = self.random, self.world.now
         log = Log(self.disk, self.may_die, chance)
         state = self.recover()
-        core = AgentCore(Scheduler(NODES), spawners=2, deadline=self.deadline, state=state, idle_timeout_s=self.idle_timeout_s)
+        limits = {"deadline": self.deadline, "drain_s": self.drain_s, "idle_timeout_s": self.idle_timeout_s}
+        core = AgentCore(Scheduler(NODES), spawners=2, state=state, **limits)
         core.recover(now)
         self.channel = VirtualAgentChannel(self.may_die, chance, self.world.descriptors)
         link = ClientLink(self.settings, state, self.incarnation, now, log.sync)
