@@ -30,7 +30,6 @@ import msgspec
 from pilotage.agent.claim import forbid
 from pilotage.batch.commands import BatchCommands, LocalRunner
 from pilotage.batch.job import JobState, JobStatus
-from pilotage.batch.registry import batch_system
 from pilotage.batch.system import BatchError, FailureKind
 from pilotage.batch.watcher import JobChange, JobWatcher
 from pilotage.client.job_words import details_of, refusal
@@ -103,7 +102,7 @@ class BatchJobs:
     ) -> None:
         self._engine = engine
         self._patience = patience or Patience()
-        self._commands_of = commands_of or (lambda name: BatchCommands(batch_system(name), LocalRunner()))
+        self._commands_of = commands_of or _commands_here
         self._commands: dict[str, BatchCommands] = {}
         self._watchers: dict[str, JobWatcher] = {}
         self._jobs: dict[PilotUid, _Job] = {}
@@ -348,6 +347,13 @@ class BatchJobs:
             self._engine.stop_for(str(error))
         else:
             log.warning("the batch system does not tell of jobs: %s; asking again", error)
+
+
+def _commands_here(name: str) -> BatchCommands:
+    # Most sessions have no batch system, and need none of them.
+    from pilotage.batch.registry import batch_system
+
+    return BatchCommands(batch_system(name), LocalRunner())
 
 
 def _is_unwanted(pilot: PilotRecord) -> bool:

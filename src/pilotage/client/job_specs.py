@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from pilotage.batch.job import JobSpec
-from pilotage.batch.registry import batch_system
+from pilotage.batch.system import BatchSystem
 from pilotage.client.pilot_description import PilotDescription, dependencies_of
 from pilotage.errors import InvalidPilot
 from pilotage.model.resources import BLOCK_MIB, Node, NodeShape
@@ -115,7 +115,7 @@ def size_of_job(pilot: str, on: Platform, description: PilotDescription) -> JobS
             int(memory or 0) // BLOCK_MIB,
             int(disk or 0) // BLOCK_MIB,
         )
-    facts = batch_system(on.batch).facts
+    facts = _system_of(on).facts
     if facts.asks_cores and not asked_cores and cores is None:
         raise InvalidPilot(
             f"{pilot}: nodes={count}: {facts.name} counts cores, and the description of {on.name} does not say how many a node "
@@ -151,7 +151,7 @@ def check_job(pilot: str, on: Platform, description: PilotDescription) -> None:
                     "platform that has one"
                 )
         return
-    facts = batch_system(on.batch).facts
+    facts = _system_of(on).facts
     for name, field in _SAID.items():
         if given.get(name) and field in facts.lacks:
             raise InvalidPilot(f"{pilot}: {name}={given[name]!r}: {facts.name} cannot say it; {facts.lacks[field]}")
@@ -175,7 +175,7 @@ def check_script(pilot: str, on: Platform, description: PilotDescription) -> Non
         InvalidPilot: names the field, the value and the remedy.
     """
     try:
-        batch_system(on.batch).script(job_spec("job", on, description, Path("/")))
+        _system_of(on).script(job_spec("job", on, description, Path("/")))
     except InvalidPilot as error:
         raise InvalidPilot(f"{pilot}: {error}") from None
 
@@ -226,7 +226,7 @@ def job_spec(name: str, on: Platform, description: PilotDescription, folder: Pat
     """
     pilot = f"pilot {description.uid!r}" if description.uid else "pilot"
     size = size_of_job(pilot, on, description)
-    lacks = batch_system(on.batch).facts.lacks
+    lacks = _system_of(on).facts.lacks
     return JobSpec(
         name=name,
         folder=str(folder),
@@ -297,6 +297,13 @@ def _fewest(pilot: str, on: Platform, description: PilotDescription, per_node: M
             raise InvalidPilot(f"{pilot}: {name}={asked}, but the nodes of {on.name} have none; leave it out")
         counts.append(_ceiling(asked, of_each))
     return max(counts)
+
+
+def _system_of(on: Platform) -> BatchSystem:
+    # Most sessions have no batch system, and need none of them.
+    from pilotage.batch.registry import batch_system
+
+    return batch_system(on.batch)
 
 
 def _ceiling(asked: float, per_node: float) -> int:

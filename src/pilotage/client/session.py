@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pilotage.agent.settings import LOG_FOLDER, PilotSettings
-from pilotage.batch.registry import batch_system
 from pilotage.client.checks import UID_BYTES, is_short, length_of
 from pilotage.client.engine import Engine, recover_state
 from pilotage.client.interrupts import Uninterrupted
@@ -394,6 +393,8 @@ class Session:
         settings = self._settings(record, description, where)
         if where.batch == "local":
             return start_local_pilot(settings)
+        from pilotage.batch.registry import batch_system
+
         name = job_name(self._uid, record.uid, secrets.token_hex(4), description.job_name or "")
         prepare_job(settings, job_spec(name, where, description, Path(settings.pilot_folder)), batch_system(where.batch))
         return PreparedJob(where.batch, name)
