@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import signal
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -304,6 +305,18 @@ class ExecutorContract(ABC):
         if execution in agent.told.ended:
             end = agent.told.ended[execution]
             assert (end.ending, end.message) == (Ending.CANCELLED, "nobody needs it")
+
+    def test_what_does_not_catch_the_signal_that_it_is_sent_is_told_as_cut_short(self, agent: Agent) -> None:
+        agent.start()
+        agent.start_runner()
+        (execution,) = agent.launch("long", template=LONG)
+        # Where nothing runs, nothing is told as begun: then it ends by itself.
+        agent.until(lambda: execution in agent.told.started or execution in agent.told.over())
+        began = execution in agent.told.started
+        for _ in range(2):
+            agent.executor.signal(RUNNER, [execution, (TaskUid("unknown"), Attempt(1))], signal.SIGUSR1)
+        agent.until(lambda: execution in agent.told.over())
+        assert agent.told.ended[execution].ending is (Ending.OUT_OF_WALLTIME if began else Ending.DONE)
 
     def test_a_service_is_told_as_begun_and_runs_until_it_is_ended(self, agent: Agent) -> None:
         agent.start()
