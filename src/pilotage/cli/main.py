@@ -15,7 +15,22 @@ from typing import Annotated
 
 import typer
 
-from pilotage.cli import bench, check, doctor, experiment, platforms, report, run, service, session, sim, task, watch
+from pilotage.cli import (
+    bench,
+    check,
+    detached,
+    doctor,
+    experiment,
+    platforms,
+    report,
+    run,
+    service,
+    session,
+    sim,
+    submit,
+    task,
+    watch,
+)
 from pilotage.cli.options import ClickException, UsageError
 from pilotage.errors import InvalidRequest, PilotageError
 from pilotage.version import __version__
@@ -24,6 +39,9 @@ INTERRUPTED = 130
 
 app = typer.Typer(name="pilotage", help="Run your own tasks on a block of a machine that was taken once: a pilot.")
 app.command("run", cls=run.ProgramCommand, help=run.HELP, options_metavar="[OPTIONS] -- PROGRAM [ARGUMENT]...")(run.run)
+app.command("submit", cls=run.ProgramCommand, help=submit.HELP)(submit.submit)
+for command in (detached.status, detached.attach, detached.wait, detached.cancel):
+    app.command()(command)
 app.add_typer(session.app, name="session")
 app.add_typer(task.app, name="task")
 app.command("watch")(watch.watch)

@@ -197,10 +197,12 @@ def follow(
     show: Display,
     still_possible: Callable[[], bool] = lambda: True,
     each_pass: Callable[[], object] = lambda: None,
+    interrupted: str = "cancelling",
 ) -> None:
     """Follow tasks until all have ended, it is no longer possible that they do, or the second interrupt.
 
-    ``wait(tasks, timeout_s)`` returns when the tasks have ended, or the time is over.
+    ``wait(tasks, timeout_s)`` returns when the tasks have ended, or the time is over. ``cancel`` is called at the first
+    interrupt; ``interrupted`` says what it does.
     """
     heard = 0
     try:
@@ -215,7 +217,7 @@ def follow(
                 return
             if interrupts.count > heard:
                 heard = interrupts.count
-                note(f"cancelling {plural(len(tally.left), 'task')}; once more stops at once")
+                note(f"{interrupted} {plural(len(tally.left), 'task')}; once more stops at once")
                 cancel()
             pause = (time.monotonic() - began) / PASS_SHARE
             wait(tally.left, min(max(pause, SHORTEST_PAUSE_S), LONGEST_PAUSE_S))

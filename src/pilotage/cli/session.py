@@ -20,6 +20,7 @@ from pilotage.errors import BackendError, InvalidRequest, SessionInUse
 
 if TYPE_CHECKING:
     from pilotage.batch.job import JobStatus
+    from pilotage.client.session import Session
     from pilotage.core.client.state import PilotRecord
 
 app = typer.Typer(help="List, show, resume and remove sessions.", no_args_is_help=True)
@@ -180,11 +181,22 @@ def resume(uid: SessionArgument = "") -> int:
     Ctrl-C leaves it again; its pilots go on as long as they may without a client.
     """
     from pilotage.cli.lookup import find_session
+
+    return go_on(find_session(uid), "session resume")
+
+
+def go_on(folder: Path, command: str, *, shown: bool = True) -> int:
+    """Be the client of a session until all its tasks have ended, and return the exit code.
+
+    ``command`` is what one comes back with; ``shown``: whether to show on a terminal how far it is.
+
+    Raises:
+        SessionInUse: another process has it.
+    """
     from pilotage.cli.progress import Interrupts, Tally, display, follow
     from pilotage.client.session import Session
     from pilotage.model.states import FINAL
 
-    folder = find_session(uid)
     with Interrupts() as interrupts:
         session = Session.resume(folder.name)
         managers = session.get_task_managers()
@@ -206,11 +218,15 @@ def resume(uid: SessionArgument = "") -> int:
 
         try:
             if tally.left:
-                follow(tally, wait, detach, interrupts, display(tally.total), possible)
+                bar = display(tally.total, wanted=shown)
+                follow(tally, wait, detach, interrupts, bar, possible, interrupted="leaving")
         finally:
-            session.close(terminate=not detached and not interrupts.count)
+            if detached or interrupts.count:
+                _leave(session)
+            else:
+                session.close()
     if interrupts.count:
-        note(f"left {plural(len(tally.left), 'task')} to the pilots; come back with: pilotage session resume {session.uid}")
+        note(f"left {plural(len(tally.left), 'task')} to the pilots; come back with: pilotage {command} {session.uid}")
         return 128 + interrupts.number
     note(tally.summary())
     if tally.left:
@@ -218,6 +234,15 @@ def resume(uid: SessionArgument = "") -> int:
     if tally.failed:
         note(f"see: pilotage task list -s {session.uid} --state FAILED")
     return 0 if tally.done + tally.canceled == tally.total else _FAILED
+
+
+def _leave(session: Session) -> None:
+    """Leave the pilots to themselves."""
+    try:
+        session.hand_over()
+    except BackendError as error:
+        note(str(error))
+        session.close(terminate=False)
 
 
 @app.command()

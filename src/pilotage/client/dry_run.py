@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from pilotage.batch.commands import BatchCommands, CommandRunner, LocalRunner, write_script
+from pilotage.batch.job import JobSpec
 from pilotage.batch.registry import batch_system
 from pilotage.batch.system import BatchError
 from pilotage.client.job_specs import JOB_SCRIPT, check_job, job_name, job_spec
@@ -78,8 +79,13 @@ def dry_run(
     check_job(f"pilot {pilot!r}", on, description)
     base = description.sandbox or sandbox_of(on)
     folder = (Path(base).expanduser().absolute() if base else sessions_folder().absolute()) / session / pilot
-    system = batch_system(on.batch)
     spec = job_spec(job_name(session, pilot, "0000", description.job_name or ""), on, description, folder)
+    return dry_run_of_job(on, spec, folder, runner=runner)
+
+
+def dry_run_of_job(on: Platform, spec: JobSpec, folder: Path, *, runner: CommandRunner | None = None) -> DryRun:
+    """Return what submitting a job would come to, whose script would stand in ``folder``. ``runner``: as ``dry_run``."""
+    system = batch_system(on.batch)
     made = DryRun(
         platform=on.name,
         batch=on.batch,

@@ -63,6 +63,8 @@ LEASE_CHECK_S = 5.0
 SIGNAL_PATIENCE_S = 10.0
 FENCE_PAUSE_S = 2.0
 LEAVE_PAUSE_S = 0.05
+ANSWER_PATIENCE_S = 20.0
+"""For how long pilots that run may not answer to whom leaves them to themselves."""
 LISTEN_PAUSE_S = 0.25
 JOB_END_PATIENCE_S = 60.0
 """How long the jobs of pilots may take that were cancelled as a session was closed."""
@@ -664,7 +666,6 @@ class Engine:
         """
         self.require_owner()
         self.dispatcher.refuse_here("handing over")
-        until = time.monotonic() + timeout_s
         known = (PMGR_ACTIVE_PENDING, PMGR_ACTIVE, *FINAL)
         pilots = list(self.state.pilots.values())
         if not self.wait(pilots, frozenset(known), timeout_s):
@@ -675,12 +676,13 @@ class Engine:
                 "nothing was handed over",
                 transient=True,
             )
+        until = time.monotonic() + ANSWER_PATIENCE_S
         for pilot in pilots:
             while not self._leave(pilot):
                 if time.monotonic() > until:
                     raise BackendError(
-                        f"pilot {pilot.uid!r} runs and has not answered within {timeout_s:g} s, so that it is not known what "
-                        "it has; nothing was handed over to it. Try again",
+                        f"pilot {pilot.uid!r} runs and has not answered within {ANSWER_PATIENCE_S:g} s, so that it is not "
+                        "known what it has; nothing was handed over to it. Try again",
                         transient=True,
                     )
                 self._ending.wait(LEAVE_PAUSE_S)
@@ -690,7 +692,7 @@ class Engine:
         with self.lock:
             self.check()
             link = self._links.get(pilot.uid)
-            if pilot.state in FINAL or link is None:
+            if pilot.state in FINAL or link is None or not (pilot.outbox or pilot.unacknowledged):
                 return True
             if not link.is_open and link.was_begun:
                 # It may have messages of a program before this one whose end of the log was lost with a node.

@@ -257,7 +257,11 @@ def job_spec(name: str, on: Platform, description: PilotDescription, folder: Pat
 
 def bootstrap_command(on: Platform, folder: Path) -> tuple[str, ...]:
     """Return the command line with which a pilot begins in its job."""
-    module, arguments = "pilotage.agent.bootstrap", (str(folder), "-1")
+    return module_command(on, "pilotage.agent.bootstrap", str(folder), "-1")
+
+
+def module_command(on: Platform, module: str, *arguments: str) -> tuple[str, ...]:
+    """Return the command line that runs the ``main`` of a module of Pilotage in a job."""
     if not on.python:
         return tuple(python_command(module, *arguments))
     # Another installation finds its packages itself; its agent is started with the same words, and without the site's.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -12,6 +13,7 @@ import msgspec
 from pilotage.client.callbacks import PilotNews
 from pilotage.client.checks import UID_BYTES, is_short, length_of
 from pilotage.client.constants import PILOT_STATE, PMGR_METRICS
+from pilotage.client.inside import check_inside, is_inside
 from pilotage.client.job_specs import check_job, check_script, nodes_for
 from pilotage.client.managers import Manager, chosen
 from pilotage.client.pilot import Pilot
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from pilotage.client.submission import Descriptions
     from pilotage.client.task import Task
     from pilotage.client.task_manager import TaskManager
+
+log = logging.getLogger("pilotage")
 
 
 class PilotManager(Manager):
@@ -99,6 +103,8 @@ class PilotManager(Manager):
             check_job(named, on, description)
             is_job = on.batch != "local"
             nodes = nodes_for(on, description).nodes
+            if is_inside(on.name):
+                log.warning("%s", check_inside(named, on.name, len(nodes), [*self._inside(), *(uid for uid, *_ in described)]))
             if is_job and not description.sandbox:
                 # Who resumes the session may have other variables.
                 description.sandbox = sandbox_of(on) or None
@@ -144,6 +150,13 @@ class PilotManager(Manager):
         for uid, description, nodes, services in described:
             self._start(uid, description, nodes, [TaskUid(service.uid) for service in services])
         return [self._handle(session.state.pilots[uid]) for uid, *_ in described]
+
+    def _inside(self) -> list[str]:
+        """Return the pilots that have the nodes of the job around this process."""
+        pilots = self._session.state.pilots.values()
+        return [
+            pilot.uid for pilot in pilots if pilot.state not in FINAL and is_inside(decoded(pilot.description).resource or "")
+        ]
 
     def _start(self, uid: PilotUid, description: PilotDescription, nodes: list[Node], services: list[TaskUid]) -> None:
         session = self._session

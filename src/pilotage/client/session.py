@@ -27,6 +27,7 @@ import msgspec
 from pilotage.agent.settings import LOG_FOLDER, PilotSettings
 from pilotage.client.checks import UID_BYTES, is_short, length_of
 from pilotage.client.engine import Engine, recover_state
+from pilotage.client.inside import is_inside, session_name, without_submission
 from pilotage.client.interrupts import Uninterrupted
 from pilotage.client.job_specs import job_name, job_spec, size_of_job
 from pilotage.client.launcher import PreparedJob, StartedPilot, prepare_job, start_local_pilot, user_python_path
@@ -93,6 +94,8 @@ class Session:
         self, uid: str | None = None, base: str | os.PathLike[str] | None = None, *, trace: bool = True, cfg: Any = None
     ) -> None:
         del cfg  # RADICAL-Pilot's configuration of its components has no counterpart
+        if uid is None:
+            uid = session_name(sessions_folder(base), CLIENT_FOLDER) or None
         if uid is None:
             uid = f"session.{time.strftime('%Y%m%d-%H%M%S')}.{secrets.token_hex(3)}"
         elif not isinstance(uid, str):
@@ -391,7 +394,7 @@ class Session:
         if record.first:
             self._furnish(record, description)
         settings = self._settings(record, description, where)
-        if where.batch == "local":
+        if where.batch == "local" or is_inside(where.name):
             return start_local_pilot(settings)
         from pilotage.batch.registry import batch_system
 
@@ -423,7 +426,7 @@ class Session:
             client_keys=client_keys,
             observer_keys=observer_keys,
             client_epoch=self.state.epoch,
-            environment=dict(os.environ),
+            environment=without_submission(dict(os.environ)),
             python_path=user_python_path(),
             working_folder=os.getcwd(),
             on_client_loss=description.on_client_loss or where.on_client_loss,  # type: ignore[arg-type]

@@ -1,0 +1,258 @@
+"""``pilotage status``, ``wait``, ``attach`` and ``cancel``: what was submitted, from any machine that sees its files.
+
+What is known lies in files: the client's log, those of agents, and what the batch system tells now. So ``status`` needs no
+process of the session, and disturbs none. Who waits or attaches is the session's client for that time, unless another process
+is: then it is only watched.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pilotage.cli.options import FormatOption
+from pilotage.cli.progress import Interrupts
+from pilotage.cli.renderers import Column, Format, note, plural, print_one, print_rows
+from pilotage.errors import BackendError, SessionInUse
+from pilotage.model.states import DONE, FINAL, PMGR_ACTIVE
+
+if TYPE_CHECKING:
+    from pilotage.batch.job import JobStatus
+    from pilotage.client.session import Session
+    from pilotage.core.client.state import ClientState, PilotRecord
+
+SessionArgument = Annotated[str, typer.Argument(metavar="SESSION", help="The session, or how its uid begins or ends.")]
+
+LOOK_S = 2.0
+ANSWER_S = 15.0
+"""For how long an agent that runs may be silent before its job is cancelled instead."""
+READING_SHARE = 0.05
+"""The share of the time that may be spent reading logs."""
+_FAILED = 1
+
+_FIELDS = (
+    Column("uid", "session"),
+    Column("state", "state"),
+    Column("path", "path"),
+    Column("tasks", "tasks"),
+    Column("by_state", "by state"),
+    Column("problem", "problem"),
+)
+_PILOT_COLUMNS = (
+    Column("uid", "PILOT"),
+    Column("state", "STATE"),
+    Column("resource", "PLATFORM"),
+    Column("job", "JOB"),
+    Column("job_state", "QUEUE"),
+    Column("starts", "STARTS"),
+    Column("unfinished", "UNFINISHED", right=True),
+    Column("reason", "REASON"),
+)
+
+
+def status(uid: SessionArgument = "", format: FormatOption = Format.TABLE) -> None:
+    """Show what was submitted: its jobs as the batch system sees them now, and its tasks by state."""
+    from pilotage.cli.lookup import find_session, session_state
+    from pilotage.cli.submit_program import find_program, show_program
+
+    program = find_program(uid)
+    if program is not None:
+        show_program(program, format)
+        return
+    folder = find_session(uid)
+    row, pilots = status_of(folder, session_state(folder))
+    print_one("session", row | ({"pilots": pilots} if format is Format.JSON else {}), _FIELDS, format)
+    if format is Format.TABLE and pilots:
+        print()
+        print_rows("pilots", pilots, _PILOT_COLUMNS, format)
+
+
+def status_of(folder: Path, session: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return what is known of a session, whose log is in ``session`` (open, closed, crashed), and of each of its pilots."""
+    from pilotage.cli.lookup import read_state
+
+    state = read_state(folder)
+    problems: list[str] = []
+    pilots = [_pilot_row(folder, state, pilot, problems) for pilot in state.pilots.values()]
+    states = Counter(record.state for record in state.tasks.values())
+    row = {
+        "uid": folder.name,
+        "state": session,
+        "path": os.fspath(folder),
+        "tasks": len(state.tasks),
+        "by_state": ", ".join(f"{count:,} {name}" for name, count in states.most_common()),
+        "states": dict(states),
+        "problem": "; ".join(problems),
+    }
+    return row, pilots
+
+
+def _pilot_row(folder: Path, state: ClientState, pilot: PilotRecord, problems: list[str]) -> dict[str, Any]:
+    import msgspec
+
+    from pilotage.cli.lookup import pilot_folder
+
+    job = pilot.job
+    told = None
+    if job is not None and job.id and pilot.state not in FINAL:
+        try:
+            told = job_now(job.system, job.id)
+        except BackendError as error:
+            problems.append(f"the batch system was asked for job {job.id}: {error}")
+    return {
+        "uid": pilot.uid,
+        "state": pilot.state,
+        "resource": msgspec.msgpack.decode(pilot.description).get("resource"),
+        "job": job.id if job is not None else "",
+        "job_state": told.state.value if told is not None else job.state if job is not None else "",
+        "starts": starts_of(told),
+        "unfinished": sum(record.pilot == pilot.uid and record.outcome is None for record in state.tasks.values()),
+        "reason": pilot.reason or (told.reason if told is not None else ""),
+        "path": os.fspath(pilot_folder(folder, pilot)),
+    }
+
+
+def job_now(system: str, job: str) -> JobStatus:
+    """Return what a batch system tells of a job now.
+
+    Raises:
+        BackendError: it cannot be asked.
+    """
+    from pilotage.batch.commands import BatchCommands, LocalRunner
+    from pilotage.batch.registry import batch_system
+
+    return BatchCommands(batch_system(system), LocalRunner()).statuses([job])[job]
+
+
+def starts_of(told: JobStatus | None) -> str:
+    """Return when a job that waits is expected to start, in words; empty if that is not known."""
+    if told is None or not told.start_estimate_s:
+        return ""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(told.start_estimate_s))
+
+
+# waiting
+
+
+def wait(uid: SessionArgument = "") -> int:
+    """Wait until all of it has ended. Exit code: 0 if all tasks are done, 1 if not, 130 after Ctrl-C, which ends nothing.
+
+    While it waits it is the session's client: it submits the follow-ups of pilots with successors, too.
+    """
+    return _follow(uid, shown=False)
+
+
+def attach(uid: SessionArgument = "") -> int:
+    """Follow it live until all of it has ended; Ctrl-C leaves it running. Exit codes are those of `pilotage wait`."""
+    return _follow(uid, shown=True)
+
+
+def _follow(uid: str, *, shown: bool) -> int:
+    from pilotage.cli.lookup import find_session, read_state, session_state
+    from pilotage.cli.session import go_on
+    from pilotage.cli.submit_program import find_program, follow_program
+
+    program = find_program(uid)
+    if program is not None:
+        return follow_program(program, shown=shown)
+    folder = find_session(uid)
+    if session_state(folder) != "open":
+        if all(record.outcome is not None for record in read_state(folder).tasks.values()):
+            # Their agents' logs tell it, though no client has taken it.
+            return judge(folder)
+        try:
+            return go_on(folder, "attach" if shown else "wait", shown=shown)
+        except SessionInUse:
+            pass  # somebody was faster
+    return watch_session(folder, shown=shown)
+
+
+def watch_session(folder: Path, *, shown: bool) -> int:
+    """Watch a session that another process has open; return the exit code."""
+    from pilotage.cli.lookup import read_state, session_state
+    from pilotage.cli.watch import watch
+
+    if shown:
+        watch(folder.name)
+        return judge(folder)
+    with Interrupts() as interrupts:
+        while not interrupts.count:
+            began = time.monotonic()
+            is_open = session_state(folder) == "open"
+            left = sum(record.outcome is None for record in read_state(folder).tasks.values())
+            if not left or not is_open:
+                return judge(folder)
+            interrupts.wait(max(LOOK_S, (time.monotonic() - began) / READING_SHARE))
+    return 128 + interrupts.number
+
+
+def judge(folder: Path) -> int:
+    """Say what became of a session's tasks, and return the exit code."""
+    from pilotage.cli.lookup import counts, read_state
+
+    found = counts(read_state(folder).tasks.values())
+    parts = [f"{found[name]:,} {word}" for name, word in _WORDS.items() if found[name]]
+    note(f"{plural(found['tasks'], 'task')}: {', '.join(parts) or 'nothing to do'}")
+    if found["failed"]:
+        note(f"see: pilotage task list -s {folder.name} --state FAILED")
+    return 0 if found["done"] == found["tasks"] else _FAILED
+
+
+def _running(session: Session) -> list[PilotRecord]:
+    """Return the pilots whose jobs run, as far as the batch system tells."""
+    from pilotage.batch.job import JobState
+
+    found = []
+    for pilot in session.state.pilots.values():
+        job = pilot.job
+        if pilot.state in FINAL or (job is not None and not job.id):
+            continue
+        try:
+            if job is None or job_now(job.system, job.id).state is JobState.RUNNING:
+                found.append(pilot)
+        except BackendError as error:
+            note(f"the batch system was asked for job {pilot.job.id if pilot.job is not None else ''}: {error}")
+    return found
+
+
+_WORDS = {"done": "done", "failed": "failed", "canceled": "canceled", "unfinished": "not finished"}
+
+
+# cancelling
+
+
+def cancel(uid: SessionArgument = "") -> int:
+    """End it: cancel jobs that wait, end pilots that run. What had not ended before is cancelled, and said."""
+    from pilotage.cli.lookup import find_session, read_state
+    from pilotage.cli.submit_program import cancel_program, find_program
+    from pilotage.client.session import Session as OpenSession
+
+    program = find_program(uid)
+    if program is not None:
+        return cancel_program(program)
+    folder = find_session(uid)
+    before = read_state(folder)
+    if all(pilot.state in FINAL for pilot in before.pilots.values()):
+        note(f"all pilots of session {folder.name} have ended; nothing was to be cancelled")
+        return 0
+    try:
+        session = OpenSession.resume(folder.name)
+    except SessionInUse as error:
+        raise SessionInUse(f"{error}. End that process, or cancel tasks: pilotage task cancel -s {folder.name}") from None
+    # One that runs ends in good order when its agent is told to, and its tasks with it.
+    session.wait(_running(session), frozenset((PMGR_ACTIVE, *FINAL)), ANSWER_S)
+    session.close()
+    left = [pilot for pilot in session.state.pilots.values() if pilot.state not in FINAL]
+    for pilot in session.state.pilots.values():
+        note(f"{pilot.uid} {pilot.state}{f': {pilot.reason}' if pilot.reason else ''}")
+    done = sum(record.state == DONE for record in session.state.tasks.values())
+    total = len(session.state.tasks)
+    note(f"{done:,} of {plural(total, 'task')} were done; what they wrote is in {folder}")
+    if left:
+        note(f"not ended yet: {', '.join(pilot.uid for pilot in left)}; look again: pilotage status {folder.name}")
+    return _FAILED if left else 0
