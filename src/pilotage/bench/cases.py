@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pilotage.bench import metascheduler, packing, scheduler
+from pilotage.bench import cluster, metascheduler, packing, scheduler
 from pilotage.bench.components import components
 from pilotage.bench.durability import durability
 from pilotage.bench.environments import environments
@@ -47,3 +47,11 @@ CASES: dict[str, Callable[[bool], list[Row]]] = {
     "sleepers": sleepers,
     "partitions": partitions,
 }
+
+CLUSTER_CASES: dict[str, Callable[[bool, str], list[Row]]] = {
+    "cluster-start": cluster.start,
+    "cluster-rates": cluster.rates,
+    "cluster-launches": cluster.launches,
+    "cluster-drain": cluster.drain,
+}
+"""Cases that need a platform with a batch system; its name is what they are given besides."""

@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +34,9 @@ _COLUMNS = (
 
 def bench(
     cases: Annotated[list[str] | None, typer.Argument(metavar="[CASE]...", help="Which cases. Default: all.")] = None,
+    platform: Annotated[
+        str, typer.Option(metavar="NAME", help="Measure pilots as jobs on this platform, which has a batch system.")
+    ] = "",
     quick: Annotated[bool, typer.Option("--quick", help="Fewer tasks and rounds; figures are rough.")] = False,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write figures and machine to this file, too.")] = None,
     show_cases: Annotated[bool, typer.Option("--list", help="List the cases.")] = False,
@@ -41,13 +45,19 @@ def bench(
     """Measure this machine: each case prints our figure, the baseline's in the same run, and their ratio."""
     import msgspec
 
-    known = load_cases()
+    known = load_cluster_cases(platform) if platform else load_cases()
     if show_cases:
         print(*known, sep="\n")
         return 0
     for name in cases or ():
         if name not in known:
+            if not platform and name in load_cluster_cases(""):
+                raise InvalidRequest(f"{name} measures pilots as jobs: say on which platform, with --platform NAME")
             raise InvalidRequest(f"there is no case {name!r}{nearest(name, known)}; known are {', '.join(known)}")
+    if platform:
+        from pilotage import platforms
+
+        platforms.platform(platform)
     if json is not None and not json.absolute().parent.is_dir():
         raise InvalidRequest(f"--json {json}: there is no folder {json.absolute().parent}; make it first")
     rows: list[dict[str, Any]] = []
@@ -82,6 +92,22 @@ def load_cases() -> dict[str, Case]:
     from pilotage.bench.cases import CASES
 
     return CASES
+
+
+def load_cluster_cases(platform: str) -> dict[str, Case]:
+    """Return the cases of a platform with a batch system, by name.
+
+    Raises:
+        BackendError: this installation came without them.
+    """
+    load_cases()
+    from pilotage.bench.cases import CLUSTER_CASES
+
+    return {name: partial(_on, case, platform) for name, case in CLUSTER_CASES.items()}
+
+
+def _on(case: Callable[[bool, str], list[dict[str, Any]]], platform: str, quick: bool) -> list[dict[str, Any]]:
+    return case(quick, platform)
 
 
 def machine() -> dict[str, Any]:

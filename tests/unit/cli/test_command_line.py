@@ -68,6 +68,9 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
         (["session", "rm", ""], "an empty uid names no session"),
         (["session", "lsit"], "lsit"),
         (["bench", "functoins"], "did you mean 'functions'?"),
+        (["bench", "cluster-start"], "say on which platform, with --platform NAME"),
+        (["bench", "--platform", "lab.blue", "functions"], "there is no case 'functions'"),
+        (["bench", "--platform", "local.localhots"], "did you mean 'local.localhost'?"),
         (["bench", "--json", "no/such/file.json", "start"], "there is no folder"),
     ],
 )
