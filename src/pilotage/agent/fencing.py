@@ -93,10 +93,11 @@ def fence_job(pilot_folder: Path, delivered: int, *, complete: bool) -> Aftermat
     return _aftermath_of_head(pilot_folder, partitions, delivered, lambda folder: complete)
 
 
-def fence_partition(folder: Path, delivered: int) -> Aftermath:
+def fence_partition(folder: Path, delivered: int, *, hosts_end_s: float | None = None) -> Aftermath:
     """Do the same for one partition of a pilot, which has its agent's folder here; the others go on.
 
-    An agent on a thread of this process cannot be ended here: it must be gone, or have nothing left to do.
+    An agent on a thread of this process cannot be ended here: it must be gone, or have nothing left to do. ``hosts_end_s``:
+    how long hosts on other nodes are waited for; None: until they are gone for certain.
 
     Raises:
         BackendError, LogCorrupted
@@ -106,6 +107,10 @@ def fence_partition(folder: Path, delivered: int) -> Aftermath:
     forbid(folder)
     if claimant(folder) != os.getpid():
         _end_agent(folder, claimant)
+    if settings.executor == "cluster":
+        from pilotage.agent.partition_hosts import GONE_S, end_partition_hosts
+
+        end_partition_hosts(settings, GONE_S if hosts_end_s is None else hosts_end_s)
     _end_runners(folder, settings.pilot)
     if not end_orphans(settings.session, settings.pilot, (), TASKS_END_S, marked=marks_of(settings.partition)):
         where = f"pilot {settings.pilot}, partition {settings.partition}"

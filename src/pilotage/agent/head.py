@@ -69,10 +69,19 @@ class Head(PilotLoop[MetaschedulerCore]):
         self._questions = 0
         self._asked: dict[int, _Asked] = {}
         self._was_ending = False
+        self.abandoned = ""
+        """Why this head ends without an end of its pilot: as its job is ended around it; see ``Agent.abandoned``."""
+
+    def notice(self, text: str) -> None:
+        """Let the user know, when a client is there."""
+        self._told.notice(text, lasting=False)
 
     def close(self) -> None:
         """Wait for the partitions' agents to go."""
-        self._agents.close()
+        if self.abandoned:
+            self._agents.abandon()
+        else:
+            self._agents.close()
         super().close()
 
     # --------------------------------------------------------------------------------------------------------------- the loop
@@ -101,7 +110,13 @@ class Head(PilotLoop[MetaschedulerCore]):
         super()._acknowledge()
         self._agents.acknowledge()
 
+    def _is_over(self) -> bool:
+        return bool(self.abandoned) or super()._is_over()
+
     def _told_to_end(self, now: float, reason: str) -> None:
+        if self._settings.batch != "local":
+            self.abandoned = reason
+            return
         super()._told_to_end(now, reason)
         self._agents.hurry_since = now
         self._agents.look_at_ends(now)

@@ -36,18 +36,14 @@ def main() -> None:
     heed_signals(call)
     status = 0
     try:
-        # On a cluster that is refused, with a word on it.
-        if settings.partitions and settings.executor != "cluster":
-            from pilotage.agent.head_main import run_head
-
-            run_head(settings, folder, incarnation, lambda: _tell_ready(ready_fd), call)
+        if settings.partitions:
+            from pilotage.agent.head_main import run_head as run
         else:
-            from pilotage.agent.running import run_agent
-
-            if abandoned := run_agent(settings, folder, incarnation, lambda: _tell_ready(ready_fd), call):
-                what = f"agent of partition {settings.partition}" if settings.partition else "agent"
-                sys.stderr.write(f"this {what} ends: {abandoned}\n")
-                status = ABANDONED
+            from pilotage.agent.running import run_agent as run
+        if abandoned := run(settings, folder, incarnation, lambda: _tell_ready(ready_fd), call):
+            what = f"agent of partition {settings.partition}" if settings.partition else "agent"
+            sys.stderr.write(f"this {what} ends: {abandoned}\n")
+            status = ABANDONED
     except CannotBegin as error:
         sys.stderr.write(f"{error}\n")
         status = HOPELESS

@@ -3,14 +3,19 @@
 In its job's first moments an agent looks around, has hosts started on all nodes by one step, and waits for them. An agent after
 it reads what was found, and hosts come to it by themselves. On one node there are no hosts: the agent runs the tasks itself, as
 on any machine.
+
+A head has hosts started only to learn what its nodes are, and lets them go: it runs nothing. The agent of a partition
+reads what the head has found. Any of the pilot's nodes may come to its partition and go again, so it has hosts started as it
+needs them, by a step for all that come at the same time.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,12 +27,12 @@ from pilotage.agent.recovery import leave_nodes
 from pilotage.agent.settings import PilotSettings
 from pilotage.core.agent import facts
 from pilotage.core.agent.state import AgentState
-from pilotage.errors import InvalidPilot
+from pilotage.errors import BackendError
 from pilotage.executors.base import Executor
-from pilotage.executors.cluster import ClusterExecutor
+from pilotage.executors.cluster import MARGIN_S, ClusterExecutor
 from pilotage.executors.host_step import HostStep, earlier_steps
 from pilotage.executors.hosts import HostSettings
-from pilotage.executors.lobby import HostLobby
+from pilotage.executors.lobby import ORPHAN_TIMEOUT_S, HostLobby
 from pilotage.executors.local import LocalExecutor
 from pilotage.launchers.found import found_host_launcher, found_launchers
 from pilotage.launchers.registry import launches_at_once
@@ -37,6 +42,9 @@ from pilotage.platforms.node_here import usable_here
 from pilotage.platforms.node_shape import ShapedNode
 from pilotage.wire.addresses import addresses_here
 from pilotage.wire.runner_settings import NOTIFY_SOCKET, RunnerSettings, write_settings
+
+_NO_PARTITION = "-"
+"""Nothing is of the partition of this name, which none can have."""
 
 MANY_HOSTS = 2
 """On more hosts one spawner each is enough."""
@@ -85,16 +93,16 @@ class ClusterGround:
                 is there.
             InvalidRequest: the platform's rules leave nothing of the nodes for tasks.
         """
-        if settings.partitions:
-            raise InvalidPilot(
-                f"pilot {settings.pilot!r}: partitions are for pilots on one machine so far, and this one is a job of "
-                f"{settings.batch}; leave partitions out, or submit a pilot for each"
-            )
-        launchers = _launchers(settings)
-        run = claimed_run(settings.pilot_folder)
+        launchers = launchers_of(settings)
         known = read_found(settings.agent_folder)
+        if settings.partition:
+            return cls._of_partition(settings, known, launchers)
+        run = claimed_run(settings.pilot_folder)
+        if settings.partitions:
+            _end_hosts_of_head(settings)
         if known is not None and known.run == run:
-            return cls(settings, known, None, *_meet_again(settings, known), launchers)
+            lobby, starter = (None, None) if settings.partitions else _meet_again(settings, known)
+            return cls(settings, known, None, lobby, starter, launchers)
         allocation = allocation_here(settings)
         kept, nodes = set_agent_nodes_apart(allocation.nodes, settings.agent_nodes)
         here = is_on(allocation)
@@ -106,9 +114,9 @@ class ClusterGround:
             told = {nodes[0].name: usable_here(Path("/tmp"), name=nodes[0].name)}
         else:
             names = [node.name for node in nodes]
-            lobby = _open_lobby(settings, names)
+            lobby = open_lobby(settings, names)
             try:
-                starter = _starter(settings, allocation.job, gpus)
+                starter = starter_of(settings, allocation.job, gpus)
                 # One that died on the way here has started them.
                 if not earlier_steps(settings.agent_folder):
                     starter.start(names)
@@ -122,6 +130,9 @@ class ClusterGround:
                 lobby.close()
                 starter.end()
                 return None
+            if settings.partitions:
+                _let_hosts_go(lobby, starter, names)
+                lobby, starter = None, None
         shaped, notes = shaped_nodes(settings, nodes, told, own)
         found = FoundNodes(
             run=run,
@@ -134,8 +145,19 @@ class ClusterGround:
             gpus_per_node=gpus,
             notes=[*allocation.notes, *notes],
         )
+        if settings.partitions and known is not None:
+            _require_alike(known, found)
         _report(allocation, kept, found)
         return cls(settings, found, known, lobby, starter, launchers)
+
+    @classmethod
+    def _of_partition(cls, settings: PilotSettings, known: FoundNodes | None, launchers: dict[str, Installed]) -> ClusterGround:
+        """Return what the agent of a partition stands on; ``known``: what it was when its log was written."""
+        found = read_found(Path(settings.pilot_folder))
+        if found is None:
+            raise BackendError(f"the head of partition {settings.partition} has not written down which nodes there are")
+        before = known if known is not None and known.run != found.run else None
+        return cls(settings, found, before, *_meet_again(settings, found), launchers)
 
     def note(self) -> None:
         """Write down what was found; the log is of this run from now on."""
@@ -156,19 +178,26 @@ class ClusterGround:
     @property
     def launches(self) -> int:
         """How many launches may be under way at once; see ``AgentCore``."""
-        return launches_at_once(self.launchers, len(self.found.nodes))
+        all_at_once = launches_at_once(self.launchers, len(self.found.nodes))
+        return max(1, all_at_once // self.settings.launch_share) if all_at_once else 0
 
     def executor(self, folder: Path, incarnation: int, end_time: float) -> Executor:
         """Return the executor of these nodes. ``folder`` is the agent's private one; ``end_time``: see ``RunnerSettings``."""
         settings, found, launchers = self.settings, self.found, self.launchers
         if self._lobby is None or self._starter is None:
-            write_settings(folder, _runner_settings(settings, found.nodes, 0, launchers, end_time, str(folder / NOTIFY_SOCKET)))
-            return LocalExecutor(folder, settings.session, settings.pilot, settings.agent_folder, incarnation)
+            write_settings(folder, runner_settings(settings, found.nodes, 0, launchers, end_time, str(folder / NOTIFY_SOCKET)))
+            return LocalExecutor(
+                folder, settings.session, settings.pilot, settings.agent_folder, incarnation, partition=settings.partition
+            )
         hosts = [
-            HostSettings(shaped.node.name, _runner_settings(settings, found.nodes, number, launchers, end_time))
+            HostSettings(shaped.node.name, runner_settings(settings, found.nodes, number, launchers, end_time))
             for number, shaped in enumerate(found.nodes)
         ]
-        executor = ClusterExecutor(self._lobby, self._starter, hosts, incarnation)
+        # A host that never comes is given up when the pilot would have gone on without it in the beginning.
+        margin_s = max(MARGIN_S, settings.hosts_timeout_s - ORPHAN_TIMEOUT_S)
+        executor = ClusterExecutor(
+            self._lobby, self._starter, hosts, incarnation, margin_s=margin_s, on_demand=bool(settings.partition)
+        )
         self._lobby, self._starter = None, None
         return executor
 
@@ -180,7 +209,12 @@ class ClusterGround:
             self._starter.leave()
 
 
-def _launchers(settings: PilotSettings) -> dict[str, Installed]:
+def launchers_of(settings: PilotSettings) -> dict[str, Installed]:
+    """Return the launchers that are here for tasks, by launch method, the preferred first.
+
+    Raises:
+        BackendError: none that is preferred is.
+    """
     paths, options = settings.launcher_paths, settings.launcher_options
     return found_launchers(settings.launch_methods, settings.batch, paths, options, os.environ.get("PATH", ""))
 
@@ -201,25 +235,61 @@ def hosts_of(found: FoundNodes) -> list[int]:
 def _meet_again(settings: PilotSettings, found: FoundNodes) -> tuple[HostLobby | None, HostStep | None]:
     if found.alone:
         return None, None
-    lobby = _open_lobby(settings, [shaped.node.name for shaped in found.nodes])
+    lobby = open_lobby(settings, [shaped.node.name for shaped in found.nodes])
     try:
-        return lobby, _starter(settings, found.job, found.gpus_per_node)
+        return lobby, starter_of(settings, found.job, found.gpus_per_node)
     except BaseException:
         lobby.leave()
         raise
 
 
-def _open_lobby(settings: PilotSettings, names: list[str]) -> HostLobby:
-    return HostLobby.open(settings.agent_folder, settings.session, settings.pilot, names, addresses_here())
+def open_lobby(settings: PilotSettings, names: list[str]) -> HostLobby:
+    """Listen for the hosts of these nodes in the agent's place; see ``HostLobby.open``."""
+    partition = _NO_PARTITION if settings.partitions else settings.partition
+    addresses = addresses_here()
+    return HostLobby.open(settings.agent_folder, settings.session, settings.pilot, names, addresses, partition=partition)
 
 
-def _starter(settings: PilotSettings, job: str, gpus_per_node: int | None) -> HostStep:
+def _let_hosts_go(lobby: HostLobby, starter: HostStep, names: Sequence[str]) -> None:
+    """Have hosts of a head end, and do not wait for it: they have nothing, and look after nothing of their nodes."""
+    for name in names:
+        lobby.dismiss(name, "what its node has is known")
+    lobby.close()
+    threading.Thread(target=starter.end, name="hosts", daemon=True).start()
+
+
+def _end_hosts_of_head(settings: PilotSettings) -> None:
+    """End what hosts a head before this one has left."""
+    if earlier_steps(settings.agent_folder):
+        starter_of(settings, "", None).end()
+
+
+def _require_alike(before: FoundNodes, found: FoundNodes) -> None:
+    """See that the partitions that a log tells of can have the nodes of a later run of the job.
+
+    Raises:
+        BackendError: they cannot.
+    """
+    shapes = [[node.shape for node in run.plain] for run in (before, found)]
+    if shapes[0] != shapes[1] or before.alone != found.alone:
+        raise BackendError(
+            f"{BEGUN_AGAIN}, on {len(found.nodes)} nodes that are not like the {len(before.nodes)} that its partitions had; "
+            "submit the pilot again"
+        )
+
+
+def starter_of(settings: PilotSettings, job: str, gpus_per_node: int | None) -> HostStep:
+    """Return what starts and ends hosts on the nodes of a job.
+
+    Raises:
+        BackendError: nothing here can.
+    """
     paths, options = settings.launcher_paths, settings.launcher_options
     method, installed = found_host_launcher(settings.launch_methods, settings.batch, paths, options, os.environ.get("PATH", ""))
     return HostStep(settings.agent_folder, method, installed, job=job, gpus_per_node=gpus_per_node)
 
 
-def _runner_settings(
+def runner_settings(
     settings: PilotSettings,
     nodes: list[ShapedNode],
     number: int,

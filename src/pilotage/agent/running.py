@@ -18,10 +18,9 @@ from pilotage.agent.recovery import recover_state, tasks_of_last_record
 from pilotage.agent.result_blobs import ResultBlobs
 from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, PilotSettings
 from pilotage.agent.simulated_crew import SimulatedCrew
-from pilotage.agent.startup import CannotBegin, EndCall, listen, open_log, quarantine, times_of, was_begun
+from pilotage.agent.startup import EndCall, cluster_ground, listen, open_log, quarantine, times_of, was_begun
 from pilotage.core.agent.core import AgentCore
 from pilotage.core.scheduling import make_policy
-from pilotage.errors import BackendError, InvalidRequest
 from pilotage.executors.base import Executor
 from pilotage.executors.local import LocalExecutor
 from pilotage.executors.simulated import SimulatedExecutor
@@ -44,7 +43,7 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: Ca
     """
     ground = None
     if settings.executor == "cluster":
-        ground = _cluster_ground(settings, call)
+        ground = cluster_ground(settings, call)
         if ground is None:
             return ""
         settings = ground.settings
@@ -68,6 +67,7 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: Ca
             launches=ground.launches if ground is not None else 0,
             drain_s=settings.drain_s,
             checkpoint_signal=settings.checkpoint_signal,
+            in_job=settings.batch != "local",
         )
         if state is not None:
             core.recover(time.time())
@@ -101,15 +101,6 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: Ca
         loop.run()
     note_progress(log_folder)
     return loop.abandoned
-
-
-def _cluster_ground(settings: PilotSettings, call: EndCall) -> ClusterGround | None:
-    from pilotage.agent.on_cluster import ClusterGround
-
-    try:
-        return ClusterGround.take(settings, lambda: call.came)
-    except (BackendError, InvalidRequest) as error:
-        raise CannotBegin(str(error)) from error
 
 
 def _executor(

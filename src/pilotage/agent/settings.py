@@ -100,6 +100,8 @@ class PilotSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Of a sub-agent: the indices of the nodes with which the partition began."""
     scheduler: PolicySpec = PolicySpec()
     """Of a sub-agent: by which rule tasks are placed."""
+    launch_share: int = 1
+    """Of a sub-agent: among how many the launches are divided that the pilot may have under way at once."""
     sync_delay_s: float = 0.0
     """Added to each sync of the log, for measuring what a slow disk does."""
 

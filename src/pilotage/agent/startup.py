@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pilotage.agent.bootstrap import CLAIM_FILE
 from pilotage.agent.loop import PilotLoop
 from pilotage.agent.settings import SETTINGS_FILE, PilotSettings
-from pilotage.errors import PilotageError
+from pilotage.errors import BackendError, InvalidRequest, PilotageError
 from pilotage.log.crashes import crashes_at, note_crash, note_start
 from pilotage.log.reader import recover
 from pilotage.log.writer import LogWriter
@@ -26,6 +26,7 @@ from pilotage.wire.keys import Connection, generate_key_pair
 from pilotage.wire.unix import CLIENT_SOCKET, UnixAgentChannel
 
 if TYPE_CHECKING:
+    from pilotage.agent.on_cluster import ClusterGround
     from pilotage.core.agent.core import AgentCore
     from pilotage.core.metascheduler.core import MetaschedulerCore
 
@@ -109,6 +110,20 @@ def _began(pilot_folder: Path) -> float:
         return (pilot_folder / SETTINGS_FILE).stat().st_mtime
     since_boot_s = int(ticks) / os.sysconf("SC_CLK_TCK")
     return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot_s)
+
+
+def cluster_ground(settings: PilotSettings, call: EndCall) -> ClusterGround | None:
+    """Return what an agent on a cluster stands on; None: it was told to end before it had that.
+
+    Raises:
+        CannotBegin: there is none.
+    """
+    from pilotage.agent.on_cluster import ClusterGround
+
+    try:
+        return ClusterGround.take(settings, lambda: call.came)
+    except (BackendError, InvalidRequest) as error:
+        raise CannotBegin(str(error)) from error
 
 
 def was_begun(log_folder: Path) -> bool:

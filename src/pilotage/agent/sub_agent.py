@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -89,7 +89,8 @@ def settings_of(settings: PilotSettings, name: str, record: PartitionRecord) -> 
         partition=name,
         present=[node for node in record.nodes if node not in granted],
         scheduler=record.spec.scheduler,
-        executor=record.spec.executor or settings.executor,
+        executor=_executor_of(settings, record),
+        launch_share=len(settings.partitions),
         transport="ipc",
         client_keys=[],
         observer_keys=[],
@@ -101,6 +102,12 @@ def settings_of(settings: PilotSettings, name: str, record: PartitionRecord) -> 
         # There are others beside it.
         spawners=max(1, settings.spawners // len(settings.partitions)),
     )
+
+
+def _executor_of(settings: PilotSettings, record: PartitionRecord) -> Literal["local", "simulated", "cluster"]:
+    asked = record.spec.executor or settings.executor
+    # Tasks of a job are run by hosts where others are run by the agent.
+    return "cluster" if asked == "local" and settings.executor == "cluster" else asked
 
 
 def aftermath_of(agent: SubAgent, reason: str) -> PartitionLost | None:

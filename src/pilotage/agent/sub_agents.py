@@ -133,7 +133,8 @@ class SubAgents:
             fencer.join()
         for agent in list(self._agents.values()):
             try:
-                fence_partition(agent.folder, agent.record.received)
+                # What is left after that the batch system ends with the job.
+                fence_partition(agent.folder, agent.record.received, hosts_end_s=TERM_S)
             except (PilotageError, OSError) as error:
                 sys.stderr.write(f"what is left of partition {agent.name}: {error}\n")
             if agent.running is not None and agent.running.outlives_head:
@@ -141,6 +142,21 @@ class SubAgents:
             self._forget(agent)
         self._poll.unregister(self._wakeup)
         os.close(self._wakeup)
+
+    def abandon(self) -> None:
+        """Have all agents end what they run, without a word on it; partitions may go on in a later run of the pilot's job."""
+        going = select.poll()
+        for agent in self._agents.values():
+            agent.link.close()
+            if agent.running is not None:
+                agent.running.terminate()
+                going.register(agent.running.ended_fd, select.POLLIN)
+        until = time.monotonic() + STOP_S
+        while any(agent.running is not None for agent in self._agents.values()) and (left_s := until - time.monotonic()) > 0:
+            for descriptor, _ in going.poll(left_s * 1000):
+                going.unregister(descriptor)
+                self._reap(self._by_descriptor[descriptor])
+        self._closing.set()
 
     # ----------------------------------------------------------------------------------------------------- what it runs in
 

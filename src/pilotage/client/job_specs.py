@@ -9,15 +9,16 @@ platform's file tells are checked here, before anything is submitted.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
 from pilotage.batch.job import JobSpec
-from pilotage.batch.system import BatchSystem
+from pilotage.batch.system import BatchSystem, SystemFacts
 from pilotage.client.pilot_description import PilotDescription, dependencies_of
 from pilotage.errors import InvalidPilot
 from pilotage.model.resources import BLOCK_MIB, Node, NodeShape
@@ -49,6 +50,8 @@ _SAID: Mapping[str, str] = {
     "extra_options": "extra_options",
 }
 """Attributes of pilots that mean something to batch systems alone, and the fields of ``JobSpec`` that say them."""
+_OF_HERE = ("TMPDIR", "PILOTAGE_NODE_FILE", "PILOTAGE_NODE_NAME", "PILOTAGE_TASK_ID")
+"""Variables that say something of this machine, or process, which an agent elsewhere would take for something of its own."""
 _OF_NODES = ("cores_per_node", "gpus_per_node", "memory_per_node", "disk_per_node")
 
 
@@ -160,11 +163,6 @@ def check_job(pilot: str, on: Platform, description: PilotDescription) -> None:
             f"{pilot}: executor={description.executor!r}: a job on {on.name} would run nothing; use it with "
             "resource='local.emulated'"
         )
-    if description.get("partitions"):
-        raise InvalidPilot(
-            f"{pilot}: partitions are for pilots on one machine so far, and {on.name} has a batch system; leave them out "
-            "(partitions=[] where the platform gives some)"
-        )
     _check_limits(pilot, on, description)
 
 
@@ -226,7 +224,8 @@ def job_spec(name: str, on: Platform, description: PilotDescription, folder: Pat
     """
     pilot = f"pilot {description.uid!r}" if description.uid else "pilot"
     size = size_of_job(pilot, on, description)
-    lacks = _system_of(on).facts.lacks
+    facts = _system_of(on).facts
+    lacks = facts.lacks
     return JobSpec(
         name=name,
         folder=str(folder),
@@ -248,11 +247,22 @@ def job_spec(name: str, on: Platform, description: PilotDescription, folder: Pat
         dependencies=dependencies_of(pilot, description),
         mail_to=description.mail_to or "",
         extra_options=(*on.extra_options, *description.get("extra_options")),
+        environment=_environment(on, facts),
         setup=on.setup,
         output="" if "output" in lacks else str(folder / JOB_OUTPUT),
         requeue="requeue" not in lacks,
         options=on.batch_options,
     )
+
+
+def _environment(on: Platform, facts: SystemFacts) -> Literal["clean", "all"]:
+    """Return what environment a pilot's job begins with; that of its tasks is the user's in any case.
+
+    A login shell takes a second and more, and batch systems have little patience with slow ones: lines of setup may need what
+    it defines (``module``), the agent does not.
+    """
+    needs_clean = on.setup or any(name in os.environ for name in _OF_HERE)
+    return "all" if facts.clean_is_login and not needs_clean else "clean"
 
 
 def bootstrap_command(on: Platform, folder: Path) -> tuple[str, ...]:

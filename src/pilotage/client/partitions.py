@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from pilotage.client.fields import shown
 from pilotage.client.policies import check_policy, converted, parse_policy
 from pilotage.core.metascheduler.plan import check_plan
+from pilotage.core.scheduling.policies import fault_of
 from pilotage.errors import InvalidPilot
 from pilotage.model.partitions import PartitionSpec
-from pilotage.model.resources import Node
+from pilotage.model.resources import Node, NodeShape
 
 
 def parse_partition(what: str, given: object) -> PartitionSpec:
@@ -50,3 +53,20 @@ def check_partitions(pilot: str, plan: Sequence[PartitionSpec], nodes: Sequence[
         raise InvalidPilot(f"{pilot}: {error}") from None
     for spec in plan:
         check_policy(f"{pilot}: partition {spec.name!r}: scheduler", spec.scheduler, nodes)
+
+
+def check_partitions_of_job(pilot: str, plan: Sequence[PartitionSpec], count: int) -> None:
+    """See that a pilot of so many nodes can have these partitions, whatever its nodes will be called and have.
+
+    Raises:
+        InvalidPilot: as ``check_partitions``.
+    """
+    for spec in plan:
+        fault = fault_of(spec.scheduler)
+        if fault is not None:
+            raise InvalidPilot(f"{pilot}: partition {spec.name!r}: scheduler: {fault}")
+    check_partitions(pilot, [_of_any_nodes(spec) for spec in plan], [Node(0, "", NodeShape(1))] * count)
+
+
+def _of_any_nodes(spec: PartitionSpec) -> PartitionSpec:
+    return msgspec.structs.replace(spec, scheduler=msgspec.structs.replace(spec.scheduler, groups={}))

@@ -14,7 +14,7 @@ from pilotage.client.callbacks import PilotNews
 from pilotage.client.checks import UID_BYTES, is_short, length_of
 from pilotage.client.constants import PILOT_STATE, PMGR_METRICS
 from pilotage.client.inside import check_inside, is_inside
-from pilotage.client.job_specs import check_job, check_script, nodes_for
+from pilotage.client.job_specs import check_job, check_script, nodes_for, size_of_job
 from pilotage.client.managers import Manager, chosen
 from pilotage.client.pilot import Pilot
 from pilotage.client.pilot_description import (
@@ -114,10 +114,14 @@ class PilotManager(Manager):
 
                 check_policy(f"{named}: scheduler", scheduler_of(named, description), nodes)
             if description.get("partitions"):
-                from pilotage.client.partitions import check_partitions
+                from pilotage.client.partitions import check_partitions, check_partitions_of_job
 
+                plan = partitions_of(named, description)
                 try:
-                    check_partitions(named, partitions_of(named, description), nodes)
+                    if is_job:
+                        check_partitions_of_job(named, plan, size_of_job(named, on, description).nodes)
+                    else:
+                        check_partitions(named, plan, nodes)
                 except InvalidPilot as error:
                     if not plan_from:
                         raise

@@ -57,7 +57,8 @@ def add(session: Session, record: PilotRecord, given: PartitionSpec | Mapping[st
     plan = _changeable(record, "takes no partition more")
     what = f"pilot {record.uid!r}: partition"
     spec = parse_partition(what, given)
-    check_policy(f"{what} {spec.name!r}: scheduler", spec.scheduler, record.nodes)
+    if not record.estimated:
+        check_policy(f"{what} {spec.name!r}: scheduler", spec.scheduler, record.nodes)
     told = _ask(session, record, add=spec)
     if record.added.get(spec.name) == spec and not _was_refused(told, spec.name):
         return
@@ -127,6 +128,9 @@ def _was_refused(told: PartitionsTold | None, name: str) -> bool:
 
 def _against_addition(record: PilotRecord, plan: list[PartitionSpec], spec: PartitionSpec) -> str:
     """Judge by what the pilot will begin with; with what a partition leaves that is to be retired only it itself can reckon."""
+    if record.estimated:
+        # Its head knows what it has, and tells what cannot be.
+        return ""
     known = [*plan, *record.added.values()]
     available = len(record.nodes)
     if not any(isinstance(queued, QueuedRetirement) for queued in (*record.outbox, *record.unacknowledged.values())):

@@ -10,6 +10,10 @@ the new one finds the runners of the one before. A host is given up when it is g
 that has started it is over, and the batch system has ended all that was left of it; or it has had no connection for so long
 that its runners and itself have ended by their own rule (``orphan_timeout_s``). Then its runners are told as lost, and after
 them its nodes. Should it come yet, it is told to end.
+
+Nodes of a partition come and go, and so do their hosts, which are *on demand*: those that are given runners at the same time
+are started by one step, and a host whose last runner was told to go is told to end. Its step lasts until all hosts have ended
+that it had started, here or there.
 """
 
 from __future__ import annotations
@@ -54,6 +58,8 @@ _CLOSE_S = 8.0
 _STEPS_S = 10.0
 """The agent itself ends what spawners of a lost host have started on others, and does nothing else meanwhile."""
 _LAST_WORDS = 400
+_UNWANTED = "the pilot goes on without this node"
+_GIVEN_BACK = "its node is another partition's"
 
 _PING = wire.encode(wire.HostPing())
 
@@ -62,7 +68,8 @@ class ClusterExecutor:
     """The ``Executor`` of all ``hosts``, whose numbers are their places in the sequence.
 
     ``lobby`` is open, and ``starter`` has been told to start the hosts, by this agent or an earlier one. ``incarnation`` is the
-    agent's. ``margin_s`` and ``away_s``: see ``MARGIN_S`` and ``AWAY_S``.
+    agent's. ``margin_s`` and ``away_s``: see ``MARGIN_S`` and ``AWAY_S``. ``on_demand``: only those hosts were
+    started whose runners are known, and each is to be there while it has runners.
     """
 
     def __init__(
@@ -74,6 +81,7 @@ class ClusterExecutor:
         *,
         margin_s: float = MARGIN_S,
         away_s: float = AWAY_S,
+        on_demand: bool = False,
     ) -> None:
         self._lobby = lobby
         self._starter = starter
@@ -82,7 +90,8 @@ class ClusterExecutor:
         self._away_s = away_s
         now = time.time()
         # Of steps that an earlier agent had started nobody may tell the end.
-        steps = 1 if incarnation == 1 else math.inf
+        steps = (0 if on_demand else 1) if incarnation == 1 else math.inf
+        self._on_demand = on_demand
         self._hosts = [RemoteHost(settings, now, steps) for settings in hosts]
         self._by_name = {host.name: host for host in self._hosts}
         self._host_of: dict[RunnerId, RemoteHost] = {}
@@ -92,6 +101,8 @@ class ClusterExecutor:
         """Hosts that have something to hear."""
         self._away: dict[str, None] = {}
         """Hosts without a connection that are not given up."""
+        self._idle: dict[str, None] = {}
+        """Hosts on demand that have no runner any more."""
         self._doomed: dict[str, None] = {}
         """Hosts that were given up, and have been told to start runners."""
         self._ping_at = now + PING_S
@@ -115,8 +126,10 @@ class ClusterExecutor:
             self._host_of[name] = host
         now = time.time()
         for host in self._hosts:
-            # The first agent has only just had them started.
-            self._await(host, now, _UP_S if self._incarnation == 1 else self._away_s)
+            host.is_wanted = bool(host.runners) or not self._on_demand
+            if host.is_wanted:
+                # The first agent has only just had them started.
+                self._await(host, now, _UP_S if self._incarnation == 1 else self._away_s)
         self._hear(now)
         self._watch_steps()
 
@@ -126,7 +139,7 @@ class ClusterExecutor:
 
     def next_deadline(self) -> float | None:
         """Return when ``turn`` is due without anything arriving."""
-        if self._to_flush or self._doomed:
+        if self._to_flush or self._doomed or self._idle:
             return 0.0
         due = self._ping_at
         for name in self._away:
@@ -142,6 +155,7 @@ class ClusterExecutor:
             host = self._by_name[name]
             self._lose_runners(host, host.lost)
         self._doomed.clear()
+        self._dismiss_idle(now)
         self._hear(now)
         while (end := self._starter.ended()) is not None:
             # What its hosts said last comes first.
@@ -167,6 +181,8 @@ class ClusterExecutor:
         where = self._host_of.get(beside, self._hosts[host]) if beside is not None else self._hosts[host]
         self._host_of[runner] = where
         where.start_runner(runner, beside, environment)
+        if not where.is_wanted:
+            self._want(where, time.time())
         self._to_flush[where.name] = None
         if where.lost:
             self._doomed[where.name] = None
@@ -177,6 +193,8 @@ class ClusterExecutor:
         if host is not None:
             host.forget([runner])
             self._order(host, wire.StopRunner(runner))
+            if self._on_demand and not host.runners:
+                self._idle[host.name] = None
 
     def launch(self, runner: RunnerId, lanes: Sequence[LaneTasks], templates: Mapping[TemplateId, Template]) -> None:
         """Send tasks to their runner's host, and the templates that it has not seen."""
@@ -271,8 +289,8 @@ class ClusterExecutor:
     def _hear(self, now: float) -> None:
         for name, message in self._lobby.receive():
             host = self._by_name.get(name)
-            if host is None or host.lost:
-                self._lobby.dismiss(name, "the pilot goes on without this node" if host is None else host.lost)
+            if host is None or host.lost or not host.is_wanted:
+                self._lobby.dismiss(name, _UNWANTED if host is None else host.lost or _GIVEN_BACK)
                 continue
             match message:
                 case wire.HostHello():
@@ -315,6 +333,26 @@ class ClusterExecutor:
             host.start_at = now + (self._away_s if patience_s is None else patience_s)
         else:
             host.start_at = now + START_PAUSES_S[host.starts]
+
+    def _want(self, host: RemoteHost, now: float) -> None:
+        """Have a host on demand started in the next turn, with all others that are wanted by then."""
+        host.is_wanted = True
+        host.changed_at = host.start_at = now
+        # This start is not one more.
+        host.starts = -1
+        self._away[host.name] = None
+
+    def _dismiss_idle(self, now: float) -> None:
+        """Have hosts end that have no runner any more; those have been told to go."""
+        idle, self._idle = self._idle, {}
+        for name in idle:
+            host = self._by_name[name]
+            if host.runners or host.lost:
+                continue
+            host.is_wanted = False
+            self._lobby.dismiss(name, _GIVEN_BACK)
+            host.disconnected(now)
+            self._away.pop(name, None)
 
     def _take(self, host: RemoteHost, report: wire.HostReport, now: float) -> None:
         """Tell what a host has reported."""
@@ -393,6 +431,8 @@ class ClusterExecutor:
             if host is None or host.lost:
                 continue
             host.steps -= 1
+            if not host.is_wanted:
+                continue
             said = end.output.strip()[-_LAST_WORDS:]
             host.last_words = f"; its step exited with {end.exit_code}{f': {said}' if said else ''}"
             if host.steps:

@@ -192,6 +192,10 @@ class HostStep:
     def _name(self) -> str:
         return f"pilotage-hosts:{self._folder.name}"
 
+    def _is_ours(self, name: str) -> bool:
+        """Tell whether a step of this name is of an agent of this folder; other partitions' names may begin with its own."""
+        return name.rpartition(".")[0] == self._name
+
     def _forget(self, descriptor: int) -> _Step:
         step = self._running.pop(descriptor)
         self._poll.unregister(descriptor)
@@ -222,9 +226,7 @@ class HostStep:
         while True:
             try:
                 listed = control.parse_steps(self._run(control.list_arguments(self._job)))
-                left = [
-                    step for step in listed if (step.name.startswith(f"{self._name}.") if names is None else step.name in names)
-                ]
+                left = [step for step in listed if (self._is_ours(step.name) if names is None else step.name in names)]
                 for step in left:
                     self._run(control.cancel_arguments(self._job, step.id))
                 if not left:
@@ -269,22 +271,40 @@ class _Step:
 
 
 def earlier_steps(agent_folder: Path) -> list[int]:
-    """Return the pids of the steps' processes that agents of this folder have left: children of this process's parent."""
+    """Return the pids of the steps' processes that agents of this folder have left.
+
+    They are children of the bootstrap: of this process's parent, or of that one's if this is the agent of a partition. Those of
+    an agent on a thread are children of its head's process, which may be this one.
+    """
     mark = f"{STEP_MARK}={agent_folder}".encode(errors="surrogateescape")
+    parent = os.getppid()
     found = []
-    for task in Path(f"/proc/{os.getppid()}/task").glob("*/children"):
+    for pid in dict.fromkeys(each for ancestor in (os.getpid(), parent, _parent_of(parent)) for each in _children(ancestor)):
         try:
-            children = task.read_text().split()
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        for pid in children:
-            try:
-                variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if mark in variables:
-                found.append(int(pid))
+        if mark in variables:
+            found.append(pid)
     return [pid for pid in found if started_ticks(pid) is not None]
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += map(int, task.read_text().split())
+        except OSError:
+            continue
+    return found
+
+
+def _parent_of(pid: int) -> int:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return pid
+    return int(stat[stat.rindex(")") + 2 :].split()[1])
 
 
 def _signal(pid: int, number: int) -> None:

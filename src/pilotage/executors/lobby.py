@@ -62,11 +62,12 @@ class HostLobby:
         addresses: Sequence[str],
         *,
         orphan_timeout_s: float = ORPHAN_TIMEOUT_S,
+        partition: str = "",
     ) -> HostLobby:
         """Listen for the hosts of these names, and write where.
 
         ``addresses``: under which names and addresses nodes reach this one, the best first (see ``wire.addresses``). Hosts
-        that an agent before this one had find the file anew.
+        that an agent before this one had find the file anew. ``partition``: see ``HostAccess``.
 
         Raises:
             BackendError: nothing can be listened at, or not so many hosts can be connected.
@@ -82,7 +83,7 @@ class HostLobby:
         endpoints = tuple(f"tcp://{address}:{port}" for address in addresses)
         path = agent_folder / HOSTS_FILE
         try:
-            access = HostAccess(session, pilot, endpoints, keys.public, of_hosts, tuple(names), orphan_timeout_s)
+            access = HostAccess(session, pilot, endpoints, keys.public, of_hosts, tuple(names), orphan_timeout_s, partition)
             write_host_access(path, access)
         except BaseException:
             listener.close()

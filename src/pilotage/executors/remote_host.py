@@ -32,6 +32,8 @@ class RemoteHost:
         self.is_connected = False
         self.changed_at = now
         """When the connection was made, or lost."""
+        self.is_wanted = True
+        """Whether it is to be there; else it is told to end if it comes."""
         self.lost = ""
         """Why it was given up; empty while it was not."""
         self.steps = steps

@@ -163,7 +163,7 @@ class NodeHost:
             self._relay = None
         # What no executor was told of: those of the host before, if it died, and all of them while there is no agent.
         end_runners(self._folder, grace_s + _END_S, _ORPHANS_S)
-        marked = marks_of("", self._name)
+        marked = marks_of(self._access.partition, self._name)
         if not end_orphans(self._access.session, self._access.pilot, (), _ORPHANS_S, marked=marked):
             sys.stderr.write("processes of tasks cannot be ended\n")
         recover(self._folder)

@@ -15,7 +15,7 @@ import time
 import traceback
 from pathlib import Path
 
-from pilotage.agent.claim import claim
+from pilotage.agent.claim import CLAIM_FILE, claim
 from pilotage.agent.private_folder import private_folder, remove_private_folder
 from pilotage.errors import BackendError, PilotageError
 from pilotage.executors.hosts import NODE_NAME
@@ -28,6 +28,8 @@ from pilotage.wire.keys import HostAccess, read_host_access
 CRASHED = 2
 _FILE_APPEARS_S = 30.0
 """A shared file system may show a file that was just written elsewhere a while later."""
+_LEAVES_S = 20.0
+"""A host whose node was given back, and that is wanted again, may still be ending what it had."""
 _LOOK_S = 0.1
 _YOUNG_OBJECTS = 50_000
 
@@ -41,8 +43,8 @@ def main() -> None:
     try:
         access = _read_access(agent_folder / HOSTS_FILE)
         name = name_here(access.names)
-        folder = private_folder(agent_folder / name)
-        if claim(folder) is None:
+        folder = _claimed_folder(agent_folder / name)
+        if folder is None:
             raise BackendError(f"node {name} has a host of this pilot already")
     except (PilotageError, OSError) as error:
         sys.exit(f"no host can begin on {socket.gethostname()}: {error}")
@@ -60,6 +62,25 @@ def main() -> None:
     remove_private_folder(folder)
     # Nothing is left to be cleaned up; the interpreter's own way out would take longer.
     os._exit(0)
+
+
+def _claimed_folder(host_folder: Path) -> Path | None:
+    """Return the private folder of the host, which is ours from now on; None if another host keeps it."""
+    until = time.monotonic() + _LEAVES_S
+    while True:
+        folder = private_folder(host_folder)
+        try:
+            claimed = claim(folder)
+            # One that ends takes its folder along.
+            if claimed is not None and os.path.samestat(os.fstat(claimed), os.stat(folder / CLAIM_FILE)):
+                return folder
+        except FileNotFoundError:
+            claimed = None
+        if claimed is not None:
+            os.close(claimed)
+        elif time.monotonic() > until:
+            return None
+        time.sleep(_LOOK_S)
 
 
 def name_here(names: tuple[str, ...]) -> str:

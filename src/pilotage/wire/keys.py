@@ -73,6 +73,8 @@ class HostAccess(msgspec.Struct, frozen=True):
     names: tuple[str, ...]
     orphan_timeout_s: float = 60.0
     """A host without its agent for so long ends its tasks and itself."""
+    partition: str = ""
+    """Whose tasks are this host's to end: those of this partition; empty: the pilot has none."""
 
 
 def generate_key_pair() -> KeyPair:

@@ -11,12 +11,10 @@ import msgspec
 import pytest
 
 from pilotage.agent.allocation import allocation_environment, allocation_here, is_on, task_environment
-from pilotage.agent.on_cluster import ClusterGround
 from pilotage.agent.settings import PilotSettings, write_settings
 from pilotage.agent.startup import times_of
-from pilotage.errors import BackendError, InvalidPilot
+from pilotage.errors import BackendError
 from pilotage.model.ids import PilotUid, SessionUid
-from pilotage.model.partitions import PartitionSpec
 from pilotage.platforms.allocations import AllocatedNode, Allocation
 from pilotage.system.python import python_command
 
@@ -123,12 +121,6 @@ def test_a_pilot_ends_with_its_runtime_or_before_its_job(
     monkeypatch.setattr("pilotage.agent.startup._began", lambda folder: 1000.0)
     settings = settings_in(tmp_path, runtime_s=runtime_s, end_margin_s=10.0)
     assert times_of(settings, job_end) == (1000.0, deadline)
-
-
-def test_partitions_are_refused_on_a_cluster(tmp_path: Path) -> None:
-    settings = settings_in(tmp_path, batch="slurm", partitions=[PartitionSpec(name="a"), PartitionSpec(name="b")])
-    with pytest.raises(InvalidPilot, match="partitions are for pilots on one machine so far, and this one is a job of slurm"):
-        ClusterGround.take(settings, lambda: False)
 
 
 def test_an_agent_that_cannot_begin_says_why_and_is_not_followed_by_another(tmp_path: Path) -> None:

@@ -55,6 +55,30 @@ def with_platform(**changes: Any) -> Platform:
     return Platform(**{name: changes.get(name, getattr(MACHINE, name)) for name in MACHINE.__struct_fields__})
 
 
+@pytest.mark.parametrize(
+    ("batch", "setup", "variables", "environment"),
+    [
+        ("slurm", (), {}, "all"),
+        # What it needs may be defined by a login shell alone.
+        ("slurm", ("module load x",), {}, "clean"),
+        # They would be taken for those of the job.
+        ("slurm", (), {"TMPDIR": "/scratch/of/the/login/node"}, "clean"),
+        ("slurm", (), {"PILOTAGE_TASK_ID": "task.1"}, "clean"),
+        # No login shell is begun there.
+        ("pbspro", (), {}, "clean"),
+    ],
+)
+def test_a_login_shell_is_waited_for_where_it_is_needed_alone(
+    batch: str, setup: tuple[str, ...], variables: dict[str, str], environment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TMPDIR", "PILOTAGE_NODE_FILE", "PILOTAGE_NODE_NAME", "PILOTAGE_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert job_spec("job", with_platform(batch=batch, setup=setup), described(nodes=2), FOLDER).environment == environment
+
+
 def test_what_the_description_leaves_open_the_platform_says() -> None:
     made = job_spec("job", MACHINE, described(nodes=2, runtime=10), FOLDER)
     assert (made.nodes, made.queue, made.project, made.constraints) == (2, "regular", "abc", ("gpu",))
@@ -195,7 +219,6 @@ def test_what_a_batch_system_cannot_say_is_refused(system: str, name: str) -> No
         ({"nodes": 1, "cores_per_node": 8}, "cores_per_node=8: the nodes of site.machine are what they are; leave it out"),
         ({"nodes": 2, "memory": 600_000}, "memory=600000 exceeds the 512000 MB of 2 nodes with 256000 MB each"),
         ({"nodes": 100_001}, "100001 nodes exceed the 100000 that a pilot may have"),
-        ({"nodes": 1, "partitions": [{"name": "a"}]}, "partitions are for pilots on one machine so far, and site.machine has"),
         ({"nodes": 1, "executor": "simulated"}, "executor='simulated': a job on site.machine would run nothing"),
     ],
 )

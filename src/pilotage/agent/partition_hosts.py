@@ -1,0 +1,74 @@
+"""Making sure that nothing of a partition runs on any node of a cluster any more, when its agent is gone.
+
+Hosts look for their agent where they have found it before, and find this in its place: who comes is told to end all, and says
+so when it has. One that does not come has ended by its own rule after a while without an agent, and so has all that it ran.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+from pilotage.agent.found_nodes import read_found
+from pilotage.agent.on_cluster import launchers_of, open_lobby, runner_settings, starter_of
+from pilotage.agent.recovery import recover_state
+from pilotage.agent.settings import LOG_FOLDER, PilotSettings
+from pilotage.errors import BackendError, LogCorrupted
+from pilotage.executors.cluster import MARGIN_S
+from pilotage.executors.left_steps import end_steps_of
+from pilotage.executors.lobby import ORPHAN_TIMEOUT_S, HostLobby
+from pilotage.wire import host_messages as wire
+
+GONE_S = ORPHAN_TIMEOUT_S + MARGIN_S
+"""Hosts that nobody has let in for so long are gone, and so are their runners."""
+
+_GRACE_S = 5.0
+_STEPS_S = 10.0
+_LOOK_S = 0.2
+
+
+def end_partition_hosts(settings: PilotSettings, patience_s: float = GONE_S) -> None:
+    """End the hosts of a partition, and what they run; ``settings`` are those of its agent, which is gone and comes no more.
+
+    Raises:
+        BackendError: ``patience_s`` is less than ``GONE_S``, and hosts have not said that they are gone.
+    """
+    found = read_found(Path(settings.pilot_folder))
+    if found is None or found.alone:
+        return
+    try:
+        state, _ = recover_state(settings.agent_folder / LOG_FOLDER)
+        spawners = {name: runner.node for name, runner in state.runners.items() if runner.beside is None}
+        names = {found.nodes[runner.node].node.name for runner in state.runners.values()}
+    except LogCorrupted:
+        spawners, names = {}, {shaped.node.name for shaped in found.nodes}
+    lobby = open_lobby(settings, [shaped.node.name for shaped in found.nodes])
+    try:
+        left = _end_all(lobby, names, patience_s)
+    finally:
+        lobby.close()
+    starter_of(settings, found.job, found.gpus_per_node).end()
+    launchers = launchers_of(settings)
+    for name, node in spawners.items():
+        end_steps_of(runner_settings(settings, found.nodes, node, launchers, 0.0), name, _STEPS_S)
+    if left and patience_s < GONE_S:
+        raise BackendError(f"hosts of partition {settings.partition} are not known to be gone: {', '.join(sorted(left))}")
+
+
+def _end_all(lobby: HostLobby, names: Collection[str], patience_s: float) -> set[str]:
+    """Tell hosts to end as they come, until those of these names have; return those of whom that was not heard."""
+    left = set(names)
+    came: set[str] = set()
+    until = time.monotonic() + patience_s
+    while (left | came) and (left_s := until - time.monotonic()) > 0:
+        select.select([lobby], [], [], min(_LOOK_S, left_s))
+        for name, message in lobby.receive():
+            if isinstance(message, wire.HostHello):
+                came.add(name)
+                lobby.send(name, wire.HostClose(_GRACE_S))
+            elif isinstance(message, wire.HostGone):
+                came.discard(name)
+                left.discard(name)
+    return left | came
