@@ -106,7 +106,7 @@ def test_options_are_over_the_plan(here: Path) -> None:
 def test_tasks_that_are_left_at_the_walltime_make_the_exit_code(here: Path) -> None:
     done = sim("mine.toml", "--launcher", "ideal", "--walltime", "0.2", cwd=here)
     assert done.returncode == 1
-    assert "9 tasks, 8 done, 1 cancelled" in done.stdout
+    assert "9 tasks, 8 done, 1 out of walltime" in done.stdout
 
 
 def test_faults(here: Path) -> None:

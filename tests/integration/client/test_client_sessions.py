@@ -172,12 +172,17 @@ def test_kill_bootstrap_and_agent_and_nothing_hangs_or_goes_on(manager: rp.TaskM
     assert done.state == rp.DONE
 
 
-def test_ctrl_c_interrupts_the_wait_and_nothing_else(manager: rp.TaskManager) -> None:
-    task = manager.submit_tasks({"executable": "/bin/sleep", "arguments": ["0.5"]})
+def test_ctrl_c_interrupts_the_wait_and_nothing_else(manager: rp.TaskManager, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    task = manager.submit_tasks({"executable": "/bin/sh", "arguments": ["-c", f"until [ -e {go} ]; do sleep 0.05; done"]})
     task.wait(rp.AGENT_EXECUTING, timeout=30)
-    threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+    interrupt = threading.Timer(0.05, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
+        interrupt.start()
         task.wait(timeout=30)
+    interrupt.join()
+    assert task.state == rp.AGENT_EXECUTING
+    go.touch()
     assert task.wait(timeout=30) == rp.DONE
 
 
