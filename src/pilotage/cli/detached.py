@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,8 +32,6 @@ SessionArgument = Annotated[str, typer.Argument(metavar="SESSION", help="The ses
 LOOK_S = 2.0
 ANSWER_S = 15.0
 """For how long an agent that runs may be silent before its job is cancelled instead."""
-READING_SHARE = 0.05
-"""The share of the time that may be spent reading logs."""
 _FAILED = 1
 
 _FIELDS = (
@@ -161,34 +160,29 @@ def _follow(uid: str, *, shown: bool) -> int:
     if program is not None:
         return follow_program(program, shown=shown)
     folder = find_session(uid)
-    if session_state(folder) != "open":
-        if all(record.outcome is not None for record in read_state(folder).tasks.values()):
-            # Their agents' logs tell it, though no client has taken it.
-            return judge(folder)
-        try:
-            return go_on(folder, "attach" if shown else "wait", shown=shown)
-        except SessionInUse:
-            pass  # somebody was faster
-    return watch_session(folder, shown=shown)
+    while True:
+        if session_state(folder) != "open":
+            if all(record.outcome is not None for record in read_state(folder).tasks.values()):
+                # Their agents' logs tell it, though no client has taken it.
+                return judge(folder)
+            with suppress(SessionInUse):  # somebody was faster
+                return go_on(folder, "attach" if shown else "wait", shown=shown)
+        number = watch_session(folder, shown=shown)
+        if number:
+            return 128 + number
 
 
 def watch_session(folder: Path, *, shown: bool) -> int:
-    """Watch a session that another process has open; return the exit code."""
-    from pilotage.cli.lookup import read_state, session_state
-    from pilotage.cli.watch import watch
+    """Watch a session that another process has open, until that is over; return the signal that interrupted it, or 0."""
+    from pilotage.cli.lookup import session_state
+    from pilotage.cli.watch import look_on
 
     if shown:
-        watch(folder.name)
-        return judge(folder)
+        return look_on(folder)[1]
     with Interrupts() as interrupts:
-        while not interrupts.count:
-            began = time.monotonic()
-            is_open = session_state(folder) == "open"
-            left = sum(record.outcome is None for record in read_state(folder).tasks.values())
-            if not left or not is_open:
-                return judge(folder)
-            interrupts.wait(max(LOOK_S, (time.monotonic() - began) / READING_SHARE))
-    return 128 + interrupts.number
+        while not interrupts.count and session_state(folder) == "open":
+            interrupts.wait(LOOK_S)
+    return interrupts.number
 
 
 def judge(folder: Path) -> int:

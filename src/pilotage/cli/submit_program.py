@@ -228,7 +228,9 @@ def follow_program(folder: Path, *, shown: bool) -> int:
                 return code if code >= 0 else 128 - code
             if shown and (folder / CLIENT_FOLDER).is_dir():
                 shown = False
-                watch_session(folder, shown=True)
+                number = watch_session(folder, shown=True)
+                if number:
+                    return 128 + number
                 continue
             told = job_now(submitted.system, submitted.job)
             if told.state.is_final and exit_code_of(folder) is None:

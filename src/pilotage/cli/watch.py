@@ -157,12 +157,27 @@ def watch(
     from pilotage.client.session import CLIENT_FOLDER
 
     folder = find_session(uid)
+    if once:
+        live = LiveState(folder / CLIENT_FOLDER)
+        live.close()
+        print(View(live.state).line())
+        return 0
+    view, _ = look_on(folder)
+    if view.final < view.total and session_state(folder) != "open":
+        note(f"nobody runs session {folder.name} any more; go on with it: pilotage session resume {folder.name}")
+    return 0
+
+
+def look_on(folder: Path) -> tuple[View, int]:
+    """Show a session until all its tasks have ended or nobody runs it any more.
+
+    Return the last view, and the number of the signal that ended the watch before; 0: none.
+    """
+    from pilotage.client.session import CLIENT_FOLDER
+
     live = LiveState(folder / CLIENT_FOLDER)
     view = View(live.state)
     try:
-        if once:
-            print(view.line())
-            return 0
         with Interrupts() as interrupts:
             if is_terminal(sys.stdout):
                 _watch_on_terminal(folder, live, view, interrupts)
@@ -170,9 +185,7 @@ def watch(
                 _watch_in_lines(folder, live, view, interrupts)
     finally:
         live.close()
-    if view.final < view.total and session_state(folder) != "open":
-        note(f"nobody runs session {folder.name} any more; go on with it: pilotage session resume {folder.name}")
-    return 0
+    return view, interrupts.number
 
 
 def _look_again(folder: Path, live: LiveState, view: View) -> bool:

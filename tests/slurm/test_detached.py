@@ -1,0 +1,246 @@
+"""Campaigns and programs that are handed over to a real Slurm: nobody stays, and all is there for who comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from slurm_cluster import PATIENCE_S, SlurmCluster
+
+PLATFORM = """
+[cluster]
+description = "the cluster of the tests"
+batch = "slurm"
+launch_methods = ["srun"]
+emulated = true
+cores_per_node = 8
+gpus_per_node = 4
+memory_per_node_mib = 16000
+disk_per_node_mib = 16000
+"""
+
+CAMPAIGN = """
+session = "water"
+
+[pilot]
+resource = "test.cluster"
+nodes = 2
+runtime = 10
+idle_timeout_s = 1
+
+[[tasks]]
+executable = "/bin/sh"
+arguments = ["-c", "{line}"]
+count = 20
+"""
+
+
+class Shell:
+    """A user's shell on a login node, in a folder of their own."""
+
+    def __init__(self, home: Path, environment: dict[str, str]) -> None:
+        self.home = home
+        self.environment = environment
+
+    def start(self, *words: str, prefix: str = "") -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "pilotage.cli", *words]
+        if prefix:
+            command = ["/bin/bash", "-c", f'{prefix}; exec "$@"', "bash", *command]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.home, env=self.environment, stdout=pipe, stderr=pipe, text=True)
+
+    def run(self, *words: str, code: int = 0, prefix: str = "") -> str:
+        """Return what a command prints, both streams together, when it has ended with this exit code."""
+        process = self.start(*words, prefix=prefix)
+        output, errors = process.communicate(timeout=3 * PATIENCE_S)
+        assert process.returncode == code, (process.returncode, output, errors)
+        return output + errors
+
+    def status(self, uid: str = "water") -> dict[str, object]:
+        document = json.loads(self.run("status", uid, "--format", "json"))
+        found: dict[str, object] = document.get("session") or document["program"]
+        return found
+
+    def campaign(self, line: str) -> str:
+        """Return the name of a campaign of 20 tasks that run a line of shell."""
+        (self.home / "campaign.toml").write_text(CAMPAIGN.replace("{line}", line))
+        return "campaign.toml"
+
+
+@pytest.fixture
+def shell(slurm: SlurmCluster, tmp_path: Path) -> Shell:
+    (tmp_path / "test.toml").write_text(PLATFORM)
+    ours = {"PILOTAGE_PLATFORMS": str(tmp_path / "test.toml"), "PILOTAGE_HOME": str(tmp_path / "home")}
+    return Shell(tmp_path, {**os.environ, **slurm.variables, **ours})
+
+
+def outputs(shell: Shell) -> set[str]:
+    return {path.read_text().strip() for path in (shell.home / "home").glob("sessions/water/*/tasks/**/*.out")}
+
+
+def test_a_campaign_runs_to_its_end_with_nobody_there(shell: Shell, slurm: SlurmCluster) -> None:
+    holding = slurm.submit("--nodes=4", "--wrap=exec sleep infinity")
+    told = shell.run("submit", shell.campaign("echo ran {i}"))
+    [job] = slurm.jobs().keys() - {holding}
+    assert f"pilot.0000: job {job} on test.cluster, 2 nodes, 10 min" in told
+    assert "pilotage wait water" in told
+    queued = shell.status()
+    assert (queued["state"], queued["tasks"]) == ("closed", 20)
+    [pilot] = queued["pilots"]  # type: ignore[misc]
+    assert (pilot["job_state"], pilot["unfinished"]) == ("queued", 20)
+    assert pilot["reason"] in ("Resources", "Priority")
+
+    slurm.output("scancel", holding)
+    # It gives its nodes back by itself.
+    slurm.wait_for_job(job, "COMPLETED")
+
+    assert outputs(shell) == {f"ran {number}" for number in range(20)}
+    assert shell.status()["states"] == {"DONE": 20}
+    assert "20 tasks: 20 done" in shell.run("wait", "water")
+    assert "20 tasks: 20 done" in shell.run("session", "resume", "water")
+
+
+def test_a_campaign_whose_job_begins_at_once_is_handed_over_just_so(shell: Shell, slurm: SlurmCluster) -> None:
+    job = json.loads(shell.run("submit", shell.campaign("echo ran {i}"), "--format", "json"))["submission"]["jobs"][0]
+    slurm.wait_for_job(job, "COMPLETED")
+    assert outputs(shell) == {f"ran {number}" for number in range(20)}
+    assert "20 tasks: 20 done" in shell.run("attach", "water")
+
+
+def test_who_waits_may_leave_and_come_back_and_is_told_how_it_went(shell: Shell, slurm: SlurmCluster) -> None:
+    go = shell.home / "go"
+    shell.run("submit", shell.campaign(f"until [ -e {go} ]; do sleep 0.1; done; [ {{i}} != 3 ]"))
+    waiting = shell.start("wait")
+    slurm.wait_until(lambda: shell.status()["state"] == "open", "the one that waits has the session")
+    refused = shell.run("cancel", "water", code=1)
+    assert "cancel tasks: pilotage task cancel -s water" in refused
+    watching = shell.start("attach", "water")
+    assert watching.stdout is not None
+    assert watching.stdout.readline(), "it watches"
+    waiting.send_signal(signal.SIGINT)
+    output, errors = waiting.communicate(timeout=PATIENCE_S)
+    assert waiting.returncode == 130, output + errors
+    assert "leaving 20 tasks" in errors
+    assert "come back with: pilotage wait water" in errors
+    # Who only watched is the session's client now.
+    slurm.wait_until(lambda: shell.status()["state"] == "open", "the other one goes on")
+
+    go.touch()
+
+    output, errors = watching.communicate(timeout=PATIENCE_S)
+    assert (watching.returncode, "20 tasks: 19 done, 1 failed" in errors) == (1, True), output + errors
+    assert "20 tasks: 19 done, 1 failed" in shell.run("wait", "water", code=1)
+    slurm.wait_until(lambda: not slurm.jobs(), "its job is over")
+
+
+def test_cancelling_takes_a_job_that_waits_out_of_the_queue(shell: Shell, slurm: SlurmCluster) -> None:
+    holding = slurm.submit("--nodes=4", "--wrap=exec sleep infinity")
+    shell.run("submit", shell.campaign("true"))
+    told = shell.run("cancel", "water")
+    assert list(slurm.jobs()) == [holding]
+    assert "0 of 20 tasks were done" in told
+    assert shell.status()["states"] == {"CANCELED": 20}
+    assert "20 tasks: 20 canceled" in shell.run("wait", code=1)
+    assert "nothing was to be cancelled" in shell.run("cancel")
+
+
+def test_cancelling_ends_a_pilot_that_runs_with_its_tasks(shell: Shell, slurm: SlurmCluster) -> None:
+    runs = shell.home / "runs"
+    shell.run("submit", shell.campaign(f"[ {{i}} -lt 10 ] || {{ echo >>{runs}; exec sleep infinity; }}"))
+    slurm.wait_until(lambda: runs.exists() and len(runs.read_text()) == 10, "the second half runs")
+    told = shell.run("cancel", "water")
+    assert "pilot.0000 CANCELED" in told
+    assert "10 of 20 tasks were done" in told
+    assert slurm.jobs() == {}
+    assert shell.status()["states"] == {"DONE": 10, "CANCELED": 10}
+
+
+def test_a_job_that_is_refused_leaves_no_session_behind(shell: Shell, slurm: SlurmCluster) -> None:
+    text = (shell.home / shell.campaign("true")).read_text().replace("nodes = 2", 'nodes = 2\nqueue = "nope"')
+    (shell.home / "campaign.toml").write_text(text)
+    told = shell.run("submit", "campaign.toml", code=1)
+    assert "invalid partition specified: nope" in told
+    assert (slurm.jobs(), list((shell.home / "home" / "sessions").iterdir())) == ({}, [])
+
+
+def test_a_dry_run_prints_what_it_would_come_to_and_submits_nothing(shell: Shell, slurm: SlurmCluster) -> None:
+    told = shell.run("submit", shell.campaign("true"), "--dry-run")
+    assert "#SBATCH --nodes=2" in told
+    assert "2 nodes for up to 0.1833 h on test.cluster: 0.3667 node-hours at most" in told
+    assert "would start at " in told
+    (shell.home / "program.py").write_text("")
+    told = shell.run("submit", "program.py", "--resource", "test.cluster", "--nodes", "3", "--runtime", "5m", "--dry-run")
+    assert "#SBATCH --nodes=3" in told
+    assert "3 nodes for up to 0.1 h" in told
+    assert (slurm.jobs(), (shell.home / "home").exists()) == ({}, False)
+
+
+def test_a_login_node_that_allows_little_is_enough(shell: Shell, slurm: SlurmCluster) -> None:
+    little = "ulimit -u 100 -v 1048576"
+    shell.run("submit", shell.campaign("echo ran {i}"), prefix=little)
+    assert "20 tasks: 20 done" in shell.run("wait", "water", prefix=little)
+    shell.run("status", "water", prefix=little)
+
+
+# ----- programs -------------------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import sys
+import pilotage as rp
+
+with rp.Session() as session:
+    pilots = rp.PilotManager(session)
+    pilot = pilots.submit_pilots(rp.PilotDescription({"resource": "test.cluster", "nodes": 2, "runtime": 5}))
+    try:
+        pilots.submit_pilots(rp.PilotDescription({"resource": "test.cluster", "nodes": 1, "runtime": 5}))
+    except rp.InvalidPilot as error:
+        print(error)
+    tasks = rp.TaskManager(session)
+    tasks.add_pilots(pilot)
+    # As many as there are cores, so that each has to be used.
+    line = "echo $PILOTAGE_NODE, not ${PILOTAGE_SESSION:-submitted}; sleep 1"
+    ran = tasks.submit_tasks([rp.TaskDescription(executable="/bin/sh", arguments=["-c", line]) for _ in range(16)])
+    tasks.wait_tasks()
+    print(*sorted({task.stdout.strip() for task in ran}), sep="; ")
+    print("arguments", *sys.argv[1:], "in", session.uid)
+sys.exit(3)
+"""
+
+
+def test_a_program_runs_inside_its_job_and_its_pilot_takes_the_nodes_of_that(shell: Shell, slurm: SlurmCluster) -> None:
+    (shell.home / "program.py").write_text(PROGRAM)
+    words = ("--resource", "test.cluster", "--nodes", "2", "--runtime", "10m", "--session", "water", "--", "one", "two")
+    shell.run("submit", "program.py", *words)
+    [job] = slurm.jobs()
+
+    told = shell.run("wait", "water", code=3)
+
+    assert "the program ended with exit code 3" in told
+    assert "16 tasks: 16 done" in told
+    found = shell.status()
+    assert (found["job"], found["exit_code"], found["states"]) == (job, 3, {"DONE": 16})
+    printed = Path(str(found["output"])).read_text()
+    nodes = "; ".join(f"node{number}, not submitted" for number in (1, 2))
+    assert printed.splitlines()[1:] == [nodes, "arguments one two in water"], printed
+    assert "the nodes of this job are those of pilot 'pilot.0000', which has not ended" in printed
+    assert f"takes the nodes of this job {job}, 2 of them, and is no job of its own" in Path(str(found["errors"])).read_text()
+    slurm.wait_until(lambda: not slurm.jobs(), "there was but one job")
+
+
+def test_cancelling_a_program_ends_its_job_and_all_in_it(shell: Shell, slurm: SlurmCluster) -> None:
+    runs = shell.home / "runs"
+    line = f"echo $$ >{runs}; exec sleep infinity"
+    (shell.home / "program.py").write_text(PROGRAM.replace("echo $PILOTAGE_NODE, not ${PILOTAGE_SESSION:-submitted}", line))
+    shell.run("submit", "program.py", "--platform", "test.cluster", "--nodes", "2", "--runtime", "10m")
+    slurm.wait_until(lambda: runs.exists() and runs.read_text().strip(), "its tasks run")
+    pid = int(runs.read_text())
+    told = shell.run("cancel")
+    assert "was running and is cancelled" in told
+    assert slurm.jobs() == {}
+    slurm.wait_until(lambda: not Path(f"/proc/{pid}").exists(), "its tasks are gone")
+    assert "the program ended with exit code -15" in shell.run("wait", code=128 + signal.SIGTERM)
