@@ -18,6 +18,7 @@ from pilotage.agent.settings import CONNECTION_FILE, PilotSettings, write_settin
 from pilotage.errors import PilotageError
 from pilotage.model.ids import Binding, PilotUid, SessionUid, TaskUid, TemplateId
 from pilotage.model.outcome import Outcome
+from pilotage.model.partitions import PartitionSpec
 from pilotage.model.resources import Node, NodeShape, Request
 from pilotage.model.workload import Batch, Row, Template
 from pilotage.system.python import python_command
@@ -101,6 +102,14 @@ class SlurmPilot:
         batch = msgspec.Raw(msgspec.msgpack.encode(Batch(templates, rows)))
         self._send(wire.Submit(len(self._sent) + 1, BINDING, batch))
         return [row.uid for row in rows]
+
+    def add_partition(self, spec: PartitionSpec) -> None:
+        """Have a partition more."""
+        self._send(wire.AddPartition(len(self._sent) + 1, spec))
+
+    def retire_partition(self, name: str) -> None:
+        """Have a partition ended when its tasks are done."""
+        self._send(wire.RetirePartition(len(self._sent) + 1, name))
 
     def end(self, *, drain: bool = False) -> wire.PilotEnded:
         """End the pilot, and return its last word."""

@@ -24,7 +24,9 @@ NOBODY_S = 3600.0
 class Cluster:
     """The nodes of one pilot in ``folder``, which is private, and its agents, one after the other."""
 
-    def __init__(self, folder: Path, count: int, *, all_gone: bool = False, orphan_timeout_s: float = 60.0) -> None:
+    def __init__(
+        self, folder: Path, count: int, *, all_gone: bool = False, orphan_timeout_s: float = 60.0, on_demand: bool = False
+    ) -> None:
         self.names = [f"node{number}" for number in range(count)]
         nodes = [Node(number, name, NodeShape(cores=16, gpus=4)) for number, name in enumerate(self.names)]
         self.settings = default_settings(
@@ -35,6 +37,7 @@ class Cluster:
         (folder / "blobs").mkdir(exist_ok=True)
         self._temporary = folder
         self._all_gone = all_gone
+        self._on_demand = on_demand
         self._incarnation = 0
         self.ways: list[BreakableWay] = []
         """Of each agent, if ``breakable``."""
@@ -66,11 +69,13 @@ class Cluster:
             write_host_access(path, msgspec.structs.replace(access, tcp=(self.ways[-1].endpoint,)))
         if self._incarnation:
             self.starter = self._make_starter()
-        else:
+        elif not self._on_demand:
             self.starter.start(self.names)
         self._incarnation += 1
         hosts = [HostSettings(name, self.settings_of(number)) for number, name in enumerate(self.names)]
-        return ClusterExecutor(self.lobby, self.starter, hosts, self._incarnation, away_s=away_s, margin_s=margin_s)
+        return ClusterExecutor(
+            self.lobby, self.starter, hosts, self._incarnation, away_s=away_s, margin_s=margin_s, on_demand=self._on_demand
+        )
 
 
 def cluster_of(made: dict[Path, Cluster], folder: Path, count: int) -> Executor:

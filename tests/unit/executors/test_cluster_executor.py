@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from cluster_support import Cluster
 from pilotage.errors import BackendError, InvariantViolated
 from pilotage.executors import cluster as cluster_module
 from pilotage.executors.hosts import HostsEnded
+from pilotage.executors.lobby import HostLobby
 from pilotage.executors.orphans import end_orphans, end_runners, marks_of, orphans, runners_of
 from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.execution import Execution, LaneTasks
@@ -26,6 +27,7 @@ from pilotage.model.workload import Row, Template
 from pilotage.system.processes import boot_id
 from pilotage.testing.contracts.executors import DEADLINE_S, LONG, SHORT, Agent, KnownRunner
 from pilotage.testing.host_processes import HostProcesses
+from pilotage.wire.addresses import HERE
 
 TEMPLATES = {SHORT: Template(executable="/bin/true"), LONG: Template(executable="/bin/sleep", grace_s=0.2)}
 FIRST, SECOND, THIRD = (RunnerId(f"spawner.{number}") for number in range(3))
@@ -46,16 +48,28 @@ class Crowd:
         all_gone: bool = False,
         breakable: bool = False,
         orphan_timeout_s: float = 60.0,
+        on_demand: Sequence[int] | None = None,
         **patience: float,
     ) -> Agent:
-        """Start an agent, and a spawner on each of so many hosts."""
-        self.cluster = Cluster(self.folder, count, all_gone=all_gone, orphan_timeout_s=orphan_timeout_s)
+        """Start an agent, and a spawner on each of so many hosts, or on these alone."""
+        self.cluster = Cluster(
+            self.folder, count, all_gone=all_gone, orphan_timeout_s=orphan_timeout_s, on_demand=on_demand is not None
+        )
         self.cluster.breakable = breakable
         agent = self.agent = Agent(self.cluster.executor(**patience), TEMPLATES, ("1000",))
         agent.start()
+        if on_demand is not None:
+            self.start_at_once({number: f"spawner.{number}" for number in on_demand})
+            return agent
         for agent.host in range(count):
             agent.start_runner(RunnerId(f"spawner.{agent.host}"))
         return agent
+
+    def start_at_once(self, runners: Mapping[int, str]) -> None:
+        """Start spawners of these names on these hosts, in one step of the agent's."""
+        assert self.agent is not None
+        for number, name in runners.items():
+            self.agent.executor.start_runner(RunnerId(name), None, {}, number)
 
     def next_agent(self, **patience: float) -> Agent:
         """Have another agent in place of one that died."""
@@ -418,3 +432,71 @@ def test_arguments_larger_than_a_frame_arrive(crowd: Crowd) -> None:
     agent.executor.launch(FIRST, lanes, TEMPLATES)
     agent.until(lambda: len(agent.told.ended) == 200)
     assert {end.ending for end in agent.told.ended.values()} == {Ending.DONE}
+
+
+def test_hosts_on_demand_come_by_one_step_and_go_with_their_last_runner(crowd: Crowd) -> None:
+    agent = crowd.begin(4, on_demand=[1, 2])
+    agent.until(lambda: len(agent.told.connected) == 2)
+    assert crowd.starter.started == [("node1", "node2")]
+    (execution,) = crowd.launch_on(2, "long")
+    agent.until(lambda: execution in agent.told.started)
+    gone = crowd.starter.host("node1")
+    agent.executor.stop_runner(RunnerId("spawner.1"))
+    agent.until(lambda: gone.process.poll() is not None)
+    assert gone.process.poll() == 0 and not crowd.runs(1)
+    crowd.is_there(execution, 2)
+    # It is wanted again, and another one with it.
+    crowd.start_at_once({1: "spawner.1.again", 3: "spawner.3"})
+    agent.until(lambda: len(agent.told.connected) == 4)
+    assert crowd.starter.started == [("node1", "node2"), ("node1", "node3")]
+    assert not agent.told.lost and not any("lost nodes" in told for told in agent.told.story)
+
+
+def test_a_host_on_demand_that_is_wanted_again_at_once_comes_when_the_one_before_has_ended(crowd: Crowd) -> None:
+    agent = crowd.begin(2, on_demand=[0, 1])
+    agent.until(lambda: len(agent.told.connected) == 2)
+    before = crowd.starter.host("node1")
+    agent.executor.stop_runner(RunnerId("spawner.1"))
+    agent.turn()
+    crowd.start_at_once({1: "spawner.1.again"})
+    agent.until(lambda: "spawner.1.again" in agent.told.connected)
+    agent.until(lambda: before.process.poll() is not None)
+    (execution,) = crowd.launch_on(1, "long", runner="spawner.1.again")
+    agent.until(lambda: execution in agent.told.started)
+    agent.executor.end(RunnerId("spawner.1.again"), [execution], Ending.CANCELLED, "seen enough")
+    agent.until(lambda: execution in agent.told.ended)
+    assert crowd.starter.started == [("node0", "node1"), ("node1",)]
+
+
+def test_the_next_agent_has_the_hosts_on_demand_whose_runners_it_knows(crowd: Crowd) -> None:
+    agent = crowd.begin(3, on_demand=[0, 2])
+    agent.until(lambda: len(agent.told.connected) == 2)
+    (execution,) = crowd.launch_on(2, "long")
+    agent.until(lambda: execution in agent.told.started)
+    forgotten = crowd.starter.host("node0")
+    # The log says that this one is to go, and nobody has told its host.
+    del agent.told.connected[RunnerId("spawner.0")]
+    agent = crowd.next_agent()
+    agent.until(lambda: RunnerId("spawner.2") in agent.told.connected and forgotten.process.poll() is not None)
+    assert not crowd.runs(0)
+    crowd.is_there(execution, 2)
+    assert crowd.starter.started == []
+
+
+def test_hosts_of_two_partitions_on_one_node_leave_each_others_tasks_alone(crowd: Crowd) -> None:
+    agent = crowd.begin(1)
+    (execution,) = crowd.launch_on(0, "long")
+    agent.until(lambda: execution in agent.told.started)
+    assert crowd.cluster is not None
+    settings = crowd.cluster.settings
+    other = crowd.folder / "other"
+    other.mkdir(mode=0o700)
+    lobby = HostLobby.open(other, settings.session, settings.pilot, ["node0"], [HERE], partition="other")
+    starter = HostProcesses(other, crowd.folder, settings.session, settings.pilot)
+    starter.start(["node0"])
+    assert lobby.gather(["node0"], DEADLINE_S, lambda: False).keys() == {"node0"}
+    lobby.dismiss("node0", "its node is known")
+    wait_for(lambda: starter.host("node0").process.poll() is not None)
+    lobby.close()
+    starter.leave()
+    crowd.is_there(execution, 0)

@@ -181,3 +181,17 @@ def test_steps_of_an_earlier_agent_are_found_and_ended(
     step.end()
     assert earlier_steps(folder) == []
     os.waitpid(pid, 0)
+
+
+def test_the_steps_of_another_partition_are_not_ended(tmp_path: Path, start_step: Callable[..., HostStep]) -> None:
+    program(tmp_path / "bin" / "scancel", f"echo $1 >>{tmp_path}/cancelled")
+    program(tmp_path / "bin" / "squeue", "echo 7.0 pilotage-hosts:pilot.1; echo 7.1 pilotage-hosts:pilot.2.0")
+    launcher = program(tmp_path / "bin" / "srun", "echo $$ >$0.pid; trap '' TERM; while :; do sleep 0.1; done")
+    before = start_step("srun", launcher, job="7")
+    before.start(["n1"])
+    pid_file = tmp_path / "bin" / "srun.pid"
+    wait_until(lambda: pid_file.exists() and pid_file.read_text().strip())
+    before.leave()
+    # Not known by a name of its own, it is found as a process, killed, and looked for in the list of steps.
+    start_step("srun", launcher, job="7").end()
+    assert (tmp_path / "cancelled").read_text().split() == ["7.0"]
