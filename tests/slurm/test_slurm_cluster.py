@@ -32,6 +32,12 @@ DAEMON_JOB = (
 )
 
 
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where there is nothing yet; a short path, as sockets lie below it."""
+    return tmp_path_factory.mktemp("c") / "c"
+
+
 def processes_of(folder: Path) -> dict[int, str]:
     """Return the processes that name a folder on their command line or in their environment, but for this one."""
     found = {}
@@ -66,8 +72,7 @@ def test_a_cluster_leaves_neither_processes_nor_ports(open_slurm: OpenSlurm) -> 
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
-def test_a_test_run_that_is_killed_leaves_nothing(slurm: SlurmCluster, tmp_path: Path, how: signal.Signals) -> None:
-    folder = tmp_path / "c"
+def test_a_test_run_that_is_killed_leaves_nothing(slurm: SlurmCluster, folder: Path, how: signal.Signals) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(Path(__file__).parent), str(folder), DAEMON_JOB],
         stdin=subprocess.PIPE,
@@ -86,8 +91,8 @@ def test_a_test_run_that_is_killed_leaves_nothing(slurm: SlurmCluster, tmp_path:
     slurm.wait_until(lambda: not processes_of(folder), lambda: f"nothing is left; there is {processes_of(folder)}")
 
 
-def test_a_failed_start_leaves_nothing_and_tells_why(tmp_path: Path) -> None:
-    cluster = SlurmCluster(tmp_path / "c", nodes=1, extra="NoSuchParameter=1")
+def test_a_failed_start_leaves_nothing_and_tells_why(folder: Path) -> None:
+    cluster = SlurmCluster(folder, nodes=1, extra="NoSuchParameter=1")
 
     with pytest.raises(AssertionError, match="NoSuchParameter"):
         cluster.start()
