@@ -49,6 +49,8 @@ class Agent(PilotLoop[AgentCore]):
         self.abandoned = ""
         """Why this agent ends without an end of its pilot, or partition: what is there of a partition is for its head to judge;
         and the job that is ended around a pilot may be begun again, or else the client learns from it what to make of that."""
+        self._job_ends = ""
+        """Why the job around the pilot is being ended, by others."""
         self._told_of_starvation = False
 
     # --------------------------------------------------------------------------------------------------------------- the loop
@@ -70,7 +72,8 @@ class Agent(PilotLoop[AgentCore]):
 
     def _told_to_end(self, now: float, reason: str) -> None:
         # A head that lives hears how all ends; without one what runs is ended, and nothing is said of it.
-        if self._settings.batch != "local" or (self._settings.partition and not self._link.reaches_client()):
+        partition = self._settings.partition
+        if (self._settings.batch != "local" and not partition) or (partition and not self._link.reaches_client()):
             self.abandoned = reason
         else:
             super()._told_to_end(now, reason)

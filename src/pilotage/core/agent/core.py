@@ -34,6 +34,7 @@ from pilotage.core.agent.gangs import Gangs
 from pilotage.core.agent.hosts import SPAWNER_FAILURES
 from pilotage.core.agent.idleness import Idleness
 from pilotage.core.agent.inquiry import Inquiry
+from pilotage.core.agent.job_end import Doubtful, JobEnd
 from pilotage.core.agent.journal import Journal, Step
 from pilotage.core.agent.launches import Launches
 from pilotage.core.agent.losses import NODE_LOST
@@ -65,6 +66,7 @@ class AgentCore:
     ``barrier``: no task begins before so many have arrived. ``nodes``: of a partition, the indices of those that it
     began with, which are the ones that its policy has to begin with. ``hosts``: the number of the host of each node, by the
     node's index; without it all are on host 0. ``launches``: how many launchers may run at once (0: any number).
+    ``in_job``: it is a batch job, which others may end.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class AgentCore:
         launches: int = 0,
         drain_s: float = 0.0,
         checkpoint_signal: int = 0,
+        in_job: bool = False,
     ) -> None:
         self.state = state if state is not None else AgentState()
         self._has_hosts = bool(hosts)
@@ -100,7 +103,8 @@ class AgentCore:
         self._reports = Reports(journal, self._waiting, self._dispatch, self._pool, self._alarms, self._endings)
         self._nodes = Nodes(journal, policy, self._waiting, nodes, len(hosts))
         self._recalls = Recalls(journal, self._waiting)
-        parts = (self._waiting, self._dispatch, self._endings, self._services)
+        self._job_end = JobEnd(self.state, self._pool, self._dispatch, in_job)
+        parts = (self._waiting, self._dispatch, self._endings, self._services, self._job_end)
         self._walltime = Walltime(journal, *parts, deadline, drain_s, checkpoint_signal)
         self._inquiry = Inquiry(self.state, policy, self._waiting, self._dispatch, self._endings)
         if hosts:
@@ -125,7 +129,8 @@ class AgentCore:
         now = event.time
         match event:
             case events.TasksEnded():
-                self._reports.ended(event)
+                if not self._job_end.holds(event):
+                    self._reported(event)
             case events.TasksSubmitted():
                 if self._is_new(event.number):
                     self._acceptance.submitted(event)
@@ -148,13 +153,16 @@ class AgentCore:
             case events.RunnerConnected():
                 self._reports.connected(event)
             case events.RunnerReconciled():
+                self._take_in_held(self._job_end.released())
                 self._reports.reconciled(event)
                 self._services.mistrust(event.runner)
                 self._walltime.reconciled(event.runner)
-            case events.RunnerLost():
-                given_up = self._reports.lost(event)
-                if given_up is not None:
-                    self._give_up(now, given_up, event.reason)
+            case events.RunnerLost() | events.NodesLost():
+                if not self._job_end.holds(event):
+                    self._reported(event)
+            case events.JobEnding():
+                self._walltime.job_ends(now, event.reason)
+                self._take_in_held(self._job_end.released())
             case events.TimePassed():
                 self._time_passed(now)
             case events.StagingEnded():
@@ -179,8 +187,6 @@ class AgentCore:
             case events.TasksRecalled():
                 if self._is_new(event.number):
                     self._recalls.recalled(event)
-            case events.NodesLost():
-                self._nodes_lost(event)
             case events.StorageFilled():
                 self._dispatch.paused = event.reason
             case events.StorageFreed():
@@ -188,6 +194,37 @@ class AgentCore:
                 self._staging.go_on()
             case _:
                 unreachable(event)
+
+    def _reported(self, event: Doubtful) -> None:
+        """Draw the conclusions from what is heard of runners."""
+        if self._job_end.came:
+            self._reported_at_the_end(event)
+            return
+        match event:
+            case events.TasksEnded():
+                self._reports.ended(event)
+            case events.RunnerLost():
+                given_up = self._reports.lost(event)
+                if given_up is not None:
+                    self._give_up(event.time, given_up, event.reason)
+            case events.NodesLost():
+                self._nodes_lost(event)
+
+    def _reported_at_the_end(self, event: Doubtful) -> None:
+        """Of what was cut short as the job ends nothing is concluded here."""
+        match event:
+            case events.TasksEnded():
+                ended = self._job_end.well_ended(event)
+                if ended is not None:
+                    self._reports.ended(ended)
+            case events.RunnerLost():
+                self._job_end.lost(event.runner)
+            case events.NodesLost():
+                pass
+
+    def _take_in_held(self, held: Iterable[Doubtful]) -> None:
+        for event in held:
+            self._reported(event)
 
     def _follow_up(self, now: float) -> None:
         """Do what the state as it is now calls for, whatever the event was."""
@@ -263,14 +300,15 @@ class AgentCore:
             self._pool.next_start() if self._wants_spawners else None,
             self._walltime.due,
             self._dispatch.too_late_from,
-            self._idleness.due,
+            self._idleness.due if not self._job_end.came else None,
             self._pool.next_wake(),
+            self._job_end.due,
         )
         return min((due for due in dues if due is not None), default=None)
 
     @property
     def _wants_spawners(self) -> bool:
-        return self.state.ending is None or bool(self.state.tasks)
+        return not self._job_end.came and (self.state.ending is None or bool(self.state.tasks))
 
     @property
     def stale(self) -> int:
@@ -281,6 +319,10 @@ class AgentCore:
     def finished(self) -> bool:
         """Whether the pilot was to end and holds no more tasks."""
         return self._delivery.finished
+
+    def is_left(self, now: float) -> bool:
+        """Tell whether the batch system ends the job, and nothing more is to be waited for."""
+        return self._job_end.is_left(now)
 
     @property
     def starved(self) -> bool:
@@ -349,12 +391,13 @@ class AgentCore:
     # --------------------------------------------------------------------------------------------------------------- time
 
     def _time_passed(self, now: float) -> None:
+        self._take_in_held(self._job_end.ripe(now))
         for uid in self._alarms.timed_out(now):
             timeout_s = self.state.templates[self.state.tasks[uid].row.template].timeout_s
             self._endings.ask(now, 0, [uid], Ending.TIMED_OUT, f"ran longer than its timeout of {timeout_s:g} s")
         self._dispatch.recall_behind(self._alarms.stalled(now))
         self._walltime.time_passed(now)
-        if self._idleness.due is not None and now >= self._idleness.due:
+        if self._idleness.due is not None and now >= self._idleness.due and not self._job_end.came:
             self._journal.emit(facts.PilotEnding(now, 0, True, DONE, self._idleness.reason, idle=True))
         if self._wants_spawners:
             for fact, action in self._pool.missing_spawners(self.state, now):

@@ -43,6 +43,13 @@ class EndRequested(msgspec.Struct, frozen=True):
     failed: bool = False
 
 
+class JobEnding(msgspec.Struct, frozen=True):
+    """The batch system ends the job that the pilot is; it may begin it again."""
+
+    time: float
+    reason: str
+
+
 class OutcomesReceived(msgspec.Struct, frozen=True):
     """The client has all messages up to ``durable`` on disk."""
 
@@ -227,6 +234,7 @@ Event = (
     TasksSubmitted
     | CancelRequested
     | EndRequested
+    | JobEnding
     | OutcomesReceived
     | RunnerConnected
     | RunnerReconciled

@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from pilotage.core.agent import actions, facts
 from pilotage.core.agent.dispatch import Dispatch
 from pilotage.core.agent.endings import Endings
+from pilotage.core.agent.job_end import JobEnd
 from pilotage.core.agent.journal import Journal
 from pilotage.core.agent.services import Services
 from pilotage.core.agent.waiting import Waiting
@@ -48,6 +49,7 @@ class Walltime:
         dispatch: Dispatch,
         endings: Endings,
         services: Services,
+        job_end: JobEnd,
         deadline: float | None,
         drain_s: float,
         checkpoint_signal: int,
@@ -58,6 +60,8 @@ class Walltime:
         self._dispatch = dispatch
         self._endings = endings
         self._services = services
+        self._job_end = job_end
+        self._patience_s = drain_s
         self._deadline = deadline
         self._drain_s = drain_s if deadline is not None else 0.0
         self._signal_number = checkpoint_signal
@@ -80,7 +84,11 @@ class Walltime:
     def due(self) -> float | None:
         """When the clock alone brings the next of these about (seconds since the epoch)."""
         state, deadline = self._state, self._deadline
-        if deadline is None or (state.ending is not None and not self._is_over and not self._may_end_sooner):
+        if (
+            self._job_end.came
+            or deadline is None
+            or (state.ending is not None and not self._is_over and not self._may_end_sooner)
+        ):
             return None
         if self._is_over:
             return deadline if any(self._staged()) else None
@@ -123,6 +131,14 @@ class Walltime:
         self._dispatch.recall([uid for lane in state.lanes.values() for uid in lane.tasks if not state.tasks[uid].started])
         self._signal(self._state.runners)
 
+    def job_ends(self, now: float, reason: str) -> None:
+        """The batch system ends the job, and may begin it again: the log is not told of an end of the pilot."""
+        state = self._state
+        self._job_end.begin(now, self._patience_s)
+        self._dispatch.closed = reason
+        self._dispatch.recall([uid for lane in state.lanes.values() for uid in lane.tasks if not state.tasks[uid].started])
+        self._signal(state.runners)
+
     def _close(self) -> None:
         """Place nothing any more; what runs now tells how long its end takes."""
         self._dispatch.closed = f"the pilot's runtime is over in less than {self._drain_s:g} s, its drain_s"
@@ -133,7 +149,7 @@ class Walltime:
 
     def reconciled(self, runner: RunnerId) -> None:
         """The runner is heard again: it may not have got the signal."""
-        if self._drains and not self._is_over:
+        if self._job_end.came or (self._drains and not self._is_over):
             self._signal([runner])
 
     def _signal(self, runners: Iterable[RunnerId]) -> None:
@@ -154,6 +170,8 @@ class Walltime:
 
     def look(self, now: float) -> None:
         """After an event: end the pilot that drains when nothing is left to wait for."""
+        if self._job_end.came:
+            return
         if self._drains and not self._is_over and self._may_end_sooner and not self._has_work:
             self.end(now)
 
