@@ -68,12 +68,18 @@ class Agent(PilotLoop[AgentCore]):
         return [self._executor.next_deadline()]
 
     def _is_over(self) -> bool:
+        if self._job_ends and self._core.is_left(time.time()):
+            self.abandoned = self._job_ends
         return bool(self.abandoned) or super()._is_over()
 
     def _told_to_end(self, now: float, reason: str) -> None:
         # A head that lives hears how all ends; without one what runs is ended, and nothing is said of it.
         partition = self._settings.partition
-        if (self._settings.batch != "local" and not partition) or (partition and not self._link.reaches_client()):
+        if self._settings.batch != "local" and not partition:
+            if not self._job_ends:
+                self._job_ends = reason
+                self._handle(events.JobEnding(now, reason))
+        elif partition and not self._link.reaches_client():
             self.abandoned = reason
         else:
             super()._told_to_end(now, reason)
