@@ -124,6 +124,25 @@ def test_a_pilot_that_waits_says_why_and_is_cancelled(session: Session, slurm: S
     assert pilot.reason.startswith(f"its job {pilot.job} was cancelled")
 
 
+def test_tasks_of_a_pilot_that_waits_are_cancelled_at_once(session: Session, slurm: SlurmCluster, tmp_path: Path) -> None:
+    holding = slurm.submit("--nodes=4", "--wrap=exec sleep infinity")
+    pilot = submit(session)
+    left, cancelled, *others = run(session, pilot, "true", *[f"touch {tmp_path}/ran"] * 3)
+    wait_until(lambda: pilot.job in slurm.jobs(), lambda: pilot.reason)
+
+    cancelled.cancel()
+    assert cancelled.wait(timeout=PATIENCE_S) == "CANCELED"
+    assert cancelled.exception is not None and "cancelled before its pilot was active" in str(cancelled.exception)
+    for task in others:
+        task.cancel()
+    assert [task.wait(timeout=PATIENCE_S) for task in others] == ["CANCELED"] * 2
+    assert slurm.jobs()[pilot.job] == "PENDING"
+
+    slurm.output("scancel", holding)
+    assert left.wait(timeout=PATIENCE_S) == "DONE"
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_job_that_is_refused_fails_its_pilot_and_leaves_nothing(session: Session, slurm: SlurmCluster) -> None:
     pilot = submit(session, queue="nope")
     [task] = run(session, pilot, "true")

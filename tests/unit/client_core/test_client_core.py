@@ -199,6 +199,37 @@ def test_cancel_of_a_bound_task_is_asked_for_once_and_the_pilots_answer_counts()
     assert session.state_of("a") == DONE
 
 
+def test_cancel_of_a_task_whose_pilot_was_sent_nothing_is_final_at_once_and_the_task_is_not_sent() -> None:
+    session = Session("p", active=False)
+    session.submit("a", "b", "c")
+    session.submit("d")
+    decision = session.cancel("a", "d")
+    assert told(decision) == ["a", "d"] and not session.pilot_of("a")
+    assert session.ending_of("a") is session.ending_of("d") is Ending.CANCELLED
+    session.crash()
+    session.greet("p")
+    session.number_all("p")
+    pilot = session.state.pilots[PilotUid("p")]
+    assert [row.uid for row in queued_rows(pilot.unacknowledged.values())] == ["b", "c"]
+    # The one that is left without tasks still tells the pilot of templates.
+    assert len(pilot.unacknowledged) == 2
+    session.outcomes("p", outcome("b"))
+    session.cancel("c")
+    assert session.state.tasks[TaskUid("c")].cancelling and session.state_of("c") not in (CANCELED, DONE)
+
+
+def test_a_pilot_with_a_barrier_is_asked_to_cancel_as_it_counts_what_comes() -> None:
+    session = Session()
+    session.add("p", barrier=2)
+    session.submit("a", "b")
+    session.cancel("a")
+    session.greet("p")
+    session.number_all("p")
+    sent = session.state.pilots[PilotUid("p")].unacknowledged
+    assert [row.uid for row in queued_rows(sent.values())] == ["a", "b"]
+    assert sent[2] == QueuedCancel([(TaskUid("a"), Binding(1))])
+
+
 def test_two_pilots_share_by_room_and_get_more_as_they_return_work() -> None:
     session = Session("p", "q")
     session.submit(*(f"t{number}" for number in range(20)))
@@ -313,11 +344,14 @@ def test_the_log_of_a_lost_pilot_tells_what_ended_what_did_not_begin_and_what_ne
         ended,
         raw(ended),
         [(TaskUid("waited"), Binding(1)), (TaskUid("ran"), Binding(7))],
+        tries={TaskUid("ran"): (Attempt(3), 2)},
     )
     assert told(session.do(lost)) != []
     assert session.state_of("ended") == DONE
     assert session.pilot_of("waited") == session.pilot_of("under way") == "q"
-    assert session.ending_of("ran") is Ending.LOST
+    ran = session.core.state.tasks[TaskUid("ran")].outcome
+    assert ran is not None
+    assert (ran.ending, ran.attempt) == (Ending.LOST, 3)
 
 
 @pytest.mark.parametrize("with_node", [False, True])

@@ -132,3 +132,13 @@ def test_those_whose_gang_began_without_them_end_with_their_pilot(sessions: list
     session.goodbye(home, FAILED, "over")
     found = session.state.tasks[TaskUid("b")].outcome
     assert found is not None and found.ending is Ending.CANCELLED and "began, or ended, without it" in found.message
+
+
+def test_one_that_is_cancelled_before_its_pilot_is_active_ends_its_gang(sessions: list[Session]) -> None:
+    session = Session("p", active=False)
+    sessions.append(session)
+    session.submit("a", "b", template=PAIR)
+    session.submit("c", template=OTHER)
+    session.cancel("b")
+    assert session.ending_of("a") is session.ending_of("b") is Ending.CANCELLED
+    assert session.pilot_of("c") == "p" and session.state.tasks[TaskUid("c")].outcome is None

@@ -3,7 +3,8 @@
 How it decides:
 
 - A task is bound when its manager has a pilot for it (see ``binding``), otherwise it waits, and the user is told once.
-- A cancelled task that no pilot has is final at once; for one that a pilot has the pilot is asked, and its answer counts.
+- A cancelled task that no pilot has is final at once, and so is one of a pilot that was sent nothing so far, which may wait
+  in a queue for days; for one that a pilot has the pilot is asked, and its answer counts.
 - A pilot that said goodbye holds nothing. What it did not answer for never began, so other pilots may have it; or it says that
   it has begun, as far as it came (its partitions were lost), and then it may run twice or is lost.
 - A pilot that is gone without a goodbye may have begun whatever was sent to it, unless its log says more. Such tasks are

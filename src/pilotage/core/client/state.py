@@ -169,6 +169,8 @@ class PilotRecord(msgspec.Struct):
     """Whether its nodes are only what they may turn out to be."""
     job: JobRecord | None = None
     """Of a pilot on a platform with a batch system, from when it is to be submitted."""
+    withdrawn: bool = False
+    """Whether messages in its outbox have tasks that it is not to have any more."""
 
     @property
     def cores(self) -> int:
@@ -185,6 +187,11 @@ class PilotRecord(msgspec.Struct):
         """Whether it is to end after its tasks and not at once, as far as it does not know that yet."""
         messages = (*self.unacknowledged.values(), *self.outbox)
         return self.ending and all(message.drain for message in messages if isinstance(message, QueuedEnd))
+
+    @property
+    def takes_back(self) -> bool:
+        """Whether tasks can be taken from it: it was sent nothing so far, and counts no tasks as they come."""
+        return not self.incarnation and not self.numbered and not self.barrier
 
     @property
     def usable(self) -> bool:
@@ -241,8 +248,10 @@ def apply(state: ClientState, fact: Fact, *, batch: Batch | None = None, outcome
         case facts.MessagesNumbered():
             pilot = state.pilots[fact.pilot]
             for number in range(fact.first, fact.first + fact.count):
-                pilot.unacknowledged[number] = pilot.outbox.pop(0)
+                queued = pilot.outbox.pop(0)
+                pilot.unacknowledged[number] = _without_withdrawn(state, pilot, queued) if pilot.withdrawn else queued
                 pilot.numbered = number
+            pilot.withdrawn = pilot.withdrawn and bool(pilot.outbox)
         case facts.MessagesDelivered():
             pilot = state.pilots[fact.pilot]
             for number in [number for number in pilot.unacknowledged if number <= fact.number]:
@@ -328,6 +337,18 @@ def apply(state: ClientState, fact: Fact, *, batch: Batch | None = None, outcome
 def queued_rows(queued: Iterable[Queued]) -> list[Row]:
     """Return the rows of all tasks in these messages."""
     return [row for message in queued if isinstance(message, QueuedTasks) for row in _decode_batch(message.batch).rows]
+
+
+def _without_withdrawn(state: ClientState, pilot: PilotRecord, queued: Queued) -> Queued:
+    """Return a message without the tasks that were taken from the pilot before it was sent; what it may know stays."""
+    if not isinstance(queued, QueuedTasks):
+        return queued
+    batch = _decode_batch(queued.batch)
+    bound = pilot.uid, queued.binding
+    rows = [row for row in batch.rows if (state.tasks[row.uid].pilot, state.tasks[row.uid].binding) == bound]
+    if len(rows) == len(batch.rows):
+        return queued
+    return QueuedTasks(queued.binding, msgspec.Raw(_encode(Batch(batch.templates, rows))))
 
 
 def _apply_pilot(
@@ -421,7 +442,9 @@ def _apply_freed(state: ClientState, fact: facts.TasksFreed) -> None:
 def _apply_unbound(state: ClientState, fact: facts.TasksUnbound) -> None:
     for uid in fact.tasks:
         record = state.tasks[uid]
-        _take_off(state.pilots[record.pilot], record)
+        pilot = state.pilots[record.pilot]
+        _take_off(pilot, record)
+        pilot.withdrawn = pilot.withdrawn or bool(pilot.outbox)
         record.pilot, record.state = NO_PILOT, TMGR_SCHEDULING
         state.service_info.pop(uid, None)
         state.managers[record.manager].waiting[uid] = None
@@ -543,7 +566,8 @@ def _apply_settled(state: ClientState, fact: facts.TasksSettled) -> None:
         record = state.tasks[uid]
         if record.outcome is not None:
             raise InvariantViolated(f"task {uid} is {record.state} already and cannot end again: {fact.message}")
-        record.outcome = Outcome(uid, record.binding, Attempt(0), fact.ending, message=fact.message, times=times)
+        attempt = fact.attempts.get(uid, Attempt(0))
+        record.outcome = Outcome(uid, record.binding, attempt, fact.ending, message=fact.message, times=times)
         record.state = _STATES[fact.ending]
         state.service_info.pop(uid, None)
         if record.pilot:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -11,7 +11,7 @@ from pilotage.core.client.binding import CHUNK_TASKS, Dealer, only_pilot, usable
 from pilotage.core.client.holding import Holding
 from pilotage.core.client.journal import Journal
 from pilotage.core.client.state import NO_PILOT, PilotRecord
-from pilotage.model.ids import Binding, PilotUid, TaskUid
+from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid
 from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.states import AGENT_EXECUTING, AGENT_STAGING_OUTPUT, FINAL
 
@@ -108,15 +108,23 @@ class Tasks:
         message = f"pilot {pinned!r}, which the task asks for by name, {ending}; name another one or none"
         self.settle(now, Ending.LAUNCH_FAILED, message, tasks)
 
-    def settle(self, now: float, ending: Ending, message: str, tasks: list[TaskUid]) -> None:
-        """Give these tasks, which no pilot has, their outcome."""
+    def settle(
+        self,
+        now: float,
+        ending: Ending,
+        message: str,
+        tasks: list[TaskUid],
+        tries: Mapping[TaskUid, tuple[Attempt, int]] | None = None,
+    ) -> None:
+        """Give these tasks, which no pilot has, their outcome; ``tries``: see ``PilotLost``."""
         if not tasks:
             return
         held = self._state.held
         for uid in tasks:
             if uid in held:
                 self._holding.drop(uid, held[uid])
-        self._journal.emit(facts.TasksSettled(now, ending, message, tasks))
+        attempts = {uid: tries[uid][0] for uid in tasks if uid in tries} if tries else {}
+        self._journal.emit(facts.TasksSettled(now, ending, message, tasks, attempts))
         self._journal.tell_tasks(tasks)
         self._journal.ended += tasks
         self._end_gangs(now, tasks)
@@ -160,18 +168,24 @@ class Tasks:
         return [uid for uid in tasks if state.tasks[uid].outcome is None]
 
     def cancel(self, now: float, tasks: Iterable[TaskUid]) -> None:
-        """Cancel tasks: here if no pilot has them, else by asking the pilot."""
+        """Cancel tasks: here if no pilot has them, or one that was sent nothing so far, else by asking the pilot."""
         here: list[TaskUid] = []
+        unsent: list[TaskUid] = []
         there: dict[PilotUid, list[tuple[TaskUid, Binding]]] = {}
         for uid in dict.fromkeys(tasks):
             record = self._state.tasks[uid]
             if record.outcome is not None or record.cancelling:
                 continue
-            if record.pilot:
-                there.setdefault(record.pilot, []).append((uid, record.binding))
-            else:
+            if not record.pilot:
                 here.append(uid)
+            elif self._state.pilots[record.pilot].takes_back:
+                unsent.append(uid)
+            else:
+                there.setdefault(record.pilot, []).append((uid, record.binding))
         self.settle(now, Ending.CANCELLED, "cancelled before it was bound to a pilot", here)
+        if unsent:
+            self._journal.emit(facts.TasksUnbound(now, unsent))
+            self.settle(now, Ending.CANCELLED, "cancelled before its pilot was active", unsent)
         for pilot, requests in there.items():
             self._journal.emit(facts.CancelAsked(now, pilot, requests))
             self._journal.act(actions.OfferMessages(pilot))
