@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from slurm_cluster import PATIENCE_S, SlurmCluster
@@ -61,9 +62,9 @@ class Shell:
         assert process.returncode == code, (process.returncode, output, errors)
         return output + errors
 
-    def status(self, uid: str = "water") -> dict[str, object]:
+    def status(self, uid: str = "water") -> dict[str, Any]:
         document = json.loads(self.run("status", uid, "--format", "json"))
-        found: dict[str, object] = document.get("session") or document["program"]
+        found: dict[str, Any] = document.get("session") or document["program"]
         return found
 
     def campaign(self, line: str) -> str:
@@ -91,7 +92,7 @@ def test_a_campaign_runs_to_its_end_with_nobody_there(shell: Shell, slurm: Slurm
     assert "pilotage wait water" in told
     queued = shell.status()
     assert (queued["state"], queued["tasks"]) == ("closed", 20)
-    [pilot] = queued["pilots"]  # type: ignore[misc]
+    [pilot] = queued["pilots"]
     assert (pilot["job_state"], pilot["unfinished"]) == ("queued", 20)
     assert pilot["reason"] in ("Resources", "Priority")
 
@@ -224,11 +225,11 @@ def test_a_program_runs_inside_its_job_and_its_pilot_takes_the_nodes_of_that(she
     assert "16 tasks: 16 done" in told
     found = shell.status()
     assert (found["job"], found["exit_code"], found["states"]) == (job, 3, {"DONE": 16})
-    printed = Path(str(found["output"])).read_text()
+    printed = Path(found["output"]).read_text()
     nodes = "; ".join(f"node{number}, not submitted" for number in (1, 2))
     assert printed.splitlines()[1:] == [nodes, "arguments one two in water"], printed
     assert "the nodes of this job are those of pilot 'pilot.0000', which has not ended" in printed
-    assert f"takes the nodes of this job {job}, 2 of them, and is no job of its own" in Path(str(found["errors"])).read_text()
+    assert f"takes the nodes of this job {job}, 2 of them, and is no job of its own" in Path(found["errors"]).read_text()
     slurm.wait_until(lambda: not slurm.jobs(), "there was but one job")
 
 
