@@ -167,9 +167,7 @@ def test_how_a_rank_ended_is_how_srun_ends(allocation: Allocation, tmp_path: Pat
     assert words in err
 
 
-def test_a_rank_that_fails_ends_the_others_and_the_highest_code_of_all_is_told(
-    allocation: Allocation, tmp_path: Path
-) -> None:
+def test_a_rank_that_fails_ends_the_others_and_the_highest_code_of_all_is_told(allocation: Allocation, tmp_path: Path) -> None:
     slots = slots_on([0, 1])
     script = "case $PILOTAGE_RANK in 1) exit 3;; *) exec sleep infinity;; esac"
     ended, out, err = finish(allocation.start(tmp_path, slots, script, bind=cores_of(slots)))

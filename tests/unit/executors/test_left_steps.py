@@ -70,9 +70,7 @@ def test_where_nothing_is_noted_nobody_is_asked(settings: RunnerSettings, tmp_pa
 def test_a_batch_system_that_does_not_answer_leaves_it_unknown(
     settings: RunnerSettings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "squeue").write_text(
-        "#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2; exit 1\n"
-    )
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2; exit 1\n")
     noted(settings, SPAWNER, "pilotage:a:1")
 
     words = end_steps_of(settings, SPAWNER, 0.0)
