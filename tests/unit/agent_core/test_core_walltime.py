@@ -122,8 +122,8 @@ def test_what_runs_is_ended_so_early_that_its_grace_is_over_in_time() -> None:
     core.handle(started("spawner.0", "a"))
     core.handle(started("spawner.0", "b"))
     time_passes(core, 40.0)
-    assert core.next_deadline() == 53.0
-    step = time_passes(core, 53.0)
+    assert core.next_deadline() == 52.0, "a second less, as it is to be known in time, too"
+    step = time_passes(core, 52.0)
     assert is_over(step)
     (action,) = told_by(step, actions.EndExecutions)
     assert (action.executions, action.ending) == (executions(("a", 1), ("b", 1)), Ending.OUT_OF_WALLTIME)
@@ -135,6 +135,14 @@ def test_what_runs_is_ended_so_early_that_its_grace_is_over_in_time() -> None:
     (goodbye,) = told_by(core.handle(events.LinkOpened(54.0)), actions.SendPilotEnded)
     assert (goodbye.state, goodbye.begun, goodbye.out_of_time) == ("DONE", ["a", "b"], True)
     assert goodbye.tries == {"a": (1, 0), "b": (1, 0)}
+
+
+def test_of_a_short_drain_a_tenth_is_kept_for_what_is_killed() -> None:
+    core = ready_core(deadline=60.0, drain_s=2.0)
+    core.handle(submitted(1, ["a"], with_(CONTINUES, grace_s=0.5)))
+    core.handle(started("spawner.0", "a"))
+    time_passes(core, 58.0)
+    assert core.next_deadline() == 60.0 - 0.5 - 0.2
 
 
 def test_a_long_grace_leaves_tasks_half_of_the_drain() -> None:
@@ -247,7 +255,7 @@ def test_another_agent_goes_on_with_the_drain_and_tells_a_runner_again() -> None
     assert launched_by(step) == [] and another.state.draining == 40.0
     step = another.handle(events.RunnerReconciled(43.0, SPAWNER, executions(("a", 1))))
     assert told_by(step, actions.SignalExecutions) == [actions.SignalExecutions(SPAWNER, executions(("a", 1)), USR1)]
-    assert another.next_deadline() == 55.0
+    assert another.next_deadline() == 54.0
 
 
 def test_in_a_later_run_of_the_job_the_drain_of_the_run_before_does_not_count() -> None:

@@ -3,8 +3,9 @@
 ``drain_s`` before the deadline the *drain* begins: no task begins any more, and the processes of executables get the
 ``checkpoint_signal``, if there is one, so that they can save what they have and exit. Services go on, and so does the staging
 of files. As soon as nothing else is left to run or to stage the pilot ends. What still runs is ended so long before the
-deadline that its grace (TERM, grace, KILL) is over by then, but for no less than half of the drain it is left alone. Output
-that is still being staged has until the deadline. Without a drain all of that is at the deadline.
+deadline that its grace is over by then (TERM, grace, KILL, and what it takes until that is known), but for no less than half of
+the drain it is left alone. Output that is still being staged has until the deadline. Without a drain all of that is at the
+deadline.
 
 No task fails for it: what waits, and what was cut short and may begin again by its ``restart``, ``restartable`` or
 ``retries``, gets no outcome here but is the client's again (``TasksLeft``). Of the others the outcome says so.
@@ -34,6 +35,9 @@ OVER = "the pilot's runtime is over"
 
 CLOCK_S = 5.0
 """By so much a deadline may differ between agents of one run, whose clock was set meanwhile."""
+
+_KILL_S = 1.0
+"""So long, or a tenth of the drain, it may take from the KILL of the last tasks until the pilot has ended."""
 
 
 class Walltime:
@@ -145,7 +149,8 @@ class Walltime:
         state = self._state
         graces = (state.templates[lane.template].grace_s for lane in state.lanes.values())
         if self._deadline is not None:
-            self._ends_at = self._deadline - min(max(graces, default=0.0), 0.5 * self._drain_s)
+            takes_s = max(graces, default=0.0) + min(_KILL_S, 0.1 * self._drain_s)
+            self._ends_at = self._deadline - min(takes_s, 0.5 * self._drain_s)
 
     def reconciled(self, runner: RunnerId) -> None:
         """The runner is heard again: it may not have got the signal."""
