@@ -90,6 +90,7 @@ class Slurm:
         lacks={"filesystems": "name what the site uses for them in constraints or licenses"},
         failures=_FAILURES,
         asks_gpus=True,
+        clean_is_login=True,
         never=(
             "PartitionNodeLimit",
             "PartitionTimeLimit",
@@ -130,8 +131,8 @@ class Slurm:
             f"--dependency={','.join(f'{each.kind}:{each.job}' for each in spec.dependencies)}" if spec.dependencies else "",
             f"--mail-user={spec.mail_to}" if spec.mail_to else "",
             "--mail-type=BEGIN,END,FAIL" if spec.mail_to else "",
-            f"--output={spec.output}" if spec.output else "",
-            f"--error={spec.error}" if spec.error else "",
+            f"--output={_literal(spec.output)}" if spec.output else "",
+            f"--error={_literal(spec.error)}" if spec.error else "",
             "--open-mode=append",
             f"--signal=B:{ahead.signal}@{ahead.seconds}" if ahead else "",
             "--requeue" if spec.requeue else "--no-requeue",
@@ -196,6 +197,11 @@ class Slurm:
         """Return when."""
         found = re.search(r"to start at (\S+)", output)
         return parse_local_time(found[1], _LAYOUT) if found else None
+
+
+def _literal(path: str) -> str:
+    """Return a path in which nothing stands for the job's number or the like."""
+    return path.replace("%", "%%")
 
 
 def _status(values: dict[str, str]) -> JobStatus:

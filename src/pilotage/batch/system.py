@@ -80,6 +80,8 @@ class SystemFacts(msgspec.Struct, frozen=True, gc=False):
     """Whether the cores of whole nodes have to be told, as it counts slots and not nodes."""
     asks_gpus: bool = False
     """Whether a job on whole nodes gets their GPUs only if it asks for them."""
+    clean_is_login: bool = False
+    """Whether a clean environment is that of a login shell, which it starts for the job and waits for."""
     never: tuple[str, ...] = ()
     """Reasons for which a job waits that can never begin as it was submitted."""
     tried: str = "not tried on a real system"
