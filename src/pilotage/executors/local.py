@@ -23,7 +23,6 @@ import msgspec
 from pilotage.errors import InvariantViolated, unreachable
 from pilotage.executors.base import RunnerListener, RunnerProcess
 from pilotage.executors.connections import Connections, Hello, send_away
-from pilotage.executors.left_steps import end_steps_of
 from pilotage.executors.orphans import TASK_MARK, WORKER_MARK, end_orphans, end_spawners, marks_of
 from pilotage.executors.runner import Runner
 from pilotage.executors.worker_calls import WorkerCalls
@@ -551,8 +550,13 @@ class LocalExecutor:
 
     def _end_steps(self, runner: Runner, patience_s: float) -> str:
         """End what the launchers of a lost spawner have left on any node; return what is to be said of it."""
+        if runner.is_worker:
+            return ""
+        # With it come all launch methods; there is a host on each node, and all begin at a time.
+        from pilotage.executors.left_steps import end_steps_of
+
         try:
-            return "" if runner.is_worker else end_steps_of(read_settings(self._folder), runner.name, patience_s)
+            return end_steps_of(read_settings(self._folder), runner.name, patience_s)
         except FileNotFoundError:
             # Without settings there was never a spawner.
             return ""
