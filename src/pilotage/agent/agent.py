@@ -79,7 +79,8 @@ class Agent(PilotLoop[AgentCore]):
             if not self._job_ends:
                 self._job_ends = reason
                 self._handle(events.JobEnding(now, reason))
-        elif partition and not self._link.reaches_client():
+        elif partition and (self._settings.batch != "local" or not self._link.reaches_client()):
+            # The head of a job hears the same, and another one goes on from the logs if the job is begun again.
             self.abandoned = reason
         else:
             super()._told_to_end(now, reason)

@@ -46,6 +46,9 @@ from pilotage.wire.runner_settings import NOTIFY_SOCKET, RunnerSettings, write_s
 _NO_PARTITION = "-"
 """Nothing is of the partition of this name, which none can have."""
 
+_GO_S = 10.0
+"""Hosts of a head have so long to go by themselves."""
+
 MANY_HOSTS = 2
 """On more hosts one spawner each is enough."""
 
@@ -252,10 +255,13 @@ def open_lobby(settings: PilotSettings, names: list[str]) -> HostLobby:
 
 def _let_hosts_go(lobby: HostLobby, starter: HostStep, names: Sequence[str]) -> None:
     """Have hosts of a head end, and do not wait for it: they have nothing, and look after nothing of their nodes."""
-    for name in names:
-        lobby.dismiss(name, "what its node has is known")
-    lobby.close()
-    threading.Thread(target=starter.end, name="hosts", daemon=True).start()
+
+    def end() -> None:
+        lobby.end_hosts(names, 0.0, _GO_S)
+        lobby.close()
+        starter.end()
+
+    threading.Thread(target=end, name="hosts", daemon=True).start()
 
 
 def _end_hosts_of_head(settings: PilotSettings) -> None:

@@ -6,9 +6,6 @@ so when it has. One that does not come has ended by its own rule after a while w
 
 from __future__ import annotations
 
-import select
-import time
-from collections.abc import Collection
 from pathlib import Path
 
 from pilotage.agent.found_nodes import read_found
@@ -18,15 +15,13 @@ from pilotage.agent.settings import LOG_FOLDER, PilotSettings
 from pilotage.errors import BackendError, LogCorrupted
 from pilotage.executors.cluster import MARGIN_S
 from pilotage.executors.left_steps import end_steps_of
-from pilotage.executors.lobby import ORPHAN_TIMEOUT_S, HostLobby
-from pilotage.wire import host_messages as wire
+from pilotage.executors.lobby import ORPHAN_TIMEOUT_S
 
 GONE_S = ORPHAN_TIMEOUT_S + MARGIN_S
 """Hosts that nobody has let in for so long are gone, and so are their runners."""
 
 _GRACE_S = 5.0
 _STEPS_S = 10.0
-_LOOK_S = 0.2
 
 
 def end_partition_hosts(settings: PilotSettings, patience_s: float = GONE_S) -> None:
@@ -46,7 +41,7 @@ def end_partition_hosts(settings: PilotSettings, patience_s: float = GONE_S) -> 
         spawners, names = {}, {shaped.node.name for shaped in found.nodes}
     lobby = open_lobby(settings, [shaped.node.name for shaped in found.nodes])
     try:
-        left = _end_all(lobby, names, patience_s)
+        left = lobby.end_hosts(names, _GRACE_S, patience_s)
     finally:
         lobby.close()
     starter_of(settings, found.job, found.gpus_per_node).end()
@@ -55,20 +50,3 @@ def end_partition_hosts(settings: PilotSettings, patience_s: float = GONE_S) -> 
         end_steps_of(runner_settings(settings, found.nodes, node, launchers, 0.0), name, _STEPS_S)
     if left and patience_s < GONE_S:
         raise BackendError(f"hosts of partition {settings.partition} are not known to be gone: {', '.join(sorted(left))}")
-
-
-def _end_all(lobby: HostLobby, names: Collection[str], patience_s: float) -> set[str]:
-    """Tell hosts to end as they come, until those of these names have; return those of whom that was not heard."""
-    left = set(names)
-    came: set[str] = set()
-    until = time.monotonic() + patience_s
-    while (left | came) and (left_s := until - time.monotonic()) > 0:
-        select.select([lobby], [], [], min(_LOOK_S, left_s))
-        for name, message in lobby.receive():
-            if isinstance(message, wire.HostHello):
-                came.add(name)
-                lobby.send(name, wire.HostClose(_GRACE_S))
-            elif isinstance(message, wire.HostGone):
-                came.discard(name)
-                left.discard(name)
-    return left | came

@@ -22,7 +22,7 @@ from pilotage.platforms.node_here import NodeFound
 from pilotage.wire.addresses import EVERYWHERE, HERE
 from pilotage.wire.channel import Peer, Role
 from pilotage.wire.host_channel import HostListener
-from pilotage.wire.host_messages import HOST_PROTOCOL, FromHost, HostHello, HostRefused, ToHost
+from pilotage.wire.host_messages import HOST_PROTOCOL, FromHost, HostClose, HostGone, HostHello, HostRefused, ToHost
 from pilotage.wire.keys import HostAccess, generate_key_pair, write_host_access
 
 HOSTS_FILE = "hosts.json"
@@ -132,6 +132,25 @@ class HostLobby:
         """Tell a host to end all that it runs, and itself, and hear no more of it."""
         self.send(name, HostRefused(reason))
         self.forget(name)
+
+    def end_hosts(self, names: Collection[str], grace_s: float, patience_s: float) -> set[str]:
+        """Have all hosts end that are there, or come, until those of these names have, or the patience is over.
+
+        Tasks have ``grace_s`` to end. Return the names of hosts that have not said that they are gone, and nothing with them.
+        """
+        left = set(names)
+        close = HostClose(grace_s)
+        told = {name for name in self._peers if self.send(name, close)}
+        until = time.monotonic() + patience_s
+        while left | told and (left_s := until - time.monotonic()) > 0:
+            select.select([self._listener], [], [], min(_LOOK_S, left_s))
+            for name, message in self.receive():
+                if isinstance(message, HostHello) and self.send(name, close):
+                    told.add(name)
+                elif isinstance(message, HostGone):
+                    told.discard(name)
+                    left.discard(name)
+        return left | told
 
     def forget(self, name: str) -> None:
         """Have nothing more to do with the host's connection, if it has one; it may connect again."""
