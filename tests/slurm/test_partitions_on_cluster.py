@@ -9,14 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slurm_cluster import SlurmCluster
+from slurm_cluster import PATIENCE_S, SlurmCluster
 from slurm_pilot import SlurmPilot, shell
 
 from pilotage.agent.settings import CONNECTION_FILE
+from pilotage.client.pilot_description import PilotDescription
+from pilotage.client.pilot_manager import PilotManager
+from pilotage.client.session import Session
+from pilotage.client.task_description import TaskDescription
+from pilotage.client.task_manager import TaskManager
+from pilotage.errors import InvalidPilot
 from pilotage.model.outcome import Ending
 from pilotage.model.partitions import PartitionSpec
 from pilotage.wire.keys import read_connection
 
+PLATFORM = """
+[cluster]
+description = "the cluster of the tests"
+batch = "slurm"
+launch_methods = ["srun"]
+emulated = true
+cores_per_node = 8
+"""
 OpenPilot = Callable[..., SlurmPilot]
 
 WHERE = 'echo $PILOTAGE_PARTITION $PILOTAGE_NODE; while [ ! -e "$1" ]; do sleep 0.05; done'
@@ -198,3 +212,44 @@ def test_a_partition_whose_agents_die_is_ended_on_all_its_nodes(open_pilot: Open
     go.touch()
     assert ends_of(pilot, kept) == {Ending.DONE}
     pilot.end()
+
+
+def test_a_job_that_is_begun_again_goes_on_from_the_logs_of_all(open_pilot: OpenPilot, slurm: SlurmCluster) -> None:
+    pilot = open_pilot(*halves())
+    pilot.come_up()
+    before = pilot.submit(*((f"before.{number}", shell(), ("true",)) for number in range(8)))
+    assert ends_of(pilot, before) == {Ending.DONE}
+    again, go = start(pilot, "again", 8, restartable=True)
+    slurm.output("scontrol", "requeue", pilot.job)
+    pilot.wait(lambda: pilot.incarnation > 4, "a head of the later run says hello")
+    go.touch()
+    assert ends_of(pilot, again) == {Ending.DONE}
+    assert {pilot.outcomes[uid].attempt for uid in again} == {2}
+    more = pilot.submit(*((f"more.{number}", shell(partition=name), ("true",)) for number, name in enumerate(("a", "b"))))
+    assert ends_of(pilot, more) == {Ending.DONE}
+    assert pilot.end().state == "CANCELED"
+
+
+def test_a_program_divides_a_pilot_that_is_a_job(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "test.toml").write_text(PLATFORM)
+    monkeypatch.setenv("PILOTAGE_PLATFORMS", str(tmp_path / "test.toml"))
+    for name, value in slurm.variables.items():
+        monkeypatch.setenv(name, value)
+    with Session(base=tmp_path / "sessions") as session:
+        manager = PilotManager(session)
+        described = {"resource": "test.cluster", "runtime": 10, "nodes": 3}
+        with pytest.raises(InvalidPilot, match="the partitions ask for 4 nodes"):
+            manager.submit_pilots(PilotDescription(described, partitions=halves(nodes=2)))
+        plan = [PartitionSpec(name="a", nodes=2), PartitionSpec(name="b")]
+        pilot = manager.submit_pilots(PilotDescription(described, partitions=plan))
+        tasks = TaskManager(session)
+        tasks.add_pilots(pilot)
+        where = {"executable": "/bin/sh", "arguments": ["-c", "echo $PILOTAGE_PARTITION"]}
+        handles = tasks.submit_tasks([TaskDescription(where, partition=name) for name in ("a", "b")])
+        assert tasks.wait_tasks(timeout=PATIENCE_S) == ["DONE", "DONE"]
+        assert [task.stdout.strip() for task in handles] == ["a", "b"]
+        pilot.retire_partition("b")
+        pilot.add_partition({"name": "c", "nodes": 1})
+        late = tasks.submit_tasks(TaskDescription(where, partition="c"))
+        assert late.wait(timeout=PATIENCE_S) == "DONE"
+        assert {each.name: each.state for each in pilot.partitions()} == {"a": "active", "b": "ended", "c": "active"}
