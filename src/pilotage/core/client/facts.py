@@ -165,12 +165,16 @@ class OutcomesReceived(msgspec.Struct, frozen=True, array_like=True, tag=15):
 
 
 class TasksSettled(msgspec.Struct, frozen=True, array_like=True, tag=16):
-    """The client itself gives these tasks their outcome: no pilot has them, or the one that had them is gone."""
+    """The client itself gives these tasks their outcome: no pilot has them, or the one that had them is gone.
+
+    ``attempts``: the last one at each of them that had any, as far as that is known.
+    """
 
     time: float
     ending: Ending
     message: str
     tasks: list[TaskUid]
+    attempts: dict[TaskUid, Attempt] = {}
 
 
 class CancelAsked(msgspec.Struct, frozen=True, array_like=True, tag=17):

@@ -164,7 +164,7 @@ class Pilots:
         tasks, now = self._state.tasks, event.time
         how = f"pilot {pilot.uid!r} ended ({pilot.state}{': ' if pilot.reason else ''}{pilot.reason})"
         cancelled = [uid for uid in (*never_began, *may_have_run) if tasks[uid].cancelling]
-        self._tasks.settle(now, Ending.CANCELLED, f"cancelled; {how}", cancelled)
+        self._tasks.settle(now, Ending.CANCELLED, f"cancelled; {how}", cancelled, event.tries)
         again = [uid for uid in never_began if not tasks[uid].cancelling]
         lost: list[TaskUid] = []
         # Of what was cut short in good order the pilot has said that it may begin again, and how often it failed.
@@ -175,7 +175,7 @@ class Pilots:
             if not tasks[uid].cancelling:
                 (again if uid in cut_short or self._may_run_again(tasks[uid], loss) else lost).append(uid)
         may_have = f"{how} while it had the task, which may have run"
-        self._tasks.settle(now, loss, may_have, lost)
+        self._tasks.settle(now, loss, may_have, lost, event.tries)
         again = self._tasks.without_left_behind(now, again, how)
         if event.out_of_time or loss is not Ending.LOST:
             self._successors.follow(now, pilot, again, [uid for uid in again if uid in begun or uid in cut_short])
@@ -191,9 +191,9 @@ class Pilots:
         for name, group in by_manager.items():
             others = usable_pilots(self._state, self._state.managers[name]) and not self._state.ending
             if not others:
-                self._tasks.settle(now, loss, may_have, [uid for uid in group if uid in begun])
+                self._tasks.settle(now, loss, may_have, [uid for uid in group if uid in begun], event.tries)
                 group = [uid for uid in group if uid not in begun]
-                self._settle_cut_short(now, pilot, [uid for uid in group if uid in cut_short])
+                self._settle_cut_short(event, pilot, [uid for uid in group if uid in cut_short])
                 group = [uid for uid in group if uid not in cut_short]
                 waiting = [*self._state.managers[name].waiting, *self._held_of(name)]
                 remedy = "" if pilot.state == CANCELED else f"; submit the task again, with a pilot {_better(pilot)}"
@@ -202,8 +202,8 @@ class Pilots:
                     self._journal.tell_waiting(name)
                 continue
             pinned = [uid for uid in group if tasks[uid].pinned == pilot.uid]
-            self._tasks.settle(now, loss, may_have, [uid for uid in pinned if uid in begun])
-            self._settle_cut_short(now, pilot, [uid for uid in pinned if uid in cut_short])
+            self._tasks.settle(now, loss, may_have, [uid for uid in pinned if uid in begun], event.tries)
+            self._settle_cut_short(event, pilot, [uid for uid in pinned if uid in cut_short])
             pinned = [uid for uid in pinned if uid not in begun and uid not in cut_short]
             self._tasks.settle(now, ending, f"{how} before the task, which asked for it by name, began", pinned)
             free = [uid for uid in group if tasks[uid].pinned != pilot.uid]
@@ -216,9 +216,11 @@ class Pilots:
                 self._tasks.bind_freed(now, [uid for uid in free if tasks[uid].pinned])
             self._tasks.bind_waiting(now, name)
 
-    def _settle_cut_short(self, now: float, pilot: PilotRecord, tasks: list[TaskUid]) -> None:
+    def _settle_cut_short(
+        self, event: events.PilotEndArrived | events.PilotLost, pilot: PilotRecord, tasks: list[TaskUid]
+    ) -> None:
         message = f"the time of pilot {pilot.uid!r} was over before the task was, and there is no other pilot to go on in"
-        self._tasks.settle(now, Ending.OUT_OF_WALLTIME, message, tasks)
+        self._tasks.settle(event.time, Ending.OUT_OF_WALLTIME, message, tasks, event.tries)
 
     def _unbound(
         self,
