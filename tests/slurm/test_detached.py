@@ -188,6 +188,73 @@ def test_a_login_node_that_allows_little_is_enough(shell: Shell, slurm: SlurmClu
     shell.run("status", "water", prefix=little)
 
 
+def test_who_waits_submits_the_follow_up_of_a_pilot_whose_time_is_over(shell: Shell, slurm: SlurmCluster) -> None:
+    go = shell.home / "go"
+    text = (shell.home / shell.campaign(f"[ -e {go} ] || exec sleep infinity")).read_text()
+    text = text.replace("runtime = 10", "runtime = 0.2\nsuccessors = 2").replace("count = 20", "count = 3\nrestartable = true")
+    (shell.home / "campaign.toml").write_text(text)
+    told = shell.run("submit", "campaign.toml")
+    assert "a follow-up is submitted by who is there when its time is over" in told
+    [job] = slurm.jobs()
+    slurm.wait_for_job(job, "COMPLETED")
+    assert slurm.jobs() == {}
+    go.touch()
+
+    told = shell.run("wait", "water")
+
+    assert "pilot 'pilot.0000.2' follows it" in told
+    assert "3 tasks: 3 done" in told
+
+
+def test_a_submission_that_is_killed_can_be_gone_on_with(shell: Shell, slurm: SlurmCluster) -> None:
+    holding = slurm.submit("--nodes=4", "--wrap=exec sleep infinity")
+    text = (shell.home / shell.campaign("true")).read_text()
+    # More than fit into one message.
+    (shell.home / "campaign.toml").write_text(text.replace("count = 20", "count = 2001"))
+    code = KILLED.format(words=["submit", "campaign.toml"])
+    killed = subprocess.run([sys.executable, "-c", code], cwd=shell.home, env=shell.environment, timeout=PATIENCE_S)
+    assert killed.returncode == -signal.SIGKILL
+    [job] = slurm.jobs().keys() - {holding}
+    waiting = shell.start("wait", "water")
+    slurm.wait_until(lambda: shell.status()["state"] == "open", "the one that waits has the session")
+
+    slurm.output("scancel", holding)
+
+    output, errors = waiting.communicate(timeout=2 * PATIENCE_S)
+    assert (waiting.returncode, "2,001 tasks: 2,001 done" in errors) == (0, True), output + errors
+    slurm.wait_for_job(job, "COMPLETED")
+
+
+def test_what_a_submission_was_killed_over_is_told_by_who_comes_too_late(shell: Shell, slurm: SlurmCluster) -> None:
+    holding = slurm.submit("--nodes=4", "--wrap=exec sleep infinity")
+    text = (shell.home / shell.campaign("true")).read_text()
+    (shell.home / "campaign.toml").write_text(text.replace("count = 20", "count = 2001"))
+    code = KILLED.format(words=["submit", "campaign.toml"])
+    killed = subprocess.run([sys.executable, "-c", code], cwd=shell.home, env=shell.environment, timeout=PATIENCE_S)
+    assert killed.returncode == -signal.SIGKILL
+    [job] = slurm.jobs().keys() - {holding}
+    slurm.output("scancel", holding)
+    # What had arrived is done, and the nodes are given back.
+    slurm.wait_for_job(job, "COMPLETED")
+    assert "2,001 tasks: 2,000 done, 1 failed" in shell.run("wait", "water", code=1)
+
+
+KILLED = """
+import os, signal
+from pilotage.agent import inbox
+from pilotage.cli.main import run_command
+
+write = inbox._write
+
+def die(folder, number, frame):
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(folder, number, frame)
+
+inbox._write = die
+run_command({words!r})
+"""
+
 # ----- programs -------------------------------------------------------------------------------------------------------
 
 PROGRAM = """

@@ -152,7 +152,7 @@ def attach(uid: SessionArgument = "") -> int:
 
 
 def _follow(uid: str, *, shown: bool) -> int:
-    from pilotage.cli.lookup import find_session, read_state, session_state
+    from pilotage.cli.lookup import find_session, session_state
     from pilotage.cli.session import go_on
     from pilotage.cli.submit_program import find_program, follow_program
 
@@ -162,14 +162,26 @@ def _follow(uid: str, *, shown: bool) -> int:
     folder = find_session(uid)
     while True:
         if session_state(folder) != "open":
-            if all(record.outcome is not None for record in read_state(folder).tasks.values()):
-                # Their agents' logs tell it, though no client has taken it.
+            if _is_settled(folder):
                 return judge(folder)
             with suppress(SessionInUse):  # somebody was faster
                 return go_on(folder, "attach" if shown else "wait", shown=shown)
         number = watch_session(folder, shown=shown)
         if number:
             return 128 + number
+
+
+def _is_settled(folder: Path) -> bool:
+    """Tell whether all tasks of a session have ended, so that no client could make anything more of them."""
+    from pilotage.cli.lookup import read_state
+    from pilotage.client.engine import recover_state
+    from pilotage.client.session import CLIENT_FOLDER
+
+    # What only agents know may not be the last word: tasks whose pilot's time was over may go on in another one.
+    told = read_state(folder).tasks.values()
+    if all(record.state == DONE for record in told):
+        return True
+    return all(record.outcome is not None for record in recover_state(folder / CLIENT_FOLDER).tasks.values())
 
 
 def watch_session(folder: Path, *, shown: bool) -> int:

@@ -79,7 +79,8 @@ class JobWorld:
         """A job comes into the queue, or is refused; or its pilot was cancelled before, and it is not even tried."""
         for pilot in list(self.wanted)[:1]:
             name = self.wanted.pop(pilot)
-            if self._session.state.pilots[pilot].ending or self._chance.random() < 0.1:
+            record = self._session.state.pilots[pilot]
+            if (record.ending and not (record.drains and record.load)) or self._chance.random() < 0.1:
                 self._agents[pilot].dead = True
                 self._session.do(events.PilotLost(self._session.tick(), pilot, "refused", received=0))
                 continue
@@ -135,7 +136,7 @@ class JobWorld:
                 self.wanted[uid] = record.job.name
             elif not record.job.id:
                 self.answer(uid)
-            if record.ending and record.job.id:
+            if record.ending and record.job.id and not (record.drains and record.load):
                 self.cancels.add(uid)
             for job in found:
                 if job.stands == "over":
