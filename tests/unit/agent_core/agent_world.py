@@ -52,6 +52,7 @@ class World(Witness):
     hosts: tuple[int, ...] = ()
     """The host of each node; none: there is one alone."""
     spawners = 2
+    in_job = False
 
     def __init__(self, seed: int, length: int = 150) -> None:
         super().__init__()
@@ -115,6 +116,7 @@ class World(Witness):
             hosts=self.hosts,
             drain_s=self.drain_s,
             checkpoint_signal=self.checkpoint_signal,
+            in_job=self.in_job,
         )
         self.core.recover(self.now)
         self.facts: list[facts.Fact] = []

@@ -153,7 +153,7 @@ class AgentCore:
             case events.RunnerConnected():
                 self._reports.connected(event)
             case events.RunnerReconciled():
-                self._take_in_held(self._job_end.released())
+                self._take_in_held(self._job_end.released(event.runner))
                 self._reports.reconciled(event)
                 self._services.mistrust(event.runner)
                 self._walltime.reconciled(event.runner)

@@ -16,6 +16,7 @@ arrived; another agent hears them again.
 from __future__ import annotations
 
 import signal
+from collections.abc import Container, Iterable, Iterator
 
 import msgspec
 
@@ -95,17 +96,26 @@ class JobEnd:
 
     def ripe(self, now: float) -> list[Doubtful]:
         """Return, once, what is in doubt no longer: no signal came."""
-        due = None if self.came else self.due
-        return self.released() if due is not None and now >= due else []
+        return [] if self.came else self._take([event for event in self._held if now >= event.time + DOUBT_S])
 
-    def released(self) -> list[Doubtful]:
-        """Return, once, what is held back."""
-        if not self._held:
+    def released(self, runner: RunnerId | None = None) -> list[Doubtful]:
+        """Return, once, what is held back, of this runner or of all."""
+        if runner is None:
+            return self._take(self._held)
+        return self._take([event for event in self._held if not isinstance(event, events.NodesLost) and event.runner == runner])
+
+    def _take(self, taken: list[Doubtful]) -> list[Doubtful]:
+        if not taken:
             return []
-        held, self._held = self._held, []
-        released = held if self.came else [self._explained(event) for event in held]
-        self._runners = {}
-        return released
+        ended = set(self._ended_runners(self._held))
+        chosen = set(map(id, taken))
+        ended = frozenset(self._ended_runners(self._held))
+        self._held = [event for event in self._held if id(event) not in chosen]
+        if not self.came:
+            taken = [self._explained(event, ended) for event in taken]
+        left = {event.runner for event in self._held if not isinstance(event, events.NodesLost)}
+        self._runners = {runner: known for runner, known in self._runners.items() if runner in left}
+        return taken
 
     def _is_doubtful(self, end: AttemptEnd) -> bool:
         task = self._state.tasks.get(end.task)
@@ -117,13 +127,23 @@ class JobEnd:
         """Tell whether nobody but the runner can have ended this attempt, as it was told to end itself."""
         return end.ending is Ending.CANCELLED and self._is_doubtful(end)
 
-    def _explained(self, event: Doubtful) -> Doubtful:
-        """Say what was learned since it was heard."""
+    def _ended_runners(self, held: Iterable[Doubtful]) -> Iterator[RunnerId]:
+        """Return the runners that are gone by these messages, or were told to go."""
+        for event in held:
+            match event:
+                case events.TasksEnded() if any(map(self._was_stopped, event.ends)):
+                    yield event.runner
+                case events.RunnerLost():
+                    yield event.runner
+
+    def _explained(self, event: Doubtful, ended: Container[RunnerId]) -> Doubtful:
+        """Say what was learned since it was heard: whose runners have ``ended``, too."""
         match event:
             case events.TasksEnded():
-                # That the agent did not ask for.
+                # That the agent did not ask for. The same signal may have come to the task before its runner.
                 lost = {"ending": Ending.LOST, "message": "what ran it was told to end by others"}
-                ends = [msgspec.structs.replace(end, **lost) if self._was_stopped(end) else end for end in event.ends]
+                is_lost = self._is_doubtful if event.runner in ended else self._was_stopped
+                ends = [msgspec.structs.replace(end, **lost) if is_lost(end) else end for end in event.ends]
                 return msgspec.structs.replace(event, ends=ends)
             case events.RunnerLost():
                 later = self._handed_over(event.runner) - self._runners[event.runner]
