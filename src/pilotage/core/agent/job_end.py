@@ -107,7 +107,6 @@ class JobEnd:
     def _take(self, taken: list[Doubtful]) -> list[Doubtful]:
         if not taken:
             return []
-        ended = set(self._ended_runners(self._held))
         chosen = set(map(id, taken))
         ended = frozenset(self._ended_runners(self._held))
         self._held = [event for event in self._held if id(event) not in chosen]
