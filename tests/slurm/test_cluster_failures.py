@@ -1,0 +1,221 @@
+"""Pilots on a real Slurm while parts of it, or of them, fail: the books are right, the rest goes on, and nothing is left.
+
+After each test an outside witness says what ran, and how often (``cluster_books``), and no process and no job is there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster_books import NODE_CORES, PLATFORM, Campaign
+from slurm_cluster import SlurmCluster, missing_slurm
+
+from pilotage.wire.keys import read_connection
+
+Begin = Callable[..., Campaign]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    """A cluster that the tests of this module break, and mend again."""
+    if reason := missing_slurm():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    with SlurmCluster(tmp_path_factory.mktemp("slurm"), gpus=0) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def begin(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
+    """Begin campaigns; takes what ``Campaign`` takes, but for cluster and folder. They are closed after the test."""
+    (tmp_path / "test.toml").write_text(PLATFORM)
+    monkeypatch.setenv("PILOTAGE_PLATFORMS", str(tmp_path / "test.toml"))
+    for name, value in cluster.variables.items():
+        monkeypatch.setenv(name, value)
+    begun: list[Campaign] = []
+
+    def begin_one(nodes: int, **attributes: Any) -> Campaign:
+        begun.append(Campaign(cluster, tmp_path / f"campaign.{len(begun)}", nodes, **attributes))
+        return begun[-1]
+
+    try:
+        yield begin_one
+    finally:
+        for campaign in begun:
+            campaign.close()
+        for name, state in cluster.node_states().items():
+            if state.startswith("down"):
+                cluster.set_node(name, "resume")
+        cluster.cancel_all()
+    for campaign in begun:
+        campaign.check_that_nothing_is_left()
+
+
+def kill(pids: list[int]) -> None:
+    """Kill processes at once; some may go with others."""
+    assert pids
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def agent_of(campaign: Campaign) -> int:
+    return read_connection(Path(campaign.pilot.sandbox) / "connection.json").pid
+
+
+def lets_all_end_in_their_first_attempt(campaign: Campaign) -> bool:
+    """Open the gate, and see that nothing was lost and nothing ran again."""
+    campaign.open_gate()
+    campaign.finish()
+    return all(set(campaign.endings(name)) == {"DONE 1"} for name in ("again", "once", "queued"))
+
+
+# ----- what costs nothing ---------------------------------------------------------------------------------------------
+
+
+def test_an_agent_that_is_killed(begin: Begin) -> None:
+    campaign = begin(3)
+    campaign.occupy(3)
+    kill([agent_of(campaign)])
+    assert lets_all_end_in_their_first_attempt(campaign), campaign.story()
+
+
+def test_a_host_that_is_killed(begin: Begin) -> None:
+    campaign = begin(3)
+    campaign.occupy(3)
+    kill(campaign.of_node(campaign.processes("pilotage.nodehost.main", "python"), "node2"))
+    assert lets_all_end_in_their_first_attempt(campaign), campaign.story()
+
+
+def test_a_slurmd_that_is_killed(begin: Begin, cluster: SlurmCluster) -> None:
+    campaign = begin(3)
+    campaign.occupy(3)
+    cluster.kill("node2")
+    assert lets_all_end_in_their_first_attempt(campaign), campaign.story()
+    cluster.start_node("node2")
+
+
+def test_a_controller_that_is_gone_for_a_while(begin: Begin, cluster: SlurmCluster) -> None:
+    campaign, queued = begin(3), begin(4)
+    campaign.occupy(3)
+    queued.submit("queued", 8)
+    queued.until(lambda: queued.pilot.job_state == "queued", "the other pilot is queued")
+    # One that is killed has not saved what it was told in its last seconds.
+    cluster.kill("slurmctld", signal.SIGTERM)
+    assert lets_all_end_in_their_first_attempt(campaign), campaign.story()
+    cluster.start_controller()
+    cluster.wait_until(cluster.answers, "the controller answers")
+    campaign.submit("after", 8)
+    campaign.finish()
+    assert set(campaign.endings("after")) == {"DONE 1"}, campaign.story()
+    campaign.pilot.cancel()
+    queued.finish()
+    assert set(queued.endings("queued")) == {"DONE 1"}, queued.story()
+
+
+# ----- what costs what ran there --------------------------------------------------------------------------------------
+
+
+def test_a_spawner_that_is_killed(begin: Begin) -> None:
+    campaign = begin(3)
+    campaign.occupy(3)
+    kill(campaign.processes("pilotage.spawner.main", "spawner.1"))
+    campaign.until(lambda: campaign.has_losses, "losses are told")
+    campaign.open_gate()
+    campaign.finish()
+    lost = NODE_CORES
+    again, once = campaign.endings("again"), campaign.endings("once")
+    assert again["DONE 2"] + once["NODE_FAILED 1"] == lost, campaign.story()
+    assert again["DONE 1"] + once["DONE 1"] == 2 * lost, campaign.story()
+
+
+@pytest.mark.parametrize("how", ["scancel", "kill"])
+def test_the_step_of_the_hosts_is_ended(begin: Begin, cluster: SlurmCluster, how: str) -> None:
+    campaign = begin(3)
+    campaign.occupy(3)
+    if how == "scancel":
+        [step] = [step for step, name in cluster.steps(campaign.pilot.job).items() if name.startswith("pilotage-hosts")]
+        cluster.output("scancel", step)
+    else:
+        kill(campaign.processes("pilotage-hosts", "srun"))
+    campaign.until(lambda: not campaign.waiting("once"), "losses are told")
+    campaign.open_gate()
+    campaign.finish()
+    assert set(campaign.endings("again")) == {"DONE 2"}, campaign.story()
+    assert campaign.pilot.state == "PMGR_ACTIVE"
+
+
+def test_the_agents_node_is_set_down(begin: Begin, cluster: SlurmCluster) -> None:
+    campaign = begin(3)
+    campaign.occupy(3)
+    other = campaign.have_another_pilot()
+    cluster.set_node("node1", "down")
+    campaign.until(lambda: campaign.pilot.state == "FAILED", "the pilot is lost")
+    campaign.open_gate()
+    campaign.finish()
+    assert set(campaign.endings("once")) <= {"LOST 1", "NODE_FAILED 1"}, campaign.story()
+    for name in ("again", "queued"):
+        assert {ending.split()[0] for ending in campaign.endings(name)} == {"DONE"}, campaign.story()
+    assert other.state == "PMGR_ACTIVE"
+
+
+# ----- what ends the job ----------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_is_cancelled(begin: Begin, cluster: SlurmCluster) -> None:
+    campaign = begin(3)
+    campaign.occupy(3)
+    cluster.output("scancel", campaign.pilot.job)
+    campaign.finish()
+    campaign.until(lambda: campaign.pilot.job_outcome, "the end of the job is told")
+    assert (campaign.pilot.state, campaign.pilot.job_outcome) == ("FAILED", "CANCELLED"), campaign.story()
+    assert campaign.has_losses, campaign.story()
+
+
+def test_a_job_that_is_killed_at_once(begin: Begin, cluster: SlurmCluster) -> None:
+    campaign = begin(3)
+    campaign.occupy(3)
+    cluster.output("scancel", "--full", "--signal=KILL", campaign.pilot.job)
+    campaign.finish()
+    assert campaign.pilot.state == "FAILED", campaign.story()
+    assert campaign.has_losses, campaign.story()
+
+
+def test_a_job_that_is_preempted_and_not_queued_again(begin: Begin, cluster: SlurmCluster) -> None:
+    campaign = begin(3, queue="spare", extra_options="--no-requeue")
+    campaign.occupy(3)
+    cluster.submit("--nodes=4", "--wrap=true")
+    campaign.finish()
+    campaign.until(lambda: campaign.pilot.job_outcome, "the end of the job is told")
+    assert campaign.pilot.job_outcome == "PREEMPTED", campaign.story()
+
+
+@pytest.mark.parametrize("how", ["preempted", "requeue"])
+def test_a_job_that_is_queued_again(begin: Begin, cluster: SlurmCluster, how: str) -> None:
+    campaign = begin(3, **({"queue": "spare"} if how == "preempted" else {}))
+    campaign.occupy(3)
+    if how == "preempted":
+        cluster.submit("--nodes=4", "--wrap=true")
+    else:
+        cluster.output("scontrol", "requeue", campaign.pilot.job)
+    # Not before all of the first run has ended.
+    campaign.until(lambda: not campaign.processes(), "the first run is over")
+    campaign.open_gate()
+    campaign.finish()
+    assert set(campaign.endings("again")) == {"DONE 2"}, campaign.story()
+    assert campaign.pilot.state == "PMGR_ACTIVE"
+
+
+def test_a_job_whose_agent_cannot_end_in_time(begin: Begin, cluster: SlurmCluster) -> None:
+    campaign = begin(3)
+    campaign.occupy(3)
+    os.kill(agent_of(campaign), signal.SIGSTOP)
+    cluster.output("scontrol", "update", f"JobId={campaign.pilot.job}", "EndTime=now+1")
+    campaign.finish()
+    assert campaign.pilot.job_outcome == "TIMED_OUT", campaign.story()
