@@ -33,6 +33,8 @@ OFTEN = 150
 """How often it is looked for at that pace; from then on as often as one connects again."""
 QUEUE_LOOK_S = 10.0
 """The same while the agent's job waits, as far as is known: what the batch system tells may be late."""
+AT_FIRST = 50
+"""So often it is looked for at the former pace nevertheless: where nothing waits, an agent is up before its job is told to run."""
 
 
 class PilotLink(AgentLink):
@@ -98,11 +100,12 @@ class PilotLink(AgentLink):
         super()._retry_later(now)
         job = self.pilot.job
         if job is not None and self.retry_at is not None:
-            if job.state in _WAITING:
-                self.retry_at = now + QUEUE_LOOK_S
-            elif not self.pilot.incarnation and self._looks < OFTEN:
+            waits = job.state in _WAITING
+            if not self.pilot.incarnation and self._looks < (AT_FIRST if waits else OFTEN):
                 self._looks += 1
                 self.retry_at = now + JOB_LOOK_S
+            elif waits:
+                self.retry_at = now + QUEUE_LOOK_S
 
     # the processes
 
