@@ -300,6 +300,19 @@ def test_a_program_runs_inside_its_job_and_its_pilot_takes_the_nodes_of_that(she
     slurm.wait_until(lambda: not slurm.jobs(), "there was but one job")
 
 
+def test_a_program_in_an_allocation_of_ones_own_takes_its_nodes(shell: Shell, slurm: SlurmCluster) -> None:
+    (shell.home / "program.py").write_text(PROGRAM)
+    environment = {**shell.environment, "PILOTAGE_ALLOCATION_OF": "test.cluster"}
+    command = ["salloc", "--quiet", "--nodes=2", sys.executable, "program.py"]
+    ran = subprocess.run(
+        command, cwd=shell.home, env=environment, capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False
+    )
+    assert ran.returncode == 3, ran.stderr
+    assert "node1, not submitted; node2, not submitted" in ran.stdout, ran.stdout + ran.stderr
+    assert "2 of them, and is no job of its own" in ran.stderr
+    slurm.wait_until(lambda: not slurm.jobs(), "there was but the allocation")
+
+
 def test_cancelling_a_program_ends_its_job_and_all_in_it(shell: Shell, slurm: SlurmCluster) -> None:
     runs = shell.home / "runs"
     line = f"echo $$ >{runs}; exec sleep infinity"

@@ -67,8 +67,9 @@ def submit(
             said = f"--{given[0]}" if given else f"the arguments {' '.join(arguments)}"
             raise UsageError(f"{said}: a campaign says all of this in its file; leave it out, and change {file}", context)
         return submit_campaign(file, session, dry_run, format)
-    from pilotage.cli.submit_program import submit_program
+    from pilotage.cli.submit_program import found_program, submit_program
 
+    program = found_program(file)
     if not platform or not nodes or not runtime:
         missing = next(name for name in ("platform", "nodes", "runtime") if not options[name])
         raise UsageError(
@@ -78,7 +79,7 @@ def submit(
         )
     description: dict[str, Any] = {"resource": platform, "nodes": nodes, "runtime": seconds(runtime, "--runtime") / 60}
     description |= {name: options[name] for name in ("queue", "project", "qos") if options[name]}
-    return submit_program(file, arguments, description, session, dry_run, format)
+    return submit_program(program, arguments, description, session, dry_run, format)
 
 
 # campaigns

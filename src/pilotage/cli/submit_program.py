@@ -68,7 +68,10 @@ class SubmittedProgram(msgspec.Struct, kw_only=True):
 def submit_program(
     program: Path, arguments: list[str], attributes: dict[str, Any], uid: str, dry_run: bool, format: Format
 ) -> int:
-    """Submit a job that runs a program, and say how to go on; return the exit code."""
+    """Submit a job that runs a program, and say how to go on; return the exit code.
+
+    ``program`` is its absolute path, ``attributes`` are those of a pilot that its job is asked for by.
+    """
     from pilotage.batch.commands import BatchCommands, LocalRunner, write_script
     from pilotage.batch.registry import batch_system
     from pilotage.batch.system import BatchError
@@ -79,7 +82,6 @@ def submit_program(
     from pilotage.client.session import sessions_folder
     from pilotage.platforms import platform
 
-    program = _checked(program)
     description = PilotDescription(attributes)
     on = platform(description.resource or "")
     if on.batch == "local":
@@ -136,7 +138,12 @@ def submit_program(
     return 0
 
 
-def _checked(program: Path) -> Path:
+def found_program(program: Path) -> Path:
+    """Return the absolute path of a program.
+
+    Raises:
+        InvalidRequest: there is none, or it is not one that can be submitted; says what to do.
+    """
     if not program.is_file():
         there = [path.name for path in program.absolute().parent.glob("*") if path.suffix in (".py", ".toml")]
         raise InvalidRequest(f"there is no program {program}{nearest(program.name, there)}")

@@ -60,4 +60,5 @@ def check_inside(pilot: str, platform: str, nodes: int, others: list[str]) -> st
     there = len(found.nodes)
     if nodes > there:
         raise InvalidPilot(f"{pilot}: {nodes} nodes exceed the {there} of this job; submit the program with --nodes {nodes}")
-    return f"{pilot} takes the nodes of this job {found.job}, {there} of them, and is no job of its own"
+    job = f"this job {found.job}" if found.job else "this job"
+    return f"{pilot} takes the nodes of {job}, {there} of them, and is no job of its own"

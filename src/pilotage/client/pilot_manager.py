@@ -103,8 +103,10 @@ class PilotManager(Manager):
             check_job(named, on, description)
             is_job = on.batch != "local"
             nodes = nodes_for(on, description).nodes
-            if is_inside(on.name):
-                log.warning("%s", check_inside(named, on.name, len(nodes), [*self._inside(), *(uid for uid, *_ in described)]))
+            if is_job and is_inside(on.name):
+                wanted = size_of_job(named, on, description).nodes + on.agent_nodes
+                others = [*self._inside(), *(uid for uid, other, *_ in described if is_inside(other.resource or ""))]
+                log.warning("%s", check_inside(named, on.name, wanted, others))
             if is_job and not description.sandbox:
                 # Who resumes the session may have other variables.
                 description.sandbox = sandbox_of(on) or None
