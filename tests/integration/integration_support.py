@@ -17,7 +17,7 @@ from typing import Any
 import pilotage as rp
 from pilotage.model.outcome import Outcome
 
-PATIENCE_S = 40.0
+PATIENCE_S = 60.0
 """No wait of a test is longer. What takes so long hangs."""
 
 

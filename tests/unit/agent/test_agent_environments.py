@@ -20,7 +20,7 @@ from pilotage.agent.settings import PilotSettings
 from pilotage.model.environments import EnvironmentDifference, EnvironmentSpec
 from pilotage.model.ids import PilotUid, SessionUid
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def shell(*commands: str) -> msgspec.Raw:

@@ -23,7 +23,7 @@ from pilotage.model.ids import PilotUid, SessionUid
 from pilotage.model.resources import Node, NodeShape
 from pilotage.wire.keys import read_connection
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from pilotage.model.staging import Directive
 from pilotage.model.workload import Extra, Row, Template
 from pilotage.staging.files import Files
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 TEMPLATES = {TemplateId(1): Template()}
 
 

@@ -22,7 +22,7 @@ from pilotage.wire.keys import Connection, KeyPair, generate_key_pair
 from pilotage.wire.messages import PROTOCOL, ClientHello
 from pilotage.wire.zeromq import TcpClientChannel
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

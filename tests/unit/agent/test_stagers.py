@@ -23,7 +23,7 @@ from pilotage.model.workload import Extra, Row, Template
 from pilotage.staging import files
 from pilotage.staging.files import Files
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 INPUT, OUTPUT = Attempt(0), Attempt(1)
 
 

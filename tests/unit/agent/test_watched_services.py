@@ -24,7 +24,7 @@ from pilotage.model.resources import Node, NodeShape
 from pilotage.model.services import Probe, Service
 from pilotage.model.workload import Row, Template
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Stage:

@@ -11,7 +11,7 @@ from pilotage.environments.preparation import Preparation
 from pilotage.environments.spec import parse_spec
 from pilotage.model.environments import EnvironmentDifference
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class Place:

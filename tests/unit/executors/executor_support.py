@@ -31,7 +31,7 @@ SPAWNER = RunnerId("spawner.0")
 WORKER = RunnerId("worker.1")
 PLACEMENT = (NodeShare(0, 1, b"\x01"),)
 TEMPLATES = {TemplateId(1): Template(executable="/bin/true"), TemplateId(2): Template(mode="function", function=b"f")}
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 _decode = msgspec.msgpack.Decoder(wire.ToRunner).decode
 

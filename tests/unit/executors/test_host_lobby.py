@@ -34,7 +34,7 @@ from pilotage.wire.keys import KeyPair, generate_key_pair, read_host_access
 
 PILOT = PilotUid("pilot.0000")
 NAMES = ["node0", "node1"]
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Scene:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,14 +30,20 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start_step(folder: Path, tmp_path: Path) -> Iterator[Callable[..., HostStep]]:
+def temporary() -> Iterator[str]:
+    """The temporary folder of hosts: sockets want short paths."""
+    with tempfile.TemporaryDirectory(prefix="pt-", dir="/tmp") as folder:
+        yield folder
+
+
+@pytest.fixture
+def start_step(folder: Path, tmp_path: Path, temporary: str) -> Iterator[Callable[..., HostStep]]:
     """Make starters, whose launchers find ``tmp_path/bin`` in PATH; what they leave is killed after the test."""
     (tmp_path / "bin").mkdir()
     made: list[HostStep] = []
 
     def make(method: str, installed: Installed, job: str = "") -> HostStep:
-        # Sockets want short paths.
-        own = {b"PATH": os.fsencode(f"{tmp_path}/bin:{os.environ['PATH']}"), b"TMPDIR": os.fsencode(tmp_path)}
+        own = {b"PATH": os.fsencode(f"{tmp_path}/bin:{os.environ['PATH']}"), b"TMPDIR": os.fsencode(temporary)}
         made.append(HostStep(folder, method, installed, job=job, environment={**os.environb, **own}))
         return made[-1]
 

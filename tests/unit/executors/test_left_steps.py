@@ -14,7 +14,7 @@ from pilotage.testing.runner_driver import default_settings
 from pilotage.wire.runner_settings import RunnerSettings, launch_folder
 
 SPAWNER, OTHER = RunnerId("spawner.0"), RunnerId("spawner.1")
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 LISTS = """\
 #!/bin/sh

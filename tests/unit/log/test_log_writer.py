@@ -19,7 +19,7 @@ from pilotage.log.format import list_segments
 from pilotage.log.reader import recover
 from pilotage.log.writer import LogWriter
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from pilotage.executors.notify import NotifySocket, Word
 from pilotage.model.ids import PilotUid, SessionUid
 from pilotage.workers import service
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ from pilotage.wire.messages import (
     Submit,
 )
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 HELLO = ClientHello(1, SessionUid("s"), 1, 0)
 WELCOME = AgentHello(1, SessionUid("s"), PilotUid("p"), 1, 0, [], 0.0)
 

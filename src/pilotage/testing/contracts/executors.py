@@ -42,7 +42,7 @@ from pilotage.model.workload import Row, Template
 from pilotage.system.processes import boot_id
 from pilotage.testing.runner_driver import descendants
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 SHORT, LONG, SERVICE = TemplateId(1), TemplateId(2), TemplateId(3)
 RUNNER = RunnerId("spawner.0")
 
