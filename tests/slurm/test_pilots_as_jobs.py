@@ -18,6 +18,7 @@ from slurm_cluster import PATIENCE_S, SlurmCluster
 
 from pilotage.batch.commands import BatchCommands, LocalRunner
 from pilotage.batch.registry import batch_system
+from pilotage.cli.main import run_command
 from pilotage.client.batch_jobs import BatchJobs, Patience
 from pilotage.client.pilot import Pilot
 from pilotage.client.pilot_description import PilotDescription
@@ -141,6 +142,38 @@ def test_tasks_of_a_pilot_that_waits_are_cancelled_at_once(session: Session, slu
     slurm.output("scancel", holding)
     assert left.wait(timeout=PATIENCE_S) == "DONE"
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_task_of_a_pilot_that_waits_says_so(
+    session: Session,
+    slurm: SlurmCluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PILOTAGE_HOME", str(tmp_path))
+    slurm.submit("--nodes=4", "--wrap=exec sleep infinity")
+    pilot = submit(session)
+    [task] = run(session, pilot, "true")
+    wait_until(lambda: "Resources" in pilot.reason or "Priority" in pilot.reason, lambda: pilot.reason)
+    told = f"{task.uid} is sent to {pilot.uid} when that is active: its job {pilot.job} is queued: "
+
+    def why() -> str:
+        assert run_command(["task", "why", task.uid, "--session", session.uid]) == 0
+        return capsys.readouterr().out
+
+    wait_until(lambda: why().startswith(told), why)
+    assert "pilotage session resume" not in why()
+    session.close(terminate=False)
+    assert why().rstrip().endswith(f", and no program has the session open; see: pilotage session resume {session.uid}")
+
+
+def test_a_folder_may_have_what_the_batch_system_puts_numbers_in_for(
+    session: Session, slurm: SlurmCluster, tmp_path: Path
+) -> None:
+    pilot = submit(session, sandbox=str(tmp_path / "100%j%%"))
+    assert [task.wait(timeout=PATIENCE_S) for task in run(session, pilot, "true")] == ["DONE"], pilot.reason
+    assert (Path(pilot.sandbox) / "job.out").exists()
 
 
 def test_a_job_that_is_refused_fails_its_pilot_and_leaves_nothing(session: Session, slurm: SlurmCluster) -> None:

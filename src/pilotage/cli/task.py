@@ -107,7 +107,7 @@ def show_(uid: TaskArgument, session: SessionOption = "", format: FormatOption =
 @app.command()
 def why(uid: TaskArgument, session: SessionOption = "", format: FormatOption = Format.TABLE) -> None:
     """Say in a sentence what a task waits for or does, or how it ended."""
-    from pilotage.cli.lookup import full_outcome, pilot_folder, session_state
+    from pilotage.cli.lookup import full_outcome, pilot_folder
     from pilotage.cli.observer import Observer
 
     folder, state, record = _find(session, uid)
@@ -127,8 +127,12 @@ def why(uid: TaskArgument, session: SessionOption = "", format: FormatOption = F
             if pilots
             else "waits for a pilot: its session has none that takes tasks"
         )
-        if session_state(folder) != "open":
-            answer["why"] += f", and no program has the session open; see: pilotage session resume {folder.name}"
+        answer["why"] += _left_alone(folder)
+    elif not state.pilots[record.pilot].numbered:
+        from pilotage.client.job_words import reason_of
+
+        reason = reason_of(state.pilots[record.pilot])
+        answer["why"] = f"is sent to {record.pilot} when that is active{f': {reason}' if reason else ''}{_left_alone(folder)}"
     else:
         pilot = state.pilots[record.pilot]
         observer = Observer.of(pilot_folder(folder, pilot), folder)
@@ -148,6 +152,15 @@ def why(uid: TaskArgument, session: SessionOption = "", format: FormatOption = F
         print(record.row.uid)
     else:
         print(f"{record.row.uid} {answer['why']}")
+
+
+def _left_alone(folder: Path) -> str:
+    """Return what there is to be said of a session that no program has open; empty if one has."""
+    from pilotage.cli.lookup import session_state
+
+    if session_state(folder) == "open":
+        return ""
+    return f", and no program has the session open; see: pilotage session resume {folder.name}"
 
 
 @app.command()

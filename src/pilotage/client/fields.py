@@ -125,10 +125,11 @@ def _moment(value: object) -> float:
             value = datetime.datetime.fromisoformat(value)
         except ValueError:
             raise WrongType from None
-    if isinstance(value, datetime.datetime):
+    try:
         # One without a zone is by this machine's clock.
-        return value.timestamp()
-    return float(_number(value))
+        return value.timestamp() if isinstance(value, datetime.datetime) else float(_number(value))
+    except (OverflowError, ValueError):
+        raise WrongType from None
 
 
 def _codes(value: object) -> list[Any] | tuple[Any, ...]:

@@ -34,6 +34,9 @@ JOB_OUTPUT = "job.out"
 ENDING_S = 60
 """Added to the runtime of a pilot, for its agent to come up, and to end in good order."""
 
+LONGEST_MINUTES = 365 * 24 * 60
+"""No batch system lets a job run so long, and some read a longer time as none at all, or as another."""
+
 Amount = TypeVar("Amount", int, float)
 
 _NAME_CHARACTERS = 120
@@ -166,8 +169,10 @@ def check_job(pilot: str, on: Platform, description: PilotDescription) -> None:
     _check_limits(pilot, on, description)
 
 
-def check_script(pilot: str, on: Platform, description: PilotDescription) -> None:
+def check_script(pilot: str, on: Platform, description: PilotDescription, folder: Path) -> None:
     """See that the batch system can say all of a pilot's job: values that mean nothing in a script are refused.
+
+    ``folder`` is to be the pilot's.
 
     Raises:
         InvalidPilot: names the field, the value and the remedy.
@@ -176,9 +181,20 @@ def check_script(pilot: str, on: Platform, description: PilotDescription) -> Non
         _system_of(on).script(job_spec("job", on, description, Path("/")))
     except InvalidPilot as error:
         raise InvalidPilot(f"{pilot}: {error}") from None
+    try:
+        _system_of(on).script(job_spec("job", on, description, folder))
+    except InvalidPilot as error:
+        raise InvalidPilot(
+            f"{pilot}: its folder would be {str(folder)!r}; choose another sandbox, or another uid: {error}"
+        ) from None
 
 
 def _check_limits(pilot: str, on: Platform, description: PilotDescription) -> None:
+    if description.runtime > LONGEST_MINUTES:
+        raise InvalidPilot(
+            f"{pilot}: runtime={description.runtime} exceeds the {LONGEST_MINUTES} minutes (a year) that a job may be asked "
+            "for; ask for less"
+        )
     nodes = size_of_job(pilot, on, description).nodes + on.agent_nodes
     for whose, limit, beside in _limits(on, description):
         longest, most, least = limit.max_walltime_minutes, limit.max_nodes, limit.min_nodes

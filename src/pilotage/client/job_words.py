@@ -13,7 +13,7 @@ from pilotage.model.states import FINAL
 REMEDIES: Mapping[FailureKind, str] = {
     FailureKind.ACCOUNT: "give a project of yours: project=",
     FailureKind.QUEUE: "give a queue, qos or reservation that is open to you: queue=, qos=, reservation=",
-    FailureKind.LIMIT: "ask for fewer nodes or less time, or use another queue: nodes=, runtime=, queue=",
+    FailureKind.LIMIT: "ask for less, or for what there is: nodes=, runtime=, queue=, constraints=, licenses=",
     FailureKind.UNREACHABLE: "submit the pilot again when the batch system is up",
 }
 """What to do when a job is refused, by the kind of failure; the other errors say it themselves."""

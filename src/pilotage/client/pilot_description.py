@@ -26,6 +26,8 @@ ON_CLIENT_LOSS = ("continue", "drain", "terminate")
 EXECUTORS = ("local", "simulated")
 SUB_AGENTS = ("processes", "threads")
 DEPENDENCIES = get_args(DependencyKind)
+LATEST_BEGIN_S = 253_370_764_800.0
+"""The beginning of the year 9999: no calendar goes much further."""
 
 PILOT_FIELDS: Mapping[str, Field] = {
     "uid": Field(Kind.TEXT),
@@ -203,6 +205,8 @@ class PilotDescription(Description):
             )
         if not self.nodes and not self.cores and not self.gpus:
             raise InvalidPilot(f"{pilot}: its size is missing; give nodes, or cores (and gpus)")
+        if self.begin is not None and self.begin > LATEST_BEGIN_S:
+            raise InvalidPilot(f"{pilot}: begin={self.begin}: it is in seconds since the epoch, and so after the year 9999")
         dependencies_of(pilot, self)
         verify_walltime(pilot, self)
         self._verify_contents(pilot)

@@ -144,7 +144,8 @@ class PilotManager(Manager):
                 number += 1
             taken.add(uid)
             if is_job:
-                check_script(f"pilot {uid!r}", on, description)
+                record = PilotRecord(PilotUid(uid), self._uid, encoded(description), nodes)
+                check_script(f"pilot {uid!r}", on, description, session.pilot_folder(record))
             services = pilot_services(PilotUid(uid), description)
             require_new(uid, services, {*session.state.tasks, *(service.uid for *_, others in described for service in others)})
             if "output_staging" in description:

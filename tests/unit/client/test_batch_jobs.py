@@ -152,7 +152,10 @@ def test_a_job_is_submitted_watched_and_its_end_is_told(begin: Callable[..., Eng
     [
         ("sbatch: error: Batch job submission failed: Invalid account or account/partition combination", "give a project of"),
         ("sbatch: error: Batch job submission failed: Invalid partition name specified", "give a queue, qos or reservation"),
-        ("sbatch: error: Batch job submission failed: Requested node configuration is not available", "ask for fewer nodes or"),
+        (
+            "sbatch: error: Batch job submission failed: Requested node configuration is not available",
+            "ask for less, or for what there is",
+        ),
         ("sbatch: error: something else", ""),
     ],
 )

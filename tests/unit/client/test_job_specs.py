@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from pilotage.batch.job import Dependency
 from pilotage.batch.registry import BATCH_SYSTEMS
-from pilotage.client.job_specs import ENDING_S, check_job, job_name, job_spec, nodes_for, size_of_job
+from pilotage.client.job_specs import ENDING_S, check_job, check_script, job_name, job_spec, nodes_for, size_of_job
 from pilotage.client.pilot_description import PilotDescription
 from pilotage.errors import InvalidPilot
 from pilotage.model.resources import NodeShape
@@ -216,6 +217,7 @@ def test_what_a_batch_system_cannot_say_is_refused(system: str, name: str) -> No
         ({"cores": 320, "queue": "large"}, "10 nodes are fewer than the 100 of queue 'large' on site.machine; ask for more"),
         ({"nodes": 1001, "queue": "large"}, "1001 nodes exceed the 1000 of any job on site.machine"),
         ({"nodes": 1, "queue": "x", "runtime": 1441}, "runtime=1441 exceeds the 1440 minutes of any job on site.machine"),
+        ({"nodes": 1, "runtime": 1e300}, "runtime=1e+300 exceeds the 525600 minutes (a year) that a job may be asked for"),
         ({"nodes": 1, "cores_per_node": 8}, "cores_per_node=8: the nodes of site.machine are what they are; leave it out"),
         ({"nodes": 2, "memory": 600_000}, "memory=600000 exceeds the 512000 MB of 2 nodes with 256000 MB each"),
         ({"nodes": 100_001}, "100001 nodes exceed the 100000 that a pilot may have"),
@@ -226,6 +228,26 @@ def test_what_the_platform_cannot_have_is_refused(asked: dict[str, Any], told: s
     with pytest.raises(InvalidPilot) as refused:
         check_job("pilot", MACHINE, described(**asked))
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize("begin", [253_370_764_801.0, 1e20])
+def test_a_begin_that_no_calendar_has_is_refused(begin: float) -> None:
+    with pytest.raises(InvalidPilot, match=r"^pilot: begin=.*: it is in seconds since the epoch, and so after the year 9999"):
+        described(nodes=1, begin=begin).verify()
+
+
+@pytest.mark.parametrize("begin", [10**400, datetime.datetime(1, 1, 1)])
+def test_a_begin_that_is_no_time_is_refused(begin: object) -> None:
+    with pytest.raises(InvalidPilot, match=r"begin takes a time: seconds since the epoch, a datetime, or text such as"):
+        described(nodes=1, begin=begin)
+
+
+def test_a_folder_that_no_script_can_name_is_refused() -> None:
+    check_script("pilot", MACHINE, described(nodes=1), FOLDER)
+    with pytest.raises(InvalidPilot, match=r"^pilot: its folder would be '/a b/pilot.0000'; choose another sandbox, or ano"):
+        check_script("pilot", MACHINE, described(nodes=1), Path("/a b/pilot.0000"))
+    with pytest.raises(InvalidPilot, match=r"^pilot: slurm: queue='a b': a directive holds no blanks"):
+        check_script("pilot", MACHINE, described(nodes=1, queue="a b"), Path("/a b/pilot.0000"))
 
 
 def test_cores_and_gpus_need_a_platform_that_tells_what_nodes_have() -> None:
