@@ -34,7 +34,7 @@ OFTEN = 150
 QUEUE_LOOK_S = 10.0
 """The same while the agent's job waits, as far as is known: what the batch system tells may be late."""
 AT_FIRST = 50
-"""So often it is looked for at the former pace nevertheless: where nothing waits, an agent is up before its job is told to run."""
+"""So often it is looked for at the former pace all the same: on an idle machine it is up before its job is told to run."""
 
 
 class PilotLink(AgentLink):
