@@ -144,7 +144,7 @@ class SlurmPilot:
 
     def story(self) -> str:
         """Return all that was printed, for those who want to know what went wrong."""
-        printed = [*self.folder.glob("*.err"), *self.folder.glob("*.out")]
+        printed = [*self.folder.glob("*.err"), *self.folder.glob("partitions/*/*.err"), *self.folder.glob("*.out")]
         parts = [f"--- {path.name}\n{path.read_text(errors='replace')[-2000:]}" for path in printed]
         job = self.slurm.run("scontrol", "--oneliner", "show", "job", self.job).stdout
         return "\n".join([job, self.slurm.job_output(self.job), *parts])
