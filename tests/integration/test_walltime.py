@@ -80,6 +80,15 @@ def test_a_fresh_attempt_begins_in_another_pilot_and_a_new_sandbox(fresh: Campai
     assert task.stdout.split()[0] == "here"
 
 
+def test_a_task_for_which_too_little_time_is_left_waits_for_the_pilot_that_follows(fresh: Campaign) -> None:
+    start(fresh, runtime=10 * SECOND, cores=1, successors=9)
+    nearly_all = "while [ $(($(date +%s) + 4)) -lt ${PILOTAGE_END_TIME%.*} ]; do sleep 0.05; done"
+    tasks = fresh.tasks.submit_tasks([shell(nearly_all, restart="fresh"), shell("true", duration_s=6)])
+    finished(fresh, *tasks)
+    assert [task.state for task in tasks] == [rp.DONE] * 2, [task.exception for task in tasks]
+    assert tasks[0].pilot != tasks[1].pilot
+
+
 def test_pilots_that_follow_until_all_is_done_end_with_work_that_never_is(fresh: Campaign) -> None:
     start(fresh, runtime=4 * SECOND, cores=1, successors="until_done")
     task = fresh.tasks.submit_tasks(shell("sleep 600", restart="fresh"))

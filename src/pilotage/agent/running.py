@@ -68,6 +68,7 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: Ca
             drain_s=settings.drain_s,
             checkpoint_signal=settings.checkpoint_signal,
             in_job=settings.batch != "local",
+            successor_s=deadline - began if settings.followed and deadline is not None else 0.0,
         )
         if state is not None:
             core.recover(time.time())

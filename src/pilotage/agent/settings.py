@@ -81,6 +81,8 @@ class PilotSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds before the end of its time from which on no task begins any more."""
     checkpoint_signal: int = 0
     """The number of the signal that executables get then; 0: none."""
+    followed: bool = False
+    """Whether another pilot like this one is to follow when its time is over and tasks are left."""
     idle_timeout_s: float = 0.0
     """Seconds without anything to do after which the pilot ends itself; 0.0: no limit."""
     startup_barrier: int = 0

@@ -37,6 +37,7 @@ from pilotage.client.submission import Submissions
 from pilotage.client.task_output import PilotOutputs
 from pilotage.core.client import events
 from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord
+from pilotage.core.client.successors import may_be_followed
 from pilotage.errors import BackendError, InvalidRequest, PilotageError, nearest
 from pilotage.log.blobs import BlobStore
 from pilotage.log.files import make_folder, replace_file
@@ -438,6 +439,7 @@ class Session:
             startup_barrier=record.barrier,
             drain_s=description.drain_s,
             checkpoint_signal=checkpoint_signal_of(f"pilot {record.uid!r}", description),
+            followed=may_be_followed(record),
             keep_history=self._trace,
             scheduler=scheduler_of(f"pilot {record.uid!r}", description),
             partitions=partitions_of(f"pilot {record.uid!r}", description) if description.get("partitions") else [],

@@ -53,6 +53,7 @@ class World(Witness):
     """The host of each node; none: there is one alone."""
     spawners = 2
     in_job = False
+    successor_s = 0.0
 
     def __init__(self, seed: int, length: int = 150) -> None:
         super().__init__()
@@ -105,7 +106,7 @@ class World(Witness):
         assert _encode(state) == _encode(self.shadow), "what is recovered is not what was"
         self.needs.agent_started()
         self.cancels_heard: dict[int, list[TaskUid]] = {}
-        self.policy = Scheduler(self.nodes)
+        self.policy = self.make_policy()
         self.core = AgentCore(
             self.policy,
             spawners=self.spawners,
@@ -117,6 +118,7 @@ class World(Witness):
             drain_s=self.drain_s,
             checkpoint_signal=self.checkpoint_signal,
             in_job=self.in_job,
+            successor_s=self.successor_s,
         )
         self.core.recover(self.now)
         self.facts: list[facts.Fact] = []
@@ -130,6 +132,9 @@ class World(Witness):
         if state.tasks and not self.calm and self.random.random() < self.agent_mishaps:
             self.quarantine()
         self.note(self.core.start(self.now))
+
+    def make_policy(self) -> Scheduler:
+        return Scheduler(self.nodes)
 
     def make_executor(self, state: AgentState) -> Executor:
         return Executor(self, self.handle, state)

@@ -66,7 +66,8 @@ class AgentCore:
     ``barrier``: no task begins before so many have arrived. ``nodes``: of a partition, the indices of those that it
     began with, which are the ones that its policy has to begin with. ``hosts``: the number of the host of each node, by the
     node's index; without it all are on host 0. ``launches``: how many launchers may run at once (0: any number).
-    ``in_job``: it is a batch job, which others may end.
+    ``in_job``: it is a batch job, which others may end. ``successor_s``: how long a pilot lives that follows it (0.0: none
+    follows): tasks whose declared duration is not longer wait for that one if they would end too late here.
     """
 
     def __init__(
@@ -84,9 +85,11 @@ class AgentCore:
         drain_s: float = 0.0,
         checkpoint_signal: int = 0,
         in_job: bool = False,
+        successor_s: float = 0.0,
     ) -> None:
         self.state = state if state is not None else AgentState()
         self._has_hosts = bool(hosts)
+        self._successor_s = successor_s
         self._journal = journal = Journal(self.state)
         self._pool = RunnerPool(spawners, hosts)
         self._alarms = Alarms(self.state)
@@ -244,9 +247,12 @@ class AgentCore:
         self._services.settle(now)
         if self._waiting.launches.waiting:
             self._waiting.enqueue_each(self._waiting.launches.next(), now)
+        if self._waiting.for_successor and not self._is_followed:
+            for uid, reason in list(self._waiting.for_successor.items()):
+                self._end_stranded(now, [uid], reason)
         placed = self._dispatch.place(now)
         for uids, reason in self._dispatch.too_late(now):
-            self._end_stranded(now, uids, reason)
+            self._end_stranded(now, self._not_left_to_successor(uids, reason), reason)
             placed |= self._dispatch.place(now)
         while not placed and (stranded := self._dispatch.stranded()):
             for uids, reason in stranded:
@@ -446,6 +452,25 @@ class AgentCore:
     def _end_unplaceable(self, now: float) -> None:
         for uids, reason in self._dispatch.unplaceable():
             self._end_stranded(now, uids, reason)
+
+    @property
+    def _is_followed(self) -> bool:
+        """Whether another pilot follows at the end of this one's time; none does if it was ended before."""
+        ending = self.state.ending
+        return self._successor_s > 0.0 and (ending is None or ending.out_of_time)
+
+    def _not_left_to_successor(self, uids: list[TaskUid], reason: str) -> list[TaskUid]:
+        """Let those of these tasks, which would end too late here, wait for the next pilot which would not there."""
+        if not self._is_followed:
+            return uids
+        left = []
+        for uid in uids:
+            template = self.state.templates[self.state.tasks[uid].row.template]
+            if 0.0 < template.duration_s <= self._successor_s and not template.request.gang and template.service is None:
+                self._waiting.leave_to_successor(uid, reason)
+            else:
+                left.append(uid)
+        return left
 
     def _end_stranded(self, now: float, uids: list[TaskUid], reason: str) -> None:
         """These can never be placed: they would wait for ever."""

@@ -84,6 +84,8 @@ class Inquiry:
         service = self._waiting.unserved.get(uid)
         if service is not None:
             return f"waits for service {service!r}, which it needs, to be ready again"
+        if uid in self._waiting.for_successor:
+            return f"waits for the pilot that follows this one: {self._waiting.for_successor[uid]}"
         if uid in self._waiting.launches.waiting:
             return self._waiting.launches.why(uid)
         reason = self._policy.why(uid)

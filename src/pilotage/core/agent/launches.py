@@ -78,6 +78,10 @@ class Launches:
         del self.waiting[uid]
         return True
 
+    def let_out(self, uid: TaskUid) -> None:
+        """Count a task no more that was let in, and is not to begin here."""
+        self._let_in.discard(uid)
+
     def why(self, uid: TaskUid) -> str:
         """Return in a sentence what a task waits for that waits here."""
         key = next(entry for entry in self._queue if entry[2] == uid)

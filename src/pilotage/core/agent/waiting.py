@@ -46,6 +46,8 @@ class Waiting:
         """Tasks that wait for a service, such as this one, to be ready."""
         self.forsaken: dict[TaskUid, TaskUid] = {}
         """Tasks that need a service that is over; whoever looks after services ends them in the same step."""
+        self.for_successor: dict[TaskUid, str] = {}
+        """Tasks that would end too late here, but not in the pilot that follows, and why."""
 
     def group(self, template: TemplateId) -> GroupKey:
         """Return the scheduling group of a template's tasks."""
@@ -154,8 +156,16 @@ class Waiting:
         """Hold the tasks that wait for this environment no longer, and return them."""
         return list(self.held.pop(name, ()))
 
+    def leave_to_successor(self, uid: TaskUid, reason: str) -> None:
+        """Let a task that is in the queue wait for the pilot that follows."""
+        self.withdraw(uid)
+        self.launches.let_out(uid)
+        self.for_successor[uid] = reason
+
     def dequeue(self, uid: TaskUid) -> bool:
         """Take a task out that waits for a service or in the queue; return False if it does not."""
+        if self.for_successor.pop(uid, None) is not None:
+            return True
         return self.unserved.pop(uid, None) is not None or self.launches.withdraw(uid) or self._policy.withdraw(uid)
 
     def take_unserved(self, service: TaskUid) -> list[TaskUid]:
@@ -174,6 +184,8 @@ class Waiting:
         """Let a task wait no longer."""
         if uid in self.barred:
             del self.barred[uid]
+            return
+        if self.for_successor.pop(uid, None) is not None:
             return
         if self.unserved.pop(uid, None) is not None or self.forsaken.pop(uid, None) is not None:
             return

@@ -95,3 +95,9 @@ def successors_of(pilot: PilotRecord) -> int | str:
     description: dict[str, Any] = msgspec.msgpack.decode(pilot.description) if pilot.description else {}
     wanted = description.get("successors", 0)
     return wanted if isinstance(wanted, int) or wanted == UNTIL_DONE else 0
+
+
+def may_be_followed(pilot: PilotRecord) -> bool:
+    """Return whether its description lets another pilot follow this one."""
+    wanted = successors_of(pilot)
+    return wanted == UNTIL_DONE or (isinstance(wanted, int) and pilot.generation < wanted)
