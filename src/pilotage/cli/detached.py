@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pilotage.batch.job import JobStatus
     from pilotage.client.session import Session
     from pilotage.core.client.state import ClientState, PilotRecord
+    from pilotage.model.ids import PilotUid
 
 SessionArgument = Annotated[str, typer.Argument(metavar="SESSION", help="The session, or how its uid begins or ends.")]
 
@@ -76,8 +78,9 @@ def status_of(folder: Path, session: str) -> tuple[dict[str, Any], list[dict[str
     from pilotage.cli.lookup import read_state
 
     state = read_state(folder)
-    problems: list[str] = []
-    pilots = [_pilot_row(folder, state, pilot, problems) for pilot in state.pilots.values()]
+    told, problem = _jobs_now(state)
+    unfinished = Counter(record.pilot for record in state.tasks.values() if record.outcome is None)
+    pilots = [_pilot_row(folder, pilot, told.get(pilot.uid), unfinished[pilot.uid]) for pilot in state.pilots.values()]
     states = Counter(record.state for record in state.tasks.values())
     row = {
         "uid": folder.name,
@@ -86,23 +89,33 @@ def status_of(folder: Path, session: str) -> tuple[dict[str, Any], list[dict[str
         "tasks": len(state.tasks),
         "by_state": ", ".join(f"{count:,} {name}" for name, count in states.most_common()),
         "states": dict(states),
-        "problem": "; ".join(problems),
+        "problem": problem,
     }
     return row, pilots
 
 
-def _pilot_row(folder: Path, state: ClientState, pilot: PilotRecord, problems: list[str]) -> dict[str, Any]:
+def _jobs_now(state: ClientState) -> tuple[dict[PilotUid, JobStatus], str]:
+    """Return what batch systems tell of the jobs of pilots that are not known to have ended, and what stood in the way."""
+    ids: dict[str, dict[str, PilotUid]] = {}
+    for pilot in state.pilots.values():
+        if pilot.job is not None and pilot.job.id and pilot.state not in FINAL:
+            ids.setdefault(pilot.job.system, {})[pilot.job.id] = pilot.uid
+    told: dict[PilotUid, JobStatus] = {}
+    problems = []
+    for system, jobs in ids.items():
+        try:
+            told.update((jobs[job], status) for job, status in jobs_now(system, list(jobs)).items())
+        except BackendError as error:
+            problems.append(f"{system} was asked for {plural(len(jobs), 'job')}: {error}")
+    return told, "; ".join(problems)
+
+
+def _pilot_row(folder: Path, pilot: PilotRecord, told: JobStatus | None, unfinished: int) -> dict[str, Any]:
     import msgspec
 
     from pilotage.cli.lookup import pilot_folder
 
     job = pilot.job
-    told = None
-    if job is not None and job.id and pilot.state not in FINAL:
-        try:
-            told = job_now(job.system, job.id)
-        except BackendError as error:
-            problems.append(f"the batch system was asked for job {job.id}: {error}")
     return {
         "uid": pilot.uid,
         "state": pilot.state,
@@ -110,7 +123,7 @@ def _pilot_row(folder: Path, state: ClientState, pilot: PilotRecord, problems: l
         "job": job.id if job is not None else "",
         "job_state": told.state.value if told is not None else job.state if job is not None else "",
         "starts": starts_of(told),
-        "unfinished": sum(record.pilot == pilot.uid and record.outcome is None for record in state.tasks.values()),
+        "unfinished": unfinished,
         "reason": pilot.reason or (told.reason if told is not None else ""),
         "path": os.fspath(pilot_folder(folder, pilot)),
     }
@@ -122,10 +135,19 @@ def job_now(system: str, job: str) -> JobStatus:
     Raises:
         BackendError: it cannot be asked.
     """
+    return jobs_now(system, [job])[job]
+
+
+def jobs_now(system: str, jobs: Sequence[str]) -> dict[str, JobStatus]:
+    """Return what a batch system tells of jobs now.
+
+    Raises:
+        BackendError: it cannot be asked.
+    """
     from pilotage.batch.commands import BatchCommands, LocalRunner
     from pilotage.batch.registry import batch_system
 
-    return BatchCommands(batch_system(system), LocalRunner()).statuses([job])[job]
+    return BatchCommands(batch_system(system), LocalRunner()).statuses(jobs)
 
 
 def starts_of(told: JobStatus | None) -> str:
