@@ -275,10 +275,11 @@ def test_a_broken_connection_is_made_anew_and_nothing_is_lost(crowd: Crowd) -> N
 
 def test_a_given_up_host_that_comes_back_is_told_to_end(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "START_PAUSES_S", ())
-    # The agent thinks that no host can live for so long, and is wrong.
-    agent = crowd.begin(1, breakable=True, margin_s=-59.0)
+    agent = crowd.begin(1, breakable=True)
     (execution,) = crowd.launch_on(0, "long")
     agent.until(lambda: execution in agent.told.started)
+    # The agent thinks that no host can live for so long without it, and is wrong.
+    monkeypatch.setattr(agent.executor, "_margin_s", -59.0)
     crowd.way.cut(keep_broken=True)
     agent.until(lambda: "lost nodes [0]" in agent.told.story)
     host = crowd.starter.host("node0")
