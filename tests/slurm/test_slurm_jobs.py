@@ -18,7 +18,8 @@ def test_a_job_gets_whole_nodes_and_starts_steps_on_them(slurm: SlurmCluster) ->
 
 
 def test_a_job_that_does_not_fit_waits_and_tells_why(slurm: SlurmCluster) -> None:
-    holding = slurm.submit("--nodes=4", "--wrap=sleep 600")
+    # A shell that waits for it could end by the signal, or by the code that says so.
+    holding = slurm.submit("--nodes=4", "--wrap=exec sleep 600")
     slurm.wait_for_job(holding, "RUNNING")
     waiting = slurm.submit("--nodes=1", "--wrap=true")
     slurm.wait_until(lambda: slurm.job(waiting)["Reason"] == "Resources", "the job waits for resources")
