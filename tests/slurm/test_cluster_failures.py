@@ -187,6 +187,15 @@ def test_a_job_that_is_killed_at_once(begin: Begin, cluster: SlurmCluster) -> No
     assert campaign.has_losses, campaign.story()
 
 
+def test_a_job_whose_first_process_is_killed(begin: Begin, cluster: SlurmCluster) -> None:
+    campaign = begin(3)
+    campaign.occupy(3)
+    kill(campaign.processes("pilotage.agent.bootstrap", "python"))
+    campaign.until(lambda: not campaign.processes("pilotage.agent.main"), "the agent ends with its job")
+    campaign.finish()
+    assert campaign.pilot.state == "FAILED", campaign.story()
+
+
 def test_a_job_that_is_preempted_and_not_queued_again(begin: Begin, cluster: SlurmCluster) -> None:
     campaign = begin(3, queue="spare", extra_options="--no-requeue")
     campaign.occupy(3)

@@ -15,7 +15,7 @@ from pilotage.agent.bootstrap import HOPELESS
 from pilotage.agent.claim import TAKEN, claim
 from pilotage.agent.private_folder import private_folder, remove_private_folder
 from pilotage.agent.settings import LOG_FOLDER, read_settings
-from pilotage.agent.startup import CannotBegin, EndCall, heed_signals, note_own_crash
+from pilotage.agent.startup import CannotBegin, EndCall, end_with_job, heed_signals, note_own_crash
 
 ABANDONED = 1
 """The exit status of an agent that has ended, and not its pilot: of a partition without a head, or of a job that was ended."""
@@ -34,6 +34,8 @@ def main() -> None:
     folder = private_folder(agent_folder)
     call = EndCall()
     heed_signals(call)
+    if settings.batch != "local" and not settings.partition:
+        end_with_job()
     status = 0
     try:
         if settings.partitions:

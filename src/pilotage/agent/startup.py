@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pilotage.core.agent.core import AgentCore
     from pilotage.core.metascheduler.core import MetaschedulerCore
 
+_PR_SET_PDEATHSIG = 1
 QUARANTINE_CRASHES = 2
 """After so many crashes of agents at one record of the log the tasks that it names are ended."""
 
@@ -85,6 +87,14 @@ def heed_signals(call: EndCall) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
+
+
+def end_with_job() -> None:
+    """Have TERM come when the bootstrap, this process's parent, is gone: the job is over with it.
+
+    A batch system that does not find what has lost its parent would leave this process to itself.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def times_of(settings: PilotSettings, job_end: float | None = None) -> tuple[float, float | None]:
