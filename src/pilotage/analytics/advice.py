@@ -334,8 +334,8 @@ class _Rules:
         )
 
     def _unused_gpus(self) -> Advice | None:
-        # On a machine of one's own nobody pays for them.
-        held = self._session.pilots.filter(~pl.col("resource").str.starts_with("local."))
+        # On a machine of one's own nobody pays for them, and one that waits in a queue holds none.
+        held = self._session.pilots.filter(~pl.col("resource").str.starts_with("local."), pl.col("active").is_not_null())
         gpus = int(held["gpus"].sum())
         if not gpus or float(self._session.tasks["gpus"].sum()) > 0:
             return None

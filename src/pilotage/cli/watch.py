@@ -134,10 +134,16 @@ class View:
         from rich.progress_bar import ProgressBar
         from rich.text import Text
 
+        from pilotage.client.job_words import reason_of
+
         lines: list[Any] = [Text(f"session {name}", style="bold"), Text(self.line())]
         lines.append(ProgressBar(total=max(self.total, 1), completed=self.final, width=60))
         for pilot in self.pilots:
             lines.append(Text(f"{pilot.uid}  {pilot.state}  {plural(pilot.cores, 'core')}, {plural(pilot.load, 'task')} on it"))
+            if reason := reason_of(pilot):
+                lines.append(
+                    Text(f"  {reason}", style="cyan" if pilot.state not in FINAL else "", overflow="ellipsis", no_wrap=True)
+                )
         for record in self.running[:RUNNING_SHOWN]:
             lines.append(Text(f"  runs    {record.row.uid}  {record.row.name}", style="cyan"))
         if len(self.running) > RUNNING_SHOWN:

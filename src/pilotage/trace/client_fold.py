@@ -36,6 +36,7 @@ class ClientFold:
             pilot.resource = decode_wanted(known.description).resource
             pilot.nodes, pilot.state, pilot.reason = known.nodes, known.state, known.reason
             pilot.submitted, pilot.active, pilot.final = known.submitted, known.active_since, known.ended
+            pilot.is_job = known.job is not None
         self._templates.learn(state.templates)
         records = list(state.tasks.values())
         for i, task in zip(self._templates.indices([task.row for task in records]), records, strict=True):
@@ -89,6 +90,7 @@ class ClientFold:
                 pilot.launched, pilot.state = fact.time, PMGR_ACTIVE_PENDING
             case client.JobSubmitted():
                 pilot = run.pilot(fact.pilot)
+                pilot.is_job = True
                 pilot.launched, pilot.state = fact.time, PMGR_ACTIVE_PENDING
             case client.PilotActivated():
                 pilot = run.pilot(fact.pilot)

@@ -311,6 +311,8 @@ class PilotTrace:
         self.nodes: list[Node] = []
         self.state = ""
         self.reason = ""
+        self.is_job = False
+        """Whether it is a job of a batch system; ``launched`` is then when it came into the queue."""
         self.submitted = 0.0
         self.launched = 0.0
         self.active = 0.0
@@ -342,7 +344,12 @@ class PilotTrace:
 
     @property
     def begin(self) -> float:
-        """When it began to hold its resources, as far as the logs know: its bootstrap was started; 0.0 if it never was."""
+        """When it began to hold its resources, as far as the logs know: its bootstrap was started; 0.0 if it never was.
+
+        One that is a job holds nothing while it is in the queue: it begins with its agent, and one without ends as it begins.
+        """
+        if self.is_job:
+            return self.first or max(self.final, self.launched)
         return self.launched or self.submitted or self.first
 
     @property

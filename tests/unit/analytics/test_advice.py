@@ -233,6 +233,25 @@ def test_on_a_machine_of_ones_own_gpus_cost_nothing() -> None:
     assert [advice.level for advice in advise(made.session())] == ["fine"]
 
 
+def test_a_pilot_that_waits_in_a_queue_holds_no_gpus() -> None:
+    made = InventedRun(cores=1, gpus=2)
+    pilot = made.run.pilots[PilotUid(PILOT)]
+    pilot.active = pilot.ready = 0.0
+    assert not [advice for advice in advise(made.session(), live=True) if "GPU" in advice.headline]
+
+
+def test_the_time_in_a_queue_is_not_held() -> None:
+    made = unused_gpus()
+    pilot = made.run.pilots[PilotUid(PILOT)]
+    held_s = pilot.end - pilot.begin
+    pilot.is_job, pilot.first = True, pilot.begin
+    pilot.submitted, pilot.launched = pilot.begin - 9000.0, pilot.begin - 8999.0
+    assert pilot.end - pilot.begin == held_s
+    never = type(pilot)(PilotUid("pilot.0009"))
+    never.is_job, never.submitted, never.launched, never.final = True, 1.0, 2.0, 500.0
+    assert (never.begin, never.end) == (500.0, 500.0)
+
+
 def test_what_costs_most_comes_first() -> None:
     made = InventedRun(cores=2, ready=130.0)
     made.add(130.0, 150.0)
