@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,8 @@ def test_ranks_on_all_nodes_are_told_and_go_on_in_pilots_that_follow_until_all_i
     assert [task.state for task in (wide, *alone)] == ["DONE"] * 3, work.story()
 
     told = [word for rank in range(4) for word in words(Path(wide.sandbox) / f"saved.{rank}")]
-    assert sorted(told) == [["node1"], ["node1"], ["node2"], ["node2"]], "each rank was told once"
+    # A pilot that follows may have other nodes.
+    assert sorted(Counter(node for [node] in told).values()) == [2, 2], f"each rank was told once: {told}"
     for rank in range(4):
         attempts = words(Path(wide.sandbox) / f"attempts.{rank}")
         numbers, ends, pilots, _ = zip(*attempts, strict=True)
