@@ -133,16 +133,16 @@ class Campaign:
 
     # ----- what happens ------------------------------------------------------------------------------------------------
 
-    def until(self, condition: Callable[[], object], what: str) -> None:
+    def until(self, condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
         """Return when a condition holds."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while not condition():
-            assert time.monotonic() < deadline, f"not after {PATIENCE_S:.0f} s: {what}\n{self.story()}"
+            assert time.monotonic() < deadline, f"not after {patience_s:.0f} s: {what}\n{self.story()}"
             time.sleep(0.05)
 
-    def finish(self) -> dict[str, Task]:
+    def finish(self, patience_s: float = PATIENCE_S) -> dict[str, Task]:
         """Wait for all outcomes, see that the books are right, and return the tasks."""
-        self.until(lambda: all(task.outcome for task in self.tasks.values()), "all tasks have outcomes")
+        self.until(lambda: all(task.outcome for task in self.tasks.values()), "all tasks have outcomes", patience_s)
         wrong = list(self._wrong())
         assert not wrong, "\n".join([*wrong, self.story()])
         return self.tasks

@@ -228,3 +228,22 @@ def test_a_job_whose_agent_cannot_end_in_time(begin: Begin, cluster: SlurmCluste
     cluster.output("scontrol", "update", f"JobId={campaign.pilot.job}", "EndTime=now+1")
     campaign.finish()
     assert campaign.pilot.job_outcome == "TIMED_OUT", campaign.story()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_node_that_is_set_down(begin: Begin, cluster: SlurmCluster) -> None:
+    campaign = begin(4)
+    campaign.occupy(4)
+    there = {uid for name in ("again", "once") for uid, node in campaign.nodes_of(name).items() if node == "node3"}
+    cluster.set_node("node3", "down")
+    campaign.until(
+        lambda: not campaign.of_node(campaign.processes("pilotage.nodehost.main", "python"), "node3"), "its host is gone"
+    )
+    campaign.open_gate()
+    # What was handed over to it is known to be lost when its host was not heard of for two minutes.
+    campaign.finish(patience_s=200.0)
+    ended_otherwise = {uid for uid, task in campaign.tasks.items() if task.attempt != 1 or task.state != "DONE"}
+    assert there <= ended_otherwise, campaign.story()
+    assert set(campaign.endings("again")) <= {"DONE 1", "DONE 2"}, campaign.story()
+    assert campaign.pilot.state == "PMGR_ACTIVE"
