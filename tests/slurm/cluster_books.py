@@ -161,6 +161,11 @@ class Campaign:
         """Whether tasks have ended otherwise than well."""
         return any(task.outcome and task.outcome.ending is not Ending.DONE for task in self.tasks.values())
 
+    @property
+    def has_begun_again(self) -> bool:
+        """Whether a task has begun more than once."""
+        return any(run.attempt > 1 for uid in self.tasks for run in self.runs(uid))
+
     def nodes_of(self, name: str) -> dict[str, str]:
         """Return on which node each task of a name has begun first."""
         return {uid: runs[0].node for uid in self.tasks if uid.startswith(f"{name}.") and (runs := self.runs(uid))}
