@@ -100,7 +100,5 @@ def test_a_platform_says_how_many_launches_its_launcher_bears(programs: Path) ->
     assert (found["srun"].ceiling, found["srun"].options) == (20, {"mpi": "pmix"})
 
     for value in ("0", "-1", "many"):
-        with pytest.raises(
-            BackendError, match=rf"srun\.ceiling='{value}': it takes how many launches may be under way"
-        ):
+        with pytest.raises(BackendError, match=rf"srun\.ceiling='{value}': it takes how many launches may be under way"):
             found_launchers(["srun"], "slurm", {}, {"srun": {"ceiling": value}}, str(programs))
