@@ -21,6 +21,8 @@ class WorkerCalls:
         self._progress = ProgressReader(folder, worker)
         self._numbers: dict[Execution, int] = {}
         self._last = 0
+        self._asked = 0
+        """Number of the last call that was launched when calls were last asked back: later ones will begin."""
         self._seen = 0
         self._told = False
         self.launched(holds)
@@ -40,10 +42,12 @@ class WorkerCalls:
         return len(self._numbers)
 
     def ask_back(self, executions: Iterable[Execution]) -> bool:
-        """Keep the worker from beginning these and all later calls; ``taken_back`` a millisecond later tells which."""
+        """Keep the worker from beginning these and all later calls launched so far; ``taken_back`` a millisecond later tells
+        which."""
         numbers = [self._numbers[execution] for execution in executions if execution in self._numbers]
         if not numbers:
             return False
+        self._asked = self._last
         self._progress.ask(min(numbers), self._last)
         return True
 
@@ -52,7 +56,7 @@ class WorkerCalls:
         first = self._progress.recalled()
         if first is None:
             return []
-        back = [execution for execution, number in self._numbers.items() if number >= first]
+        back = [execution for execution, number in self._numbers.items() if first <= number <= self._asked]
         self.over(back)
         return back
 
