@@ -358,6 +358,39 @@ def test_what_a_lost_host_was_about_to_call_is_called_elsewhere() -> None:
     assert {core.doing(TaskUid(uid)) for uid in there} == {"waiting"}
 
 
+@pytest.mark.parametrize("in_job", [False, True])
+@pytest.mark.parametrize("first", ["spawner", "workers"])
+def test_calls_of_a_lost_host_go_on_elsewhere_whatever_of_it_is_told_first(first: str, in_job: bool) -> None:
+    core = ready(cores=WORKER_FAILURES + 2, in_job=in_job)
+    uids = [f"f{number}" for number in range(2 * (WORKER_FAILURES + 2))]
+    core.handle(submitted(1, uids, FUNCTION))
+    there = [uid for uid in uids if core.host_of(uid) == 0]
+    workers = [core.runner_of(uid) for uid in there]
+    assert len(workers) > WORKER_FAILURES
+    told = outcomes_of(core.lose("spawner.0")) if first == "spawner" else []
+    for worker in workers:
+        told += outcomes_of(core.lose(worker))
+    if first == "workers":
+        told += outcomes_of(core.lose("spawner.0"))
+    # As long as the spawner was not told as lost it was to start others in their place.
+    for runner, record in list(core.state.runners.items()):
+        if record.beside == "spawner.0" and not record.pid:
+            told += outcomes_of(core.lose(runner))
+    core.handle(events.NodesLost(5.0, [0], "it burnt down"))
+    assert told == [] and {core.doing(TaskUid(uid)) for uid in there} == {"waiting"}
+
+
+def test_function_workers_that_fail_at_a_time_count_as_one_and_in_the_end_functions_fail_to_launch() -> None:
+    core = ready((0,), cores=WORKER_FAILURES + 2)
+    uids = [f"f{number}" for number in range(WORKER_FAILURES + 2)]
+    core.handle(submitted(1, uids, FUNCTION))
+    for number in range(1, WORKER_FAILURES + 1):
+        told: list[tuple[str, Ending]] = []
+        for worker in [core.runner_of(uid) for uid in uids]:
+            told += outcomes_of(core.lose(worker))
+        assert sorted(told) == ([(uid, Ending.LAUNCH_FAILED) for uid in uids] if number == WORKER_FAILURES else [])
+
+
 def test_what_had_not_come_up_with_an_earlier_agent_is_no_sign_that_nothing_does() -> None:
     core = ready((0,), cores=WORKER_FAILURES + 2)
     uids = [f"f{number}" for number in range(WORKER_FAILURES + 2)]

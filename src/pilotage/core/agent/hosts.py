@@ -23,14 +23,14 @@ SPAWNER_FAILURES = 5
 
 WORKER_FAILURES = 5
 """After so many function workers in a row that never came up, what the next was to run fails to launch; unless workers come up
-on other hosts: then this one gets nothing for ``RESPAWN_MOST_S``."""
+on other hosts: then this one gets nothing for ``RESPAWN_MOST_S``. Each but the first of them was started after the one before
+was lost: those that were coming up at the same time may have been lost together, with their host or spawner."""
 
 
 class Host:
     """What is known of one host. ``nodes``: those of its nodes that are in use."""
 
     __slots__ = (
-        "blamed",
         "coming",
         "first_node",
         "idle",
@@ -40,6 +40,7 @@ class Host:
         "rests_until",
         "spawner_failures",
         "spawners",
+        "untried",
         "worker_failures",
         "workers_came_up",
     )
@@ -56,8 +57,8 @@ class Host:
         """Function workers without a lane, by their GPUs."""
         self.spawner_failures = self.worker_failures = 0
         """How many in a row were lost before they came up."""
-        self.blamed: RunnerId | None = None
-        """The spawner that was lost before the workers came up that counted as the last one that did not."""
+        self.untried: set[RunnerId] = set()
+        """Function workers that were started after the last one that counts as one that never came up."""
         self.workers_came_up = False
         self.last_start = -RESPAWN_MOST_S
         self.rests_until = -math.inf

@@ -200,8 +200,7 @@ class Reports:
         if record is None:
             return None
         came_up = bool(record.pid)
-        lost_spawner = record.beside if record.beside not in self._state.runners else None
-        failures = 0 if came_up else self._pool.note_failure(event.runner, lost_spawner)
+        failures = 0 if came_up else self._pool.note_failure(event.runner)
         lanes = self._pool.lanes_of(event.runner)
         held = [(uid, self._state.tasks[uid].attempt) for lane_id in lanes for uid in self._state.lanes[lane_id].tasks]
         if record.beside is not None and failures >= WORKER_FAILURES and not self._pool.rest(event.runner, event.time):

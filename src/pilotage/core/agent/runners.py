@@ -193,6 +193,7 @@ class RunnerPool:
         host = self._host[runner]
         if runner in self._binding:
             host.worker_failures, host.workers_came_up = 0, True
+            host.untried.discard(runner)
             return
         host.spawner_failures = 0
         if runner in host.coming:
@@ -200,20 +201,19 @@ class RunnerPool:
             host.spawners[runner] = None
             self._note(host)
 
-    def note_failure(self, runner: RunnerId, lost_spawner: RunnerId | None = None) -> int:
+    def note_failure(self, runner: RunnerId) -> int:
         """The runner never came up; return how many of its kind in a row did not on its host, or 0 if it was no fault of it.
 
-        ``lost_spawner``: the one that was to start it is lost. All its workers count as one then; and those that had not come
-        up when an earlier agent was lost do not count.
+        Workers that were coming up at the same time count as one: what they were lost with, their host or their spawner, may be
+        told later than they are. Runners that had not come up when an earlier agent was lost do not count.
         """
         host = self._host[runner]
         if runner in self._inherited:
             return 0
         if runner in self._binding:
-            if lost_spawner is not None and host.blamed == lost_spawner:
-                return 0
-            host.blamed = lost_spawner
-            host.worker_failures += 1
+            if runner in host.untried:
+                host.untried.clear()
+                host.worker_failures += 1
             return host.worker_failures
         host.spawner_failures += 1
         return host.spawner_failures
@@ -254,6 +254,7 @@ class RunnerPool:
         beside = self._least(host.spawners)
         environment = {"CUDA_VISIBLE_DEVICES": visible, "ROCR_VISIBLE_DEVICES": visible} if visible else {}
         self._add_worker(runner, host, binding)
+        host.untried.add(runner)
         return runner, (
             facts.RunnerAdded(now, runner, beside, share.node, binding),
             actions.StartRunner(runner, beside, environment, host.number),
@@ -308,6 +309,7 @@ class RunnerPool:
         host = self._host.pop(runner, None)
         binding = self._binding.pop(runner, None)
         if host is not None and binding is not None:
+            host.untried.discard(runner)
             self._idle_until.pop(runner, None)
             idle = host.idle.get(binding, {})
             idle.pop(runner, None)
