@@ -142,7 +142,7 @@ class Spawner:
                 self._alarmed = False
                 self._tasks.look_at_ranks()
             if self._stop_requested:
-                self._stop(_STOP_GRACE_S, now)
+                self._stop(_STOP_GRACE_S, now, by_others=True)
         self._timers.run(now)
         if incoming:
             for message in self._agent.read(now):
@@ -236,12 +236,12 @@ class Spawner:
             sys.stderr.write(f"no agent for {self._settings.orphan_timeout_s:g} s: ending all tasks\n")
             self._stop(_STOP_GRACE_S, time.monotonic())
 
-    def _stop(self, grace_s: float, now: float, *, again: bool = False) -> None:
+    def _stop(self, grace_s: float, now: float, *, again: bool = False, by_others: bool = False) -> None:
         """Begin the end: nothing more is started, all that runs is ended; ``again``: another grace counts from now."""
         if self._stopping and not again:
             return
         self._stopping = True
-        self._tasks.stop(grace_s, now)
+        self._tasks.stop(grace_s, now, by_others=by_others)
         self._workers.stop(grace_s, now)
 
     def _recognise(self, environment: Environment) -> Tree | None:

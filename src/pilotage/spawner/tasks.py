@@ -24,6 +24,7 @@ from pilotage.model.workload import Template
 from pilotage.outputs.files import tail
 from pilotage.spawner.calls import CallEnd, collect
 from pilotage.spawner.choosing import choose
+from pilotage.spawner.doubts import ENDED_WITH_PILOT, Doubts
 from pilotage.spawner.environment import Environment
 from pilotage.spawner.examination import Examiner
 from pilotage.spawner.failures import LaunchFailed, StorageExhausted, undefined_environment
@@ -76,6 +77,7 @@ class Tasks:
         self._termination = termination
         self._outbox = outbox
         self._timers = timers
+        self._doubts = Doubts(timers, self._tell, in_job=bool(settings.allocation_environment))
         self._memory_kills = memory_kills
         self._ground = f"{settings.pilot_folder}/"
         self._shells = find_shells(settings.environment.get("PATH", os.defpath))
@@ -196,7 +198,8 @@ class Tasks:
             recipe = recipes.get(row.template) or self._recipe(row.template, lane)
         except LaunchFailed as failure:
             end = AttemptEnd(row.uid, attempt, Ending.LAUNCH_FAILED, message=str(failure), ended=time.time())
-            self._over(lane, end, now)
+            self._tell(end, now)
+            self._free(lane)
             return
         tree = TaskTree(lane, attempt, row, recipe)
         lane.running = tree
@@ -352,7 +355,8 @@ class Tasks:
                 message=called.message or end.message,
                 detail=called.detail,
             )
-        self._over(tree.lane, end, now)
+        self._doubts.over(end, now, is_wanted=tree.wanted)
+        self._free(tree.lane)
 
     def _step_is_over(self, tree: TaskTree, known: bool) -> None:
         """The step of a task whose launcher is gone is over, or nobody could tell."""
@@ -424,14 +428,16 @@ class Tasks:
             del self._executions[execution]
         self._outbox.add_returned(sorted(returned), now)
 
-    def stop(self, grace_s: float, now: float) -> None:
-        """Return what has not begun, end all that runs, and take in nothing more."""
+    def stop(self, grace_s: float, now: float, *, by_others: bool = False) -> None:
+        """Return what has not begun, end all that runs, and take in nothing more; ``by_others``: than the agent want it."""
         self._stopping = True
         self.give_back(self.held(), now)
+        running = [execution for execution, tree in self._begun.items() if tree.wanted]
+        self._doubts.stop(running, now, by_others=by_others)
         for tree in self._begun.values():
             tree.wanted = False
             if tree.ending is None and (tree.roots or tree.growing):
-                tree.ending, tree.message = Ending.CANCELLED, "ended with its pilot"
+                tree.ending, tree.message = Ending.CANCELLED, ENDED_WITH_PILOT
             self._termination.end(tree, grace_s, now, tree.step)
             self._forest.settle(tree)
 
@@ -469,9 +475,11 @@ class Tasks:
     def _end_tree(self, tree: TaskTree, now: float) -> None:
         self._termination.end(tree, tree.recipe.template.grace_s, now, tree.step)
 
-    def _over(self, lane: Lane, end: AttemptEnd, now: float) -> None:
+    def _tell(self, end: AttemptEnd, now: float) -> None:
         self._executions[end.task, end.attempt] = None
         self._outbox.add_end(end, now)
+
+    def _free(self, lane: Lane) -> None:
         lane.running = None
         if lane.queue:
             self._ready.append(lane)

@@ -10,7 +10,8 @@ short: the log goes on to say that it runs, so that a later run of the job finds
 
 Before the signal comes ends that look like it are *doubtful*: such a message is held back for ``DOUBT_S``, with all that its
 runner says after it, and so is the loss of runners and nodes. They are in no log, nor is the runner told that they have
-arrived; another agent hears them again.
+arrived; another agent hears them again. A program may also fail in its own way, as its child got the signal: its spawner, which
+gets it, too, knows what came just before it, and reports that as what it ends itself (see ``spawner.doubts``).
 """
 
 from __future__ import annotations
