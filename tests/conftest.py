@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,12 @@ from mpi_installations import MpiInstallation
 
 INSTALL_S = 300.0
 MOST_WORKERS = 8
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let interrupts reach what tests start, also where pytest runs in the background of a shell, which has them ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
