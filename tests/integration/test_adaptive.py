@@ -171,7 +171,8 @@ def test_it_waits_for_a_pilot_and_goes_on_with_another_one(fresh: Campaign) -> N
     def more(resources: rp.Resources) -> list[rp.TaskDescription] | None:
         return None if done.is_set() else [shell("sleep 0.05") for _ in range(resources.missing or 1)]
 
-    campaign = fresh.tasks.adapt(more, floor=6, every_s=0.05)
+    # More than one pilot is given for a second, as the second may come up long after the first.
+    campaign = fresh.tasks.adapt(more, floor=100, every_s=0.05)
     first, second = fresh.start(cores=2), fresh.start(cores=2)
     eventually(lambda: {task.pilot for task in campaign.tasks if task.state == rp.DONE} >= {first.uid, second.uid}, "both ran")
     os.kill(fresh.session.state.pilots[PilotUid(first.uid)].pid, signal.SIGKILL)
