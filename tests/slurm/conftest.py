@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from slurm_cluster import OpenSlurm, SlurmCluster, missing_slurm
+
+from pilotage.client.session import Session
+
+PLATFORM = """
+[cluster]
+description = "the cluster of the tests"
+batch = "slurm"
+launch_methods = ["srun"]
+emulated = true
+cores_per_node = 8
+gpus_per_node = 4
+memory_per_node_mib = 16000
+disk_per_node_mib = 16000
+queues.spare.max_walltime_minutes = 60
+"""
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +38,17 @@ def slurm(_shared_slurm: SlurmCluster) -> Iterator[SlurmCluster]:
     """A cluster of 4 idle nodes with 8 cores, 4 GPUs and 16,000 MiB each; jobs that a test has left are cancelled after it."""
     yield _shared_slurm
     _shared_slurm.cancel_all()
+
+
+@pytest.fixture
+def session(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    """A session on this machine, whose platform ``test.cluster`` is the cluster."""
+    (tmp_path / "test.toml").write_text(PLATFORM)
+    monkeypatch.setenv("PILOTAGE_PLATFORMS", str(tmp_path / "test.toml"))
+    for name, value in slurm.variables.items():
+        monkeypatch.setenv(name, value)
+    with Session(base=tmp_path / "sessions") as session:
+        yield session
 
 
 @pytest.fixture

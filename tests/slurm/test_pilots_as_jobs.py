@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,30 +28,6 @@ from pilotage.client.task import Task
 from pilotage.client.task_description import TaskDescription
 from pilotage.client.task_manager import TaskManager
 from pilotage.errors import InvalidPilot
-
-PLATFORM = """
-[cluster]
-description = "the cluster of the tests"
-batch = "slurm"
-launch_methods = ["srun"]
-emulated = true
-cores_per_node = 8
-gpus_per_node = 4
-memory_per_node_mib = 16000
-disk_per_node_mib = 16000
-queues.spare.max_walltime_minutes = 60
-"""
-
-
-@pytest.fixture
-def session(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
-    """A session on this machine, whose platform ``test.cluster`` is the cluster."""
-    (tmp_path / "test.toml").write_text(PLATFORM)
-    monkeypatch.setenv("PILOTAGE_PLATFORMS", str(tmp_path / "test.toml"))
-    for name, value in slurm.variables.items():
-        monkeypatch.setenv(name, value)
-    with Session(base=tmp_path / "sessions") as session:
-        yield session
 
 
 def submit(session: Session, **attributes: Any) -> Pilot:

@@ -6,11 +6,10 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from slurm_cluster import PATIENCE_S, SlurmCluster
 
 from pilotage.agent.settings import CONNECTION_FILE
@@ -24,18 +23,6 @@ from pilotage.client.task_manager import TaskManager
 from pilotage.model.outcome import Ending
 from pilotage.wire.keys import read_connection
 
-PLATFORM = """
-[cluster]
-description = "the cluster of the tests"
-batch = "slurm"
-launch_methods = ["srun"]
-emulated = true
-cores_per_node = 8
-gpus_per_node = 4
-memory_per_node_mib = 16000
-disk_per_node_mib = 16000
-"""
-
 SAVES = r"""
 echo "$PILOTAGE_ATTEMPT $PILOTAGE_END_TIME $PILOTAGE_PILOT_ID $PILOTAGE_NODE" >>attempts.$PILOTAGE_RANK
 [ ! -e saved.$PILOTAGE_RANK ] || exit 0
@@ -43,17 +30,6 @@ trap 'echo "$PILOTAGE_NODE" >>saved.$PILOTAGE_RANK; exit 7' USR1
 while :; do sleep 0.05; done
 """
 STAYS = "touch {0}/runs; exec sleep infinity"
-
-
-@pytest.fixture
-def session(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
-    """A session on this machine, whose platform ``test.cluster`` is the cluster."""
-    (tmp_path / "test.toml").write_text(PLATFORM)
-    monkeypatch.setenv("PILOTAGE_PLATFORMS", str(tmp_path / "test.toml"))
-    for name, value in slurm.variables.items():
-        monkeypatch.setenv(name, value)
-    with Session(base=tmp_path / "sessions") as session:
-        yield session
 
 
 class Work:
