@@ -56,7 +56,29 @@ JOB_ID = r"\d+(\[\])?(\.\S+)?"
 _NAME_CHARACTERS = 15
 
 
-class PbsPro(WithoutEstimate):
+class PbsCommands(WithoutEstimate):
+    """What is said in the same words to all of the family, and how it names jobs."""
+
+    facts: SystemFacts
+
+    def submit_command(self, path: str) -> list[str]:
+        """Return the command that submits a script."""
+        return ["qsub", path]
+
+    def parse_submitted(self, output: str) -> str:
+        """Return the job's id: sequence number and server."""
+        return parse_job_id(self.facts.name, output)
+
+    def parse_found(self, output: str, name: str) -> list[str]:
+        """Return their ids."""
+        return ids_alone(self.facts.name, output, JOB_ID)
+
+    def cancel_command(self, job: str) -> list[str]:
+        """Return the command that cancels a job."""
+        return ["qdel", job]
+
+
+class PbsPro(PbsCommands):
     """PBS Pro and OpenPBS. See the module."""
 
     facts = SystemFacts(
@@ -88,14 +110,6 @@ class PbsPro(WithoutEstimate):
         ]
         return render_script(spec, "#PBS", filter(None, options))
 
-    def submit_command(self, path: str) -> list[str]:
-        """Return the command that submits a script."""
-        return ["qsub", path]
-
-    def parse_submitted(self, output: str) -> str:
-        """Return the job's id: sequence number and server."""
-        return parse_job_id(self.facts.name, output)
-
     def status_command(self, jobs: Sequence[str]) -> list[str]:
         """Return the command that tells of jobs, ended ones, too."""
         return ["qstat", "-x", "-f", *jobs]
@@ -107,14 +121,6 @@ class PbsPro(WithoutEstimate):
     def find_command(self, name: str) -> list[str]:
         """Return the command that lists the jobs of a name, ended ones, too."""
         return ["qselect", "-x", "-N", short_name(name)]
-
-    def parse_found(self, output: str, name: str) -> list[str]:
-        """Return their ids."""
-        return ids_alone(self.facts.name, output, JOB_ID)
-
-    def cancel_command(self, job: str) -> list[str]:
-        """Return the command that cancels a job."""
-        return ["qdel", job]
 
 
 def common_options(spec: JobSpec) -> list[str]:

@@ -13,17 +13,16 @@ from msgspec.structs import replace
 from pilotage.batch.job import JobSpec, JobState, JobStatus
 from pilotage.batch.pbs import (
     FAILURES,
-    JOB_ID,
+    PbsCommands,
     common_options,
     parse_full,
-    parse_job_id,
     seconds_of,
     short_name,
     state_of,
     told_of,
 )
 from pilotage.batch.scripts import check_spec, exit_of_shell, render_script
-from pilotage.batch.system import SystemFacts, WithoutEstimate, ids_alone
+from pilotage.batch.system import SystemFacts
 
 _EXITS = {
     -10: JobState.OUT_OF_MEMORY,
@@ -32,7 +31,7 @@ _EXITS = {
 }
 
 
-class Torque(WithoutEstimate):
+class Torque(PbsCommands):
     """See the module."""
 
     facts = SystemFacts(
@@ -68,14 +67,6 @@ class Torque(WithoutEstimate):
         ]
         return render_script(spec, "#PBS", filter(None, options))
 
-    def submit_command(self, path: str) -> list[str]:
-        """Return the command that submits a script."""
-        return ["qsub", path]
-
-    def parse_submitted(self, output: str) -> str:
-        """Return the job's id."""
-        return parse_job_id(self.facts.name, output)
-
     def status_command(self, jobs: Sequence[str]) -> list[str]:
         """Return the command that tells of jobs."""
         return ["qstat", "-f", *jobs]
@@ -87,14 +78,6 @@ class Torque(WithoutEstimate):
     def find_command(self, name: str) -> list[str]:
         """Return the command that lists the jobs of a name."""
         return ["qselect", "-N", short_name(name)]
-
-    def parse_found(self, output: str, name: str) -> list[str]:
-        """Return their ids."""
-        return ids_alone(self.facts.name, output, JOB_ID)
-
-    def cancel_command(self, job: str) -> list[str]:
-        """Return the command that cancels a job."""
-        return ["qdel", job]
 
 
 def _status(values: Mapping[str, str]) -> JobStatus:
