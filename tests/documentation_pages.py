@@ -62,7 +62,8 @@ def commands(block: str) -> list[tuple[str, str]]:
 def is_as_shown(expected: str, printed: str) -> bool:
     """Tell whether output looks like that on a page: what stands between ``...``, in this order, blanks of any width."""
     at = 0
-    for part in expected.strip().split("..."):
+    # A whole line of ``...`` stands for any number of lines, none too.
+    for part in re.split(r"(?m)^\.\.\.\n|\.\.\.", expected.strip()):
         found = re.compile(re.escape(part.strip(" ")).replace(r"\ ", r"\s+")).search(printed, at)
         if found is None:
             return False
