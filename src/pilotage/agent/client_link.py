@@ -90,6 +90,11 @@ class ClientLink:
         """Number of the last message of the client that was taken."""
         return self._incoming.received
 
+    @property
+    def durable(self) -> int:
+        """Number of the last message of the client that is in the log on disk."""
+        return self._incoming.durable
+
     def hello(self, now: float, channel: AgentChannel, peer: Peer, hello: ClientHello) -> bool:
         """Answer a hello; return True when this is the client from now on."""
         settings = self._settings

@@ -7,6 +7,10 @@ connected: one that hands over when the agent is up already is heard, too.
 
 A message is there as a whole or not at all. At one that is missing or broken the agent stops: those behind it may depend on
 it. It says so, and goes on when a client comes, which sends it all that is not there.
+
+A file is removed once what it says is in the agent's log and on disk, by whichever agent of the pilot sees that first: one that
+dies before leaves it to the next, to which its number says that it has been taken. Files that have numbers already may come
+again, of a client that was not told that they were taken; they are removed just so.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -41,7 +46,8 @@ class BrokenInbox(BackendError):
 def hand_over(pilot_folder: Path, messages: Iterable[tuple[int, bytes]]) -> None:
     """Write messages, ``(number, frame)``, for the agent to take: durably, and each as a whole or not at all.
 
-    Those that are there already are left as they are: what has a number keeps it.
+    Those that are there already are left as they are: what has a number keeps it. Unfinished files of a client that died over
+    them are removed; there is one client at a time.
 
     Raises:
         BackendError: they cannot be written; ``transient`` if there may be room later.
@@ -51,6 +57,9 @@ def hand_over(pilot_folder: Path, messages: Iterable[tuple[int, bytes]]) -> None
     try:
         make_folder(folder)
         there = set(os.listdir(folder))
+        for leftover in there:
+            if leftover.startswith("."):
+                os.unlink(folder / leftover)
         for number, frame in messages:
             if _name(number) not in there:
                 size = len(frame)
@@ -91,6 +100,18 @@ def handed_over(pilot_folder: Path, received: int) -> Iterator[Handed]:
             raise BrokenInbox(_stopped(folder, received + 1, f"is missing, and {number} is there"))
         yield _read(folder, number)
         received = number
+
+
+def discard(pilot_folder: Path, durable: int) -> None:
+    """Remove the messages up to ``durable``, which the agent has on disk elsewhere.
+
+    One that cannot be removed stays, and is tried with those that are taken after it.
+    """
+    folder = pilot_folder / INBOX_FOLDER
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            if name.isdigit() and int(name) <= durable:
+                os.unlink(folder / name)
 
 
 def _read(folder: Path, number: int) -> Handed:

@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from pilotage.agent.client_link import ClientLink
-from pilotage.agent.inbox import LOOK_S, BrokenInbox, Handed, handed_over
+from pilotage.agent.inbox import LOOK_S, BrokenInbox, Handed, discard, handed_over
 from pilotage.agent.progress import News
 from pilotage.agent.settings import PilotSettings
 from pilotage.core.agent import events
@@ -133,6 +133,7 @@ class PilotLoop(ABC, Generic[CoreT]):
         self._actions: list[Any] = []
         self._terminated = ""
         self._inbox_due = 0.0
+        self._to_discard = 0
         self._finished_at: float | None = None
         self._poll = select.epoll()
         for descriptor in (*sources, log.wake_fd, wakeup, *self._channels):
@@ -167,6 +168,9 @@ class PilotLoop(ABC, Generic[CoreT]):
             self._commit()
             # Acknowledgements of what was sent just now may have come meanwhile; they are heard in the next turn.
             self._acknowledge()
+        if self._to_discard:
+            self._log.sync()
+            self._synced(self._log.take_synced())
 
     # what is each loop's own
 
@@ -189,6 +193,7 @@ class PilotLoop(ABC, Generic[CoreT]):
     def _synced(self, record: int) -> None:
         """The log is on disk up to this record."""
         self._link.synced(record)
+        self._discard()
 
     def _acknowledge(self) -> None:
         """Tell who has sent us something how far we are."""
@@ -326,6 +331,16 @@ class PilotLoop(ABC, Generic[CoreT]):
                 self._commit()
         except BrokenInbox as error:
             self._told.notice(str(error), lasting=False)
+        # What came over the link may lie here, too, of a client that left before it was told.
+        if self._settings.log:
+            self._to_discard = self._link.received
+            self._discard()
+
+    def _discard(self) -> None:
+        """Remove what was handed over, once all of it that was taken is on disk."""
+        if self._to_discard and self._link.durable >= self._to_discard:
+            discard(self._settings.agent_folder, self._link.durable)
+            self._to_discard = 0
 
     def _hear(self, now: float, channel: AgentChannel) -> None:
         for peer, message in channel.receive():

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pilotage.agent.inbox import INBOX_FOLDER, BrokenInbox, hand_over, handed_over
+from pilotage.agent.inbox import INBOX_FOLDER, BrokenInbox, discard, hand_over, handed_over
 from pilotage.errors import BackendError
 from pilotage.model.ids import Binding, TaskUid
 from pilotage.wire.codec import encode
@@ -138,3 +138,32 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / INBOX_FOLDER).write_text("in the way")
     with pytest.raises(BackendError, match=r"cannot write .* bytes in .*/inbox: "):
         give(tmp_path, cancel(1))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / INBOX_FOLDER).iterdir())
+
+
+def test_what_is_on_disk_elsewhere_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    discard(tmp_path, 3)
+    give(tmp_path, cancel(1), cancel(2), cancel(3))
+    discard(tmp_path, 2)
+    assert names(tmp_path) == ["00000003"]
+    # A client that was not told hands over again, and what was taken is not taken for new.
+    give(tmp_path, cancel(1), cancel(2), cancel(3), cancel(4))
+    assert [message.number for message in handed_over(tmp_path, 3)] == [4]
+    discard(tmp_path, 4)
+    assert names(tmp_path) == []
+
+
+def test_what_cannot_be_removed_stays(tmp_path: Path) -> None:
+    (tmp_path / INBOX_FOLDER / "00000001").mkdir(parents=True)
+    discard(tmp_path, 1)
+    assert names(tmp_path) == ["00000001"]
+
+
+def test_unfinished_files_of_a_client_that_died_go_with_the_next_one(tmp_path: Path) -> None:
+    give(tmp_path, cancel(1))
+    (tmp_path / INBOX_FOLDER / ".00000002.4711").write_text("half a mess")
+    give(tmp_path, cancel(1), cancel(2))
+    assert names(tmp_path) == ["00000001", "00000002"]

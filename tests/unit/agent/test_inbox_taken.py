@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,13 +12,14 @@ import msgspec
 import pytest
 
 from pilotage.agent import loop
-from pilotage.agent.inbox import INBOX_FOLDER, Handed, hand_over, handed_over
+from pilotage.agent.inbox import INBOX_FOLDER, Handed, discard, hand_over, handed_over
 from pilotage.agent.progress import News
 from pilotage.agent.recovery import recover_state
 from pilotage.agent.running import run_agent
 from pilotage.agent.settings import PilotSettings, write_settings
 from pilotage.agent.startup import EndCall
 from pilotage.core.agent.state import AgentState
+from pilotage.log.writer import LogWriter
 from pilotage.model.ids import Binding, PilotUid, SessionUid, TaskUid, TemplateId
 from pilotage.model.outcome import Ending
 from pilotage.model.resources import Node, NodeShape
@@ -169,3 +171,76 @@ def test_what_comes_later_is_looked_for(place: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(loop, "handed_over", late)
     assert endings(live(place, settings)) == [("a", Ending.DONE)]
+
+
+def in_inbox(settings: PilotSettings) -> list[int]:
+    return sorted(int(path.name) for path in (settings.agent_folder / INBOX_FOLDER).iterdir())
+
+
+def test_what_was_taken_is_removed(place: Path) -> None:
+    settings = settings_of(place, idle_timeout_s=0.1)
+    give(settings, submit(1, "a", "b"), submit(2, "c"))
+    live(place, settings)
+    assert in_inbox(settings) == []
+
+
+def test_a_pilot_that_ends_at_once_leaves_nothing(place: Path) -> None:
+    settings = settings_of(place)
+    give(settings, submit(1, "a"), EndPilot(2, True))
+    assert live(place, settings).received == 2
+    assert in_inbox(settings) == []
+
+
+def test_nothing_is_removed_before_a_node_that_is_lost_would_leave_it_in_the_log(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(place, idle_timeout_s=0.1)
+    give(settings, submit(1, "a", "b"), submit(2, "c"))
+    surviving = place / "surviving"
+    flush = LogWriter._flush
+    removed = []
+
+    def keep(self: LogWriter) -> None:
+        flush(self)
+        shutil.rmtree(surviving, ignore_errors=True)
+        shutil.copytree(self.folder, surviving)
+
+    def look(folder: Path, durable: int) -> None:
+        assert recover_state(surviving)[0].received >= durable
+        removed.append(durable)
+        discard(folder, durable)
+
+    monkeypatch.setattr(LogWriter, "_flush", keep)
+    monkeypatch.setattr(loop, "discard", look)
+    live(place, settings)
+    assert removed[0] == 2
+    assert in_inbox(settings) == []
+
+
+@pytest.mark.parametrize("removed", [0, 1, 2])
+def test_an_agent_that_dies_while_it_removes_leaves_the_rest_to_the_next(
+    place: Path, monkeypatch: pytest.MonkeyPatch, removed: int
+) -> None:
+    settings = settings_of(place)
+    give(settings, submit(1, "a", "b"), submit(2, "c"), EndPilot(3, True))
+    unlinked = 0
+    unlink = os.unlink
+
+    def dies(path: Path) -> None:
+        nonlocal unlinked
+        if Path(path).parent.name == INBOX_FOLDER:
+            if unlinked == removed:
+                raise Crash
+            unlinked += 1
+        unlink(path)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(os, "unlink", dies)
+        with pytest.raises(Crash):
+            live(place, settings)
+    assert len(in_inbox(settings)) == 3 - removed
+    # A client that comes back and was not told what the agent has hands all of it over again.
+    give(settings, submit(1, "a", "b"), submit(2, "c"), EndPilot(3, True))
+    state = live(place, settings, incarnation=2)
+    assert endings(state) == [("a", Ending.DONE), ("b", Ending.DONE), ("c", Ending.DONE)]
+    assert (state.received, in_inbox(settings)) == (3, [])
