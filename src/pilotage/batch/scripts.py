@@ -120,14 +120,17 @@ def _refuse(facts: SystemFacts, field: str, value: object, why: str, remedy: str
 
 
 def render_script(
-    spec: JobSpec, prefix: str, options: Iterable[str], last: str = "", unset: Iterable[str] = (), shell: str = "/bin/sh"
+    spec: JobSpec, prefix: str, options: Iterable[str], last: str = "", first: Iterable[str] = (), shell: str = "/bin/sh"
 ) -> str:
-    """Return a script: ``options``, each behind ``prefix`` on its line, the user's own, ``last``, and the command."""
+    """Return a script: ``options``, each behind ``prefix`` on its line, the user's own, ``last``, and the command.
+
+    ``first``: lines of shell ahead of all others.
+    """
     lines = [f"#!{shell}"]
     lines += [f"{prefix} {option}" for option in (*options, *spec.extra_options)]
     if last:
         lines.append(f"{prefix} {last}")
-    lines += [f"unset {name}" for name in unset]
+    lines += first
     lines.append(f"cd {shlex.quote(spec.folder)} || exit 1")
     lines += [f"export {name}={shlex.quote(value)}" for name, value in spec.variables.items()]
     lines += spec.setup

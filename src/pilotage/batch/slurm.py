@@ -79,6 +79,12 @@ _FAILURES = (
     ),
 )
 
+_LIMITS_OF_THE_NODE = 'for limit in d l p t u v; do ulimit -S -$limit "$(ulimit -H -$limit)"; done 2>/dev/null'
+"""Slurm lowers the soft limits of a job to those where it was submitted; what a login node allows is too little for a node's
+tasks: of memory, of CPU time, of processes (which are ``p`` or ``u``, as the shell has it). How large stacks, dumps and files
+may be stays as the user has it there.
+"""
+
 
 class Slurm:
     """See the module."""
@@ -141,8 +147,8 @@ class Slurm:
             "--hold" if spec.hold else "",
             f"--export={'NONE' if spec.environment == 'clean' else 'ALL'}",
         ]
-        # Steps would otherwise be given no more than the job was.
-        return render_script(spec, "#SBATCH", filter(None, options), unset=["SLURM_EXPORT_ENV"])
+        # With the variable, steps would be given no more of the environment than the job was.
+        return render_script(spec, "#SBATCH", filter(None, options), first=["unset SLURM_EXPORT_ENV", _LIMITS_OF_THE_NODE])
 
     def submit_command(self, path: str) -> list[str]:
         """Return the command that submits a script."""
