@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from slurm_cluster import OpenSlurm, SlurmCluster, missing_slurm
+from slurm_shell import Shell
 
 from pilotage.client.session import Session
 
@@ -49,6 +50,13 @@ def session(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv(name, value)
     with Session(base=tmp_path / "sessions") as session:
         yield session
+
+
+@pytest.fixture
+def shell(slurm: SlurmCluster, tmp_path: Path) -> Shell:
+    (tmp_path / "test.toml").write_text(PLATFORM)
+    ours = {"PILOTAGE_PLATFORMS": str(tmp_path / "test.toml"), "PILOTAGE_HOME": str(tmp_path / "home")}
+    return Shell(tmp_path, {**os.environ, **slurm.variables, **ours})
 
 
 @pytest.fixture

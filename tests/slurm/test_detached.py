@@ -3,81 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import pytest
 from slurm_cluster import PATIENCE_S, SlurmCluster
-
-PLATFORM = """
-[cluster]
-description = "the cluster of the tests"
-batch = "slurm"
-launch_methods = ["srun"]
-emulated = true
-cores_per_node = 8
-gpus_per_node = 4
-memory_per_node_mib = 16000
-disk_per_node_mib = 16000
-"""
-
-CAMPAIGN = """
-session = "water"
-
-[pilot]
-resource = "test.cluster"
-nodes = 2
-runtime = 10
-idle_timeout_s = 1
-
-[[tasks]]
-executable = "/bin/sh"
-arguments = ["-c", "{line}"]
-count = 20
-"""
-
-
-class Shell:
-    """A user's shell on a login node, in a folder of their own."""
-
-    def __init__(self, home: Path, environment: dict[str, str]) -> None:
-        self.home = home
-        self.environment = environment
-
-    def start(self, *words: str, prefix: str = "") -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "pilotage.cli", *words]
-        if prefix:
-            command = ["/bin/bash", "-c", f'{prefix}; exec "$@"', "bash", *command]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.home, env=self.environment, stdout=pipe, stderr=pipe, text=True)
-
-    def run(self, *words: str, code: int = 0, prefix: str = "") -> str:
-        """Return what a command prints, both streams together, when it has ended with this exit code."""
-        process = self.start(*words, prefix=prefix)
-        output, errors = process.communicate(timeout=3 * PATIENCE_S)
-        assert process.returncode == code, (process.returncode, output, errors)
-        return output + errors
-
-    def status(self, uid: str = "water") -> dict[str, Any]:
-        document = json.loads(self.run("status", uid, "--format", "json"))
-        found: dict[str, Any] = document.get("session") or document["program"]
-        return found
-
-    def campaign(self, line: str) -> str:
-        """Return the name of a campaign of 20 tasks that run a line of shell."""
-        (self.home / "campaign.toml").write_text(CAMPAIGN.replace("{line}", line))
-        return "campaign.toml"
-
-
-@pytest.fixture
-def shell(slurm: SlurmCluster, tmp_path: Path) -> Shell:
-    (tmp_path / "test.toml").write_text(PLATFORM)
-    ours = {"PILOTAGE_PLATFORMS": str(tmp_path / "test.toml"), "PILOTAGE_HOME": str(tmp_path / "home")}
-    return Shell(tmp_path, {**os.environ, **slurm.variables, **ours})
+from slurm_shell import Shell
 
 
 def outputs(shell: Shell) -> set[str]:

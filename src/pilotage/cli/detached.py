@@ -78,7 +78,7 @@ def status_of(folder: Path, session: str) -> tuple[dict[str, Any], list[dict[str
     from pilotage.cli.lookup import read_state
 
     state = read_state(folder)
-    told, problem = _jobs_now(state)
+    told, problem = jobs_of(state)
     unfinished = Counter(record.pilot for record in state.tasks.values() if record.outcome is None)
     pilots = [_pilot_row(folder, pilot, told.get(pilot.uid), unfinished[pilot.uid]) for pilot in state.pilots.values()]
     states = Counter(record.state for record in state.tasks.values())
@@ -94,7 +94,7 @@ def status_of(folder: Path, session: str) -> tuple[dict[str, Any], list[dict[str
     return row, pilots
 
 
-def _jobs_now(state: ClientState) -> tuple[dict[PilotUid, JobStatus], str]:
+def jobs_of(state: ClientState) -> tuple[dict[PilotUid, JobStatus], str]:
     """Return what batch systems tell of the jobs of pilots that are not known to have ended, and what stood in the way."""
     ids: dict[str, dict[str, PilotUid]] = {}
     for pilot in state.pilots.values():
@@ -124,9 +124,14 @@ def _pilot_row(folder: Path, pilot: PilotRecord, told: JobStatus | None, unfinis
         "job_state": told.state.value if told is not None else job.state if job is not None else "",
         "starts": starts_of(told),
         "unfinished": unfinished,
-        "reason": pilot.reason or (told.reason if told is not None else ""),
+        "reason": reason_now(pilot, told),
         "path": os.fspath(pilot_folder(folder, pilot)),
     }
+
+
+def reason_now(pilot: PilotRecord, told: JobStatus | None) -> str:
+    """Return why a pilot ended; of one that has not what its batch system tells of its job now."""
+    return pilot.reason or (told.reason if told is not None else "")
 
 
 def job_now(system: str, job: str) -> JobStatus:
@@ -196,7 +201,7 @@ def _follow(uid: str, *, shown: bool) -> int:
 def _is_settled(folder: Path) -> bool:
     """Tell whether all tasks of a session have ended, so that no client could make anything more of them."""
     from pilotage.cli.lookup import read_state
-    from pilotage.client.engine import recover_state
+    from pilotage.client.recovery import recover_state
     from pilotage.client.session import CLIENT_FOLDER
 
     # What only agents know may not be the last word: tasks whose pilot's time was over may go on in another one.

@@ -136,6 +136,7 @@ class Campaign:
             show=display(total, wanted=not (self._show_output and sys.stdout.isatty())),
             still_possible=lambda: pilot.state not in FINAL,
             each_pass=each_pass,
+            waits_for=lambda: pilot.reason if pilot.state not in FINAL else "",
         )
         took_s = time.monotonic() - began
         if self._show_output:

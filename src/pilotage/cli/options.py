@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, cast
+from collections.abc import Sequence
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -19,8 +20,60 @@ SessionOption = Annotated[
     typer.Option("--session", "-s", metavar="UID", help="The session, or how its uid begins or ends. Default: the newest."),
 ]
 
+_PANEL = "Job, where pilots are jobs of a batch system"
+QueueOption = Annotated[
+    str, typer.Option("--queue", help="Queue or partition. Default: the platform's.", rich_help_panel=_PANEL)
+]
+ProjectOption = Annotated[
+    str, typer.Option("--project", help="Project or account that is charged. Default: the platform's.", rich_help_panel=_PANEL)
+]
+QosOption = Annotated[str, typer.Option("--qos", help="Quality of service. Default: the platform's.", rich_help_panel=_PANEL)]
+ConstraintsOption = Annotated[
+    list[str] | None,
+    typer.Option("--constraints", metavar="FEATURE", help="Of the nodes; may be repeated.", rich_help_panel=_PANEL),
+]
+ReservationOption = Annotated[str, typer.Option("--reservation", help="Nodes that were reserved.", rich_help_panel=_PANEL)]
+FilesystemsOption = Annotated[
+    list[str] | None,
+    typer.Option("--filesystems", metavar="NAME", help="That the job needs; may be repeated.", rich_help_panel=_PANEL),
+]
+ExclusiveOption = Annotated[bool, typer.Option("--exclusive", help="Share no node with other jobs.", rich_help_panel=_PANEL)]
+ExtraOptionsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--extra-options",
+        metavar="OPTION",
+        help="A whole option of the batch system, as in --extra-options=--switches=1; may be repeated.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
 _MEGABYTES = {"": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
 _SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+def job_attributes(
+    queue: str,
+    project: str,
+    qos: str,
+    constraints: Sequence[str] | None,
+    reservation: str,
+    filesystems: Sequence[str] | None,
+    exclusive: bool,
+    extra_options: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Return the attributes of a ``PilotDescription`` that the options of jobs say; those that are not given are left out."""
+    said = {
+        "queue": queue,
+        "project": project,
+        "qos": qos,
+        "constraints": list(constraints or ()),
+        "reservation": reservation,
+        "filesystems": list(filesystems or ()),
+        "exclusive": exclusive,
+        "extra_options": list(extra_options or ()),
+    }
+    return {name: value for name, value in said.items() if value}
 
 
 def megabytes(text: str, option: str) -> float:

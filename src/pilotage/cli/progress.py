@@ -1,12 +1,13 @@
 """Following many tasks to their ends: counted in passes over those that are left, shown on a terminal, stopped by Ctrl-C.
 
 A pass looks at each unfinished task once, and the pause between passes grows with what a pass costs, so that following a
-hundred thousand tasks takes a few percent of a core. The first Ctrl-C (or TERM) cancels the tasks and goes on following until
-they have ended; the second stops that, too.
+hundred thousand tasks takes a few percent of a core. The first Ctrl-C (TERM, or HUP of a terminal that is closed) cancels the
+tasks and goes on following until they have ended; the second stops that, too.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -26,6 +27,9 @@ LONGEST_PAUSE_S = 2.0
 PASS_SHARE = 0.03
 """The share of the time that passes over the tasks may take."""
 RATE_WINDOW_S = 10.0
+BAR_CHARACTERS = 30
+LASTING_S = 3.0
+"""A reason to wait that is over sooner is not worth a line."""
 
 
 class Tally:
@@ -84,21 +88,44 @@ class Tally:
 
 
 class Interrupts:
-    """Counts Ctrl-C and TERM instead of raising, so that nothing is left half done; as a context manager."""
+    """Counts Ctrl-C, TERM and HUP instead of raising, so that nothing is left half done; as a context manager.
+
+    Who started the program with ``nohup``, or has its shell ignore them, wants none of those to be heard.
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self.number = 0
         self._before: dict[int, Any] = {}
+        self._terminals: list[int] = []
+        self._is_hung_up = False
 
     def __enter__(self) -> Interrupts:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             self._before[number] = signal.signal(number, self._note)
+        # Looked up in time: of a terminal that is gone nothing says any more that it was one.
+        self._terminals = [stream for stream in (1, 2) if _is_on_terminal(stream)]
         return self
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            # The kernel and the shell both send it for one terminal that is closed.
+            if self._is_hung_up:
+                return
+            self._is_hung_up = True
+            self._leave_terminal()
         self.count += 1
         self.number = number
+
+    def _leave_terminal(self) -> None:
+        """Let what is still to be said go nowhere: writing to a terminal that is gone is an error."""
+        if self._terminals:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in self._terminals:
+                os.dup2(nowhere, stream)
+            os.close(nowhere)
 
     def wait(self, timeout_s: float) -> None:
         """Wait for so long, or until the next interrupt."""
@@ -112,21 +139,48 @@ class Interrupts:
             signal.signal(number, handler)
 
 
+def _is_on_terminal(stream: int) -> bool:
+    try:
+        return os.isatty(stream)
+    except OSError:
+        return False
+
+
 class Display(Protocol):
     """What shows how far the tasks are."""
 
     def update(self, tally: Tally) -> None:
         """Show this tally."""
 
+    def wait_for(self, reason: str) -> None:
+        """Show what the tasks wait for; empty: for nothing any more. Shown with the next tally."""
+
     def close(self) -> None:
         """Take the display away."""
 
 
-class Silence:
-    """Shows nothing: for pipes."""
+class Lines:
+    """Shows no tally, and a line for each reason for which tasks wait longer: for pipes."""
+
+    def __init__(self) -> None:
+        self._reason = ""
+        self._since_s = 0.0
+        self._said = ""
 
     def update(self, tally: Tally) -> None:
         """Show nothing."""
+
+    def wait_for(self, reason: str) -> None:
+        """Say what the tasks wait for, once for each reason that lasts; that it may start at another time is none."""
+        from pilotage.client.job_words import STARTS
+
+        now_s = time.monotonic()
+        lasting = reason.partition(STARTS)[0]
+        if lasting != self._reason:
+            self._reason, self._since_s = lasting, now_s
+        if lasting and lasting != self._said and now_s - self._since_s >= LASTING_S:
+            note(reason)
+            self._said = lasting
 
     def close(self) -> None:
         """Nothing is to be taken away."""
@@ -140,18 +194,21 @@ class Bar:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
+        # Not as wide as the terminal: the "^C" that it echoes would break the line.
+        self._bar = BarColumn(bar_width=BAR_CHARACTERS)
         self._progress = Progress(
             TextColumn("{task.fields[counts]}"),
-            # Not as wide as the terminal: the "^C" that it echoes would break the line.
-            BarColumn(bar_width=30),
+            self._bar,
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[speed]}"),
+            # What a batch system says may look like markup.
+            TextColumn("{task.fields[reason]}", markup=False),
             console=Console(stderr=True, highlight=False),
             transient=True,
             redirect_stdout=False,
             auto_refresh=False,
         )
-        self._task = self._progress.add_task("", total=total, counts=plural(total, "task"), speed="")
+        self._task = self._progress.add_task("", total=total, counts=plural(total, "task"), speed="", reason="")
         self._passes: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
         self._progress.start()
 
@@ -166,6 +223,11 @@ class Bar:
             counts.append(f"{tally.running:,} running")
         self._progress.update(self._task, completed=tally.final, counts=", ".join(counts), speed=self._speed(tally))
         self._progress.refresh()
+
+    def wait_for(self, reason: str) -> None:
+        """Show what the tasks wait for; while nothing moves it needs the room more than the bar."""
+        self._bar.bar_width = 1 if reason else BAR_CHARACTERS
+        self._progress.update(self._task, reason=reason)
 
     def _speed(self, tally: Tally) -> str:
         now = time.monotonic()
@@ -185,8 +247,8 @@ class Bar:
 
 
 def display(total: int, *, wanted: bool = True) -> Display:
-    """Return a bar if a person looks at stderr, else silence."""
-    return Bar(total) if wanted and is_terminal(sys.stderr) else Silence()
+    """Return a bar if a person looks at stderr, else lines."""
+    return Bar(total) if wanted and is_terminal(sys.stderr) else Lines()
 
 
 def follow(
@@ -198,11 +260,12 @@ def follow(
     still_possible: Callable[[], bool] = lambda: True,
     each_pass: Callable[[], object] = lambda: None,
     interrupted: str = "cancelling",
+    waits_for: Callable[[], str] = lambda: "",
 ) -> None:
     """Follow tasks until all have ended, it is no longer possible that they do, or the second interrupt.
 
     ``wait(tasks, timeout_s)`` returns when the tasks have ended, or the time is over. ``cancel`` is called at the first
-    interrupt; ``interrupted`` says what it does.
+    interrupt; ``interrupted`` says what it does. ``waits_for`` returns why nothing can begin yet, if so.
     """
     heard = 0
     try:
@@ -212,6 +275,7 @@ def follow(
             possible = still_possible()
             each_pass()
             tally.look()
+            show.wait_for(waits_for())
             show.update(tally)
             if tally.final >= tally.total or not possible or interrupts.count > 1:
                 return

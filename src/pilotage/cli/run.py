@@ -15,7 +15,20 @@ from pilotage.cli import campaign
 from pilotage.cli.after import wait_for_session
 from pilotage.cli.execution import Campaign
 from pilotage.cli.items import Items, Placeholders, check_used, counted, missing, parse_array, read_table
-from pilotage.cli.options import UsageError, megabytes, seconds
+from pilotage.cli.options import (
+    ConstraintsOption,
+    ExclusiveOption,
+    ExtraOptionsOption,
+    FilesystemsOption,
+    ProjectOption,
+    QosOption,
+    QueueOption,
+    ReservationOption,
+    UsageError,
+    job_attributes,
+    megabytes,
+    seconds,
+)
 from pilotage.cli.renderers import note, plural
 from pilotage.errors import InvalidRequest
 
@@ -87,6 +100,14 @@ def run(
             metavar="TIME", help="End the pilot after this time. Default: 20 days; to be given where pilots are jobs."
         ),
     ] = "",
+    queue: QueueOption = "",
+    project: ProjectOption = "",
+    qos: QosOption = "",
+    constraints: ConstraintsOption = None,
+    reservation: ReservationOption = "",
+    filesystems: FilesystemsOption = None,
+    exclusive: ExclusiveOption = False,
+    extra_options: ExtraOptionsOption = None,
     output: Annotated[str, typer.Option(metavar="MODE", help="files, aggregate (few large files), tail or discard.")] = "",
     show_output: Annotated[bool, typer.Option("--show-output", help="Print outputs in order of i.")] = False,
     on_completion: Annotated[str, typer.Option(metavar="COMMAND", help="Run at the end, by the shell.")] = "",
@@ -131,7 +152,9 @@ def run(
         "runtime": seconds(runtime, "--runtime") / 60 if runtime else NO_LIMIT_MINUTES,
         **_pilot_size(pilot_cores, pilot_gpus, nodes, cores_per_node, gpus_per_node),
     }
-    _require_possible(pilot, bool(runtime))
+    of_job = job_attributes(queue, project, qos, constraints, reservation, filesystems, exclusive, extra_options)
+    _require_possible(pilot | of_job, bool(runtime), of_job)
+    pilot |= of_job
     if not left.values:
         note(f"all {len(items.values):,} outputs are there; nothing to do")
         return 0
@@ -157,13 +180,19 @@ def run(
     return Campaign(session, pilot, show_output, on_completion).run(described, len(left.values), left.limit)
 
 
-def _require_possible(pilot: dict[str, Any], is_runtime_given: bool) -> None:
-    """Refuse a pilot that no platform can give before there is a session."""
-    from pilotage.client.job_specs import check_job, nodes_for
+def _require_possible(pilot: dict[str, Any], is_runtime_given: bool, of_job: dict[str, Any]) -> None:
+    """Refuse a pilot that its platform cannot give before there is a session. ``of_job``: what options of jobs say of it."""
+    from pilotage.client.job_specs import check_job, check_script, nodes_for
     from pilotage.client.pilot_description import PilotDescription
     from pilotage.platforms import platform
 
     on = platform(pilot["resource"])
+    if on.batch == "local" and of_job:
+        option = next(iter(of_job))
+        raise InvalidRequest(
+            f"--{option.replace('_', '-')} is given, and platform {on.name} has no batch system; leave it out, or name a "
+            "platform that has one with --platform"
+        )
     if on.batch != "local" and not is_runtime_given:
         raise InvalidRequest(
             f"--runtime is not given; on {on.name} it is the walltime of the pilot's job. Give what your tasks need, as in "
@@ -175,6 +204,8 @@ def _require_possible(pilot: dict[str, Any], is_runtime_given: bool) -> None:
         warnings.simplefilter("ignore")
         nodes_for(on, description)
     check_job("pilot", on, description)
+    if on.batch != "local":
+        check_script("pilot", on, description, Path("/"))
 
 
 def _pilot_size(cores: int, gpus: int, nodes: int, cores_per_node: int, gpus_per_node: int) -> dict[str, int | None]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pilotage.batch.job import JobStatus
     from pilotage.client.session import Session
     from pilotage.core.client.state import PilotRecord
+    from pilotage.model.ids import PilotUid
 
 app = typer.Typer(help="List, show, resume and remove sessions.", no_args_is_help=True)
 
@@ -60,11 +61,12 @@ _PILOT_COLUMNS = (
     Column("alive", "ALIVE"),
     Column("job", "JOB"),
     Column("job_state", "QUEUE"),
+    Column("starts", "STARTS"),
     Column("submitted", "SUBMITTED", kind="age"),
     Column("reason", "REASON"),
 )
 
-_OF_JOBS = ("job", "job_state")
+_OF_JOBS = ("job", "job_state", "starts")
 
 SessionArgument = Annotated[str, typer.Argument(metavar="UID", help="The session, or how its uid begins or ends.")]
 
@@ -93,19 +95,30 @@ def list_(
 
 @app.command("show")
 def show_(uid: SessionArgument = "", format: FormatOption = Format.TABLE) -> None:
-    """Show a session, its pilots and their partitions (the newest session unless one is named)."""
+    """Show a session, its pilots and their partitions (the newest session unless one is named).
+
+    All of it is read from files. Of a session that no program has open, the batch system is asked how its jobs stand now.
+    """
+    from pilotage.cli.detached import jobs_of, reason_now, starts_of
     from pilotage.cli.lookup import counts, find_session, living_pilots, pilot_folder, read_state, session_row
     from pilotage.client.job_words import reason_of
 
     folder = find_session(uid)
     row = session_row(folder)
+    row["client"] = _client_of(folder, row["state"])
     pilots: list[dict[str, Any]] = []
     if not row["problem"]:
         state = read_state(folder)
+        told: dict[PilotUid, JobStatus] = {}
+        if row["state"] != "open":
+            told, row["problem"] = jobs_of(state)
         alive = {pilot.uid for pilot, _ in living_pilots(folder, state)}
+        alive -= {pilot for pilot, status in told.items() if is_over(status)}
+        row["living_pilots"] = len(alive)
         for pilot in state.pilots.values():
             import msgspec
 
+            now = told.get(pilot.uid)
             pilots.append(
                 {
                     "uid": pilot.uid,
@@ -118,8 +131,9 @@ def show_(uid: SessionArgument = "", format: FormatOption = Format.TABLE) -> Non
                     "active_since": pilot.active_since or None,
                     "ended": pilot.ended or None,
                     "job": pilot.job.id if pilot.job is not None else "",
-                    "job_state": pilot.job.state if pilot.job is not None else "",
-                    "reason": reason_of(pilot),
+                    "job_state": now.state.value if now is not None else pilot.job.state if pilot.job is not None else "",
+                    "starts": starts_of(now),
+                    "reason": reason_now(pilot, now) if now is not None else reason_of(pilot),
                     "path": os.fspath(pilot_folder(folder, pilot)),
                     "partitions": _partitions(folder, pilot_folder(folder, pilot)) if pilot.uid in alive else [],
                     **counts(record for record in state.tasks.values() if record.pilot == pilot.uid),
@@ -128,6 +142,7 @@ def show_(uid: SessionArgument = "", format: FormatOption = Format.TABLE) -> Non
     fields = (
         Column("uid", "session"),
         Column("state", "state"),
+        Column("client", "client"),
         Column("opened", "opened", kind="age"),
         Column("path", "path"),
         Column("tasks", "tasks"),
@@ -147,6 +162,18 @@ def show_(uid: SessionArgument = "", format: FormatOption = Format.TABLE) -> Non
         if partitions:
             print()
             print_rows("partitions", partitions, _PARTITION_COLUMNS, format)
+
+
+def _client_of(folder: Path, state: str) -> str:
+    """Return in words which program has a session open."""
+    from pilotage.client.session import CLIENT_FOLDER
+    from pilotage.log.lease import holder_of
+
+    holder = holder_of(folder / CLIENT_FOLDER)
+    if state == "open" and holder is not None:
+        return f"process {holder.pid} on {holder.host} has it open"
+    died = f", the last one (process {holder.pid} on {holder.host}) died" if state == "crashed" and holder is not None else ""
+    return f"none has it open{died}; come back with: pilotage attach {folder.name}"
 
 
 def _partitions(folder: Path, pilot_folder: Path) -> list[dict[str, Any]]:
@@ -194,8 +221,9 @@ def go_on(folder: Path, command: str, *, shown: bool = True) -> int:
         SessionInUse: another process has it.
     """
     from pilotage.cli.progress import Interrupts, Tally, display, follow
+    from pilotage.client.job_words import reason_of
     from pilotage.client.session import Session
-    from pilotage.model.states import FINAL
+    from pilotage.model.states import FINAL, PMGR_ACTIVE
 
     with Interrupts() as interrupts:
         session = Session.resume(folder.name)
@@ -216,10 +244,16 @@ def go_on(folder: Path, command: str, *, shown: bool = True) -> int:
         def possible() -> bool:
             return not detached and any(pilot.state not in FINAL for pilot in session.state.pilots.values())
 
+        def waits_for() -> str:
+            pilots = [pilot for pilot in session.state.pilots.values() if pilot.state not in FINAL]
+            if any(pilot.state == PMGR_ACTIVE for pilot in pilots):
+                return ""
+            return next((f"{pilot.uid}: {reason}" for pilot in pilots if (reason := reason_of(pilot))), "")
+
         try:
             if tally.left:
                 bar = display(tally.total, wanted=shown)
-                follow(tally, wait, detach, interrupts, bar, possible, interrupted="leaving")
+                follow(tally, wait, detach, interrupts, bar, possible, interrupted="leaving", waits_for=waits_for)
         finally:
             if detached or interrupts.count:
                 _leave(session)

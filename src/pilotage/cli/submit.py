@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pilotage.cli.campaign_file import CampaignFile
-from pilotage.cli.options import FormatOption, UsageError, seconds
+from pilotage.cli.options import (
+    ConstraintsOption,
+    ExclusiveOption,
+    ExtraOptionsOption,
+    FilesystemsOption,
+    FormatOption,
+    ProjectOption,
+    QosOption,
+    QueueOption,
+    ReservationOption,
+    UsageError,
+    job_attributes,
+    seconds,
+)
 from pilotage.cli.renderers import Column, Format, note, plural, print_one, span
 from pilotage.errors import InvalidRequest
 
@@ -50,9 +63,14 @@ def submit(
     ] = "",
     nodes: Annotated[int, typer.Option(min=0, show_default=False, help="Of a program: nodes of its job.")] = 0,
     runtime: Annotated[str, typer.Option(metavar="TIME", help="Of a program: walltime of its job, such as 30m.")] = "",
-    queue: Annotated[str, typer.Option(help="Of a program: queue of its job.")] = "",
-    project: Annotated[str, typer.Option(help="Of a program: what its job is charged to.")] = "",
-    qos: Annotated[str, typer.Option(help="Of a program: quality of service of its job.")] = "",
+    queue: QueueOption = "",
+    project: ProjectOption = "",
+    qos: QosOption = "",
+    constraints: ConstraintsOption = None,
+    reservation: ReservationOption = "",
+    filesystems: FilesystemsOption = None,
+    exclusive: ExclusiveOption = False,
+    extra_options: ExtraOptionsOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the jobs' scripts, node-hours and expected starts, and submit nothing.")
     ] = False,
@@ -60,11 +78,12 @@ def submit(
 ) -> int:
     """Hand over a campaign or a program; see ``HELP``."""
     arguments = list(context.meta.get("program") or ())
-    options = {"platform": platform, "nodes": nodes, "runtime": runtime, "queue": queue, "project": project, "qos": qos}
+    of_job = job_attributes(queue, project, qos, constraints, reservation, filesystems, exclusive, extra_options)
+    options = {"platform": platform, "nodes": nodes, "runtime": runtime}
     if file.suffix == ".toml":
-        given = [name for name, value in options.items() if value]
+        given = [*(name for name, value in options.items() if value), *of_job]
         if given or arguments:
-            said = f"--{given[0]}" if given else f"the arguments {' '.join(arguments)}"
+            said = f"--{given[0].replace('_', '-')}" if given else f"the arguments {' '.join(arguments)}"
             raise UsageError(f"{said}: a campaign says all of this in its file; leave it out, and change {file}", context)
         return submit_campaign(file, session, dry_run, format)
     from pilotage.cli.submit_program import found_program, submit_program
@@ -78,7 +97,7 @@ def submit(
             context,
         )
     description: dict[str, Any] = {"resource": platform, "nodes": nodes, "runtime": seconds(runtime, "--runtime") / 60}
-    description |= {name: options[name] for name in ("queue", "project", "qos") if options[name]}
+    description |= of_job
     return submit_program(program, arguments, description, session, dry_run, format)
 
 

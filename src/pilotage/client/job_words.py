@@ -18,6 +18,9 @@ REMEDIES: Mapping[FailureKind, str] = {
 }
 """What to do when a job is refused, by the kind of failure; the other errors say it themselves."""
 
+STARTS = "; it is expected to start at "
+"""In a reason to wait: what follows is an estimate, which batch systems change all the time."""
+
 _ENDS: Mapping[JobState, str] = {
     JobState.DONE: "ended",
     JobState.FAILED: "failed",
@@ -74,7 +77,7 @@ def reason_of(pilot: PilotRecord) -> str:
         return f"its job is not submitted yet: {job.reason}" if job.reason else "its job is being submitted"
     if state in (None, JobState.RUNNING, JobState.ENDING):
         return ""
-    starts = f"; it is expected to start at {time.strftime('%Y-%m-%d %H:%M', time.localtime(job.starts))}" if job.starts else ""
+    starts = f"{STARTS}{time.strftime('%Y-%m-%d %H:%M', time.localtime(job.starts))}" if job.starts else ""
     return f"its job {job.id} is {job.state}{f': {job.reason}' if job.reason else ''}{starts}"
 
 

@@ -53,6 +53,9 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
         (["run", "--platform", "local.localhots", "--", "true"], "did you mean 'local.localhost'?"),
         (["run", "--nodes", "2", "--", "true"], "nodes=2 exceeds the 1 node of local.localhost"),
         (["run", "--session", "a/b", "--", "true"], "cannot name a session"),
+        (["run", "--queue", "debug", "--", "true"], "--queue is given, and platform local.localhost has no batch system"),
+        (["run", "--exclusive", "--", "true"], "--exclusive is given, and platform local.localhost has no batch system"),
+        (["run", "--extra-options", "--switches=1", "--", "true"], "--extra-options is given, and platform local.localhost"),
         (
             ["run", "--after-policy", "any", "--", "true"],
             "--after-policy any says how tasks of another session must have ended",
@@ -213,6 +216,9 @@ def test_a_platform_as_json_has_all_of_it_and_the_origins(capsys: pytest.Capture
         (["--nodes", "4", "--runtime", "61m"], "runtime=61.0 exceeds the 60 minutes of queue 'whole' on lab.blue"),
         (["--pilot-cores", "33", "--runtime", "1m"], "5 nodes exceed the 4 of queue 'whole' on lab.blue; ask for fewer"),
         (["--nodes", "4", "--runtime", "1m", "--", "./missing"], "missing; check its path"),
+        (["--nodes", "4", "--runtime", "1m", "--filesystems", "home"], "slurm cannot say it"),
+        (["--nodes", "4", "--runtime", "1m", "--constraints", "a b"], "constraints='a b'"),
+        (["--nodes", "2", "--runtime", "61m", "--queue", "whole"], "runtime=61.0 exceeds the 60 minutes of queue 'whole'"),
     ],
 )
 def test_a_pilot_that_a_cluster_cannot_have_is_refused_before_there_is_a_session(
