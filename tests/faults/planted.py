@@ -192,9 +192,10 @@ def _arm_spawner() -> None:
 
 def arm_client() -> None:
     """Plant what is to crash in this client, and hand on to what it starts."""
-    import pilotage.client.engine
     import pilotage.client.launcher
+    import pilotage.client.pilot_ends
     import pilotage.client.pilot_link
+    import pilotage.client.recovery
     import pilotage.client.session
     import pilotage.wire.agent_link
     from pilotage.log.lease import Lease
@@ -210,8 +211,8 @@ def arm_client() -> None:
     _note_synced("client")
     _hand_on(pilotage.client.launcher)
     crashes.wrap(pilotage.client.pilot_link.PilotLink, "disconnect", "disconnect")
-    crashes.wrap(pilotage.client.engine, "recover", "recover")
-    crashes.wrap(pilotage.client.engine.Engine, "_await_pilots", "close")
+    crashes.wrap(pilotage.client.recovery, "recover", "recover")
+    crashes.wrap(pilotage.client.pilot_ends.PilotEnds, "await_all", "close")
     crashes.wrap(Lease, "acquire", "lease")
     crashes.wrap(LogWriter, "append", "append")
     crashes.wrap(os, "fdatasync", "sync")

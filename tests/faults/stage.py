@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from pilotage.client.engine import recover_state
+from pilotage.client.recovery import recover_state
 from pilotage.model.ids import PilotUid
 from pilotage.system.processes import started_ticks
 

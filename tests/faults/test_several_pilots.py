@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from pilotage.client.engine import recover_state
+from pilotage.client.recovery import recover_state
 from pilotage.model.ids import PilotUid
 from pilotage.model.states import CANCELED, FAILED
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pilotage.client.engine import recover_state
+from pilotage.client.recovery import recover_state
 
 from .jobs import Job, Plan
 from .stage import Stage

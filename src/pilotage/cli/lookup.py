@@ -88,7 +88,7 @@ def read_state(folder: Path) -> ClientState:
     Raises:
         LogCorrupted: the client's log cannot be trusted.
     """
-    from pilotage.client.engine import recover_state
+    from pilotage.client.recovery import recover_state
 
     state = recover_state(folder / CLIENT_FOLDER)
     unheard = [record for record in state.tasks.values() if record.outcome is None and record.pilot]

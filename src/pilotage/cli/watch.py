@@ -42,7 +42,7 @@ class LiveState:
         self._begin()
 
     def _begin(self) -> None:
-        from pilotage.client.engine import recover_state_and_last
+        from pilotage.client.recovery import recover_state_and_last
         from pilotage.log.reader import Cursor
 
         self.state, last = recover_state_and_last(self._folder)

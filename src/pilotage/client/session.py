@@ -26,13 +26,14 @@ import msgspec
 
 from pilotage.agent.settings import LOG_FOLDER, PilotSettings
 from pilotage.client.checks import UID_BYTES, is_short, length_of
-from pilotage.client.engine import Engine, recover_state
+from pilotage.client.engine import Engine
 from pilotage.client.inside import is_inside, session_name, without_submission
 from pilotage.client.interrupts import Uninterrupted
 from pilotage.client.job_specs import job_name, job_spec, size_of_job
 from pilotage.client.launcher import PreparedJob, StartedPilot, prepare_job, start_local_pilot, user_python_path
 from pilotage.client.pilot_description import PilotDescription, partitions_of, scheduler_of, staging_of
 from pilotage.client.pilot_walltime import checkpoint_signal_of
+from pilotage.client.recovery import recover_state
 from pilotage.client.submission import Submissions
 from pilotage.client.task_output import PilotOutputs
 from pilotage.core.client import events
@@ -160,9 +161,7 @@ class Session:
         except BaseException:
             lease.release()
             raise
-        self._engine = Engine(uid, lease, state, writer)
-        self._engine.listener = self
-        self._engine.key_file = client_folder / CLIENT_KEY_FILE
+        self._engine = Engine(uid, lease, state, writer, listener=self, key_file=client_folder / CLIENT_KEY_FILE)
         self.submissions = Submissions(self)
         self._engine.resolve = self.submissions.resolve
         self.step(events.SessionOpened(time.time(), lease.epoch))
@@ -203,7 +202,7 @@ class Session:
     @property
     def state(self) -> ClientState:
         """What the session knows, for managers; only to be read."""
-        return self._engine.core.state
+        return self._engine.state
 
     @property
     def closed(self) -> bool:

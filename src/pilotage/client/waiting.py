@@ -72,3 +72,31 @@ class Waiter:
         """Sleep until woken; False when the time is over before. A signal handler that raises interrupts it."""
         limit_s = -1 if timeout_s is None or timeout_s > threading.TIMEOUT_MAX else max(0.0, timeout_s)
         return self._wake.acquire(timeout=limit_s)
+
+
+class Waiters:
+    """The waits of a session's threads. All calls are made with the engine's lock."""
+
+    def __init__(self) -> None:
+        self._all: list[Waiter] = []
+
+    def add(self, waiter: Waiter) -> None:
+        """One waits from now on, until it is woken or removed."""
+        self._all.append(waiter)
+
+    def remove(self, waiter: Waiter) -> None:
+        """One waits no longer; again does nothing."""
+        if waiter in self._all:
+            self._all.remove(waiter)
+
+    def look(self) -> None:
+        """Records have changed: wake those whose waits are over."""
+        for waiter in [waiter for waiter in self._all if waiter.advance()]:
+            self._all.remove(waiter)
+            waiter.wake()
+
+    def wake_all(self) -> None:
+        """Nobody need wait any longer."""
+        for waiter in self._all:
+            waiter.wake()
+        self._all.clear()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import pilotage as rp
-from pilotage.client import engine
+from pilotage.client import fact_log
 from pilotage.log.writer import LogWriter
 
 
@@ -31,7 +31,7 @@ def test_a_disk_that_is_full_for_a_moment_delays_the_submission(
     session: rp.Session, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manager = rp.TaskManager(session)
-    monkeypatch.setattr(engine, "DISK_FULL_PAUSE_S", 0.001)
+    monkeypatch.setattr(fact_log, "DISK_FULL_PAUSE_S", 0.001)
     monkeypatch.setattr(LogWriter, "append", failing(3, transient=True))
     manager.submit_tasks({"executable": "/bin/true", "uid": "kept"})
     session.close(terminate=False)

@@ -30,8 +30,9 @@ from pilotage.agent import agent as agent_module
 from pilotage.agent import fencing as fencing_module
 from pilotage.agent import loop as loop_module
 from pilotage.agent import progress as progress_module
-from pilotage.client import engine as engine_module
-from pilotage.client import losses as losses_module
+from pilotage.client import background as background_module
+from pilotage.client import engine, fact_log, losses, pilot_ends, pilot_messages, pilot_starts
+from pilotage.client.background import Background
 from pilotage.core.agent.aftermath import Aftermath
 from pilotage.core.client import events
 from pilotage.core.client.facts import Held, TaskScheduler
@@ -45,6 +46,7 @@ from pilotage.wire.keys import Connection
 
 STEPS = 180
 SETTLE_TURNS = 500
+TIMED_CLIENT_MODULES = (engine, fact_log, losses, pilot_ends, pilot_messages, pilot_starts)
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -326,18 +328,19 @@ class World:
         """Put this world's clock in the place of time, and its pilots in the place of files and processes."""
         link = type("Link", (VirtualLink,), {"world": self})
         thread = type("FencingThread", (Thread,), {"world": self})
-        threads = SimpleNamespace(Lock=threading.Lock, Condition=threading.Condition, Event=threading.Event, Thread=thread)
+        threads = SimpleNamespace(Condition=threading.Condition, Thread=thread)
         changes = [
             (agent_module, "time", self.clock),
             (progress_module, "time", self.clock),
             (loop_module, "time", self.clock),
             (loop_module, "select", Select),
-            (engine_module, "time", self.clock),
-            (engine_module, "select", Select),
-            (engine_module, "PilotLink", link),
-            (engine_module, "threading", threads),
-            (losses_module, "time", self.clock),
-            (losses_module, "tail_of_output", lambda folder: ""),
+            (background_module, "select", Select),
+            # The world gives the client its turns.
+            (Background, "start", lambda background: None),
+            (pilot_starts, "PilotLink", link),
+            (pilot_ends, "threading", threads),
+            *((module, "time", self.clock) for module in TIMED_CLIENT_MODULES),
+            (losses, "tail_of_output", lambda folder: ""),
             (fencing_module, "fence", self.fence),
             (
                 agent_link_module,
@@ -432,7 +435,7 @@ class World:
         return (
             all(record.state in FINAL for record in self.client.state.pilots.values())
             and not any(pilot.alive for pilot in self.pilots.values())
-            and not self.client.engine._links
+            and not self.client.engine.steps.links
         )
 
     def check_replay(self) -> None:

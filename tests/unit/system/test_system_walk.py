@@ -15,8 +15,8 @@ from system_world import walk
 from pilotage.agent.agent import Agent
 from pilotage.agent.client_link import ClientLink
 from pilotage.agent.progress import Progress
-from pilotage.client.engine import Engine
 from pilotage.client.pilot_link import PilotLink
+from pilotage.client.steps import Steps
 from pilotage.core.client import facts
 from pilotage.core.client.pilots import Pilots
 from pilotage.core.client.state import PilotRecord
@@ -146,9 +146,9 @@ def a_broken_connection_is_not_made_anew(original: Any, link: PilotLink, now: fl
     link.retry_at = None
 
 
-@instead(Engine, "_commit")
-def the_client_acts_without_writing(original: Any, engine: Engine, new_facts: list[Any]) -> None:
-    original(engine, [fact for fact in new_facts if not isinstance(fact, facts.TasksBound)])
+@instead(Steps, "commit")
+def the_client_acts_without_writing(original: Any, steps: Steps, new_facts: list[Any]) -> None:
+    original(steps, [fact for fact in new_facts if not isinstance(fact, facts.TasksBound)])
 
 
 @instead(Agent, "_append")

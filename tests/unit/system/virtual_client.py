@@ -54,13 +54,6 @@ class VirtualLink(PilotLink):
         return channel.connect(self.world.client.may_die)
 
 
-class VirtualEngine(Engine):
-    """An ``Engine`` whose background thread is the world."""
-
-    def start(self) -> None:
-        pass
-
-
 class Thread:
     """Stands in for a thread that fences a pilot: it runs when the world lets it."""
 
@@ -88,7 +81,7 @@ class Client:
         self.world = world
         self.disk = Disk()
         self.epoch = 0
-        self.engine: VirtualEngine | None = None
+        self.engine: Engine | None = None
         self.callbacks: deque[tuple[TaskUid, str]] = deque()
         self.threads: list[Thread] = []
 
@@ -98,7 +91,7 @@ class Client:
     @property
     def state(self) -> ClientState:
         assert self.engine is not None
-        return self.engine.core.state
+        return self.engine.state
 
     def recover(self) -> ClientState:
         state, first = ClientState(), 0
@@ -115,8 +108,7 @@ class Client:
         self.epoch += 1
         state = self.recover()
         log = Log(self.disk, self.may_die, self.world.random)
-        engine = VirtualEngine(SESSION, NoLease(self.epoch), state, log)  # type: ignore[arg-type]
-        engine.listener = self
+        engine = Engine(SESSION, NoLease(self.epoch), state, log, self)  # type: ignore[arg-type]
         self.engine = engine
         self.callbacks.clear()
         try:
@@ -150,7 +142,7 @@ class Client:
             self.open()
             return
         ready = [Log.wake_fd]
-        for uid, link in engine._links.items():
+        for uid, link in engine.steps.links.items():
             if link.channel is not None and self.world.random.random() < self.world.haste:
                 ready.append(link.channel.fileno())
             if link.process_fd >= 0 and not self.world.pilots[uid].alive:
@@ -163,7 +155,7 @@ class Client:
         except Died:
             self.die()
             return
-        assert not engine._failure, engine._failure
+        assert not engine.steps.failure, engine.steps.failure
 
     def die(self) -> None:
         """The process is gone; what it had sent still arrives."""
@@ -171,10 +163,10 @@ class Client:
         self.threads.clear()
         if engine is None:
             return
-        for link in engine._links.values():
+        for link in engine.steps.links.values():
             if isinstance(link.channel, VirtualClientChannel):
                 link.channel.close()
-        os.close(engine._wakeup)
+        os.close(engine._background._wakeup)
 
     def lose_node(self) -> None:
         """The node is gone, and with it what the log had not synced."""
@@ -204,7 +196,7 @@ class Client:
         """The log, and the facts that may come late, give the state that is there."""
         if self.engine is not None:
             recovered = self.recover()
-            for fact in self.engine._late_facts:
+            for fact in self.engine.steps.log.late:
                 apply(recovered, fact)
             assert recovered == self.state, "the client's log does not give the state that it has"
 
