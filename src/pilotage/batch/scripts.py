@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from pilotage.batch.job import JobSpec
+from pilotage.batch.setup_lines import setup_lines
 from pilotage.batch.system import SystemFacts
 from pilotage.errors import InvalidPilot, nearest
 
@@ -133,7 +134,7 @@ def render_script(
     lines += first
     lines.append(f"cd {shlex.quote(spec.folder)} || exit 1")
     lines += [f"export {name}={shlex.quote(value)}" for name, value in spec.variables.items()]
-    lines += spec.setup
+    lines += setup_lines(spec.setup)
     lines.append("exec " + shlex.join(spec.command))
     return "\n".join(lines) + "\n"
 

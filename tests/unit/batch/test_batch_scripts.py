@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from pilotage.batch.job import Dependency, JobSpec, SignalBeforeEnd
 from pilotage.batch.registry import BATCH_SYSTEMS, batch_system
+from pilotage.batch.setup_lines import setup_lines
 from pilotage.errors import InvalidPilot, InvalidRequest
 
 FULL = JobSpec(
@@ -269,7 +270,7 @@ def test_a_script_line_by_line(name: str) -> None:
         *said,
         "cd '/shared/a pilot' || exit 1",
         "export LEVEL='a b'",
-        "module load mpi",
+        *setup_lines(["module load mpi"]),
         """exec /opt/agent 'it'"'"'s'""",
     ]
 
