@@ -215,9 +215,22 @@ def test_calls_that_had_returned_survive_their_worker_and_its_agent(fresh: Campa
     assert outcome_of(tasks[50]).ending is Ending.LOST
 
 
-def test_a_function_that_closes_its_workers_descriptors(campaign: Campaign) -> None:
-    task = campaign.run(function(os.closerange, 3, 256))
-    assert task.state in rp.FINAL
+@pytest.mark.parametrize("last", [20, 256])
+def test_a_function_that_closes_its_workers_descriptors(fresh: Campaign, tmp_path: Path, last: int) -> None:
+    def fall(depth: int) -> int:
+        return fall(depth + 1)
+
+    fresh.start(cores=1)
+    witness = tmp_path / "calls"
+    quick = [function(payloads.append_line, str(witness), f"call {number}") for number in range(60)]
+    tasks = fresh.run([*quick[:30], function(os.closerange, 3, last), *quick[30:], function(fall, 0)])
+    culprit, falls = tasks[30], tasks[-1]
+    assert (culprit.state, culprit.exit_code, outcome_of(culprit).ending) == (rp.FAILED, 70, Ending.EXITED)
+    assert "it closed descriptors of its function worker" in culprit.exception
+    assert [task.state for task in (*tasks[:30], *tasks[31:-1])] == [rp.DONE] * 60
+    assert sorted(witness.read_text().splitlines()) == sorted(f"call {number}" for number in range(60))
+    with pytest.raises(RecursionError):
+        falls.result(0)
 
 
 def test_a_function_that_recurses_without_end(campaign: Campaign) -> None:

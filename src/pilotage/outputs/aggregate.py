@@ -111,6 +111,10 @@ class Aggregate(Pairs):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._folder)
             self._unwritten.clear()
 
+    def start_over(self) -> None:
+        """Let go of the two files without closing them: their descriptors may be something else by now."""
+        self._data = self._index = -1
+
     def close(self) -> None:
         """Remove the files that no task writes to."""
         try:

@@ -21,12 +21,11 @@ import os
 import select
 import threading
 import time
-from typing import Protocol
+from contextlib import suppress
+from typing import NoReturn, Protocol
 
+from pilotage.workers.descriptors import EXIT_BROKEN, Known, known, lifted
 from pilotage.workers.link import say_traceback
-
-EXIT_BROKEN = 70
-"""Exit status of a worker that a fault of its own ended."""
 
 PATIENCE_S = 0.02
 
@@ -41,6 +40,9 @@ class Attended(Protocol):
         """Serve the socket; return its descriptor (-1: none), the events to wait for and in how many seconds to be called
         again at the latest (None: no limit)."""
 
+    def give_up(self) -> NoReturn:
+        """End the process: the call that runs has closed what the worker needs. Only called with the baton held."""
+
 
 class Attendant:
     """The thread, its baton, and what wakes it and sends it away. The creator holds the baton."""
@@ -52,7 +54,8 @@ class Attendant:
         """Set with the baton held while the attendant serves the socket; who takes the baton back dismisses it."""
         self._worker = worker
         self._awake = threading.Event()
-        self._dismissal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # Made for each time that it attends: so only the call that it attends to can have closed it.
+        self._dismissal = Known(-1, 0, 0)
         self._started = False
 
     def wake(self) -> None:
@@ -63,10 +66,16 @@ class Attendant:
         if not self._awake.is_set():
             self._awake.set()
 
-    def dismiss(self) -> None:
-        """Send the attendant away from the socket: the call is over. For the main thread, with the baton held."""
+    def dismiss(self) -> bool:
+        """Send the attendant away from the socket: the call is over. For the main thread, with the baton held.
+
+        Returns False if that cannot be, as the call has closed what wakes the attendant.
+        """
         self.attending = False
-        os.eventfd_write(self._dismissal, 1)
+        if self._dismissal.is_there:
+            os.eventfd_write(self._dismissal.number, 1)
+            return True
+        return False
 
     def take_back(self) -> None:
         """Hold the baton, whether or not it was held: after an exception that may have come at any place."""
@@ -98,22 +107,28 @@ class Attendant:
 
     def _attend(self) -> None:
         """Serve the socket, with the baton now held, until the main thread has dismissed this one."""
-        baton, dismissal = self.baton, self._dismissal
+        baton = self.baton
+        dismissal = self._dismissal = known(lifted(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)))
         self.attending = True
         while True:
+            if not dismissal.is_there:
+                self._worker.give_up()
             descriptor, events, limit_s = self._worker.attend()
             baton.release()
             poll = select.poll()
-            poll.register(dismissal, select.POLLIN)
+            poll.register(dismissal.number, select.POLLIN)
             if descriptor >= 0:
                 poll.register(descriptor, events)
             ready = poll.poll(None if limit_s is None else limit_s * 1000)
-            dismissed = any(one == dismissal for one, _ in ready)
+            dismissed = any(one == dismissal.number and event == select.POLLIN for one, event in ready)
             if not dismissed and baton.acquire(blocking=False):
                 if self.attending:
                     continue
                 baton.release()
-            # The call is over: the dismissal is here, or on its way from the main thread.
-            select.select([dismissal], [], [])
-            os.eventfd_read(dismissal)
+            # The call is over: the dismissal is here, or on its way from the main thread, or the main thread has found it gone.
+            if dismissal.is_there:
+                with suppress(OSError):
+                    # The next call may close it just now.
+                    select.select([dismissal.number], [], [])
+                    os.close(dismissal.number)
             return

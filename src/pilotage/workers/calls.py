@@ -21,6 +21,7 @@ from pilotage.model.sandboxes import folder_of_call
 from pilotage.model.workload import Row, Template
 from pilotage.wire.pickles import PROTOCOL, open_value, pickle_by_value
 from pilotage.workers.calling import SHORTEST_REFERENCE, cannot_open, pickled_otherwise, raised, synchronous
+from pilotage.workers.descriptors import CLOSED
 
 DONE, RAISED = Ending.DONE, Ending.RAISED
 
@@ -36,6 +37,8 @@ class Home:
     """
 
     def __init__(self, pilot_folder: str) -> None:
+        self.is_closed = False
+        """Whether a function has closed what is held open."""
         self._pilot_folder = pilot_folder
         self._path = os.getcwd()
         self._descriptor = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -52,10 +55,9 @@ class Home:
         """Make it the current folder again."""
         try:
             os.fchdir(self._descriptor)
-        except OSError:
-            # The function closed descriptors that are not its own.
+        except OSError as error:
+            self.is_closed = error.errno in CLOSED
             os.chdir(self._path)
-            self._descriptor = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 class Function:

@@ -27,14 +27,13 @@ from pilotage.system.processes import boot_id, started_ticks
 from pilotage.wire.framing import Disconnected, FrameReader, FrameWriter
 from pilotage.wire.runner_messages import FromRunner, Release, RunnerHello, TasksEnded, ToRunner, Welcome
 from pilotage.wire.runner_settings import AGENT_SOCKET
+from pilotage.workers.descriptors import LOWEST, Known, known
 from pilotage.workers.outbox import Outbox
 
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 1.0
 
 _CREDENTIALS = struct.Struct("3i")
-# Above what a user's function closes or duplicates by number when it redirects its standard streams.
-_LOWEST_DESCRIPTOR = 64
 
 
 class AgentLink:
@@ -45,6 +44,9 @@ class AgentLink:
     ) -> None:
         self.lost_since: float | None = time.monotonic()
         """Since when there has been no agent, by the monotonic clock; None while one is connected."""
+        self.descriptor = -1
+        """Of the connection, which does not block; -1: there is none."""
+        self._known = Known(-1, 0, 0)
         self._folder = folder
         self._worker = worker
         self._holds = holds
@@ -66,6 +68,11 @@ class AgentLink:
     def connected(self) -> bool:
         """Whether there is a connection; it may have to be welcomed yet."""
         return self._connection is not None
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether no function has closed the connection, or put something else in its place."""
+        return self.descriptor < 0 or self._known.is_there
 
     def tell_ends(self, ends: list[AttemptEnd], changed: bool = False) -> None:
         """Number these endings, keep them until they are released, and queue them for sending.
@@ -137,6 +144,7 @@ class AgentLink:
             # A function closed the descriptor.
             pass
         self._connection = None
+        self.descriptor = -1
         self._welcomed = False
         self.lost_since = time.monotonic()
         self._retry_s = FIRST_RETRY_S
@@ -147,6 +155,7 @@ class AgentLink:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            self.descriptor = -1
 
     def _reconnect(self) -> None:
         now = time.monotonic()
@@ -161,6 +170,8 @@ class AgentLink:
                 say(f"{self._worker}: cannot reach the agent: {error}")
             return
         self._connection = connection
+        self.descriptor = connection.fileno()
+        self._known = known(self.descriptor)
         self._reader, self._writer = FrameReader(connection), FrameWriter(connection)
         self._full = False
         self.lost_since = None
@@ -196,7 +207,7 @@ def connect(folder: Path) -> socket.socket:
             raise PermissionError(
                 f"{folder / AGENT_SOCKET} belongs to user {user}, not {os.getuid()}; remove what listens there"
             )
-        high = socket.socket(fileno=fcntl.fcntl(connection, fcntl.F_DUPFD_CLOEXEC, _LOWEST_DESCRIPTOR))
+        high = socket.socket(fileno=fcntl.fcntl(connection, fcntl.F_DUPFD_CLOEXEC, LOWEST))
         high.setblocking(False)
         return high
     finally:

@@ -80,6 +80,10 @@ class Outputs:
             self.printed = False
             self._refused = False
 
+    def start_over(self) -> None:
+        """Let go of all descriptors without closing them: they may be something else by now."""
+        self._aggregate.start_over()
+
     def close(self) -> None:
         """No call runs any more."""
         self._aggregate.close()

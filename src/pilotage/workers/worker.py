@@ -22,13 +22,14 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
 from pilotage.errors import BackendError, InvariantViolated, SerializationError
 from pilotage.model.execution import AttemptEnd, Execution, LaneTasks
 from pilotage.model.ids import Attempt, LaneId, RunnerId, TemplateId
+from pilotage.model.outcome import Ending
 from pilotage.model.payload import INLINE_LIMIT_BYTES, Payload
 from pilotage.model.resources import core_indices
 from pilotage.model.workload import Row, Template
@@ -44,8 +45,9 @@ from pilotage.wire.runner_messages import (
 )
 from pilotage.wire.runner_settings import RunnerSettings
 from pilotage.workers import current
-from pilotage.workers.attendant import EXIT_BROKEN, Attendant
+from pilotage.workers.attendant import Attendant
 from pilotage.workers.calls import Function, Home, failed
+from pilotage.workers.descriptors import EXIT_BROKEN, StandardStreams, broken_end
 from pilotage.workers.link import AgentLink, say, say_traceback
 from pilotage.workers.outbox import RING_BYTES, Outbox
 from pilotage.workers.outputs import WATCH_S, Outputs
@@ -81,6 +83,7 @@ class Worker:
         self._link = AgentLink(folder, worker, self._begin_connection, outbox)
         self._attendant = Attendant(self)
         self._home = Home(settings.pilot_folder)
+        self._streams = StandardStreams()
         self._blobs: BlobStore | None = None
         self._templates: dict[TemplateId, Template] = {}
         self._functions: dict[TemplateId, Function] = {}
@@ -129,7 +132,8 @@ class Worker:
         """Run what is queued. The baton is held, except while the user's code runs."""
         queue, words, functions = self._queue, self._words, self._functions
         attendant, baton, outputs = self._attendant, self._attendant.baton, self._outputs
-        keep = self._keep
+        keep, link, home = self._keep, self._link, self._home
+        get_blocking = os.get_blocking
         if queue:
             self.idle = False
             attendant.wake()
@@ -160,9 +164,17 @@ class Worker:
             if self._forked:
                 outputs.write_out()
                 os._exit(0)
-            if attendant.attending:
-                attendant.dismiss()
+            descriptor = link.descriptor
+            try:
+                touched = home.is_closed or get_blocking(descriptor)
+            except OSError:
+                touched = descriptor >= 0
+            if attendant.attending and not attendant.dismiss():
+                touched = True
+            if touched:
+                self._end_broken(call, end)
             if outputs.printed or attempt > 1:
+                self._streams.reopen()
                 outputs.end_call(call)
             ended = end.ended
             ends = self._ends
@@ -220,8 +232,11 @@ class Worker:
 
     def _exchange(self) -> None:
         """Tell what has ended, and take in what the agent says. With the baton held."""
-        self._flush_output()
         link = self._link
+        if not link.is_intact:
+            self._leave_broken()
+        self._streams.reopen()
+        self._flush_output()
         # Without an agent they wait for the next, in as few batches as can be: the outbox has not many.
         if link.connected or len(self._ends) >= BATCH_ENDS:
             self._tell_ends()
@@ -252,6 +267,8 @@ class Worker:
 
     def attend(self) -> tuple[int, int, float | None]:
         """Serve the socket while a call takes long; see ``Attended``."""
+        if not self._link.is_intact:
+            self.give_up()
         self._outputs.look()
         if self._link.connected:
             self._tell_ends()
@@ -412,6 +429,29 @@ class Worker:
                 self._ends.append(end)
                 self._running = current.call = None
         self._link.drop("starting over after an exception between calls")
+
+    def give_up(self) -> NoReturn:
+        """End this process: the call that runs has closed what the worker needs; see ``Attended``."""
+        assert self._running is not None
+        attempt, row = self._running
+        self._end_broken(self._running, AttemptEnd(row.uid, attempt, Ending.DONE, started=self._running_since, ended=time()))
+
+    def _end_broken(self, call: Call, end: AttemptEnd) -> NoReturn:
+        """End this process: this call has closed what the worker needs, and would have ended like this."""
+        # What was open before may be anything now.
+        self._blobs = None
+        self._outputs.start_over()
+        self._outputs.end_call(call)
+        end = broken_end(end)
+        self._ends.append(end)
+        if not self._keep(end) and not self._keep_in_next_batch(end):
+            say(f"no room to tell what became of {end.task}: {end.message}")
+        self._leave_broken()
+
+    def _leave_broken(self) -> NoReturn:
+        """End this process: its descriptors are not its own any more. The agent finds all ends in the outbox."""
+        say("a function has closed descriptors of this worker, or put others in their place; this worker ends")
+        os._exit(EXIT_BROKEN)
 
     def _after_fork(self) -> None:
         """In a child that a function forked: it may return from the function, but it is not a worker."""

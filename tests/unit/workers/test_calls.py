@@ -206,12 +206,6 @@ def _close_standard_streams() -> None:
         os.close(descriptor)
 
 
-def _close_all() -> None:
-    import os
-
-    os.closerange(3, 1024)
-
-
 def _change_signals() -> None:
     import signal
 
@@ -242,7 +236,6 @@ def _start_threads_and_processes() -> None:
     [
         _change_folder,
         _close_standard_streams,
-        _close_all,
         _change_signals,
         _raise_from_a_handler_later,
         _start_threads_and_processes,
