@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from pilotage.batch.job import JobSpec
+from pilotage.batch.own_options import own_option
 from pilotage.batch.setup_lines import setup_lines
 from pilotage.batch.system import SystemFacts
 from pilotage.errors import InvalidPilot, nearest
@@ -106,6 +107,10 @@ def _check_texts(facts: SystemFacts, spec: JobSpec) -> None:
     for field, text in texts:
         if not text.strip() or "\n" in text or "\r" in text or "\0" in text:
             _refuse(facts, field, text, "each is one line", "give several, one for each line")
+    for text in spec.extra_options:
+        own = own_option(facts.name, text)
+        if own is not None:
+            _refuse(facts, "extra_options", text, own.why, own.remedy)
     for text in (spec.folder, *spec.command, *spec.variables.values()):
         if "\0" in text:
             _refuse(facts, "command, folder or variables", text, "a null character ends a string", "leave it out")
