@@ -136,7 +136,7 @@ def _arm_agent() -> None:
     import pilotage.agent.recovery
     import pilotage.agent.running
     import pilotage.agent.startup
-    import pilotage.executors.local
+    import pilotage.executors.spawner_process
     from pilotage.agent.client_link import ClientLink
     from pilotage.log.writer import LogWriter
     from pilotage.wire.framing import FrameWriter
@@ -148,7 +148,7 @@ def _arm_agent() -> None:
     crashes = Crashes(f"{place.name if place.parent.name == 'partitions' else 'agent'}.{sys.argv[2]}")
     _set_limits(pilotage.agent.client_link)
     _note_synced("agent")
-    _hand_on(pilotage.executors.local)
+    _hand_on(pilotage.executors.spawner_process)
     crashes.wrap(pilotage.agent.recovery, "recover", "recover")
     crashes.wrap(pilotage.agent.startup, "note_start", "note start")
     crashes.wrap(pilotage.agent.running, "write_connection", "listen")

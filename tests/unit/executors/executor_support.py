@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from pilotage.executors import local
+from pilotage.executors import spawner_process
 from pilotage.executors.local import LocalExecutor
 from pilotage.executors.orphans import end_orphans
 from pilotage.model.execution import Execution, LaneTasks
@@ -109,7 +109,7 @@ class Stage:
         self.told: list[tuple[Any, ...]] = []
         self.sleepers: list[subprocess.Popen[bytes]] = []
         self.runners: list[FakeRunner] = []
-        monkeypatch.setattr(local, "python_command", lambda *arguments: ["/bin/sleep", "1000"])
+        monkeypatch.setattr(spawner_process, "python_command", lambda *arguments: ["/bin/sleep", "1000"])
         self.executor = LocalExecutor(folder, self.session, PILOT, folder, 1)
 
     def __getattr__(self, name: str) -> Callable[..., None]:
@@ -149,7 +149,7 @@ class Stage:
         return runner
 
     def pid_of(self, runner: RunnerId) -> int:
-        return self.executor._runners[runner].pid
+        return self.executor._runners.by_name[runner].pid
 
     def was_told(self, *beginning: Any) -> list[tuple[Any, ...]]:
         return [call for call in self.told if call[: len(beginning)] == beginning]
@@ -180,7 +180,7 @@ class Stage:
         for process in self.sleepers:
             process.kill()
             process.wait()
-        for record in self.executor._runners.values():
+        for record in self.executor._runners.by_name.values():
             record.kill()
         self.executor.close(0.0)
         end_orphans(self.session, PILOT, (), 5.0)

@@ -180,7 +180,7 @@ def test_a_call_that_ended_before_the_cancel_came_costs_no_worker(stage):
     worker.words[0] = 1
     stage.executor.end(WORKER, [execution("f")], Ending.CANCELLED, "cancelled")
     worker.say(wire.TasksEnded(1, [AttemptEnd(*execution("f"), Ending.DONE)]))
-    stage.until(lambda: stage.was_told("tasks_ended") and not stage.executor._recalls)
+    stage.until(lambda: stage.was_told("tasks_ended") and not stage.executor._calls.recalls)
     stage.turn()
     stage.executor.flush()
     assert wire.EndWorker(WORKER) not in spawner.listen()
@@ -211,13 +211,13 @@ def test_a_worker_that_died_after_a_new_hello_is_read_by_its_new_numbers(stage):
     stage.executor.launch(WORKER, [lane(1, "f", "g", "h", template=2)], TEMPLATES)
     stage.until(lambda: worker.launched())
     spawner.say(wire.WorkerExited(WORKER, worker.pid, -9, "ended by signal 9"))
-    stage.until(lambda: WORKER in stage.executor._dying)
+    stage.until(lambda: WORKER in stage.executor._runners.dying)
     worker.hello([execution("g"), execution("h")])
     worker.words[0] = 1
-    connections = stage.executor._connections
+    connections = stage.executor._runners.connections
     assert list(connections.poll()) == [], "it knocks"
     ((hello, _),) = connections.poll()
-    stage.executor._hear_hello(hello)
+    stage.executor._conversation.hear_hello(hello)
     stage.kill(worker)
     assert lost(stage, WORKER) == (-9, execution("g"), [execution("h")])
 
@@ -351,7 +351,7 @@ def test_what_is_launched_on_a_runner_just_told_as_lost_is_dropped(stage):
 
 
 def test_a_spawner_that_cannot_be_started_is_lost(stage, monkeypatch):
-    monkeypatch.setattr("pilotage.executors.local.python_command", lambda *arguments: ["/nowhere/python"])
+    monkeypatch.setattr("pilotage.executors.spawner_process.python_command", lambda *arguments: ["/nowhere/python"])
     stage.start()
     stage.executor.start_runner(SPAWNER, None, {})
     stage.executor.launch(SPAWNER, [lane(1, "a")], TEMPLATES)
