@@ -79,11 +79,17 @@ _FAILURES = (
     ),
 )
 
-_LIMITS_OF_THE_NODE = 'for limit in d l p t u v; do ulimit -S -$limit "$(ulimit -H -$limit)"; done 2>/dev/null'
-"""Slurm lowers the soft limits of a job to those where it was submitted; what a login node allows is too little for a node's
-tasks: of memory, of CPU time, of processes (which are ``p`` or ``u``, as the shell has it). How large stacks, dumps and files
-may be stays as the user has it there.
-"""
+_FIRST = (
+    # With it, steps would be given no more of the environment than the job was.
+    "unset SLURM_EXPORT_ENV",
+    # A job has no PATH when Slurm could not come by the environment of a login (in time). The shell has one then.
+    "export PATH",
+    # Soft limits are lowered to those where the job was submitted; what a login node allows of memory, CPU time and processes
+    # (``p`` or ``u``, as the shell has it) is too little for a node's tasks. How large stacks, dumps and files may be stays as
+    # the user has it there.
+    'for limit in d l p t u v; do ulimit -S -$limit "$(ulimit -H -$limit)"; done 2>/dev/null',
+)
+"""Lines of shell."""
 
 
 class Slurm:
@@ -147,8 +153,7 @@ class Slurm:
             "--hold" if spec.hold else "",
             f"--export={'NONE' if spec.environment == 'clean' else 'ALL'}",
         ]
-        # With the variable, steps would be given no more of the environment than the job was.
-        return render_script(spec, "#SBATCH", filter(None, options), first=["unset SLURM_EXPORT_ENV", _LIMITS_OF_THE_NODE])
+        return render_script(spec, "#SBATCH", filter(None, options), first=_FIRST)
 
     def submit_command(self, path: str) -> list[str]:
         """Return the command that submits a script."""

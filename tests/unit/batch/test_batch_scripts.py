@@ -122,6 +122,7 @@ SAID = {
         #SBATCH --export=NONE
         #SBATCH --theirs=1
         unset SLURM_EXPORT_ENV
+        export PATH
         for limit in d l p t u v; do ulimit -S -$limit "$(ulimit -H -$limit)"; done 2>/dev/null
     """,
     "pbspro": """
