@@ -42,10 +42,10 @@ from pilotage.sim.runners import Runners
 from pilotage.sim.stage import Stage
 from pilotage.sim.turns import Turns
 
-FEW_TASKS = 256
+FEW_TASKS = 4096
 """Up to so many tasks in hand, each end is told by itself."""
 
-LONGEST_TICK = 1.0 / 64
+LONGEST_TICK = 1.0 / 256
 SHORTEST_TICK = 1.0 / 512
 """Of the mean duration of a task."""
 ENDS_PER_TICK = 256
