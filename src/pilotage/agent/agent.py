@@ -73,14 +73,13 @@ class Agent(PilotLoop[AgentCore]):
         return bool(self.abandoned) or super()._is_over()
 
     def _told_to_end(self, now: float, reason: str) -> None:
-        # A head that lives hears how all ends; without one what runs is ended, and nothing is said of it.
-        partition = self._settings.partition
-        if self._settings.batch != "local" and not partition:
+        if self._settings.batch != "local":
+            # The agent of a partition hears it of the batch system or of its head, or of both.
             if not self._job_ends:
                 self._job_ends = reason
                 self._handle(events.JobEnding(now, reason))
-        elif partition and (self._settings.batch != "local" or not self._link.reaches_client()):
-            # The head of a job hears the same, and another one goes on from the logs if the job is begun again.
+        elif self._settings.partition and not self._link.reaches_client():
+            # A head that lives hears how all ends; without one what runs is ended, and nothing is said of it.
             self.abandoned = reason
         else:
             super()._told_to_end(now, reason)

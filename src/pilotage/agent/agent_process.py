@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 from pilotage.agent.claim import TAKEN, claimant
+from pilotage.agent.startup import ABANDONED
 from pilotage.agent.sub_agent import OUTPUT_FILE, AgentEnd
 from pilotage.system.python import python_command
 
@@ -69,7 +71,8 @@ class AgentProcess:
 
     def terminate(self) -> None:
         """Tell it to end."""
-        signal.pidfd_send_signal(self.ended_fd, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.ended_fd, signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill it."""
@@ -85,4 +88,4 @@ class AgentProcess:
             return AgentEnd("its agent is gone")
         status = os.waitstatus_to_exitcode(raw)
         how = f"its agent was killed by signal {-status}" if status < 0 else f"its agent exited with {status}"
-        return AgentEnd(how, is_taken=status == TAKEN)
+        return AgentEnd(how, is_taken=status == TAKEN, was_told=status in (ABANDONED, -signal.SIGTERM))

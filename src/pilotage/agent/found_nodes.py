@@ -51,6 +51,8 @@ class FoundNodes(msgspec.Struct, frozen=True, kw_only=True):
     gpus_per_node: int | None = None
     """How many GPUs the job has on each node, if that is known and the same on each."""
     notes: list[str] = []
+    missing: int = 0
+    """How many nodes of the job cannot be used, or did not come."""
 
     @property
     def plain(self) -> list[Node]:

@@ -71,6 +71,8 @@ class Head(PilotLoop[MetaschedulerCore]):
         self._was_ending = False
         self.abandoned = ""
         """Why this head ends without an end of its pilot: as its job is ended around it; see ``Agent.abandoned``."""
+        self._job_ends = ""
+        """Why the job around the pilot is being ended, by others."""
 
     def notice(self, text: str) -> None:
         """Let the user know, when a client is there."""
@@ -111,11 +113,16 @@ class Head(PilotLoop[MetaschedulerCore]):
         self._agents.acknowledge()
 
     def _is_over(self) -> bool:
+        if self._job_ends and (self._agents.are_gone or self._core.is_left(time.time())):
+            self.abandoned = self._job_ends
         return bool(self.abandoned) or super()._is_over()
 
     def _told_to_end(self, now: float, reason: str) -> None:
         if self._settings.batch != "local":
-            self.abandoned = reason
+            if not self._job_ends:
+                self._job_ends = reason
+                self._handle(events.JobEnding(now, reason))
+                self._agents.pass_job_end_on()
             return
         super()._told_to_end(now, reason)
         self._agents.hurry_since = now

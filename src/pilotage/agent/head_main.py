@@ -39,6 +39,8 @@ def run_head(settings: PilotSettings, folder: Path, incarnation: int, ready: Cal
             deadline=deadline,
             idle_timeout_s=settings.idle_timeout_s,
             barrier=settings.startup_barrier,
+            drain_s=settings.drain_s,
+            missing=ground.found.missing if ground is not None else 0,
             state=state,
         )
     except InvalidPilot as error:

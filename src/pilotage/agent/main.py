@@ -15,10 +15,8 @@ from pilotage.agent.bootstrap import HOPELESS
 from pilotage.agent.claim import TAKEN, claim
 from pilotage.agent.private_folder import private_folder, remove_private_folder
 from pilotage.agent.settings import LOG_FOLDER, read_settings
-from pilotage.agent.startup import CannotBegin, EndCall, end_with_job, heed_signals, note_own_crash
+from pilotage.agent.startup import ABANDONED, CannotBegin, EndCall, end_with_job, heed_signals, note_own_crash
 
-ABANDONED = 1
-"""The exit status of an agent that has ended, and not its pilot: of a partition without a head, or of a job that was ended."""
 CRASHED = 1
 _YOUNG_OBJECTS = 50_000
 

@@ -147,6 +147,7 @@ class ClusterGround:
             alone=alone,
             gpus_per_node=gpus,
             notes=[*allocation.notes, *notes],
+            missing=len(nodes) - len(shaped),
         )
         if settings.partitions and known is not None:
             _require_alike(known, found)

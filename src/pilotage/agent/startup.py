@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pilotage.core.metascheduler.core import MetaschedulerCore
 
 _PR_SET_PDEATHSIG = 1
+ABANDONED = 3
+"""The exit status of an agent that has ended, and not its pilot: of a partition without a head, or of a job that was ended."""
 QUARANTINE_CRASHES = 2
 """After so many crashes of agents at one record of the log the tasks that it names are ended."""
 

@@ -24,10 +24,14 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class AgentEnd(NamedTuple):
-    """How an agent ended, in words. ``is_taken``: it found another one there, or was not wanted any more."""
+    """How an agent ended, in words. ``is_taken``: it found another one there, or was not wanted any more.
+
+    ``was_told``: somebody told it to end, or it had no head.
+    """
 
     how: str
     is_taken: bool = False
+    was_told: bool = False
 
 
 class RunningAgent(Protocol):

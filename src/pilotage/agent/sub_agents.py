@@ -7,6 +7,10 @@ takes seconds, and its log is read for what became of its tasks. If the pilot wa
 head's process instead: then they die with it, which does not count as a death of their own.
 
 One that is to end at once, and does not answer, is told by a signal, and then killed.
+
+When the batch system ends the pilot's job all agents are told, whether the batch system tells them, too, or not, and go when
+they have drained. None is started any more. One may have been told before the head is, and be gone: of a job, one that somebody
+has told to end is followed by another only after ``DOUBT_S``.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from pilotage.agent.fencing import fence_partition
 from pilotage.agent.partition_link import PartitionLink
 from pilotage.agent.settings import SETTINGS_FILE, PilotSettings, partition_folder, write_settings
 from pilotage.agent.sub_agent import AgentEnd, RunningAgent, SubAgent, aftermath_of, printed_last, settings_of
+from pilotage.core.agent.job_end import DOUBT_S
 from pilotage.core.client.state import QueuedEnd
 from pilotage.core.metascheduler.events import PartitionLost
 from pilotage.core.metascheduler.state import MetaschedulerState, PartitionRecord
@@ -74,6 +79,8 @@ class SubAgents:
         self._tick_at: float | None = None
         self.hurry_since: float | None = None
         """Since when the head itself was told to end by a signal."""
+        self._job_ends = False
+        """Whether the batch system ends the pilot's job."""
 
     def __getitem__(self, name: str) -> SubAgent:
         return self._agents[name]
@@ -88,8 +95,8 @@ class SubAgents:
     # -------------------------------------------------------------------------------------------------------- begin and end
 
     def start(self, name: str, now: float) -> None:
-        """See to it that the partition's agent runs: start it, or find it."""
-        if name in self._agents:
+        """See to it that the partition's agent runs: start it, or find it; a later run of a job that ends starts it then."""
+        if name in self._agents or self._job_ends:
             return
         record = self._state.partitions[name]
         folder = partition_folder(Path(self._settings.pilot_folder), name)
@@ -142,6 +149,19 @@ class SubAgents:
             self._forget(agent)
         self._poll.unregister(self._wakeup)
         os.close(self._wakeup)
+
+    def pass_job_end_on(self) -> None:
+        """The batch system ends the pilot's job: have all agents drain and go, and let none come in their place."""
+        self._job_ends = True
+        for agent in self._agents.values():
+            agent.look_at = None
+            if agent.running is not None:
+                agent.running.terminate()
+
+    @property
+    def are_gone(self) -> bool:
+        """Whether no agent runs."""
+        return all(agent.running is None for agent in self._agents.values())
 
     def abandon(self) -> None:
         """Have all agents end what they run, without a word on it; partitions may go on in a later run of the pilot's job."""
@@ -208,6 +228,8 @@ class SubAgents:
         end = self._reap(agent)
         if agent.is_over or not agent.record.living:
             self._forget(agent)
+        elif self._job_ends:
+            agent.link.close()
         elif agent.must_end_since is not None:
             self._give_up(agent, "its agent hung, and was killed" if agent.is_killed else end.how)
         elif end.is_taken:
@@ -216,7 +238,11 @@ class SubAgents:
                 self._want_tick(agent.look_at)
         else:
             sys.stderr.write(f"partition {agent.name}: {end.how}\n")
-            self._launch(agent, now)
+            if end.was_told and self._settings.batch != "local":
+                agent.look_at = now + DOUBT_S
+                self._want_tick(agent.look_at)
+            else:
+                self._launch(agent, now)
 
     def _reap(self, agent: SubAgent) -> AgentEnd:
         """Return how the agent ended, of which nothing runs any more."""

@@ -125,11 +125,17 @@ def some_plan(chance: random.Random) -> list[PartitionSpec]:
 class World:
     """Everything, by one seed."""
 
+    in_job = False
+    """Whether the pilot is a batch job."""
+    drain_s = 0.0
+
     def __init__(self, seed: int, length: int = 150) -> None:
         self.random = chance = random.Random(seed)
         self.now = 1000.0
         self.length = length
-        self.nodes = NODES
+        self.missing = random.Random(f"nodes that come of {seed}").choice((0, 0, 0, 1, 3, 6))
+        """Nodes that never come up."""
+        self.nodes = NODES[: len(NODES) - self.missing]
         self.haste = chance.choice((0.4, 0.8, 1.0))
         self.quickness = chance.choice((0.1, 0.5))
         self.task_seconds = chance.choice((1e-4, 0.1, 5.0))
@@ -196,7 +202,14 @@ class World:
             for fact in _decode_record(record):
                 apply(state, fact)
         assert _encode(state) == _encode(self.shadow), "what is recovered is not what was"
-        self.head = MetaschedulerCore(self.plan, NODES, release_idle_s=self.release_idle_s, state=state)
+        self.head = MetaschedulerCore(
+            self.plan,
+            self.nodes,
+            release_idle_s=self.release_idle_s,
+            drain_s=self.drain_s,
+            missing=self.missing,
+            state=state,
+        )
         self.head.recover(self.now)
         self.facts: list[facts.Fact] = []
         self.actions: list[actions.Action] = []
@@ -328,6 +341,8 @@ class World:
                 assert uid not in self.cancel_logged, f"{uid} is leased after it was cancelled"
                 assert fact.lease == task.lease + 1
                 self.check_fit(uid, record.spec)
+        elif isinstance(fact, facts.PartitionAdded):
+            assert fact.nodes or len(self.nodes) < len(self.plan), f"{fact} has no node, and there are enough for all"
         elif isinstance(fact, facts.EndAsked):
             self.cancel_logged.update(fact.tasks)
         elif isinstance(fact, facts.NodesGranted):
@@ -370,7 +385,9 @@ class World:
                 if name not in self.partitions:
                     record = self.head.state.partitions[name]
                     # What it began with is what the log says that it began with, whatever it was granted since.
-                    self.partitions[name] = Partition(self, name, record.spec, self.first_nodes(name))
+                    first = self.first_nodes(name)
+                    assert first, f"{name} is started without a node"
+                    self.partitions[name] = Partition(self, name, record.spec, first)
             case actions.SendMessage():
                 partition = self.partitions[action.partition]
                 if partition.connected:
@@ -408,7 +425,10 @@ class World:
                 users[node] = name
         owners = [node for record in self.head.state.partitions.values() for node in record.nodes]
         everything = [*owners, *self.head.state.free_nodes, *self.head.state.lost_nodes]
-        assert sorted(everything) == list(range(len(NODES))), f"nodes are owned twice, or by nobody: {everything}"
+        assert sorted(everything) == list(range(len(self.nodes))), f"nodes are owned twice, or by nobody: {everything}"
+        for name, record in self.head.state.partitions.items():
+            can_have_nodes = record.nodes or record.spec.most_nodes
+            assert can_have_nodes or not record.hires, f"{name} is {record.life}, and has no node and never will"
 
     def note_begin(self, partition: Partition, uid: TaskUid, attempt: Attempt) -> None:
         template = self.client.tasks[uid]
@@ -433,7 +453,7 @@ class World:
         chance, client = self.random, self.client
         self.steps += 1
         if self.ill_luck.random() < self.node_losses and len(self.nodes_gone) < len(NODES) // 2:
-            self.nodes_gone[self.ill_luck.randrange(len(NODES))] = None
+            self.nodes_gone[self.ill_luck.randrange(len(self.nodes))] = None
             for partition in self.partitions.values():
                 partition.miss_nodes()
         draw = chance.random()
@@ -599,7 +619,7 @@ class World:
     def check_given_up(self) -> None:
         """Tasks go back to the client when nobody is left to run them; of those that have begun it is told so."""
         state, begun = self.head.state, set(self.head.state.begun_tasks)
-        gone = self.lost or self.nodes_gone or self.failures_of_partitions
+        gone = self.lost or self.nodes_gone or self.failures_of_partitions or self.missing
         assert not state.late or gone, f"{list(state.late)} go back to the client, and nobody was lost"
         assert not state.late.keys() & self.client.outcomes.keys()
         for uid in state.late:
@@ -626,7 +646,7 @@ class World:
             request = template.request
             narrow = request.ranks > 1 or template.partition or request.colocate or request.pinned or request.beside
             gone = any(record.life in ("ended", "lost") for record in self.head.state.partitions.values())
-            assert impossible or narrow or gone or self.nodes_gone, f"{uid} could have run: {outcome}"
+            assert impossible or narrow or gone or self.nodes_gone or self.missing, f"{uid} could have run: {outcome}"
             assert "partition" in outcome.message or "node" in outcome.message
         elif outcome.ending is Ending.LOST:
             assert uid in self.launched or self.tails_lost, f"{uid} is lost, and was never launched: {outcome}"

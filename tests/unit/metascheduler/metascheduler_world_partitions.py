@@ -98,7 +98,9 @@ class Partition:
         self.incarnation += 1
         present = [node for node in self.first if node not in state.parted]
         policy = make_policy(self.spec.scheduler, self.world.nodes, present=self.first)
-        core = self.core = AgentCore(policy, spawners=1, state=state, nodes=self.first)
+        core = self.core = AgentCore(
+            policy, spawners=1, state=state, nodes=self.first, drain_s=self.world.drain_s, in_job=self.world.in_job
+        )
         assert set(core._nodes.own()) == {*present, *state.granted} - state.lost_nodes.keys()
         core.recover(self.now)
         self.facts: list[facts.Fact] = []

@@ -21,10 +21,12 @@ from pilotage.core.agent import events as agent_events
 from pilotage.core.agent.partition import Recalls
 from pilotage.core.metascheduler import events, facts
 from pilotage.core.metascheduler import journal as journal_module
+from pilotage.core.metascheduler import plan as plan_module
 from pilotage.core.metascheduler import tasks as tasks_module
 from pilotage.core.metascheduler.balance import Balance
 from pilotage.core.metascheduler.core import MetaschedulerCore
 from pilotage.core.metascheduler.fitting import Fitting
+from pilotage.core.metascheduler.partitions import NO_NODE_LEFT, Partitions
 from pilotage.core.metascheduler.queue import Queue
 from pilotage.core.metascheduler.state import MetaschedulerState, apply
 from pilotage.core.metascheduler.tasks import Tasks
@@ -74,6 +76,12 @@ def test_the_walks_meet_what_they_are_for() -> None:
     assert sum(world.node_moves for world in worlds) > 20, "nodes that were granted"
     told = [fact for world in worlds for fact in read(world, facts.NodesTaken) if fact.reclaim == LOST_NODES]
     assert sum(len(fact.nodes) for fact in told) > 8, "nodes that partitions lost"
+    assert sum(world.missing for world in worlds) > 40, "nodes that never came"
+    begun = [fact for world in worlds for fact in read(world, facts.PartitionAdded)]
+    assert any(0 < len(fact.nodes) < fact.spec.nodes for fact in begun), "partitions that began with fewer nodes"
+    assert any(not fact.nodes for fact in begun), "partitions that had none from the beginning"
+    without = [fact for world in worlds for fact in read(world, facts.PartitionEnding) if fact.reason == NO_NODE_LEFT]
+    assert without, "partitions that lost their last node"
     assert sum(world.given_back for world in worlds) > 10, "tasks that went from one partition to another before they began"
     assert sum(len(world.head.state.late) for world in worlds) > 20, "tasks that went back to the client"
     leased_again = [len(fact.tasks) for world in worlds for fact in read(world, facts.TasksLeased) if fact.lease > 1]
@@ -283,6 +291,30 @@ def what_goes_back_to_the_client_is_said_to_have_never_begun(patch: pytest.Monke
     change_apply(patch, facts.TasksGivenUp, given_up)
 
 
+def plans_are_not_shrunk_if_nodes_do_not_come(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(plan_module, "_sizes", plan_module.shares)
+
+
+def partitions_go_on_without_their_last_node(patch: pytest.MonkeyPatch) -> None:
+    original = Partitions.retire
+
+    def retire(self: Partitions, now: float, number: int, name: str, drain: bool, reason: str, **options: Any) -> bool:
+        return reason != NO_NODE_LEFT and original(self, now, number, name, drain, reason, **options)
+
+    patch.setattr(Partitions, "retire", retire)
+
+
+def lost_nodes_are_given_to_others(patch: pytest.MonkeyPatch) -> None:
+    def taken(state: MetaschedulerState, fact: facts.NodesTaken) -> None:
+        apply(state, fact)
+        if fact.reclaim == LOST_NODES:
+            for node in fact.nodes:
+                state.lost_nodes.pop(node)
+                state.free_nodes[node] = fact.time
+
+    change_apply(patch, facts.NodesTaken, taken)
+
+
 FAULTS: list[Patch] = [
     what_may_have_run_runs_again,
     attempts_made_elsewhere_are_forgotten,
@@ -304,6 +336,9 @@ FAULTS: list[Patch] = [
     agents_give_back_what_they_have_handed_over,
     what_was_given_back_counts_as_begun,
     what_goes_back_to_the_client_is_said_to_have_never_begun,
+    plans_are_not_shrunk_if_nodes_do_not_come,
+    partitions_go_on_without_their_last_node,
+    lost_nodes_are_given_to_others,
 ]
 
 

@@ -29,7 +29,7 @@ The life of a task here::
 The core's parts write what they decide to one ``Journal``: ``Tasks`` takes tasks in and gives them their outcomes, ``Queue``
 has those that wait, ``Routing`` leases them, ``Partitions`` come and go, as the plan says or ``Changes`` of it, ``Balance``
 moves nodes between them and ``Recalls`` what waits in one while another is idle, and ``Delivery``, an agent's, sees outcomes
-to the client.
+to the client. ``JobEnd`` has all of that stand still when the batch system ends the pilot's job.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from pilotage.core.metascheduler.changes import Changes
 from pilotage.core.metascheduler.fitting import Fitting
 from pilotage.core.metascheduler.gangs import Gangs
 from pilotage.core.metascheduler.inquiry import Inquiry
+from pilotage.core.metascheduler.job_end import JobEnd
 from pilotage.core.metascheduler.journal import Journal, Step
 from pilotage.core.metascheduler.partitions import Partitions
 from pilotage.core.metascheduler.plan import check_plan
@@ -67,11 +68,13 @@ __all__ = ["MetaschedulerCore", "Step"]
 class MetaschedulerCore:
     """Decides for one pilot with a plan. Drive it with ``handle``; read ``next_deadline`` to know when time is an event.
 
-    ``plan`` is how the pilot begins; what a log holds counts more. ``nodes`` are all nodes of the pilot. ``deadline`` (seconds
-    since the epoch, None for no limit) is when the pilot ends itself; it also does after ``idle_timeout_s`` without anything to
-    do (0.0: never). ``release_idle_s``: a partition that had nothing to do for so long is let go (None: never); it is started
-    again when tasks need it; a partition's own ``idle_timeout_s`` comes before it. ``barrier``: no tasks but services go to
-    partitions before so many tasks have arrived, or the pilot is to end.
+    ``plan`` is how the pilot begins; what a log holds counts more. ``nodes`` are all nodes of the pilot, beside which so many
+    as are ``missing`` did not come: then it begins with a plan that is shrunk. ``deadline`` (seconds since the epoch, None for
+    no limit) is when the pilot ends itself; it also does after ``idle_timeout_s`` without anything to do (0.0: never).
+    ``release_idle_s``: a partition that had nothing to do for so long is let go (None: never); it is started again when tasks
+    need it; a partition's own ``idle_timeout_s`` comes before it. ``barrier``: no tasks but services go to partitions before so
+    many tasks have arrived, or the pilot is to end. ``drain_s``: for how long tasks may go on when the batch system ends the
+    pilot's job.
 
     Raises:
         InvalidPilot: the plan cannot be had; see ``plan.check_plan``.
@@ -86,9 +89,11 @@ class MetaschedulerCore:
         idle_timeout_s: float = 0.0,
         release_idle_s: float | None = None,
         barrier: int = 0,
+        drain_s: float = 0.0,
+        missing: int = 0,
         state: MetaschedulerState | None = None,
     ) -> None:
-        check_plan(plan, nodes)
+        check_plan(plan, nodes, missing)
         self.state = state if state is not None else MetaschedulerState()
         self._plan = plan
         self._deadline = deadline
@@ -103,11 +108,12 @@ class MetaschedulerCore:
         self._queue = queue = Queue(self.state, fitting, self._backlogs)
         self._tasks = tasks = Tasks(journal, queue, self._backlogs, self._delivery)
         self._routing = Routing(journal, queue)
-        self._partitions = Partitions(journal, nodes, fitting, queue, self._backlogs, tasks)
+        self._partitions = Partitions(journal, nodes, fitting, queue, self._backlogs, tasks, missing)
         self._changes = Changes(journal, nodes, queue, self._partitions, tasks)
         self._balance = Balance(journal, fitting, queue, self._backlogs, self._partitions, self._changes, release_idle_s)
         self._gangs = Gangs(journal, tasks, self._partitions)
         self._recalls = Recalls(journal, queue, self._backlogs, self._partitions, tasks)
+        self._job_end = JobEnd(self.state, drain_s)
         self._barrier = barrier
         self._inquiry = Inquiry(self.state, queue, self._backlogs, tasks, barrier)
 
@@ -157,7 +163,11 @@ class MetaschedulerCore:
                 self._out_of_time |= event.out_of_time
                 self._partitions.said_goodbye(event)
             case events.PartitionLost():
-                self._partitions.lost(event)
+                # Its agents may have gone with the job; what its log says is read again when that is over.
+                if not self._job_end.came:
+                    self._partitions.lost(event)
+            case events.JobEnding():
+                self._job_end.begin(now, event.reason)
             case events.PartitionAsked():
                 if not event.number or self._is_new(event.number):
                     self._changes.partition_asked(event)
@@ -165,7 +175,7 @@ class MetaschedulerCore:
                 if not event.number or self._is_new(event.number):
                     self._changes.retirement_asked(event)
             case events.TimePassed():
-                if self._idleness.due is not None and now >= self._idleness.due:
+                if self._idleness.due is not None and now >= self._idleness.due and not self._job_end.came:
                     self._journal.emit(facts.PilotEnding(now, 0, True, DONE, self._idleness.reason, idle=True))
             case _:
                 unreachable(event)
@@ -176,6 +186,9 @@ class MetaschedulerCore:
         """Do what the state as it is now calls for, whatever the event was."""
         if self._tasks.gang_of or self._tasks.gangs_ended:
             self._gangs.look(now)
+        if self._job_end.came:
+            self._tasks.serve(now)
+            return
         if self.state.ending is not None:
             self._go_on_ending(now)
         elif self.state.is_bereft and self._out_of_time:
@@ -231,12 +244,16 @@ class MetaschedulerCore:
 
     def next_deadline(self) -> float | None:
         """Return the time (seconds since the epoch) at which ``TimePassed`` is due even if nothing else happens."""
+        if self._job_end.came:
+            return self._job_end.due
         end = self._deadline if self._may_end_sooner else None
         dues = (self._balance.next_look(), self._recalls.next_look(), self._idleness.due, end)
         return min((due for due in dues if due is not None), default=None)
 
     @property
     def _may_end_sooner(self) -> bool:
+        if self._job_end.came:
+            return False
         return self.state.ending is None or (self.state.ending.drain and self.state.busy)
 
     @property
@@ -248,6 +265,10 @@ class MetaschedulerCore:
     def finished(self) -> bool:
         """Whether the pilot was to end, holds no more tasks, and all partitions are over."""
         return self._delivery.finished
+
+    def is_left(self, now: float) -> bool:
+        """Tell whether the batch system ends the job, and partitions are not waited for any longer."""
+        return self._job_end.is_left(now)
 
     @property
     def has_news(self) -> bool:

@@ -11,6 +11,7 @@ from pilotage.core.agent.events import (
     CancelRequested,
     EndRequested,
     EnvironmentAsked,
+    JobEnding,
     LinkOpened,
     OutcomesReceived,
     TasksSubmitted,
@@ -25,6 +26,7 @@ __all__ = [
     "EndRequested",
     "EnvironmentAsked",
     "Event",
+    "JobEnding",
     "LinkOpened",
     "NodesReturned",
     "OutcomesArrived",
@@ -175,6 +177,7 @@ Event = (
     | EnvironmentAsked
     | LinkOpened
     | TimePassed
+    | JobEnding
     | PartitionGreeted
     | PartitionAcknowledged
     | PartitionLinkOpened

@@ -212,12 +212,28 @@ class Fitting:
         if not hiring:
             return "no partition is left in this pilot; add one with Pilot.add_partition, or submit to another pilot"
         known = dict.fromkeys(name for key, each in hiring.items() for name in (key, each.spec.name, *each.spec.tags))
+        over = self._named_and_over(wish) if wish.partition and wish.partition not in known else None
+        if over is not None:
+            is_lost = over.life == "lost" or not over.nodes
+            return (
+                f"partition {wish.partition!r}, which the task names, {'was lost' if is_lost else 'takes no tasks any more'}: "
+                f"{over.reason}; name one of {', '.join(known)}, or none"
+            )
         reasons = {}
         for name, each in hiring.items():
             shapes = self.shapes(each.nodes)
             against = self.against(wish, each, shapes, self.likes_of(each, shapes))
             reasons[name] = against or "it found no place for it on its nodes"
         return _worded(wish, known, reasons)
+
+    def _named_and_over(self, wish: Wish) -> PartitionRecord | None:
+        """Return the last partition that the task names, if there was one; it takes no tasks any more."""
+        named = [
+            each
+            for key, each in self._state.partitions.items()
+            if wish.partition in (key, each.spec.name, *each.spec.tags) and each.life in ("retiring", "ended", "lost")
+        ]
+        return named[-1] if named else None
 
 
 def refusal_by_plan(

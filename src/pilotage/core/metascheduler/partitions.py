@@ -2,6 +2,9 @@
 
 A partition is *starting* until its agent has answered, *active* while it takes tasks, *retiring* once it was told to end, and
 then *ended* or *lost*. What it leaves behind goes to the others; its nodes are free.
+
+One that loses a node goes on with fewer. With its last node it is lost: it is told to end, unless it may be given nodes; so is
+one that has no node from the beginning, as too few came. Tasks that nobody else can run any more are refused.
 """
 
 from __future__ import annotations
@@ -13,13 +16,15 @@ from pilotage.core.metascheduler import actions, events, facts
 from pilotage.core.metascheduler.backlogs import Backlog
 from pilotage.core.metascheduler.fitting import Fitting
 from pilotage.core.metascheduler.journal import Journal
-from pilotage.core.metascheduler.plan import divide
+from pilotage.core.metascheduler.plan import divide, shares
 from pilotage.core.metascheduler.queue import Queue
 from pilotage.core.metascheduler.state import PartitionRecord
 from pilotage.core.metascheduler.tasks import Tasks
 from pilotage.model.ids import Attempt, TaskUid
 from pilotage.model.partitions import PartitionSpec
 from pilotage.model.resources import Node
+
+NO_NODE_LEFT = "its last node was lost"
 
 
 class Partitions:
@@ -33,10 +38,12 @@ class Partitions:
         queue: Queue,
         backlogs: dict[str, Backlog],
         tasks: Tasks,
+        missing: int,
     ) -> None:
         self._journal = journal
         self._state = journal.state
         self._nodes = nodes
+        self._missing = missing
         self._fitting = fitting
         self._queue = queue
         self._backlogs = backlogs
@@ -56,8 +63,15 @@ class Partitions:
         """Begin as the plan says, or go on with what is there; see to it that the agents of all partitions run."""
         if not self._state.partitions:
             self._journal.emit(facts.PilotBegun(now, [node.index for node in self._nodes]))
-            for spec, nodes in zip(plan, divide(plan, self._nodes), strict=True):
-                self.add(now, 0, spec.name, spec, nodes)
+            wanted = shares(plan, len(self._nodes) + self._missing)
+            for spec, nodes, size in zip(plan, divide(plan, self._nodes), wanted, strict=True):
+                if nodes:
+                    self.add(now, 0, spec.name, spec, nodes)
+                else:
+                    self._add_lost(now, spec)
+                if len(nodes) < size:
+                    told = f"begins with {len(nodes)} of {size} nodes" if nodes else "is lost"
+                    self._journal.act(actions.TellUser(f"partition {spec.name!r} {told}: {self._not_come}"))
             return
         for name, record in self._state.partitions.items():
             if record.living:
@@ -70,6 +84,17 @@ class Partitions:
         self._backlogs[name] = Backlog(name, self._known, self._state.partitions[name], self._fitting, now)
         self._queue.is_stale = True
         self._journal.act(actions.StartPartition(name))
+
+    def _add_lost(self, now: float, spec: PartitionSpec) -> None:
+        """Note a partition of the plan for which no node is left."""
+        self._journal.emit(facts.PartitionAdded(now, 0, spec.name, spec, []))
+        self._journal.emit(facts.PartitionOver(now, 0, spec.name, "lost", f"no node is left for it: {self._not_come}", [], now))
+        self._queue.is_stale = True
+
+    @property
+    def _not_come(self) -> str:
+        asked = len(self._nodes) + self._missing
+        return f"{self._missing} of the pilot's {asked} nodes did not come"
 
     def retire(self, now: float, number: int, name: str, drain: bool, reason: str, *, released: bool = False) -> bool:
         """Tell a partition to end; one that drains may still be told to end at once. Return whether it was told."""
@@ -98,9 +123,9 @@ class Partitions:
         if record is None or event.number != record.received + 1:
             self._journal.stale += 1
             return
-        how: facts.Over = "ended" if record.life == "retiring" else "lost"
+        how: facts.Over = "ended" if record.life == "retiring" and record.nodes else "lost"
         # Why it was told to end is known better here than there.
-        reason = record.reason if how == "ended" else event.reason
+        reason = record.reason if record.life == "retiring" else event.reason
         words = f"partition {event.partition!r} ended ({event.state}{': ' if reason else ''}{reason})"
         self._tasks.go_on(event.time, self._tasks.leased_to(event.partition), {}, event.tries, words)
         self._is_over(event.time, event.number, event.partition, how, reason, [])
@@ -195,6 +220,8 @@ class Partitions:
             return
         self._journal.emit(facts.NodesTaken(event.time, event.partition, event.number, event.reclaim, event.nodes))
         self.nodes_changed(event.partition)
+        if not record.nodes and not record.spec.most_nodes:
+            self.retire(event.time, 0, event.partition, True, NO_NODE_LEFT)
 
     def tasks_given_back(self, event: events.TasksGivenBack) -> bool:
         """Tasks that were asked back wait here again, or end, if that was asked for; return whether the answer counts."""

@@ -1,4 +1,9 @@
-"""How a plan divides a pilot's nodes at the beginning, and why a plan cannot be."""
+"""How a plan divides a pilot's nodes at the beginning, and why a plan cannot be.
+
+A job may come up with fewer nodes than it has, and the plan was made for. Then it is *shrunk*: who has the most gives first, so
+that each partition keeps a node as long as there are enough; of more partitions than nodes the last ones have none, those first
+that take no executables of all kinds.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +20,8 @@ from pilotage.model.resources import Node
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
-def check_plan(plan: Sequence[PartitionSpec], nodes: Sequence[Node]) -> None:
-    """See that the plan can be had on a pilot of these nodes.
+def check_plan(plan: Sequence[PartitionSpec], nodes: Sequence[Node], missing: int = 0) -> None:
+    """See that the plan can be had on a pilot of these nodes, and as many more as are ``missing``.
 
     Raises:
         InvalidPilot: it cannot; the message names the partition, the value, the limit and the remedy.
@@ -27,9 +32,9 @@ def check_plan(plan: Sequence[PartitionSpec], nodes: Sequence[Node]) -> None:
         if count > 1:
             raise InvalidPilot(f"{count} partitions are named {name!r}; give each a name of its own")
     for spec in plan:
-        _check_spec(spec, nodes)
+        _check_spec(spec, nodes, missing)
         _check_tags(spec, {other.name for other in plan if other is not spec})
-    _check_sizes(plan, len(nodes))
+    _check_sizes(plan, len(nodes) + missing)
     if not any(_takes_executables(spec) for spec in plan):
         raise InvalidPilot(
             "no partition takes executables that name no partition, so most tasks could never run; "
@@ -67,7 +72,10 @@ def nodes_wanted(spec: PartitionSpec) -> int:
 
 
 def divide(plan: Sequence[PartitionSpec], nodes: Sequence[Node]) -> list[list[int]]:
-    """Return the nodes, by index, with which each partition of a plan begins: neighbours, in the order of the plan."""
+    """Return the nodes, by index, with which each partition of a plan begins: neighbours, in the order of the plan.
+
+    If they are too few for the plan it is shrunk.
+    """
     shares = _sizes(plan, len(nodes))
     order = sorted(node.index for node in nodes)
     divided: list[list[int]] = []
@@ -78,7 +86,8 @@ def divide(plan: Sequence[PartitionSpec], nodes: Sequence[Node]) -> list[list[in
     return divided
 
 
-def _sizes(plan: Sequence[PartitionSpec], count: int) -> list[int]:
+def shares(plan: Sequence[PartitionSpec], count: int) -> list[int]:
+    """Return how many of so many nodes each partition is to have by the plan, which may be more than there are."""
     left = count - sum(spec.nodes for spec in plan)
     open_specs = [spec for spec in plan if not spec.nodes]
     each, more = divmod(max(0, left), len(open_specs)) if open_specs else (0, 0)
@@ -92,8 +101,24 @@ def _sizes(plan: Sequence[PartitionSpec], count: int) -> list[int]:
     return sizes
 
 
-def _check_spec(spec: PartitionSpec, nodes: Sequence[Node]) -> None:
-    who, count = f"partition {spec.name!r}", len(nodes)
+def _sizes(plan: Sequence[PartitionSpec], count: int) -> list[int]:
+    sizes = shares(plan, count)
+    if all(sizes) and sum(sizes) <= count:
+        return sizes
+    sizes = [max(1, size) for size in sizes]
+    excess = sum(sizes) - count
+    while excess > 0 and (largest := max(sizes)) > 1:
+        sizes[max(index for index, size in enumerate(sizes) if size == largest)] -= 1
+        excess -= 1
+    for index in sorted(range(len(plan)), key=lambda index: (_takes_executables(plan[index]), -index)):
+        if excess > 0:
+            sizes[index] = 0
+            excess -= 1
+    return sizes
+
+
+def _check_spec(spec: PartitionSpec, nodes: Sequence[Node], missing: int = 0) -> None:
+    who, count = f"partition {spec.name!r}", len(nodes) + missing
     if not _NAME.fullmatch(spec.name):
         raise InvalidPilot(
             f"partition {spec.name!r:.80}: a name is up to 64 letters, digits, '-' and '_', and begins with a letter or digit; "
@@ -146,7 +171,7 @@ def _check_sizes(plan: Sequence[PartitionSpec], count: int) -> None:
         raise InvalidPilot(
             f"the partitions ask for {asked} nodes ({parts}), and the pilot has {count}; ask for fewer, or for a larger pilot"
         )
-    for spec, size in zip(plan, _sizes(plan, count), strict=True):
+    for spec, size in zip(plan, shares(plan, count), strict=True):
         if not size or size < spec.least_nodes:
             wanted = max(1, spec.least_nodes)
             raise InvalidPilot(

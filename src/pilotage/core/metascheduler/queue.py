@@ -124,7 +124,8 @@ class Queue:
         self._known_to_hire = []
         self.is_stale = False
         hopeless = []
-        groups = sorted(self.groups(), key=lambda group: group.arrival)
+        # Also of those that a log left waiting though they fit nowhere: nobody was to conclude that in a job that ended.
+        groups = sorted((group for group in self._groups.values() if group.waiting), key=lambda group: group.arrival)
         # Routes whose partitions have changed begin anew: none of them is left before the first group is filed.
         for group in groups:
             self._unfile(group)

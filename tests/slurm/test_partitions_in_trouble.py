@@ -1,0 +1,112 @@
+"""Pilots with partitions whose job ends around them, or loses nodes, on a real Slurm: the books are right, and the rest goes on.
+
+After each test an outside witness says what ran, and how often (``cluster_books``), and no process and no job is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster_books import NODE_CORES, PLATFORM, Campaign
+from slurm_cluster import SlurmCluster
+
+from pilotage.model.outcome import Ending
+from pilotage.model.partitions import PartitionSpec
+
+Begin = Callable[..., Campaign]
+BOTH = pytest.mark.parametrize("sub_agents", ["processes", "threads"])
+
+
+@contextmanager
+def campaigns(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
+    """Begin campaigns; takes the nodes of the pilot, its partitions and other attributes. They are closed at the end."""
+    (tmp_path / "test.toml").write_text(PLATFORM)
+    monkeypatch.setenv("PILOTAGE_PLATFORMS", str(tmp_path / "test.toml"))
+    for name, value in cluster.variables.items():
+        monkeypatch.setenv(name, value)
+    begun: list[Campaign] = []
+
+    def begin(nodes: int, *partitions: PartitionSpec, **attributes: Any) -> Campaign:
+        folder = tmp_path / f"campaign.{len(begun)}"
+        begun.append(Campaign(cluster, folder, nodes, partitions=list(partitions), **attributes))
+        return begun[-1]
+
+    try:
+        yield begin
+    finally:
+        for campaign in begun:
+            campaign.close()
+        cluster.cancel_all()
+    for campaign in begun:
+        campaign.check_that_nothing_is_left()
+
+
+@pytest.fixture
+def begin(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
+    with campaigns(slurm, tmp_path, monkeypatch) as begin:
+        yield begin
+
+
+def halves(**fields: Any) -> list[PartitionSpec]:
+    return [PartitionSpec(name=name, **fields) for name in ("a", "b")]
+
+
+# ----- what ends the job ----------------------------------------------------------------------------------------------
+
+SAVES = 'trap "echo saved >saved; exit {code}" USR1; touch ready; while :; do sleep 0.05; done'
+
+
+@BOTH
+def test_who_saves_and_is_done_when_the_job_is_told_to_end_is_done(
+    begin: Begin, slurm: SlurmCluster, tmp_path: Path, sub_agents: str
+) -> None:
+    campaign = begin(2, *halves(), sub_agents=sub_agents, drain_s=60, checkpoint_signal="USR1")
+    tasks = {
+        (name, code): campaign.shell(SAVES.format(code=code), partition=name) for name in ("a", "b") for code in (0, 7)
+    }
+    campaign.until(lambda: all((Path(task.sandbox) / "ready").exists() for task in tasks.values()), "all tasks run")
+    late = campaign.shell("true", ranks=2, partition="a", cores_per_rank=NODE_CORES // 2)
+
+    # Only the script is told, and may take its time; the partitions' agents hear of it by their head.
+    slurm.output("scancel", "--batch", "--signal=TERM", campaign.pilot.job)
+
+    campaign.until(lambda: all(task.outcome for task in (*tasks.values(), late)), "all tasks have outcomes")
+    found = {key: task.outcome.ending for key, task in tasks.items()}
+    assert found == {(name, code): Ending.LOST if code else Ending.DONE for name, code in tasks}, campaign.story()
+    assert all((Path(task.sandbox) / "saved").read_text() == "saved\n" for task in tasks.values())
+    assert late.outcome.attempt == 0, campaign.story()
+
+
+@BOTH
+def test_a_job_that_is_cancelled(begin: Begin, slurm: SlurmCluster, sub_agents: str) -> None:
+    campaign = begin(3, *halves(), sub_agents=sub_agents, drain_s=20)
+    campaign.occupy(3)
+    slurm.output("scancel", campaign.pilot.job)
+    campaign.finish()
+    campaign.until(lambda: campaign.pilot.job_outcome, "the end of the job is told")
+    assert (campaign.pilot.state, campaign.pilot.job_outcome) == ("FAILED", "CANCELLED"), campaign.story()
+    assert set(campaign.endings("once")) == {"LOST 1"}, campaign.story()
+
+
+@BOTH
+@pytest.mark.parametrize("how", ["preempted", "requeue"])
+def test_a_job_that_is_queued_again(begin: Begin, slurm: SlurmCluster, how: str, sub_agents: str) -> None:
+    queue = {"queue": "spare"} if how == "preempted" else {}
+    campaign = begin(3, *halves(), sub_agents=sub_agents, drain_s=20, **queue)
+    campaign.occupy(3)
+    if how == "preempted":
+        slurm.submit("--nodes=4", "--wrap=true")
+    else:
+        slurm.output("scontrol", "requeue", campaign.pilot.job)
+    # Not before all of the first run has ended.
+    campaign.until(lambda: not campaign.processes(), "the first run is over")
+    campaign.open_gate()
+    campaign.finish()
+    assert set(campaign.endings("again")) == {"DONE 2"}, campaign.story()
+    assert set(campaign.endings("once")) <= {"LOST 1", "NODE_FAILED 1"}, campaign.story()
+    assert set(campaign.endings("queued")) <= {"DONE 1", "DONE 2"}, campaign.story()
+    assert campaign.pilot.state == "PMGR_ACTIVE"
