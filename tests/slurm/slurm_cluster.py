@@ -161,8 +161,12 @@ class SlurmCluster:
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to the daemon of a node, or to ``slurmctld``, and return when it is gone."""
-        self._daemons.discard(name)
         assert self._ask({"signal": number, "to": name}), f"{name} does not run"
+        self.wait_until_over(name)
+
+    def wait_until_over(self, name: str) -> None:
+        """Return when the daemon of a node, or ``slurmctld``, is gone, which somebody has told to end."""
+        self._daemons.discard(name)
         self.wait_until(lambda: not self._ask({"running": name}), f"{name} ends")
 
     # ----- clients ----------------------------------------------------------------------------------------------------

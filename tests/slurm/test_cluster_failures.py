@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from cluster_books import NODE_CORES, PLATFORM, Campaign
+from node_processes import cut_power
 from slurm_cluster import SlurmCluster, missing_slurm
 
 from pilotage.wire.keys import read_connection
@@ -152,17 +153,26 @@ def test_the_step_of_the_hosts_is_ended(begin: Begin, cluster: SlurmCluster, how
     assert campaign.pilot.state == "PMGR_ACTIVE"
 
 
-def test_the_agents_node_is_set_down(begin: Begin, cluster: SlurmCluster) -> None:
+@pytest.mark.parametrize("how", ["set down", "lost"])
+def test_the_agents_node_is(begin: Begin, cluster: SlurmCluster, how: str) -> None:
     campaign = begin(3)
     campaign.occupy(3)
     other = campaign.have_another_pilot()
+    if how == "lost":
+        campaign.has_lost_a_log = True
+        cut_power(cluster, "node1")
     cluster.set_node("node1", "down")
     campaign.until(lambda: campaign.pilot.state == "FAILED", "the pilot is lost")
+    if how == "lost":
+        cluster.start_node("node1")
     campaign.open_gate()
     campaign.finish()
-    assert set(campaign.endings("once")) <= {"LOST 1", "NODE_FAILED 1"}, campaign.story()
+    assert campaign.pilot.job_outcome == "NODE_FAILED", campaign.story()
+    assert f"its job {campaign.pilot.job} lost a node (node1, where its agent was" in campaign.pilot.reason
+    assert set(campaign.endings("once")) == {"NODE_FAILED 1"}, campaign.story()
     for name in ("again", "queued"):
-        assert {ending.split()[0] for ending in campaign.endings(name)} == {"DONE"}, campaign.story()
+        endings = {ending.split()[0] for ending in campaign.endings(name)}
+        assert endings == {"NODE_FAILED" if (how, name) == ("lost", "queued") else "DONE"}, campaign.story()
     assert other.state == "PMGR_ACTIVE"
 
 

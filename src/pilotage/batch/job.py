@@ -110,7 +110,8 @@ class JobStatus(msgspec.Struct, frozen=True, gc=False):
     """What a batch system tells of a job.
 
     ``reason``: why it waits, or how it ended, in the system's own words. ``exit_code``, ``signal``: of the script, once it
-    has ended. ``nodes``: as the system writes them. ``restarts``: how often it was begun again; None where that is not told.
+    has ended. ``nodes``: as the system writes them. ``first_node``: where the script was begun, if that is told; the job may
+    have lost it since. ``restarts``: how often it was begun again; None where that is not told.
     Times are Unix times; ``start_estimate_s``: when the system expects a waiting job to start; ``end_s``: when a running job
     has to be over, or when it was.
     """
@@ -124,6 +125,7 @@ class JobStatus(msgspec.Struct, frozen=True, gc=False):
     started_s: float | None = None
     end_s: float | None = None
     restarts: int | None = None
+    first_node: str = ""
 
 
 NOT_LISTED = JobStatus(JobState.UNKNOWN, "the batch system does not list it")

@@ -52,8 +52,11 @@ _COLUMNS = {
     "RestartCnt": 16,
     "StartTime": 32,
     "EndTime": 32,
+    "BatchHost": 256,
     "NodeList": 4000,
 }
+_OUT_OF_MEMORY = 253
+"""In the place of a wait status, of jobs whose programs the kernel killed for memory."""
 _LAYOUT = "%Y-%m-%dT%H:%M:%S"
 
 _FAILURES = (
@@ -228,8 +231,9 @@ def _status(values: dict[str, str]) -> JobStatus:
     wait_status = int(values["exit_code"])
     start, end = parse_local_time(values["StartTime"], _LAYOUT), parse_local_time(values["EndTime"], _LAYOUT)
     waits = state in (JobState.QUEUED, JobState.HELD, JobState.REQUEUED)
-    # One that was cancelled while it waited has no exit code, though Slurm tells of a 0.
+    # One that was cancelled while it waited has no exit code, though Slurm tells of a 0; one that ran out of memory has a mark.
     ended = state.is_final and (state is not JobState.CANCELLED or bool(word_of(values, "NodeList")))
+    ended = ended and wait_status != _OUT_OF_MEMORY
     return JobStatus(
         state,
         reason,
@@ -240,6 +244,7 @@ def _status(values: dict[str, str]) -> JobStatus:
         started_s=None if waits else start,
         end_s=None if waits else end,
         restarts=restarts,
+        first_node="" if waits else word_of(values, "BatchHost"),
     )
 
 

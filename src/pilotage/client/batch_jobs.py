@@ -11,6 +11,7 @@ decided here but when to try again:
 - A job that is not listed any more is over when it has not been listed for ``vanish_s``: a server that was just restarted may
   know it again.
 - A job that waits for what can never be is cancelled, and its pilot fails.
+- A job that has lost its agent's node is cancelled, and told as one that lost a node (see ``job_nodes``).
 - Cancelling is tried until it succeeds, or the job is over.
 """
 
@@ -32,6 +33,7 @@ from pilotage.batch.commands import BatchCommands, LocalRunner
 from pilotage.batch.job import JobState, JobStatus
 from pilotage.batch.system import BatchError, FailureKind
 from pilotage.batch.watcher import JobChange, JobWatcher
+from pilotage.client.job_nodes import has_ended_before, has_first_node, has_lost_first_node, with_lost_node
 from pilotage.client.job_words import details_of, refusal
 from pilotage.core.client import events
 from pilotage.core.client.state import JobRecord, PilotRecord
@@ -88,6 +90,7 @@ class _Job:
         self.last_state = record.state
         self.cancelling = False
         self.over = False
+        self.had_first_node = False
 
 
 class BatchJobs:
@@ -315,7 +318,15 @@ class BatchJobs:
                 self._told(job, change.now)
 
     def _told(self, job: _Job, status: JobStatus) -> None:
+        complete = False
         job.changes += 1
+        job.had_first_node = job.had_first_node or bool(has_first_node(status))
+        if has_lost_first_node(status, had=job.had_first_node, nodes=len(job.pilot.nodes) if job.pilot.incarnation else 0):
+            complete = has_ended_before(status)
+            status = with_lost_node(status)
+            if status.state is JobState.RUNNING:
+                # Nothing of it does any more; Slurm has it hold the other nodes until its time is over.
+                self.cancel(job.pilot.uid, at_once=True)
         if status.state is JobState.UNKNOWN:
             keeps = self._commands_for(job.record.system).system.facts.keeps_ended
             number = job.changes
@@ -327,7 +338,7 @@ class BatchJobs:
         job.over = job.over or over
         reason = details_of(status) if over else status.reason
         starts = status.start_estimate_s or 0.0
-        self._engine.tell(events.JobTold(time.time(), job.pilot.uid, status.state.value, reason, starts, over))
+        self._engine.tell(events.JobTold(time.time(), job.pilot.uid, status.state.value, reason, starts, over, complete))
         facts = self._commands_for(job.record.system).system.facts
         if status.state in _WAITING and status.reason in facts.never and not job.cancelling:
             failure = f"its job {job.record.id} can never begin: {status.reason}; change what the pilot asks for"

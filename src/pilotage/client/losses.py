@@ -20,7 +20,7 @@ from pilotage.errors import LogCorrupted, PilotageError
 log = logging.getLogger("pilotage")
 
 _COMPLETE = tuple(state.value for state in JobState if state.is_final and state is not JobState.NODE_FAILED)
-"""Ends of jobs after which all is there that their processes wrote: no node was lost with it."""
+"""Ends of jobs after which all is there that their processes wrote: no node was lost with it. Of others see ``JobTold``."""
 _UNEXPLAINED = (JobState.DONE.value, JobState.FAILED.value, JobState.UNKNOWN.value)
 """Ends of jobs that do not say why: what the agent printed may."""
 
@@ -61,7 +61,8 @@ def lost_job(link: PilotLink) -> events.PilotLost:
     tail = tail_of_output(link.folder) if state in _UNEXPLAINED else ""
     reason = f"{reason_of_loss(pilot)}{f'; it printed: {tail}' if tail else ''}"
     try:
-        found = fence_job(link.folder, pilot.received, complete=state in _COMPLETE)
+        complete = pilot.job is not None and (state in _COMPLETE or pilot.job.complete)
+        found = fence_job(link.folder, pilot.received, complete=complete)
     except FileNotFoundError:
         return events.PilotLost(time.time(), pilot.uid, reason, received=None if pilot.incarnation else 0)
     except (LogCorrupted, OSError) as error:

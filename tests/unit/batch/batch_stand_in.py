@@ -216,6 +216,7 @@ def tell_slurm(play: Play, jobs: list[Job], unknown: list[str]) -> None:
             "RestartCnt": "0",
             "StartTime": str(EPOCH),
             "EndTime": str(EPOCH + 60),
+            "BatchHost": "node1" if job["state"] in ("running", "ended") else "",
             "NodeList": "node[1-2]" if job["state"] in ("running", "ended") else "",
         }
         print("".join(values[name].ljust(int(width)) for name, width in columns))

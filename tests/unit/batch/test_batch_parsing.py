@@ -1,7 +1,7 @@
 """What commands of batch systems print, read.
 
-Of Slurm: as 22.05 prints it, except for jobs that timed out, were preempted, ran out of memory or are completing, which are
-made from its documentation, as is all of the other systems.
+Of Slurm: as 22.05 prints it, except for jobs that timed out, were preempted or are completing, which are made from its
+documentation, as is all of the other systems.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from pilotage.batch.registry import BATCH_SYSTEMS
 from pilotage.batch.system import BatchError, FailureKind, classify
 
 S = JobState
-WIDTHS = (40, 24, 200, 16, 16, 32, 32, 4000)
+WIDTHS = (40, 24, 200, 16, 16, 32, 32, 256, 4000)
 
 
-def squeue(*values: str) -> str:
+def squeue(*values: str, first: str = "") -> str:
+    """Return a line of jobs; ``first``: the node of the script, which is the first of the job's unless given."""
+    first = first or values[-1].partition(",")[0].replace("[1-4]", "1")
+    values = (*values[:-1], first, values[-1])
     return "".join(value.ljust(width) for value, width in zip(values, WIDTHS, strict=True)) + "\n"
 
 
@@ -32,7 +35,7 @@ SLURM = {
     ("9", "CANCELLED", "BeginTime", "0", "0", "1795296853", "1795296853", ""): (S.CANCELLED, None, None),
     ("10", "TIMEOUT", "TimeLimit", "15", "0", "1795296853", "1795296855", "node4"): (S.TIMED_OUT, None, 15),
     ("11", "PREEMPTED", "None", "15", "0", "1795296853", "1795296855", "node4"): (S.PREEMPTED, None, 15),
-    ("12", "OUT_OF_MEMORY", "OutOfMemory", "137", "0", "1795296853", "1795296855", "node4"): (S.OUT_OF_MEMORY, None, 9),
+    ("12", "OUT_OF_MEMORY", "OutOfMemory", "253", "0", "1795296853", "1795296855", "node4"): (S.OUT_OF_MEMORY, None, None),
     ("13", "COMPLETING", "None", "0", "0", "1795296853", "1795296855", "node4"): (S.ENDING, None, None),
     ("14", "A_NEW_WORD", "None", "0", "0", "1795296853", "1795296855", "node4"): (S.UNKNOWN, None, None),
 }
@@ -47,9 +50,16 @@ def test_slurm(values: tuple[str, ...]) -> None:
 def test_slurm_tells_when_and_why() -> None:
     told = BATCH_SYSTEMS["slurm"].parse_status("".join(squeue(*values) for values in SLURM))
     assert list(told) == [str(number) for number in range(1, 15)]
-    assert told["3"] == JobStatus(S.RUNNING, nodes="node[1-4]", started_s=1795296856.0, end_s=1795296976.0, restarts=0)
+    times = {"started_s": 1795296856.0, "end_s": 1795296976.0}
+    assert told["3"] == JobStatus(S.RUNNING, nodes="node[1-4]", **times, restarts=0, first_node="node1")
     assert told["4"] == JobStatus(S.QUEUED, "Resources", start_estimate_s=1795297056.0, restarts=0)
     assert told["14"].reason == "A_NEW_WORD"
+
+
+def test_slurm_tells_where_the_script_was_begun_when_that_node_is_the_jobs_no_more() -> None:
+    line = squeue("5", "FAILED", "JobLaunchFailure", "9", "0", "1795296853", "1795296855", "node[2-3]", first="node1")
+    status = BATCH_SYSTEMS["slurm"].parse_status(line)["5"]
+    assert (status.state, status.nodes, status.first_node) == (S.FAILED, "node[2-3]", "node1")
 
 
 def test_slurm_names_why_a_node_is_not_there() -> None:

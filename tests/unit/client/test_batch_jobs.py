@@ -18,6 +18,7 @@ from pilotage.client.batch_jobs import BatchJobs, Patience
 from pilotage.core.client import events
 from pilotage.core.client.state import JobRecord, PilotRecord, QueuedEnd
 from pilotage.model.ids import PilotUid
+from pilotage.model.resources import Node, NodeShape
 
 PATIENCE_S = 30.0
 SHORT = Patience(submit_s=0.2, settle_s=0.02, again_s=0.005, longest_s=0.02, vanish_s=0.05, unlisted_s=0.02, cancel_s=0.05)
@@ -86,10 +87,10 @@ def ok(text: str = "") -> CommandResult:
     return CommandResult(0, text, "")
 
 
-def status(state: str, reason: str = "None", exit_code: int = 0) -> CommandResult:
-    """Return what Slurm tells of job 12."""
-    widths = (40, 24, 200, 16, 16, 32, 32, 4000)
-    values = ("12", state, reason, str(exit_code), "0", "N/A", "N/A", "node1")
+def status(state: str, reason: str = "None", exit_code: int = 0, nodes: str = "node1") -> CommandResult:
+    """Return what Slurm tells of job 12, whose script was begun on node1."""
+    widths = (40, 24, 200, 16, 16, 32, 32, 256, 4000)
+    values = ("12", state, reason, str(exit_code), "0", "N/A", "N/A", "node1", nodes)
     return ok("".join(value.ljust(width) for value, width in zip(values, widths, strict=True)) + "\n")
 
 
@@ -308,6 +309,60 @@ def test_a_job_that_can_never_begin_is_given_up(begin: Callable[..., Engine]) ->
     told = wait_for(engine, events.PilotCancelRequested)
     assert told.failure == "its job 12 can never begin: PartitionTimeLimit; change what the pilot asks for"
     assert not told.drain
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        (status("FAILED", "JobLaunchFailure", 9, nodes="node[2-3]"), "failed: JobLaunchFailure, signal 9"),
+        (status("TIMEOUT", "TimeLimit", 15, nodes="node[2-3]"), "timed_out: TimeLimit, signal 15"),
+    ],
+)
+def test_a_job_that_ended_without_its_first_node_has_lost_a_node(
+    begin: Callable[..., Engine], told: CommandResult, reason: str
+) -> None:
+    engine = begin(Script(sbatch=[ok("12\n")], squeue=[status("RUNNING", nodes="node[1-3]"), told]))
+    engine.jobs.submit(engine.pilot, engine.script)
+    wait_until(lambda: engine.states[-1:] == ["node_failed"], engine)
+    last = engine.of(events.JobTold)[-1]
+    assert last.over and last.reason == f"node1, where its agent was; the batch system calls it {reason}"
+
+
+def test_a_job_that_goes_on_without_its_first_node_is_cancelled(begin: Callable[..., Engine]) -> None:
+    script = Script(
+        sbatch=[ok("12\n")],
+        squeue=[
+            status("RUNNING", nodes="node[1-3]"),
+            status("RUNNING", nodes="node[1-2]"),
+            status("RUNNING", nodes="node2"),
+            status("CANCELLED", nodes="node2", exit_code=15),
+        ],
+        scancel=[ok()],
+    )
+    engine = begin(script)
+    engine.jobs.submit(engine.pilot, engine.script)
+    wait_until(lambda: engine.states[-1:] == ["node_failed"], engine)
+    assert script.count("scancel") == 1
+    assert engine.states == ["running", "running", "running", "node_failed"]
+
+
+def test_who_comes_back_sees_by_the_number_of_its_nodes_that_the_first_is_lost(begin: Callable[..., Engine]) -> None:
+    script = Script(squeue=[status("RUNNING", nodes="node2"), status("CANCELLED", nodes="node2")], scancel=[ok()])
+    engine = begin(script)
+    assert engine.pilot.job is not None
+    engine.pilot.job.id, engine.pilot.incarnation = "12", 1
+    engine.pilot.nodes = [Node(index, f"node{index + 1}", NodeShape(8)) for index in range(2)]
+    engine.jobs.watch(engine.pilot, engine.script)
+    wait_until(lambda: engine.states == ["running", "node_failed"], engine)
+
+
+def test_a_script_that_runs_beside_the_nodes_of_its_job_has_lost_none(begin: Callable[..., Engine]) -> None:
+    told = [status("RUNNING", nodes="nid[2-3]"), status("FAILED", "NonZeroExitCode", 256, nodes="nid[2-3]")]
+    engine = begin(Script(sbatch=[ok("12\n")], squeue=told))
+    engine.pilot.incarnation = 1
+    engine.pilot.nodes = [Node(index, f"nid{index + 2}", NodeShape(8)) for index in range(2)]
+    engine.jobs.submit(engine.pilot, engine.script)
+    wait_until(lambda: engine.states == ["running", "failed"], engine)
 
 
 def test_one_that_is_listed_again_is_not(begin: Callable[..., Engine]) -> None:

@@ -81,7 +81,8 @@ class JobTold(msgspec.Struct, frozen=True):
     """The batch system tells of the pilot's job, or why nothing is known of it. ``over``: nothing of it runs any more.
 
     ``state`` is that of a ``JobStatus``, empty while it is not submitted; ``starts`` when it is expected to start (Unix time;
-    0.0: not known).
+    0.0: not known). ``complete``: of a job that lost a node, that its first process ended before, so that nothing that it wrote
+    is lost.
     """
 
     time: float
@@ -90,6 +91,7 @@ class JobTold(msgspec.Struct, frozen=True):
     reason: str = ""
     starts: float = 0.0
     over: bool = False
+    complete: bool = False
 
 
 class PilotLost(msgspec.Struct, frozen=True):

@@ -316,6 +316,7 @@ class JobTold(msgspec.Struct, frozen=True, array_like=True, tag=33):
     state: str
     reason: str
     starts: float = 0.0
+    complete: bool = False
 
 
 class PilotSucceeded(msgspec.Struct, frozen=True, array_like=True, tag=40):

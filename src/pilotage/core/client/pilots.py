@@ -103,7 +103,7 @@ class Pilots:
             return
         told = event.state, event.reason, event.starts
         if told != (pilot.job.state, pilot.job.reason, pilot.job.starts):
-            self._journal.emit(facts.JobTold(event.time, event.pilot, *told))
+            self._journal.emit(facts.JobTold(event.time, event.pilot, *told, event.complete))
         if event.over:
             self._journal.act(actions.FencePilot(event.pilot))
 

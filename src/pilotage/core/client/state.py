@@ -106,7 +106,8 @@ class JobRecord(msgspec.Struct):
     """A pilot's job. ``name`` is its own among all jobs; ``id`` is what the batch system calls it, empty until it has it.
 
     ``state``, ``reason`` and ``starts`` are what was told last: the value of a ``JobState``, empty before; why it waits or how
-    it ended, or why it is not submitted; when it is expected to start (Unix time; 0.0: not known).
+    it ended, or why it is not submitted; when it is expected to start (Unix time; 0.0: not known). ``complete``: see
+    ``events.JobTold``.
     """
 
     system: str
@@ -115,6 +116,7 @@ class JobRecord(msgspec.Struct):
     state: str = ""
     reason: str = ""
     starts: float = 0.0
+    complete: bool = False
 
 
 class PilotRecord(msgspec.Struct):
@@ -396,7 +398,8 @@ def _apply_job(pilot: PilotRecord, fact: facts.JobSubmitting | facts.JobSubmitte
         if pilot.state == PMGR_LAUNCHING:
             pilot.state = PMGR_ACTIVE_PENDING
     else:
-        pilot.job.state, pilot.job.reason, pilot.job.starts = fact.state, fact.reason, fact.starts
+        pilot.job.state, pilot.job.reason = fact.state, fact.reason
+        pilot.job.starts, pilot.job.complete = fact.starts, fact.complete
 
 
 def _apply_accepted(state: ClientState, fact: facts.TasksAccepted, batch: Batch) -> None:
