@@ -12,9 +12,12 @@
     arguments = ["--seed", "{i}"]
     count = 1000                   # or array = "0-999:10", or values = "table.csv", or values = [{seed = 3}, {seed = 5}]
 
+    limit = 50                     # so many at one time; or array = "0-999%50"
+    after = ["prepare"]            # tables or tasks, by their names; services likewise
+
 In texts of tasks ``{i}`` and the names of ``values`` are replaced, as by ``pilotage run``. What is wrong is told by file, line
-and nearest name, before anything is started. A campaign is handed over and then goes on by itself, so what needs a program that
-stays is refused: tasks that wait for others, and services.
+and nearest name, before anything is started. A campaign is handed over and then goes on by itself. Who decides what comes next
+where tasks wait for others, need services, or are not to run all at one time is a client inside the job: see ``needs_client``.
 """
 
 from __future__ import annotations
@@ -29,9 +32,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pilotage.cli import campaign
+from pilotage.cli.campaign_order import WAITING, TaskGroup, described, ordered, services_of
 from pilotage.cli.items import Items, Placeholders, counted, parse_array, read_table
 from pilotage.errors import InvalidRequest, UnknownAttribute, nearest
-from pilotage.platforms.toml_values import Source
+from pilotage.platforms.toml_values import Source, shown_path
 
 if TYPE_CHECKING:
     from pilotage.client.pilot_description import PilotDescription
@@ -42,18 +46,7 @@ IDLE_TIMEOUT_S = 30.0
 
 _TABLES = ("session", "pilot", "pilots", "tasks")
 _ITEMS = ("count", "array", "values")
-_STAYS = "write it as a program, and submit that: it runs inside the job"
-_NEEDS_PROGRAM = {
-    "after": f"tasks that wait for others need a program that stays; {_STAYS}",
-    "services": f"services need a program that stays; {_STAYS}",
-}
-
-
-class TaskGroup(msgspec.Struct, frozen=True):
-    """A ``[[tasks]]`` table: its attributes, and what differs from task to task."""
-
-    fields: dict[str, Any]
-    items: Items
+_LIMIT = "limit"
 
 
 class CampaignFile:
@@ -64,6 +57,7 @@ class CampaignFile:
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._source = Source(path, "campaign")
         self._folder = os.fspath(path.absolute().parent)
         content = self._source.content
@@ -72,17 +66,21 @@ class CampaignFile:
                 known = f"; known are {', '.join(_TABLES)}"
                 raise self._source.error((name,), f"there is no such table{nearest(name, _TABLES) or known}")
         self.session = self._text("session")
+        self.needs_client = ""
+        """The first attribute that needs a client which stays with the pilot, as messages name it; empty: none does."""
         self.pilots = self._pilots()
-        self._groups = self._task_groups()
+        self.groups = self._task_groups()
+        if self.needs_client:
+            self._check_client()
 
     @property
     def total(self) -> int:
         """How many tasks there are."""
-        return sum(len(group.items.values) for group in self._groups)
+        return sum(len(group.items.values) for group in self.groups)
 
     def tasks(self) -> Iterator[TaskDescription]:
         """Describe all tasks, one after the other."""
-        return chain.from_iterable(self._described(group) for group in self._groups)
+        return chain.from_iterable(described(group) for group in self.groups)
 
     def _text(self, name: str) -> str:
         value = self._source.content.get(name, "")
@@ -104,9 +102,14 @@ class CampaignFile:
     def _pilot(self, path: tuple[str | int, ...], table: Mapping[str, Any]) -> PilotDescription:
         from pilotage.client.pilot_description import PilotDescription
 
-        self._refuse_what_needs_a_program(path, table, ("services",))
         self._check_each(path, table, PilotDescription)
         description = PilotDescription(table)
+        services = table.get("services", [])
+        if services:
+            self._note_client(f"{shown_path(path)}.services")
+            description.services = [
+                self._service((*path, "services", number), service) for number, service in enumerate(services)
+            ]
         # Nobody pays for nodes that wait for a client which never comes.
         description.on_client_loss = description.on_client_loss or "continue"
         if "idle_timeout_s" not in table:
@@ -117,6 +120,18 @@ class CampaignFile:
         except InvalidRequest as error:
             raise self._source.error(path, str(error)) from error
         return description
+
+    def _service(self, path: tuple[str | int, ...], service: Any) -> dict[str, Any]:
+        """Return a pilot's service, with its program taken from where the file is."""
+        from pilotage.client.task_description import TaskDescription
+
+        if not isinstance(service, dict):
+            raise self._source.error(path, f"is a list of tables such as {{executable = ...}}, and has {service!r:.60}")
+        self._check_each(path, service, TaskDescription)
+        try:
+            return service | self._placed(service, counted(1))
+        except InvalidRequest as error:
+            raise self._source.error(path, str(error)) from error
 
     @staticmethod
     def _verify_place(description: PilotDescription) -> None:
@@ -134,30 +149,55 @@ class CampaignFile:
     def _group(self, path: tuple[str | int, ...], table: Mapping[str, Any]) -> TaskGroup:
         from pilotage.client.task_description import TaskDescription
 
-        self._refuse_what_needs_a_program(path, table, ("after", "services"))
-        fields = {name: value for name, value in table.items() if name not in _ITEMS}
+        fields = {name: value for name, value in table.items() if name not in (*_ITEMS, _LIMIT)}
         self._check_each(path, fields, TaskDescription)
         items = self._items(path, table)
-        names = Placeholders(items.names)
+        for name in WAITING:
+            if fields.get(name):
+                self._note_client(f"{shown_path(path)}.{name}")
         try:
-            if "executable" in fields:
-                program = campaign.checked_program([fields["executable"]], self._folder, names, items.values[0])
-                fields["executable"] = program[0]
-            for name in ("stdout", "stderr"):
-                if name in fields:
-                    fields[name] = campaign.checked_output(name, fields[name], len(items.values), self._folder, names)
-            if "sandbox" in fields:
-                fields["sandbox"] = os.path.normpath(os.path.join(self._folder, fields["sandbox"]))
+            fields |= self._placed(fields, items)
+            group = TaskGroup(fields, items, not any(name in table for name in _ITEMS))
+            first = next(described(group))
+            first.update({name: fields[name] for name in WAITING if name in fields})
+            first.verify()
         except InvalidRequest as error:
             raise self._source.error(path, str(error)) from error
-        group = TaskGroup(fields, items)
-        try:
-            next(self._described(group)).verify()
-        except InvalidRequest as error:
-            raise self._source.error(path, str(error)) from error
+        if group.is_service:
+            self._note_client(f"{shown_path(path)}, a service,")
         return group
 
+    def _placed(self, fields: Mapping[str, Any], items: Items) -> dict[str, Any]:
+        """Return the attributes that name files, taken from where the campaign's file is.
+
+        Raises:
+            InvalidRequest: there is no such program, or all tasks would write into one file.
+        """
+        names = Placeholders(items.names)
+        placed = {}
+        if "executable" in fields:
+            placed["executable"] = campaign.checked_program([fields["executable"]], self._folder, names, items.values[0])[0]
+        for name in ("stdout", "stderr"):
+            if name in fields:
+                placed[name] = campaign.checked_output(name, fields[name], len(items.values), self._folder, names)
+        if "sandbox" in fields:
+            placed["sandbox"] = os.path.normpath(os.path.join(self._folder, fields["sandbox"]))
+        return placed
+
     def _items(self, path: tuple[str | int, ...], table: Mapping[str, Any]) -> Items:
+        items = self._all_items(path, table)
+        limit = table.get(_LIMIT, items.limit)
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < (_LIMIT in table):
+            raise self._source.error((*path, _LIMIT), f"is {limit!r:.60}, and is to be a number of tasks, 1 or more")
+        if _LIMIT in table and items.limit:
+            raise self._source.error((*path, _LIMIT), "array has a limit behind '%', too; leave one of them out")
+        if limit >= len(items.values):
+            limit = 0
+        if limit:
+            self._note_client(f"{shown_path(path)}.{_LIMIT if _LIMIT in table else 'array'}")
+        return msgspec.structs.replace(items, limit=limit)
+
+    def _all_items(self, path: tuple[str | int, ...], table: Mapping[str, Any]) -> Items:
         given = [name for name in _ITEMS if name in table]
         if len(given) > 1:
             raise self._source.error(
@@ -170,9 +210,6 @@ class CampaignFile:
             items = self._items_of(given[0], value)
         except InvalidRequest as error:
             raise self._source.error((*path, given[0]), str(error).removeprefix("--array ")) from error
-        if items.limit:
-            told = "how many run at one time needs a program that stays; give the pilot as many cores as may be used"
-            raise self._source.error((*path, given[0]), f"{value!r}: {told}")
         return items
 
     def _items_of(self, name: str, value: Any) -> Items:
@@ -191,23 +228,6 @@ class CampaignFile:
         }
         raise InvalidRequest(f"is {value!r:.60}, and is to be {wanted[name]}")
 
-    def _described(self, group: TaskGroup) -> Iterator[TaskDescription]:
-        from pilotage.client.task_description import TaskDescription
-
-        fields = dict(group.fields)
-        environment = {name: str(value) for name, value in fields.pop("environment", {}).items()}
-        if "executable" in fields:
-            program = [fields.pop("executable"), *map(str, fields.pop("arguments", []))]
-            name = fields.pop("name", "") or os.path.basename(program[0])
-            yield from campaign.descriptions(group.items, program, name, fields, environment)
-            return
-        names = Placeholders(group.items.names)
-        patterns = {name: names.pattern(text) for name, text in fields.items() if isinstance(text, str) and names.occur(text)}
-        if environment:
-            fields["environment"] = environment
-        for values in group.items.values:
-            yield TaskDescription({**fields, **{name: pattern % values for name, pattern in patterns.items()}})
-
     # checks
 
     def _tables(self, name: str, missing: str) -> list[dict[str, Any]]:
@@ -218,12 +238,25 @@ class CampaignFile:
             raise self._source.error((name,), f"is no array of tables; write [[{name}]]")
         return tables
 
-    def _refuse_what_needs_a_program(
-        self, path: tuple[str | int, ...], table: Mapping[str, Any], names: tuple[str, ...]
-    ) -> None:
-        for name in names:
-            if table.get(name):
-                raise self._source.error((*path, name), _NEEDS_PROGRAM[name])
+    def _note_client(self, needs: str) -> None:
+        self.needs_client = self.needs_client or needs
+
+    def _check_client(self) -> None:
+        """See that a client inside the job can do all that there is to do."""
+        needs = f"{self.needs_client} needs a client that stays, which runs inside the job of the one pilot that it has"
+        if len(self.pilots) > 1:
+            raise self._source.error(
+                ("pilots", 1), f"there are {len(self.pilots)} pilots, and {needs}: describe one [pilot] with as many nodes"
+            )
+        successors = self.pilots[0].get("successors")
+        if successors:
+            path = ("pilot",) if "pilot" in self._source.content else ("pilots", 0)
+            raise self._source.error(
+                (*path, "successors"),
+                f"is {successors!r}, and {needs}, and ends with it: leave it out, and give the pilot the runtime that all "
+                "tasks need; or submit a campaign for each part",
+            )
+        ordered(self.groups, services_of(self.pilots[0]), lambda at, name, said: self._source.error(("tasks", at, name), said))
 
     def _check_each(
         self,
@@ -232,7 +265,7 @@ class CampaignFile:
         kind: type[PilotDescription] | type[TaskDescription],
     ) -> None:
         """See that each attribute is known, and of its type."""
-        items = _ITEMS if path[0] == "tasks" else ()
+        items = (*_ITEMS, _LIMIT) if path[0] == "tasks" else ()
         for name, value in table.items():
             if name not in kind.FIELDS and name not in kind.OLDER_NAMES:
                 raise self._source.error((*path, name), f"there is no such attribute{nearest(name, [*kind.FIELDS, *items])}")

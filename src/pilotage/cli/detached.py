@@ -34,6 +34,8 @@ SessionArgument = Annotated[str, typer.Argument(metavar="SESSION", help="The ses
 LOOK_S = 2.0
 ANSWER_S = 15.0
 """For how long an agent that runs may be silent before its job is cancelled instead."""
+JOBS_S = 20.0
+"""For how long a person waits for what the batch system says of jobs; without it the rest is told."""
 _FAILED = 1
 
 _FIELDS = (
@@ -59,14 +61,19 @@ _PILOT_COLUMNS = (
 def status(uid: SessionArgument = "", format: FormatOption = Format.TABLE) -> None:
     """Show what was submitted: its jobs as the batch system sees them now, and its tasks by state."""
     from pilotage.cli.lookup import find_session, session_state
-    from pilotage.cli.submit_program import find_program, show_program
+    from pilotage.cli.submitted import find_program
+    from pilotage.cli.submitted_life import show_program
 
     program = find_program(uid)
     if program is not None:
         show_program(program, format)
         return
     folder = find_session(uid)
-    row, pilots = status_of(folder, session_state(folder))
+    show_session(*status_of(folder, session_state(folder)), format)
+
+
+def show_session(row: dict[str, Any], pilots: list[dict[str, Any]], format: Format) -> None:
+    """Print how a session and its pilots are, as ``status_of`` has found it."""
     print_one("session", row | ({"pilots": pilots} if format is Format.JSON else {}), _FIELDS, format)
     if format is Format.TABLE and pilots:
         print()
@@ -149,10 +156,9 @@ def jobs_now(system: str, jobs: Sequence[str]) -> dict[str, JobStatus]:
     Raises:
         BackendError: it cannot be asked.
     """
-    from pilotage.batch.commands import BatchCommands, LocalRunner
-    from pilotage.batch.registry import batch_system
+    from pilotage.batch.commands import BatchCommands
 
-    return BatchCommands(batch_system(system), LocalRunner()).statuses(jobs)
+    return BatchCommands.here(system, timeout_s=JOBS_S).statuses(jobs)
 
 
 def starts_of(told: JobStatus | None) -> str:
@@ -181,7 +187,8 @@ def attach(uid: SessionArgument = "") -> int:
 def _follow(uid: str, *, shown: bool) -> int:
     from pilotage.cli.lookup import find_session, session_state
     from pilotage.cli.session import go_on
-    from pilotage.cli.submit_program import find_program, follow_program
+    from pilotage.cli.submitted import find_program
+    from pilotage.cli.submitted_life import follow_program
 
     program = find_program(uid)
     if program is not None:
@@ -202,7 +209,7 @@ def _is_settled(folder: Path) -> bool:
     """Tell whether all tasks of a session have ended, so that no client could make anything more of them."""
     from pilotage.cli.lookup import read_state
     from pilotage.client.recovery import recover_state
-    from pilotage.client.session import CLIENT_FOLDER
+    from pilotage.client.session_folder import CLIENT_FOLDER
 
     # What only agents know may not be the last word: tasks whose pilot's time was over may go on in another one.
     told = read_state(folder).tasks.values()
@@ -224,12 +231,14 @@ def watch_session(folder: Path, *, shown: bool) -> int:
     return interrupts.number
 
 
-def judge(folder: Path) -> int:
-    """Say what became of a session's tasks, and return the exit code."""
+def judge(folder: Path, planned: int = 0) -> int:
+    """Say what became of a session's tasks, and return the exit code. ``planned``: how many were to be submitted at least."""
     from pilotage.cli.lookup import counts, read_state
 
     found = counts(read_state(folder).tasks.values())
-    parts = [f"{found[name]:,} {word}" for name, word in _WORDS.items() if found[name]]
+    if planned > found["tasks"]:
+        found |= {"tasks": planned, "unsubmitted": planned - found["tasks"]}
+    parts = [f"{found[name]:,} {word}" for name, word in _WORDS.items() if found.get(name)]
     note(f"{plural(found['tasks'], 'task')}: {', '.join(parts) or 'nothing to do'}")
     if found["failed"]:
         note(f"see: pilotage task list -s {folder.name} --state FAILED")
@@ -253,7 +262,13 @@ def _running(session: Session) -> list[PilotRecord]:
     return found
 
 
-_WORDS = {"done": "done", "failed": "failed", "canceled": "canceled", "unfinished": "not finished"}
+_WORDS = {
+    "done": "done",
+    "failed": "failed",
+    "canceled": "canceled",
+    "unfinished": "not finished",
+    "unsubmitted": "not submitted",
+}
 
 
 # cancelling
@@ -262,7 +277,8 @@ _WORDS = {"done": "done", "failed": "failed", "canceled": "canceled", "unfinishe
 def cancel(uid: SessionArgument = "") -> int:
     """End it: cancel jobs that wait, end pilots that run. What had not ended before is cancelled, and said."""
     from pilotage.cli.lookup import find_session, read_state
-    from pilotage.cli.submit_program import cancel_program, find_program
+    from pilotage.cli.submitted import find_program
+    from pilotage.cli.submitted_life import cancel_program
     from pilotage.client.session import Session as OpenSession
 
     program = find_program(uid)

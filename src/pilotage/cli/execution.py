@@ -10,10 +10,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pilotage.cli.progress import Interrupts, Tally, display, follow, is_final
 from pilotage.cli.renderers import note, span
@@ -33,10 +33,27 @@ FAILURES_SHOWN = 5
 DETAIL_LINES_SHOWN = 3
 
 
+class Source(Protocol):
+    """Submits the tasks of a campaign. ``refused``: how many could not be submitted."""
+
+    refused: int
+
+    def open(self) -> None:
+        """Submit the first."""
+
+    def close(self) -> None:
+        """Submit no more."""
+
+    def take(self) -> list[Task]:
+        """Return what was submitted since the last call."""
+        ...
+
+
 class Window:
     """Submits tasks as others end, so that never more than ``limit`` are unfinished; 0: all at once."""
 
-    def __init__(self, manager: TaskManager, described: Iterable[TaskDescription], limit: int) -> None:
+    def __init__(self, manager: TaskManager, described: Iterable[TaskDescription], limit: int = 0) -> None:
+        self.refused = 0
         self._manager = manager
         self._described: Iterator[TaskDescription] = iter(described)
         self._limit = limit
@@ -53,7 +70,8 @@ class Window:
 
     def close(self) -> None:
         """Submit no more."""
-        self._described = iter(())
+        with self._lock:
+            self._described = iter(())
 
     def take(self) -> list[Task]:
         """Return what was submitted since the last call."""
@@ -94,17 +112,18 @@ class Campaign:
             session = Session(self._uid or None)
             try:
                 with session:
-                    return self.run_in(session, interrupts, described, total, limit)
+                    return self.run_in(session, interrupts, lambda manager: Window(manager, described, limit), total)
             except InvalidRequest:
                 # Who mends the slip and runs it again under the same name must not be told that there is such a session.
                 if not session.state.tasks:
                     remove_session(Path(session.path), force=True)
                 raise
 
-    def run_in(
-        self, session: Session, interrupts: Interrupts, described: Iterable[TaskDescription], total: int, limit: int = 0
-    ) -> int:
-        """Run the tasks in this session on a new pilot, say what became of them, and return the exit code."""
+    def run_in(self, session: Session, interrupts: Interrupts, source_of: Callable[[TaskManager], Source], total: int) -> int:
+        """Run the tasks in this session on a new pilot, say what became of them, and return the exit code.
+
+        ``source_of`` returns what submits them, for their manager; ``total``: how many it will be.
+        """
         from pilotage.client.pilot_manager import PilotManager
         from pilotage.client.task_manager import TaskManager
 
@@ -112,20 +131,24 @@ class Campaign:
         pilot = PilotManager(session).submit_pilots(self._pilot)
         manager = TaskManager(session)
         manager.add_pilots(pilot)
-        window = Window(manager, described, limit)
-        window.open()
+        source = source_of(manager)
+        source.open()
         tally = Tally((), total)
 
         def each_pass() -> None:
-            submitted = window.take()
+            submitted = source.take()
             self._tasks += submitted
             tally.add(submitted)
+            tally.total = total - source.refused
             self._print_outputs()
 
         def cancel() -> None:
-            window.close()
+            nonlocal total
+            source.close()
             manager.cancel_tasks()
-            tally.total = len(self._tasks)
+            self._tasks += (late := source.take())
+            tally.add(late)
+            total = len(self._tasks) + source.refused
 
         each_pass()
         follow(
@@ -142,7 +165,7 @@ class Campaign:
         if self._show_output:
             self._print_outputs(to_end=True)
         self._report(tally, pilot, session.uid, took_s)
-        status = 0 if tally.done == tally.total else 1
+        status = 0 if tally.done == tally.total and not source.refused else 1
         if interrupts.count:
             status = 128 + (interrupts.number or signal.SIGINT)
         self._complete(tally, session, status)
@@ -195,6 +218,8 @@ class Campaign:
         note(f"{tally.summary()} in {span(took_s)}{pace}; output in {self._output_place(pilot)}; session {session}")
 
     def _output_place(self, pilot: Pilot) -> str:
+        if not self._tasks:
+            return f"{pilot.sandbox}/"
         described = self._tasks[0].description
         if described.output not in ("", "files"):
             return f"{pilot.sandbox}/{OUTPUT_FOLDER}/"

@@ -1,4 +1,6 @@
-"""Runs a program that was submitted inside its job, on the first node. Argument: the folder of its session.
+"""Runs a client that was submitted inside its job, on the first node. Argument: the folder of its session.
+
+It is a program of the user's, or the client of a campaign.
 
 The program has the environment of its submission, and of the job what batch systems and launchers need. It is told which
 session it is and on which platform, so that the pilot which it asks for takes the nodes of this job. What it prints, and how it
@@ -16,10 +18,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pilotage.agent.allocation import allocation_environment
-from pilotage.cli.submit_program import ERROR_FILE, EXIT_FILE, OUTPUT_FILE, SubmittedProgram, read_program
+from pilotage.cli.submitted import ERROR_FILE, EXIT_FILE, LOCAL, OUTPUT_FILE, SubmittedProgram, read_program
 from pilotage.client.inside import PLATFORM_VARIABLE, SESSION_VARIABLE
 from pilotage.log.files import replace_file
 from pilotage.platforms.allocations.variables import without_job
+from pilotage.system.python import python_command
 
 
 def main() -> None:
@@ -29,7 +32,7 @@ def main() -> None:
     environment = environment_of(submitted, os.environ)
     with _opened(folder / OUTPUT_FILE) as output, _opened(folder / ERROR_FILE) as errors:
         program = subprocess.Popen(
-            [submitted.python, submitted.program, *submitted.arguments],
+            command_of(submitted, folder),
             cwd=submitted.working_folder,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -43,8 +46,17 @@ def main() -> None:
     sys.exit(code if code >= 0 else 128 - code)
 
 
+def command_of(submitted: SubmittedProgram, folder: Path) -> list[str]:
+    """Return the command line of the program, or of a campaign's client."""
+    if submitted.campaign:
+        return python_command("pilotage.cli.campaign_client", str(folder))
+    return [submitted.python, submitted.program, *submitted.arguments]
+
+
 def environment_of(submitted: SubmittedProgram, job: Mapping[str, str]) -> dict[str, str]:
     """Return what the program starts from. ``job``: the environment of the job's script."""
+    if submitted.system == LOCAL:
+        return submitted.environment
     environment = without_job(submitted.environment) | allocation_environment(job)
     # Modules that the platform's setup has loaded stand behind what the user had.
     paths = [path for name in (submitted.environment, job) for path in name.get("PATH", "").split(os.pathsep) if path]

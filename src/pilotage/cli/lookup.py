@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from pilotage.agent.settings import CONNECTION_FILE, SETTINGS_FILE
-from pilotage.client.session import CLIENT_FOLDER, sessions_folder
+from pilotage.client.session_folder import CLIENT_FOLDER, sessions_folder
 from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord
-from pilotage.errors import InvalidRequest, PilotageError, nearest
+from pilotage.errors import BackendError, InvalidRequest, PilotageError, nearest
 from pilotage.log.lease import STALE_S, holder_of
 from pilotage.model.ids import Attempt
 from pilotage.model.outcome import Ending, Outcome, Times
@@ -26,33 +26,51 @@ from pilotage.outputs.reader import STREAM_NAMES
 from pilotage.system.processes import boot_id, is_alive
 from pilotage.wire.keys import Connection, read_connection
 
+PROGRAM_FILE = "program.json"
+"""In the folder of a session that is, or was, opened inside a job: what was submitted to do that."""
+
 _NAMES_SHOWN = 5
 
 
-def session_folders() -> list[Path]:
-    """Return the folders of all sessions, the newest first."""
+def session_folders(*, waiting: bool = False) -> list[Path]:
+    """Return the folders of all sessions, the newest first. ``waiting``: those, too, that wait for their job to open them."""
     base = sessions_folder()
     if not base.is_dir():
         return []
-    folders = [entry for entry in base.iterdir() if (entry / CLIENT_FOLDER).is_dir()]
+    folders = [
+        entry for entry in base.iterdir() if (entry / CLIENT_FOLDER).is_dir() or (waiting and (entry / PROGRAM_FILE).exists())
+    ]
     return sorted(folders, key=lambda folder: (_born(folder), folder.name), reverse=True)
+
+
+def is_waiting(folder: Path) -> bool:
+    """Tell whether a session has not been opened yet by the job that was submitted for it."""
+    return not (folder / CLIENT_FOLDER).is_dir()
 
 
 def _born(folder: Path) -> float:
     # The settings of the blobs' folder and the like are written once; a folder's own time changes with each pilot.
     try:
+        if is_waiting(folder):
+            return (folder / PROGRAM_FILE).stat().st_mtime
         return min(entry.stat().st_mtime for entry in (folder / CLIENT_FOLDER).iterdir())
     except (OSError, ValueError):
         return 0.0
 
 
-def find_session(name: str) -> Path:
+def find_session(name: str, *, waiting: bool = False) -> Path:
     """Return the folder of the session that ``name`` means: its uid, or a beginning or end of it that no other has.
 
+    ``waiting``: it may be one that waits for its job to open it.
+
     Raises:
-        InvalidRequest: there is no such session, or there are several.
+        InvalidRequest: there is no such session, or there are several; or it waits for its job.
     """
-    folders = session_folders()
+    folders = session_folders(waiting=waiting)
+    if name and not waiting and name not in (folder.name for folder in folders):
+        for folder in session_folders(waiting=True):
+            if folder.name == name and is_waiting(folder):
+                raise InvalidRequest(f"session {name!r} is not there before its job begins; see: pilotage status {name}")
     if not folders:
         raise InvalidRequest(f"there are no sessions in {sessions_folder()}; start one with `pilotage run -- PROGRAM`")
     if not name:
@@ -174,7 +192,15 @@ def living_pilots(folder: Path, state: ClientState) -> list[tuple[PilotRecord, P
 
 def session_row(folder: Path) -> dict[str, Any]:
     """Return what a list of sessions says of one; what cannot be read is said under ``problem``."""
-    row: dict[str, Any] = {"uid": folder.name, "state": session_state(folder), "path": os.fspath(folder), "problem": ""}
+    if is_waiting(folder):
+        return _waiting_row(folder)
+    row: dict[str, Any] = {
+        "uid": folder.name,
+        "state": session_state(folder),
+        "path": os.fspath(folder),
+        "problem": "",
+        "job": "",
+    }
     try:
         state = read_state(folder)
     except PilotageError as error:
@@ -186,6 +212,26 @@ def session_row(folder: Path) -> dict[str, Any]:
         "pilots": len(state.pilots),
         "living_pilots": len(alive),
         **counts(state.tasks.values()),
+    }
+
+
+def _waiting_row(folder: Path) -> dict[str, Any]:
+    from pilotage.cli.submitted import read_program
+
+    submitted = read_program(folder)
+    row: dict[str, Any] = {"uid": folder.name, "state": "", "path": os.fspath(folder), "problem": ""}
+    try:
+        row["state"] = submitted.now().state.value
+    except BackendError as error:
+        row |= {"state": "unknown", "problem": f"the batch system was asked for {submitted.shown_job}: {error}"}
+    return row | {
+        "job": submitted.job,
+        "opened": _born(folder),
+        "pilots": 0,
+        "living_pilots": 0,
+        **counts(()),
+        "tasks": submitted.tasks,
+        "unfinished": submitted.tasks,
     }
 
 

@@ -77,7 +77,7 @@ def root(
 
 def main() -> None:
     """Run the command line of this process."""
-    _prepare_messages()
+    prepare_messages()
     status = run_command(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -134,7 +134,8 @@ def _complain(message: str) -> None:
     print(f"pilotage: {lines[0]}", *lines[1:], sep="\n", file=sys.stderr)
 
 
-def _prepare_messages() -> None:
+def prepare_messages() -> None:
+    """Have warnings and what is logged printed as one line each on stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("pilotage: %(message)s"))
     logger = logging.getLogger("pilotage")

@@ -13,7 +13,7 @@ import re
 from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Any
 
-from pilotage.cli.execution import Campaign
+from pilotage.cli.execution import Campaign, Window
 from pilotage.cli.progress import Interrupts
 from pilotage.cli.renderers import note, plural
 from pilotage.cli.selection import Selection
@@ -61,7 +61,8 @@ def retry_tasks(name: str, selection: Selection, *, show_output: bool) -> int:
         if again := services.described():
             pilot["services"] = again
         note(f"running {plural(len(described), 'task')} of session {folder.name} once more")
-        return Campaign("", pilot, show_output).run_in(session, interrupts, described, len(described))
+        campaign = Campaign("", pilot, show_output)
+        return campaign.run_in(session, interrupts, lambda manager: Window(manager, described), len(described))
 
 
 class _Services:

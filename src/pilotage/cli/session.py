@@ -34,6 +34,7 @@ _INTERRUPTED = 130
 _COLUMNS = (
     Column("uid", "SESSION"),
     Column("state", "STATE"),
+    Column("job", "JOB"),
     Column("opened", "OPENED", kind="age"),
     Column("living_pilots", "PILOTS ALIVE", right=True),
     Column("tasks", "TASKS", right=True),
@@ -79,16 +80,17 @@ def list_(
     """List the sessions, the newest first."""
     from pilotage.cli.lookup import session_folders, session_row
 
-    folders = session_folders()
+    folders = session_folders(waiting=True)
     shown = folders[:limit] if limit else folders
     if format is Format.QUIET:
         print_rows("sessions", [{"uid": folder.name} for folder in shown], _COLUMNS, format)
         return
     rows = [session_row(folder) for folder in shown]
-    columns = [column for column in _COLUMNS if column.key != "problem" or any(row["problem"] for row in rows)]
+    rare = ("job", "problem")
+    columns = [column for column in _COLUMNS if column.key not in rare or any(row[column.key] for row in rows)]
     print_rows("sessions", rows, columns, format)
     if format is Format.TABLE and not rows:
-        from pilotage.client.session import sessions_folder
+        from pilotage.client.session_folder import sessions_folder
 
         note(f"there are no sessions in {sessions_folder()}")
 
@@ -166,7 +168,7 @@ def show_(uid: SessionArgument = "", format: FormatOption = Format.TABLE) -> Non
 
 def _client_of(folder: Path, state: str) -> str:
     """Return in words which program has a session open."""
-    from pilotage.client.session import CLIENT_FOLDER
+    from pilotage.client.session_folder import CLIENT_FOLDER
     from pilotage.log.lease import holder_of
 
     holder = holder_of(folder / CLIENT_FOLDER)
@@ -288,7 +290,7 @@ def rm(
     from pilotage.cli.lookup import find_session
 
     # All are found before the first is removed: a slip in the third must not cost the first two.
-    folders = [find_session(uid) for uid in uids if uid] if all(uids) else []
+    folders = [find_session(uid, waiting=True) for uid in uids if uid] if all(uids) else []
     if not folders:
         raise InvalidRequest("an empty uid names no session; see: pilotage session list")
     for folder in dict.fromkeys(folders):
@@ -302,13 +304,17 @@ def remove_session(folder: Path, force: bool) -> None:
         SessionInUse: it is alive and not to be ended (``force``), or what runs of it does not end.
     """
     from pilotage.agent.private_folder import private_folder, remove_private_folder
-    from pilotage.cli.lookup import living_pilots, pilot_folder, read_state, session_state
-    from pilotage.client.session import CLIENT_FOLDER
+    from pilotage.cli.lookup import is_waiting, living_pilots, pilot_folder, read_state, session_state
+    from pilotage.client.session_folder import CLIENT_FOLDER
     from pilotage.errors import PilotageError
     from pilotage.log.lease import holder_of
 
     if folder.is_symlink():
         raise InvalidRequest(f"{folder} is a link; remove it by hand")
+    _end_submitted(folder, force)
+    if is_waiting(folder):
+        shutil.rmtree(folder)
+        return
     try:
         state = read_state(folder)
     except PilotageError:
@@ -341,6 +347,31 @@ def remove_session(folder: Path, force: bool) -> None:
     shutil.rmtree(folder)
 
 
+def _end_submitted(folder: Path, force: bool) -> None:
+    """End the job that was submitted to open a session, with all that is in it, if there is one.
+
+    Raises:
+        SessionInUse: it is not over, and not to be ended (``force``), or does not end.
+        BatchError: the batch system cannot be asked.
+    """
+    from pilotage.cli.lookup import PROGRAM_FILE
+    from pilotage.cli.submitted import end_program, exit_code_of, read_program
+
+    if not (folder / PROGRAM_FILE).exists() or exit_code_of(folder) is not None:
+        return
+    submitted = read_program(folder)
+    status = submitted.now()
+    if is_over(status):
+        return
+    job = f"session {folder.name}: {submitted.shown_job} is {status.state.value}"
+    if not force:
+        raise SessionInUse(f"{job}; end it first with: pilotage cancel {folder.name}; or use --force, which cancels it")
+    if not end_program(submitted, END_PATIENCE_S):
+        raise SessionInUse(
+            f"{job}, was cancelled, and has not ended in {END_PATIENCE_S:g} s; remove the session when it is over"
+        )
+
+
 def _processes(pilot: Any, place: Path) -> list[int]:
     """Return the process to tell that a pilot is to end: its bootstrap, or its agent if that is gone."""
     from pilotage.cli.lookup import living_agent
@@ -360,14 +391,13 @@ def end_jobs(pilots: Iterable[tuple[PilotRecord, Path]], patience_s: float) -> N
         SessionInUse: they have not ended after ``patience_s``.
     """
     from pilotage.agent.claim import forbid
-    from pilotage.batch.commands import BatchCommands, LocalRunner
-    from pilotage.batch.registry import batch_system
+    from pilotage.batch.commands import BatchCommands
 
     for pilot, place in pilots:
         if pilot.job is None:
             continue
         forbid(place)
-        commands = BatchCommands(batch_system(pilot.job.system), LocalRunner())
+        commands = BatchCommands.here(pilot.job.system)
         found = [pilot.job.id] if pilot.job.id else commands.find(pilot.job.name) or []
         until = time.monotonic() + patience_s
         for job in found:

@@ -1,7 +1,8 @@
 """``pilotage submit``: hands a campaign, or a program, over to the batch system, and leaves.
 
-A campaign (``.toml``) becomes a session whose pilots find all their tasks in their folders. A program (``.py``) becomes a job
-of its own, in which it runs on the first node; the pilot that it asks for takes the nodes of that very job.
+A campaign (``.toml``) becomes a session whose pilots find all their tasks in their folders. One in which somebody has to decide
+what comes next, as tasks wait for others, becomes a job in which its client runs, on the first node. So does a program
+(``.py``); the pilot that it asks for takes the nodes of that very job.
 """
 
 from __future__ import annotations
@@ -107,6 +108,10 @@ def submit(
 def submit_campaign(path: Path, uid: str, dry_run: bool, format: Format) -> int:
     """Hand a campaign over, and say how to go on; return the exit code."""
     campaign = CampaignFile(path)
+    if campaign.needs_client:
+        from pilotage.cli.submit_program import submit_client_of
+
+        return submit_client_of(campaign, uid, dry_run, format)
     uid = uid or campaign.session
     if dry_run:
         for description in campaign.pilots:

@@ -57,7 +57,7 @@ class Source:
 
     def error(self, path: Sequence[str | int], message: str) -> InvalidRequest:
         """Return the error that says ``message`` of what is at ``path``."""
-        where = _shown(path)
+        where = shown_path(path)
         return InvalidRequest(f"{self.kind} file {self.path}:{self.line(path)}: {f'{where}: ' if where else ''}{message}")
 
     def convert(self, wanted: type[T], **more: object) -> T:
@@ -209,10 +209,10 @@ def choices(wanted: msgspec.inspect.Type, path: Sequence[str | int]) -> list[str
             return []
 
 
-def _shown(path: Sequence[str | int]) -> str:
+def shown_path(path: Sequence[str | int]) -> str:
     """Return a path as a person writes it; elements are counted from 1.
 
-    >>> _shown(("classes", 1, "ranks"))
+    >>> shown_path(("classes", 1, "ranks"))
     'classes[2].ranks'
     """
     shown = ""
