@@ -22,6 +22,8 @@ from pilotage.batch.system import BatchError, BatchSystem, FailureKind, classify
 TIMEOUT_S = 60.0
 """How long a command may take; those of a busy batch system take tens of seconds."""
 
+_CONFIGURED_BY = {"slurm": ("SLURM_CONF",)}
+"""By batch system: variables that name a file which its commands wait for, a minute long, if it is not there."""
 _MOST_JOBS = 200
 _SHOWN = 500
 _END_S = 5.0
@@ -47,13 +49,21 @@ class CommandRunner(Protocol):
 
 
 class LocalRunner:
-    """Runs commands on this machine, in sessions of their own, without input. ``environment``: theirs; None: this process's."""
+    """Runs commands on this machine, in sessions of their own, without input. ``environment``: theirs; None: this process's.
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    ``files``: variables that name files; where one of these is not there no command is run.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None, *, files: Sequence[str] = ()) -> None:
         self._environment = environment
+        self._files = files
 
     def run(self, arguments: Sequence[str], timeout_s: float) -> CommandResult:
         """Run a command. See ``CommandRunner``."""
+        known = os.environ if self._environment is None else self._environment
+        for variable in self._files:
+            if (path := known.get(variable)) and not os.path.exists(path):
+                return CommandResult(127, "", f"{variable}={path}: there is no such file")
         try:
             process = subprocess.Popen(
                 list(arguments),
@@ -69,13 +79,22 @@ class LocalRunner:
             return CommandResult(126, "", f"{arguments[0]}: {error.strerror}")
         try:
             out, err = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as error:
             _end(process)
-            raise TimeoutError(f"{arguments[0]} had not ended after {timeout_s:.0f} s") from None
+            said = (error.stderr or error.stdout or b"").decode(errors="replace").strip()[-_SHOWN:]
+            printed = f", and had printed: {said}" if said else ""
+            raise TimeoutError(f"{_program(arguments)} had not ended after {timeout_s:.0f} s{printed}") from None
         except BaseException:
             _end(process)
             raise
         return CommandResult(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+def _program(arguments: Sequence[str]) -> str:
+    """Return the name of the program that a command line runs, by ``env`` or not."""
+    if arguments[0] != "env":
+        return arguments[0]
+    return next((word for word in arguments[1:] if "=" not in word), arguments[0])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -110,6 +129,18 @@ class BatchCommands:
         self.system = system
         self._runner = runner
         self._timeout_s = timeout_s
+
+    @classmethod
+    def here(cls, name: str, *, timeout_s: float = TIMEOUT_S) -> BatchCommands:
+        """Return the commands of a batch system, by its name, on this machine.
+
+        Raises:
+            InvalidRequest: there is no such system.
+        """
+        # Most of the systems are of no use to anybody here.
+        from pilotage.batch.registry import batch_system
+
+        return cls(batch_system(name), LocalRunner(files=_CONFIGURED_BY.get(name, ())), timeout_s=timeout_s)
 
     def submit(self, path: str) -> str:
         """Submit the script at ``path``, absolute where the commands run, and return the job's id.

@@ -14,19 +14,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from pilotage.batch.commands import BatchCommands, LocalRunner, write_script
 from pilotage.batch.registry import batch_system
-from pilotage.batch.system import BatchError, BatchSystem, FailureKind
+from pilotage.batch.system import BatchError, FailureKind
 from pilotage.cli.allocation_checks import check_allocation
 from pilotage.cli.findings import Check, Finding, Status, judged, run_checks
 from pilotage.cli.renderers import plural, size, span
 from pilotage.client.job_specs import check_job, job_spec
 from pilotage.client.pilot_description import PilotDescription
-from pilotage.client.session import sessions_folder
+from pilotage.client.session_folder import sessions_folder
 from pilotage.errors import BackendError, InvalidPilot, InvalidRequest
 from pilotage.launchers.found import ASKED_BY_BATCH, find_installed
 from pilotage.platforms.platform import Platform, sandbox_of
@@ -51,6 +51,8 @@ _VERSION = {
     "flux": ("flux", "version"),
 }
 _ON_ONE_MACHINE = {"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "tmpfs", "xfs", "zfs"}
+_LAUNCHERS = {"slurm": "srun", "flux": "flux", "lsf": "jsrun", "cobalt": "aprun"}
+"""By batch system: the launcher that asks it."""
 _REMEDIES = {
     FailureKind.ACCOUNT: "name a project that you may charge: --project here, project in pilots or in the platform's file",
     FailureKind.QUEUE: "name a queue, a quality of service and constraints that there are, and that you may use",
@@ -65,11 +67,17 @@ _PRINTS_VERSION = "from pilotage.version import __version__; print(__version__)"
 def check_platform(on: Platform, asked: Mapping[str, str | int]) -> list[Finding]:
     """Test all that can be tested here. ``asked``: ``queue``, ``project``, ``qos`` and ``nodes`` of pilots, empty or 0: as the
     platform has them."""
+    of_batch: list[Finding] = []
+
+    def ask_batch() -> list[Finding]:
+        of_batch.extend(check_batch(on, asked))
+        return of_batch
+
     checks: dict[str, Check] = {"description": partial(check_description, on)}
     if on.batch != "local":
-        checks |= {"batch system": partial(check_batch_system, on), "job": partial(check_a_job, on, asked)}
+        checks["batch system"] = ask_batch
     checks |= {
-        "launch methods": partial(check_launch_methods, on),
+        "launch methods": lambda: check_launch_methods(on, is_batch_broken=_any_broken(of_batch)),
         "folder of pilots": partial(check_sandbox, on),
         "python": partial(check_python, on),
     }
@@ -88,6 +96,15 @@ def check_description(on: Platform) -> list[Finding]:
     return [judged("description", found, False, on.status == "retired", "the machine is no more in service; take another one")]
 
 
+def check_batch(on: Platform, asked: Mapping[str, str | int]) -> list[Finding]:
+    """Look at the batch system, and then try a job, unless that would only be told the same again."""
+    findings = check_batch_system(on)
+    if _any_broken(findings):
+        remedy = "mend what is wrong with the batch system, then try again"
+        return [*findings, Finding("job", Status.WARNING, "was not tried: there is no batch system to ask", remedy)]
+    return [*findings, *check_a_job(on, asked)]
+
+
 def check_batch_system(on: Platform) -> list[Finding]:
     """See that the commands of the batch system are here, and that it answers."""
     system = batch_system(on.batch)
@@ -98,7 +115,7 @@ def check_batch_system(on: Platform) -> list[Finding]:
         return [Finding(name, Status.BROKEN, found, "work where they are, or load the module that has them")]
     began = time.monotonic()
     try:
-        _commands(system).statuses([_SOME_JOB])
+        _commands(on).statuses([_SOME_JOB])
     except BatchError as error:
         remedy = _REMEDIES.get(error.kind)
         return [Finding(name, Status.BROKEN if remedy else Status.WARNING, _line(error), remedy or "see what it says")]
@@ -138,7 +155,7 @@ def check_a_job(on: Platform, asked: Mapping[str, str | int]) -> list[Finding]:
             write_script(system, job_spec("pilotage.check", on, pilot, Path(folder)), script)
             if not system.estimate_command(str(script)):
                 return [Finding(name, Status.OK, f"{shown}: {on.batch} tells only when a job is submitted whether it takes it")]
-            start = _commands(system).estimate(str(script))
+            start = _commands(on).estimate(str(script))
     except InvalidPilot as error:
         return [Finding(name, Status.BROKEN, str(error), "mend what the message names")]
     except BatchError as error:
@@ -148,12 +165,19 @@ def check_a_job(on: Platform, asked: Mapping[str, str | int]) -> list[Finding]:
     return [Finding(name, Status.OK, f"{shown}: would be taken{when}")]
 
 
-def check_launch_methods(on: Platform) -> list[Finding]:
-    """Look for the launchers of tasks that have several ranks; ``fork`` needs none."""
+def check_launch_methods(on: Platform, *, is_batch_broken: bool = False) -> list[Finding]:
+    """Look for the launchers of tasks that have several ranks; ``fork`` needs none.
+
+    ``is_batch_broken``: one that asks the batch system would wait for that in vain.
+    """
     findings: list[Finding] = []
     wanted = [name for name in on.launch_methods or ASKED_BY_BATCH.get(on.batch, ("mpiexec",)) if name != "fork"]
     search_path = os.environ.get("PATH", "")
     for name in wanted:
+        if is_batch_broken and name == _LAUNCHERS.get(on.batch):
+            remedy = "mend what is wrong with the batch system, then try again"
+            findings.append(Finding(name, Status.WARNING, "was not tried: there is no batch system to ask", remedy))
+            continue
         try:
             found = find_installed(name, on.launcher_paths.get(name, ""), on.launcher_options.get(name, {}), search_path)
         except BackendError as error:
@@ -234,6 +258,10 @@ def check_network() -> list[Finding]:
     return [judged(name, found, False, reached == [HERE], "there is no network but the machine's own; other nodes need one")]
 
 
+def _any_broken(findings: Sequence[Finding]) -> bool:
+    return any(finding.status is Status.BROKEN for finding in findings)
+
+
 def _reaches(address: str, port: int) -> bool:
     try:
         socket.create_connection((address, port), timeout=2.0).close()
@@ -242,8 +270,8 @@ def _reaches(address: str, port: int) -> bool:
     return True
 
 
-def _commands(system: BatchSystem) -> BatchCommands:
-    return BatchCommands(system, LocalRunner(), timeout_s=ANSWER_S)
+def _commands(on: Platform) -> BatchCommands:
+    return BatchCommands.here(on.batch, timeout_s=ANSWER_S)
 
 
 def _said(command: tuple[str, ...]) -> str:

@@ -29,7 +29,7 @@ from typing import Protocol
 import msgspec
 
 from pilotage.agent.claim import forbid
-from pilotage.batch.commands import BatchCommands, LocalRunner
+from pilotage.batch.commands import BatchCommands
 from pilotage.batch.job import JobState, JobStatus
 from pilotage.batch.system import BatchError, FailureKind
 from pilotage.batch.watcher import JobChange, JobWatcher
@@ -105,7 +105,7 @@ class BatchJobs:
     ) -> None:
         self._engine = engine
         self._patience = patience or Patience()
-        self._commands_of = commands_of or _commands_here
+        self._commands_of = commands_of or BatchCommands.here
         self._commands: dict[str, BatchCommands] = {}
         self._watchers: dict[str, JobWatcher] = {}
         self._jobs: dict[PilotUid, _Job] = {}
@@ -358,13 +358,6 @@ class BatchJobs:
             self._engine.stop_for(str(error))
         else:
             log.warning("the batch system does not tell of jobs: %s; asking again", error)
-
-
-def _commands_here(name: str) -> BatchCommands:
-    # Most sessions have no batch system, and need none of them.
-    from pilotage.batch.registry import batch_system
-
-    return BatchCommands(batch_system(name), LocalRunner())
 
 
 def _is_unwanted(pilot: PilotRecord) -> bool:

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import msgspec
 
-from pilotage.batch.commands import BatchCommands, CommandRunner, LocalRunner, write_script
+from pilotage.batch.commands import BatchCommands, CommandRunner, write_script
 from pilotage.batch.job import JobSpec
 from pilotage.batch.registry import batch_system
 from pilotage.batch.system import BatchError
 from pilotage.client.job_specs import JOB_SCRIPT, check_job, job_name, job_spec
 from pilotage.client.pilot_description import PilotDescription
-from pilotage.client.session import sessions_folder
+from pilotage.client.session_folder import sessions_folder
 from pilotage.errors import InvalidPilot
 from pilotage.platforms.platform import Platform, sandbox_of
 
-ANSWER_S = 30.0
+ANSWER_S = 25.0
 """How long the batch system may think about an estimate."""
 
 
@@ -98,7 +98,9 @@ def dry_run_of_job(on: Platform, spec: JobSpec, folder: Path, *, runner: Command
         path = Path(place) / JOB_SCRIPT
         write_script(system, spec, path)
         try:
-            start_s = BatchCommands(system, runner or LocalRunner(), timeout_s=ANSWER_S).estimate(str(path))
+            here = BatchCommands.here(on.batch, timeout_s=ANSWER_S)
+            commands = here if runner is None else BatchCommands(system, runner, timeout_s=ANSWER_S)
+            start_s = commands.estimate(str(path))
         except BatchError as error:
             return msgspec.structs.replace(made, refused=" ".join(str(error).split()))
     return msgspec.structs.replace(made, start_s=start_s)

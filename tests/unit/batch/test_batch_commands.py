@@ -115,6 +115,27 @@ def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None
         os.close(end)
 
 
+def test_a_command_that_hangs_is_named_with_what_it_had_printed(tmp_path: Path) -> None:
+    (tmp_path / "hangs").write_text("#!/bin/sh\necho 'no answer yet' >&2\nexec sleep 1000\n")
+    (tmp_path / "hangs").chmod(0o755)
+    runner = LocalRunner({"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    with pytest.raises(TimeoutError, match=r"^hangs had not ended after 5 s, and had printed: no answer yet$"):
+        runner.run(["env", "A=1", "hangs"], 5.0)
+
+
+def test_commands_that_would_wait_for_a_missing_file_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    with pytest.raises(BatchError, match=rf"SLURM_CONF={tmp_path}/slurm.conf: there is no such file") as caught:
+        BatchCommands.here("slurm").statuses(["1"])
+    assert (caught.value.kind, (tmp_path / "ran").exists()) == (FailureKind.NO_SYSTEM, False)
+    (tmp_path / "slurm.conf").touch()
+    BatchCommands.here("slurm").statuses(["1"])
+    assert (tmp_path / "ran").exists()
+
+
 def would_block(end: int) -> bool:
     try:
         return os.read(end, 1) != b""

@@ -65,6 +65,20 @@ def test_a_system_that_knows_no_such_job_has_answered(put: Put) -> None:
     assert finding.found.startswith(f"slurm 99.11.2, in {os.environ['PATH']}; answers after ")
 
 
+def test_no_job_is_tried_where_nobody_answers(put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(sbatch=f"touch {tmp_path}/tried; exit 0", squeue="exit 0", scancel="exit 0")
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    asked, tried = platform_checks.check_batch(BLUE, ASKED)
+    assert (asked.status, tried.status) == (Status.BROKEN, Status.WARNING)
+    assert f"SLURM_CONF={tmp_path}/slurm.conf: there is no such file" in asked.found
+    assert tried.found == "was not tried: there is no batch system to ask"
+    assert not (tmp_path / "tried").exists()
+    put(srun=f"touch {tmp_path}/tried; exit 0")
+    launcher = platform_checks.check_launch_methods(BLUE, is_batch_broken=True)[0]
+    assert (launcher.check, launcher.status, launcher.found) == ("srun", Status.WARNING, tried.found)
+    assert not (tmp_path / "tried").exists()
+
+
 @pytest.mark.parametrize(
     ("said", "status", "remedy"),
     [
