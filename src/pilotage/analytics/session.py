@@ -34,7 +34,7 @@ from pilotage.analytics.spans import (
     stage_named,
     station_named,
 )
-from pilotage.client.session import sessions_folder
+from pilotage.client.session_folder import sessions_folder
 from pilotage.errors import InvalidRequest, nearest
 from pilotage.trace.clocks import ClockOffset, synchronise
 from pilotage.trace.events import read_events

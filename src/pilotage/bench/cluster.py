@@ -30,7 +30,7 @@ from pilotage.bench.functions import null
 from pilotage.bench.measure import Row, medians, row
 from pilotage.bench.runs import Bench, bench_pilot
 from pilotage.client.job_specs import job_spec
-from pilotage.client.session import sessions_folder
+from pilotage.client.session_folder import sessions_folder
 from pilotage.errors import BackendError, InvalidRequest
 from pilotage.executors.lobby import HOSTS_FILE
 from pilotage.platforms import Platform, platform

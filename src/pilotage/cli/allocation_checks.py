@@ -20,7 +20,7 @@ from pilotage.batch.commands import LocalRunner
 from pilotage.cli.findings import Finding, Status
 from pilotage.cli.node_look import MARK, Look
 from pilotage.cli.renderers import plural
-from pilotage.client.session import sessions_folder
+from pilotage.client.session_folder import sessions_folder
 from pilotage.errors import BackendError, InvalidRequest
 from pilotage.executors.hosts import NODE_NAME
 from pilotage.launchers.found import found_host_launcher

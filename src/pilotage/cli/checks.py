@@ -82,7 +82,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def check_session_folder(folder: Path | None = None) -> list[Finding]:
     """See that sessions can be written: a file, a link and a sync, free space and inodes."""
-    from pilotage.client.session import sessions_folder
+    from pilotage.client.session_folder import sessions_folder
 
     folder = folder or sessions_folder()
     try:
@@ -111,7 +111,7 @@ def check_session_folder(folder: Path | None = None) -> list[Finding]:
 
 def check_sandboxes(folders: Sequence[Path] | None = None) -> list[Finding]:
     """Look at the room where tasks write: beside the sessions, or where the platforms of this machine have their pilots."""
-    from pilotage.client.session import sessions_folder
+    from pilotage.client.session_folder import sessions_folder
     from pilotage.platforms.platform import sandbox_of
     from pilotage.platforms.registry import load_platforms
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from pilotage.cli.lookup import living_agent, pilot_folder, read_state, session_state
 from pilotage.cli.watch import LiveState
-from pilotage.client.session import CLIENT_FOLDER
+from pilotage.client.session_folder import CLIENT_FOLDER
 from pilotage.client.task_output import PilotOutputs, TaskOutput
 from pilotage.core.client.state import ClientState, TaskRecord
 from pilotage.model.ids import Attempt, TaskUid

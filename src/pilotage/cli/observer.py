@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from pilotage.cli.lookup import living_agent
-from pilotage.client.session import CLIENT_FOLDER, OBSERVER_KEY_FILE
+from pilotage.client.session_folder import CLIENT_FOLDER, OBSERVER_KEY_FILE
 from pilotage.errors import BackendError, ProtocolError
 from pilotage.model.ids import Binding, SessionUid, TaskUid
 from pilotage.model.partitions import PartitionStatus

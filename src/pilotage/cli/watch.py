@@ -160,7 +160,7 @@ def watch(
 ) -> int:
     """Watch a session until all its tasks have ended; Ctrl-C stops watching and nothing else."""
     from pilotage.cli.lookup import find_session, session_state
-    from pilotage.client.session import CLIENT_FOLDER
+    from pilotage.client.session_folder import CLIENT_FOLDER
 
     folder = find_session(uid)
     if once:
@@ -179,7 +179,7 @@ def look_on(folder: Path) -> tuple[View, int]:
 
     Return the last view, and the number of the signal that ended the watch before; 0: none.
     """
-    from pilotage.client.session import CLIENT_FOLDER
+    from pilotage.client.session_folder import CLIENT_FOLDER
 
     live = LiveState(folder / CLIENT_FOLDER)
     view = View(live.state)

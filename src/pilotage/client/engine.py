@@ -43,7 +43,7 @@ log = logging.getLogger("pilotage")
 LEASE_CHECK_S = 5.0
 
 
-class Listener(Starter, Protocol):
+class Listener(Protocol):
     """What the engine tells of changes that callbacks may want to hear; called with the lock."""
 
     def tasks_changed(self, records: Sequence[TaskRecord]) -> None:
@@ -72,6 +72,7 @@ class Engine:
         state: ClientState,
         writer: LogWriter,
         listener: Listener,
+        starter: Starter,
         key_file: Path | None = None,
     ) -> None:
         self._pid = os.getpid()
@@ -92,7 +93,7 @@ class Engine:
         self._background.watch(writer.wake_fd)
         self._messages = PilotMessages(self.steps, self.loads, self.questions)
         self._ends = PilotEnds(self.steps, self.jobs, receive=self._messages.receive, forget=self._forget)
-        self._starts = PilotStarts(self.steps, self._background, self.jobs, self._ends, listener, lease.epoch, key_file)
+        self._starts = PilotStarts(self.steps, self._background, self.jobs, self._ends, starter, lease.epoch, key_file)
 
     @property
     def state(self) -> ClientState:

@@ -145,7 +145,7 @@ class PilotManager(Manager):
             taken.add(uid)
             if is_job:
                 record = PilotRecord(PilotUid(uid), self._uid, encoded(description), nodes)
-                check_script(f"pilot {uid!r}", on, description, session.pilot_folder(record))
+                check_script(f"pilot {uid!r}", on, description, session.pilot_files.folder(record))
             services = pilot_services(PilotUid(uid), description)
             require_new(uid, services, {*session.state.tasks, *(service.uid for *_, others in described for service in others)})
             if "output_staging" in description:
@@ -168,7 +168,7 @@ class PilotManager(Manager):
     def _start(self, uid: PilotUid, description: PilotDescription, nodes: list[Node], services: list[TaskUid]) -> None:
         session = self._session
         description_bytes = encoded(description)
-        folder = session.pilot_folder(PilotRecord(uid, self._uid, description_bytes, nodes))
+        folder = session.pilot_files.folder(PilotRecord(uid, self._uid, description_bytes, nodes))
         try:
             make_folder(folder)
         except OSError as error:
@@ -302,7 +302,7 @@ class PilotManager(Manager):
 
     def pilot_folder(self, uid: str) -> str:
         """Return the folder of a pilot."""
-        return str(self._session.pilot_folder(self._session.state.pilots[PilotUid(uid)]))
+        return str(self._session.pilot_files.folder(self._session.state.pilots[PilotUid(uid)]))
 
     def submit_tasks_to(self, pilot: Pilot, descriptions: Descriptions) -> Task | list[Task]:
         """Submit tasks to one pilot, through a manager of its own."""

@@ -1,21 +1,15 @@
 """``Session``: the root object, which owns the folder, the lease, the log, and everything that was started.
 
-::
-
-    ~/.pilotage/sessions/<session>/      or below $PILOTAGE_HOME
-        client/          the client's log and lease
-        blobs/           functions, arguments and results above 4 KiB
-        <pilot>/         a pilot: its settings, log, and the sandboxes of its tasks
+It brings its parts together, and is where the user and the managers find them: the engine, submissions, the files of pilots
+and what they need to begin. Its folder is drawn in ``pilotage.client.session_folder``.
 """
 
 from __future__ import annotations
 
 import atexit
-import json
 import logging
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,61 +18,47 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pilotage.agent.settings import LOG_FOLDER, PilotSettings
+from pilotage.agent.settings import LOG_FOLDER
 from pilotage.client.checks import UID_BYTES, is_short, length_of
 from pilotage.client.engine import Engine
-from pilotage.client.inside import is_inside, session_name, without_submission
+from pilotage.client.inside import session_name
 from pilotage.client.interrupts import Uninterrupted
-from pilotage.client.job_specs import job_name, job_spec, size_of_job
-from pilotage.client.launcher import PreparedJob, StartedPilot, prepare_job, start_local_pilot, user_python_path
-from pilotage.client.pilot_description import PilotDescription, partitions_of, scheduler_of, staging_of
-from pilotage.client.pilot_walltime import checkpoint_signal_of
+from pilotage.client.pilot_description import PilotDescription
+from pilotage.client.pilot_files import PilotFiles
+from pilotage.client.pilot_preparation import PilotPreparation
 from pilotage.client.recovery import recover_state
+from pilotage.client.session_files import fetch, note_metadata
+from pilotage.client.session_folder import (
+    BLOB_FOLDER,
+    CLIENT_FOLDER,
+    CLIENT_KEY_FILE,
+    METADATA_FILE,
+    has_client,
+    sessions_folder,
+    unusable,
+)
 from pilotage.client.submission import Submissions
-from pilotage.client.task_output import PilotOutputs
 from pilotage.core.client import events
 from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord
-from pilotage.core.client.successors import may_be_followed
-from pilotage.errors import BackendError, InvalidRequest, PilotageError, nearest
+from pilotage.errors import InvalidRequest, nearest
 from pilotage.log.blobs import BlobStore
-from pilotage.log.files import make_folder, replace_file
+from pilotage.log.files import make_folder
 from pilotage.log.lease import Lease, holder_of
 from pilotage.log.writer import LogWriter
-from pilotage.model.ids import PilotUid, SessionUid
-from pilotage.model.sandboxes import TASKS_FOLDER
+from pilotage.model.ids import SessionUid
 from pilotage.model.states import FINAL
-from pilotage.outputs.files import OUTPUT_FOLDER
-from pilotage.platforms import Platform, nodes_of, platform
-from pilotage.platforms.platform import sandbox_of
-from pilotage.wire.keys import own_key_pair
+from pilotage.platforms import platform
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from pilotage.client.managers import Manager
-    from pilotage.client.placements import Placements
 
 log = logging.getLogger("pilotage")
 
-CLIENT_FOLDER = "client"
-CLIENT_KEY_FILE = "key.json"
-"""In the client's folder: the key pair with which it talks to pilots over the network."""
-
-OBSERVER_KEY_FILE = "observer.json"
-"""In the client's folder: the key pair of the command line, which may look and cancel."""
-BLOB_FOLDER = "blobs"
-METADATA_FILE = "metadata.json"
 END_PATIENCE_S = 30.0
 HAND_OVER_S = 330.0
 """A little longer than a submission is tried again and again."""
-
-
-def sessions_folder(base: str | os.PathLike[str] | None = None) -> Path:
-    """Return the folder that holds all sessions: ``base``, or ``$PILOTAGE_HOME/sessions``, or ``~/.pilotage/sessions``."""
-    if base is not None:
-        return Path(base).expanduser().absolute()
-    home = os.environ.get("PILOTAGE_HOME")
-    return (Path(home).expanduser().absolute() if home else Path.home() / ".pilotage") / "sessions"
 
 
 class Session:
@@ -108,7 +88,7 @@ class Session:
                 f"use 1 to {UID_BYTES} bytes without '/', not beginning with '.'"
             )
         folder = sessions_folder(base) / uid
-        if _is_folder(folder / CLIENT_FOLDER):
+        if has_client(folder):
             holder = holder_of(folder / CLIENT_FOLDER)
             if holder is not None and not holder.released:
                 Lease.acquire(folder / CLIENT_FOLDER).release()
@@ -127,7 +107,7 @@ class Session:
         if not isinstance(uid, str):
             raise InvalidRequest(f"uid={uid!r:.60} ({type(uid).__name__}): give the uid of a session (str)")
         folder = sessions_folder(base) / uid
-        if not _is_folder(folder / CLIENT_FOLDER):
+        if not has_client(folder):
             known = os.listdir(folder.parent) if folder.parent.is_dir() else []
             raise InvalidRequest(f"there is no session {uid!r} in {folder.parent}{nearest(uid, known)}")
         session = cls.__new__(cls)
@@ -139,19 +119,15 @@ class Session:
     def _open(self, uid: SessionUid, folder: Path, trace: bool) -> None:
         self._uid = uid
         self._folder = folder
-        self._trace = trace
         self._managers: dict[str, Manager] = {}
         self._listening: dict[str, Manager] = {}
-        self._pilot_paths: dict[PilotUid, Path] = {}
-        self._placements: dict[PilotUid, Placements] = {}
-        self._outputs: dict[PilotUid, PilotOutputs] = {}
         self._pid = os.getpid()
         client_folder = folder / CLIENT_FOLDER
         try:
             make_folder(client_folder)
             lease = Lease.acquire(client_folder)
         except OSError as error:
-            raise _unusable(folder, error) from error
+            raise unusable(folder, error) from error
         try:
             state = recover_state(client_folder)
             self.blobs = BlobStore(folder / BLOB_FOLDER)
@@ -161,7 +137,10 @@ class Session:
         except BaseException:
             lease.release()
             raise
-        self._engine = Engine(uid, lease, state, writer, listener=self, key_file=client_folder / CLIENT_KEY_FILE)
+        self.pilot_files = PilotFiles(uid, folder, state)
+        starter = PilotPreparation(uid, folder, state, self.pilot_files, trace=trace)
+        key_file = client_folder / CLIENT_KEY_FILE
+        self._engine = Engine(uid, lease, state, writer, listener=self, starter=starter, key_file=key_file)
         self.submissions = Submissions(self)
         self._engine.resolve = self.submissions.resolve
         self.step(events.SessionOpened(time.time(), lease.epoch))
@@ -272,13 +251,14 @@ class Session:
 
     def fetch_profiles(self, tgt: str | os.PathLike[str] | None = None) -> list[str]:
         """Return the paths of the logs, from which traces are made; with ``tgt`` of copies in that folder."""
-        folders = [self._folder / CLIENT_FOLDER, *(folder / LOG_FOLDER for folder in self._pilot_folders())]
-        return self._fetched((path for folder in folders for path in folder.glob("*") if path.suffix != ".json"), tgt)
+        folders = [self._folder / CLIENT_FOLDER, *(folder / LOG_FOLDER for folder in self.pilot_files.agent_folders())]
+        return fetch((path for folder in folders for path in folder.glob("*") if path.suffix != ".json"), self._uid, tgt)
 
     def fetch_logfiles(self, tgt: str | os.PathLike[str] | None = None) -> list[str]:
         """Return the paths of what the pilots' processes printed; with ``tgt`` of copies in that folder."""
-        return self._fetched(
-            (path for folder in self._pilot_folders() for path in folder.glob("*") if path.suffix in (".err", ".out")), tgt
+        folders = self.pilot_files.agent_folders()
+        return fetch(
+            (path for folder in folders for path in folder.glob("*") if path.suffix in (".err", ".out")), self._uid, tgt
         )
 
     def inject_metadata(self, metadata: Mapping[str, Any]) -> None:
@@ -287,58 +267,9 @@ class Session:
         Raises:
             InvalidRequest: it is not a dict of what JSON can hold.
         """
-        path = self._folder / METADATA_FILE
-        try:
-            noted = json.loads(path.read_bytes()) if path.exists() else {}
-            written = json.dumps({**noted, **metadata}, indent=2)
-        except TypeError as error:
-            raise InvalidRequest(
-                f"metadata={metadata!r:.80}: {error}; give a dict of texts, numbers, lists and dicts"
-            ) from error
-        replace_file(path, [written.encode()])
+        note_metadata(self._folder / METADATA_FILE, metadata)
 
-    def _pilot_folders(self) -> list[Path]:
-        """Return the folders of all agents: of pilots, and of their partitions."""
-        from pilotage.trace.records import partition_folders
-
-        pilots = [self.pilot_folder(record) for record in list(self.state.pilots.values())]
-        return [folder for pilot in pilots for folder in (pilot, *partition_folders(pilot))]
-
-    def _fetched(self, paths: Iterable[Path], target: str | os.PathLike[str] | None) -> list[str]:
-        found = sorted(path for path in paths if path.is_file())
-        if target is None:
-            return [os.fspath(path) for path in found]
-        copies = []
-        for path in found:
-            # Files of several pilots have the same names.
-            copy = Path(target, self._uid, path.parent.parent.name, path.parent.name, path.name)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copies.append(os.fspath(shutil.copy2(path, copy)))
-        return copies
-
-    def _stage_out(self) -> None:
-        """Fetch what the descriptions of pilots that have ended ask for."""
-        for record in self.state.pilots.values():
-            description = PilotDescription(msgspec.msgpack.decode(record.description))
-            entries = description.get("output_staging", [])
-            if record.state not in FINAL or not entries:
-                continue
-            from pilotage.client.staging import parse_directives, stage
-
-            try:
-                stage(
-                    parse_directives(entries, record.uid, "stage_out"), "stage_out", record.uid, str(self.pilot_folder(record))
-                )
-            except PilotageError as error:
-                log.warning("pilot %s: %s", record.uid, error)
-
-    def _clean_up(self) -> None:
-        for record in self.state.pilots.values():
-            if record.state in FINAL and PilotDescription(msgspec.msgpack.decode(record.description)).cleanup:
-                for folder in (TASKS_FOLDER, OUTPUT_FOLDER):
-                    shutil.rmtree(self.pilot_folder(record) / folder, ignore_errors=True)
-
-    # what the engine asks of its listener
+    # what the engine tells its listener
 
     def tasks_changed(self, records: Sequence[TaskRecord]) -> None:
         """Pass the news to the managers that have callbacks."""
@@ -358,108 +289,6 @@ class Session:
         listening = self._listening.get(manager)
         if listening is not None:
             listening.waiting_changed(count)
-
-    def pilot_folder(self, record: PilotRecord) -> Path:
-        """Return the folder of a pilot."""
-        folder = self._pilot_paths.get(record.uid)
-        if folder is None:
-            description = PilotDescription(msgspec.msgpack.decode(record.description))
-            base = description.sandbox or sandbox_of(platform(description.resource or ""))
-            folder = Path(base).expanduser().absolute() / self._uid / record.uid if base else self._folder / record.uid
-            # One that is not accepted yet may be refused, and come again with another sandbox.
-            if record.uid in self.state.pilots:
-                self._pilot_paths[record.uid] = folder
-        return folder
-
-    def placements(self, record: PilotRecord) -> Placements:
-        """Return the placements that a pilot's log tells of."""
-        from pilotage.client.placements import Placements
-
-        found = self._placements.get(record.uid)
-        if found is None:
-            found = self._placements[record.uid] = Placements(self.pilot_folder(record))
-        return found
-
-    def outputs(self, record: PilotRecord) -> PilotOutputs:
-        """Return what a pilot's tasks have printed."""
-        found = self._outputs.get(record.uid)
-        if found is None:
-            found = self._outputs[record.uid] = PilotOutputs(self.pilot_folder(record))
-        return found
-
-    def start_pilot(self, record: PilotRecord) -> StartedPilot | PreparedJob:
-        """Start a pilot's processes, or write all that its job needs."""
-        description = PilotDescription(msgspec.msgpack.decode(record.description))
-        where = platform(description.resource or "")
-        if record.first:
-            self._furnish(record, description)
-        settings = self._settings(record, description, where)
-        if where.batch == "local" or is_inside(where.name):
-            return start_local_pilot(settings)
-        from pilotage.batch.registry import batch_system
-
-        name = job_name(self._uid, record.uid, secrets.token_hex(4), description.job_name or "")
-        prepare_job(settings, job_spec(name, where, description, Path(settings.pilot_folder)), batch_system(where.batch))
-        return PreparedJob(where.batch, name)
-
-    def _settings(self, record: PilotRecord, description: PilotDescription, where: Platform) -> PilotSettings:
-        is_job = where.batch != "local"
-        client_keys, observer_keys = self._public_keys() if where.transport == "tcp" else ([], [])
-        return PilotSettings(
-            session=self._uid,
-            pilot=record.uid,
-            session_folder=self.path,
-            pilot_folder=os.fspath(self.pilot_folder(record)),
-            blob_folder=os.fspath(self._folder / BLOB_FOLDER),
-            nodes=[] if is_job else record.nodes,
-            bind=not where.emulated if is_job else nodes_of(where, description).bind,
-            executor="cluster" if is_job else "simulated" if description.executor == "simulated" else "local",
-            batch=where.batch,
-            launch_methods=list(where.launch_methods) if is_job else [],
-            launcher_paths=dict(where.launcher_paths) if is_job else {},
-            launcher_options={str(name): dict(given) for name, given in where.launcher_options.items()} if is_job else {},
-            node_rules=where.node_rules,
-            agent_nodes=where.agent_nodes,
-            emulated=size_of_job(record.uid, where, description).shape if is_job and where.emulated else None,
-            simulated_duration_s=description.simulated_duration_s,
-            transport=where.transport,
-            client_keys=client_keys,
-            observer_keys=observer_keys,
-            client_epoch=self.state.epoch,
-            environment=without_submission(dict(os.environ)),
-            python_path=user_python_path(),
-            working_folder=os.getcwd(),
-            on_client_loss=description.on_client_loss or where.on_client_loss,  # type: ignore[arg-type]
-            client_loss_timeout_s=(
-                description.client_loss_timeout_s if "client_loss_timeout_s" in description else where.client_loss_timeout_s
-            ),
-            runtime_s=description.runtime * 60,
-            idle_timeout_s=description.idle_timeout_s,
-            startup_barrier=record.barrier,
-            drain_s=description.drain_s,
-            checkpoint_signal=checkpoint_signal_of(f"pilot {record.uid!r}", description),
-            followed=may_be_followed(record),
-            keep_history=self._trace,
-            scheduler=scheduler_of(f"pilot {record.uid!r}", description),
-            partitions=partitions_of(f"pilot {record.uid!r}", description) if description.get("partitions") else [],
-            sub_agents="threads" if description.sub_agents == "threads" else "processes",
-        )
-
-    def _furnish(self, record: PilotRecord, description: PilotDescription) -> None:
-        """Make the folder of a pilot that nobody has submitted, as it follows another, and bring its files there."""
-        folder = self.pilot_folder(record)
-        try:
-            make_folder(folder)
-        except OSError as error:
-            raise BackendError(f"pilot {record.uid!r}: its folder {folder} cannot be made: {error.strerror}") from error
-        if "input_staging" in description:
-            from pilotage.client.staging import stage
-
-            stage(staging_of(f"pilot {record.uid!r}", description)[0], "stage_in", record.uid, os.fspath(folder))
-
-    def _public_keys(self) -> tuple[list[str], list[str]]:
-        folder = self._folder / CLIENT_FOLDER
-        return [own_key_pair(folder / CLIENT_KEY_FILE).public], [own_key_pair(folder / OBSERVER_KEY_FILE).public]
 
     # steps and waits, for managers
 
@@ -513,8 +342,8 @@ class Session:
         left = self._engine.close(terminate=terminate is not False, timeout_s=END_PATIENCE_S)
         self.blobs.close()
         if terminate is not False:
-            self._stage_out()
-            self._clean_up()
+            self.pilot_files.stage_out()
+            self.pilot_files.clean_up()
         if left:
             log.warning("pilots that have not ended in time are left behind: %s; see %s", ", ".join(left), self.path)
 
@@ -543,18 +372,3 @@ class Session:
         import asyncio
 
         await asyncio.get_running_loop().run_in_executor(None, self.close)
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError as error:
-        raise _unusable(path.parent, error) from error
-
-
-def _unusable(folder: Path, error: OSError) -> BackendError:
-    reason = error.strerror or repr(error)
-    return BackendError(
-        f"the session's folder {folder} cannot be used: {reason}; "
-        "set PILOTAGE_HOME to a folder that you can write, or pass one as base="
-    )

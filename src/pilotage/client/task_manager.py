@@ -229,7 +229,7 @@ class TaskManager(Manager):
 
     def pilot_folder(self, uid: str) -> str:
         """Return the folder of a pilot."""
-        return str(self._session.pilot_folder(self._session.state.pilots[PilotUid(uid)]))
+        return str(self._session.pilot_files.folder(self._session.state.pilots[PilotUid(uid)]))
 
     def nodes(self, pilot: str) -> list[Node]:
         """Return the nodes of a pilot."""
@@ -239,14 +239,14 @@ class TaskManager(Manager):
         """Return where a task runs, or ran last; None if it was not placed yet, or nothing tells any more."""
         if not record.pilot:
             return None
-        placements = self._session.placements(self._session.state.pilots[record.pilot])
+        placements = self._session.pilot_files.placements(self._session.state.pilots[record.pilot])
         return placements.of(record.row.uid, record.outcome.attempt if record.outcome is not None else Attempt(0))
 
     def output(self, record: TaskRecord) -> TaskOutput | None:
         """Return what a task has printed; None while no pilot has it."""
         if not record.pilot:
             return None
-        outputs = self._session.outputs(self._session.state.pilots[record.pilot])
+        outputs = self._session.pilot_files.outputs(self._session.state.pilots[record.pilot])
         attempt = record.outcome.attempt if record.outcome is not None else Attempt(0)
         return outputs.of(self.template(record.row.template), record.row, attempt)
 

@@ -108,7 +108,7 @@ class Client:
         self.epoch += 1
         state = self.recover()
         log = Log(self.disk, self.may_die, self.world.random)
-        engine = Engine(SESSION, NoLease(self.epoch), state, log, self)  # type: ignore[arg-type]
+        engine = Engine(SESSION, NoLease(self.epoch), state, log, self, self)  # type: ignore[arg-type]
         self.engine = engine
         self.callbacks.clear()
         try:
