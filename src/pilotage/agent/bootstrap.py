@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 
+from pilotage.system.limits import lift_limits_of_submission
 from pilotage.system.processes import boot_id, is_alive, started_ticks
 
 CLAIM_FILE = "bootstrap.claim"
@@ -155,6 +156,8 @@ def main() -> None:
     # After the claim: who gives a pilot up forbids it first, and then looks who has it.
     if ready < 0 and os.path.exists(os.path.join(pilot_folder, FORBIDDEN_FILE)):
         sys.exit(f"the pilot of {pilot_folder} was given up before this job began")
+    if ready < 0:
+        lift_limits_of_submission()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     agent = 0
     ending = False

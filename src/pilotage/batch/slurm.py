@@ -87,10 +87,6 @@ _FIRST = (
     "unset SLURM_EXPORT_ENV",
     # A job has no PATH when Slurm could not come by the environment of a login (in time). The shell has one then.
     "export PATH",
-    # Soft limits are lowered to those where the job was submitted; what a login node allows of memory, CPU time and processes
-    # (``p`` or ``u``, as the shell has it) is too little for a node's tasks. How large stacks, dumps and files may be stays as
-    # the user has it there.
-    'for limit in d l p t u v; do ulimit -S -$limit "$(ulimit -H -$limit)"; done 2>/dev/null',
 )
 """Lines of shell."""
 

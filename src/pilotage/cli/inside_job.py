@@ -22,6 +22,7 @@ from pilotage.cli.submitted import ERROR_FILE, EXIT_FILE, LOCAL, OUTPUT_FILE, Su
 from pilotage.client.inside import PLATFORM_VARIABLE, SESSION_VARIABLE
 from pilotage.log.files import replace_file
 from pilotage.platforms.allocations.variables import without_job
+from pilotage.system.limits import lift_limits_of_submission
 from pilotage.system.python import python_command
 
 
@@ -29,6 +30,8 @@ def main() -> None:
     """Run the program, and exit as it does."""
     folder = Path(sys.argv[1])
     submitted = read_program(folder)
+    if submitted.system != LOCAL:
+        lift_limits_of_submission()
     environment = environment_of(submitted, os.environ)
     with _opened(folder / OUTPUT_FILE) as output, _opened(folder / ERROR_FILE) as errors:
         program = subprocess.Popen(

@@ -123,7 +123,6 @@ SAID = {
         #SBATCH --theirs=1
         unset SLURM_EXPORT_ENV
         export PATH
-        for limit in d l p t u v; do ulimit -S -$limit "$(ulimit -H -$limit)"; done 2>/dev/null
     """,
     "pbspro": """
         #PBS -N pilot.0000
