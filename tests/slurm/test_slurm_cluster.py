@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from slurm_cluster import OpenSlurm, SlurmCluster, missing_slurm
+from slurm_processes import processes_of
 
 HOLDER = """
 import sys
@@ -36,20 +37,6 @@ DAEMON_JOB = (
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where there is nothing yet; a short path, as sockets lie below it."""
     return tmp_path_factory.mktemp("c") / "c"
-
-
-def processes_of(folder: Path) -> dict[int, str]:
-    """Return the processes that name a folder on their command line or in their environment, but for this one."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                line = (entry / "cmdline").read_bytes()
-                if str(folder).encode() in line + (entry / "environ").read_bytes():
-                    found[int(entry.name)] = line.replace(b"\0", b" ").decode()
-            except OSError:
-                continue
-    return found
 
 
 def test_a_cluster_leaves_neither_processes_nor_ports(open_slurm: OpenSlurm) -> None:
