@@ -9,6 +9,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import integration_payloads as payloads
@@ -103,6 +104,41 @@ def test_another_user_is_kept_out_of_everything(
         assert campaign.shell("true").state == rp.DONE
     finally:
         campaign.session.close()
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o077])
+def test_no_umask_opens_files_to_others(mask: int, tmp_path: Path) -> None:
+    """Folders and outputs of tasks are as their programs make them; they lie in folders that are the user's alone."""
+    before = os.umask(mask)
+    try:
+        with rp.Session(base=tmp_path / "sessions") as session:
+            tasks = rp.TaskManager(session)
+            tasks.add_pilots(
+                rp.PilotManager(session).submit_pilots(rp.PilotDescription(resource="local.localhost", cores=2, runtime=10))
+            )
+            ran = tasks.submit_tasks(
+                [
+                    rp.TaskDescription(executable="/bin/echo", arguments=["secret"]),
+                    rp.TaskDescription(executable="/bin/echo", arguments=["secret"], output="aggregate"),
+                    rp.TaskDescription(mode=rp.TASK_FUNCTION, function=print, args=("secret",)),
+                ]
+            )
+            tasks.wait_tasks()
+            assert [task.state for task in ran] == [rp.DONE] * 3, [task.exception for task in ran]
+            found = {
+                path.relative_to(tmp_path): stat.S_IMODE(path.lstat().st_mode)
+                for path in tmp_path.rglob("*")
+                if not path.is_symlink() and not path.is_socket()
+            }
+    finally:
+        os.umask(before)
+    # Spare files (``spawner.N.M.out``) become files of tasks.
+    of_tasks = {path for path in found if "tasks" in path.parts[:-1] or fnmatch(path.name, "spawner.*.*.*")}
+    ours = {path: mode for path, mode in found.items() if path not in of_tasks}
+    assert len(ours) > 10
+    opened = {str(path): oct(mode) for path, mode in ours.items() if mode & 0o022}
+    assert not opened
+    assert all(mode == 0o700 for path, mode in ours.items() if path.name in ("tasks", "client", "pilot.0000"))
 
 
 def test_folders_and_files_are_the_users_alone(campaign: Campaign) -> None:

@@ -107,7 +107,7 @@ def _was_earlier_run(path: str, job: tuple[str, str]) -> bool:
 
 
 def _write(path: str, content: str) -> None:
-    with open(path, "w") as file:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
         file.write(content)
 
 

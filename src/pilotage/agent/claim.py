@@ -56,7 +56,7 @@ def release(claimed: int) -> None:
 
 def forbid(folder: Path) -> None:
     """Let no agent begin any more in the partition of this folder."""
-    (folder / FORBIDDEN_FILE).touch()
+    (folder / FORBIDDEN_FILE).touch(mode=0o600)
 
 
 def claimant(folder: Path) -> int | None:
@@ -73,6 +73,7 @@ def count_start(folder: Path) -> int:
     path = folder / STARTS_FILE
     number = starts(folder) + 1
     new = path.with_suffix(".new")
+    new.touch(mode=0o600)
     new.write_text(f"{number}\n")
     new.replace(path)
     return number

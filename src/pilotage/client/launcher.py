@@ -63,6 +63,9 @@ def prepare_job(settings: PilotSettings, spec: JobSpec, system: BatchSystem) -> 
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_settings(settings)
         write_script(system, spec, folder / JOB_SCRIPT)
+        if spec.output:
+            # Batch systems that write to it at once keep its mode, and would else make it by that of the job.
+            Path(spec.output).touch(mode=0o600)
     except OSError as error:
         raise BackendError(f"pilot {settings.pilot!r} could not be prepared in {folder}: {error}") from error
 

@@ -131,6 +131,7 @@ class Lease:
             return
         temporary = _temporary(self.folder)
         try:
+            temporary.touch(mode=0o600)
             temporary.write_bytes(msgspec.json.encode(msgspec.structs.replace(self.holder, released=True)))
             # A taker that wins meanwhile has a higher epoch, so what happens to this file does not matter to it.
             os.rename(temporary, self._path)
@@ -216,6 +217,7 @@ def _heartbeat_age_s(folder: Path, epoch: int) -> float:
     """Return the age of the last heartbeat by the clock of the file server."""
     probe = _temporary(folder)
     try:
+        probe.touch(mode=0o600)
         probe.write_bytes(b"?")
         # Opening a file makes NFS ask the server for its times.
         with open(probe, "rb") as now, open(_path(folder, epoch), "rb") as then:
@@ -231,7 +233,7 @@ def _link(folder: Path, holder: Holder) -> bool:
     """Put the holder's file at its epoch if nobody has; tell whether this was done."""
     temporary = _temporary(folder)
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "xb", opener=_private) as file:
             file.write(msgspec.json.encode(holder))
             file.flush()
             os.fsync(file.fileno())
@@ -252,11 +254,16 @@ def _link(folder: Path, holder: Holder) -> bool:
 def _create(folder: Path, holder: Holder) -> bool:
     """As ``_link``, on a file system without links: readers may see the file while it is still empty."""
     try:
-        with open(_path(folder, holder.epoch), "xb") as file:
+        with open(_path(folder, holder.epoch), "xb", opener=_private) as file:
             file.write(msgspec.json.encode(holder))
     except FileExistsError:
         return False
     return True
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file that only its user may read or write, if it is new."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _remove_older(folder: Path, epoch: int) -> None:

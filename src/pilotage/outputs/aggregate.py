@@ -20,7 +20,7 @@ LARGE_BYTES = 4 << 20
 """A stream that is larger is not copied: it stays in its file."""
 
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-_MODE = 0o666
+_MODE = 0o600
 
 
 class Aggregate(Pairs):

@@ -36,7 +36,7 @@ from pilotage.spawner.steps import Steps, step_of
 from pilotage.wire.runner_settings import RunnerSettings
 
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-_OUTPUT_MODE = 0o666
+_OUTPUT_MODE = 0o600
 _PRIVATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
