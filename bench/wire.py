@@ -24,8 +24,8 @@ from pilotage.wire.codec import encode
 from pilotage.wire.keys import generate_key_pair
 from pilotage.wire.link import IncomingLink, OutgoingLink
 from pilotage.wire.messages import Acknowledge, Heartbeat, Inspect, Refused, Submit
+from pilotage.wire.tcp import TcpAgentChannel, TcpClientChannel
 from pilotage.wire.unix import UnixAgentChannel, UnixClientChannel
-from pilotage.wire.zeromq import TcpAgentChannel, TcpClientChannel
 
 SIZES = (100, 10_000, 100_000)
 

@@ -36,7 +36,7 @@ from pilotage.wire.messages import (
     PilotEnded,
     Refused,
 )
-from pilotage.wire.zeromq import TcpClientChannel
+from pilotage.wire.tcp import TcpClientChannel
 
 NOBODY = 65534
 SYSTEM_PYTHON = "/usr/bin/python3"

@@ -26,7 +26,7 @@ from pilotage.wire import messages as wire
 from pilotage.wire.agent_link import HEARTBEAT_S
 from pilotage.wire.channel import Disconnected
 from pilotage.wire.keys import generate_key_pair, read_connection
-from pilotage.wire.zeromq import TcpClientChannel
+from pilotage.wire.tcp import TcpClientChannel
 
 BINDING = Binding(1)
 _decode_outcomes = msgspec.msgpack.Decoder(list[Outcome]).decode

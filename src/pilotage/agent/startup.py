@@ -188,7 +188,7 @@ def listen(settings: PilotSettings, folder: Path, incarnation: int) -> tuple[lis
     tcp: tuple[str, ...] = ()
     server_key = ""
     if settings.transport == "tcp":
-        from pilotage.wire.zeromq import TcpAgentChannel
+        from pilotage.wire.tcp import TcpAgentChannel
 
         keys = generate_key_pair()
         allowed = dict.fromkeys(settings.observer_keys, Role.OBSERVER) | dict.fromkeys(settings.client_keys, Role.CLIENT)

@@ -27,6 +27,6 @@ def connect(address: Connection, boot_id: str, keys: KeyPair | None, attempt: in
     if keys is None:
         raise AccessDenied(f"{agent} cannot be reached without a key pair; use the one made for this pilot")
     # ZeroMQ is loaded only by those who leave the machine.
-    from pilotage.wire.zeromq import TcpClientChannel
+    from pilotage.wire.tcp import TcpClientChannel
 
     return TcpClientChannel.connect(address.tcp[attempt % len(address.tcp)], keys, address.server_key)

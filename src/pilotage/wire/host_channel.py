@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pilotage.wire.channel import Role
 from pilotage.wire.host_messages import FromHost, HostRefused, ToHost, decode_from_host, decode_to_host, encode
-from pilotage.wire.zeromq import TcpConnection, TcpListener
+from pilotage.wire.tcp_connection import TcpConnection
+from pilotage.wire.tcp_listener import TcpListener
 
 
 class HostListener(TcpListener[FromHost, ToHost]):

@@ -20,7 +20,7 @@ from pilotage.wire import addresses
 from pilotage.wire.channel import AgentChannel
 from pilotage.wire.keys import Connection, KeyPair, generate_key_pair
 from pilotage.wire.messages import PROTOCOL, ClientHello
-from pilotage.wire.zeromq import TcpClientChannel
+from pilotage.wire.tcp import TcpClientChannel
 
 PATIENCE_S = 60.0
 

@@ -17,7 +17,7 @@ from pilotage.wire.agent_link import AgentLink
 from pilotage.wire.channel import Role
 from pilotage.wire.keys import Connection, KeyPair, generate_key_pair, write_connection, write_key_pair
 from pilotage.wire.messages import PROTOCOL, AgentHello, ClientHello
-from pilotage.wire.zeromq import TcpAgentChannel
+from pilotage.wire.tcp import TcpAgentChannel
 
 PATIENCE_S = 60.0
 

@@ -38,8 +38,8 @@ from pilotage.wire.messages import (
     Inspect,
     Refused,
 )
+from pilotage.wire.tcp import TcpAgentChannel, TcpClientChannel
 from pilotage.wire.unix import CLIENT_SOCKET, UnixAgentChannel, UnixClientChannel
-from pilotage.wire.zeromq import TcpAgentChannel, TcpClientChannel
 
 
 class TestUnixChannel(ChannelContract):
@@ -373,7 +373,8 @@ import os
 from pilotage.model.ids import SessionUid
 from pilotage.wire.keys import KeyPair
 from pilotage.wire.messages import Acknowledge
-from pilotage.wire.zeromq import TcpClientChannel, finish_connections
+from pilotage.wire.tcp import TcpClientChannel
+from pilotage.wire.zeromq import finish_connections
 for number in (1, 2):
     client = TcpClientChannel.connect({endpoint!r}, KeyPair({keys.public!r}, {keys.secret!r}), {tcp.server.public!r})
     client.send(Acknowledge(number, 0))
