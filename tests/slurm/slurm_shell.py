@@ -33,16 +33,14 @@ class Shell:
         self.home = home
         self.environment = environment
 
-    def start(self, *words: str, prefix: str = "") -> subprocess.Popen[str]:
+    def start(self, *words: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "pilotage.cli", *words]
-        if prefix:
-            command = ["/bin/bash", "-c", f'{prefix}; exec "$@"', "bash", *command]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=self.home, env=self.environment, stdout=pipe, stderr=pipe, text=True)
 
-    def run(self, *words: str, code: int = 0, prefix: str = "") -> str:
+    def run(self, *words: str, code: int = 0) -> str:
         """Return what a command prints, both streams together, when it has ended with this exit code."""
-        process = self.start(*words, prefix=prefix)
+        process = self.start(*words)
         output, errors = process.communicate(timeout=3 * PATIENCE_S)
         assert process.returncode == code, (process.returncode, output, errors)
         return output + errors

@@ -113,13 +113,6 @@ def test_a_dry_run_prints_what_it_would_come_to_and_submits_nothing(shell: Shell
     assert (slurm.jobs(), (shell.home / "home").exists()) == ({}, False)
 
 
-def test_a_login_node_that_allows_little_is_enough(shell: Shell, slurm: SlurmCluster) -> None:
-    little = "ulimit -u 100 -v 1048576"
-    shell.run("submit", shell.campaign("echo ran {i}"), prefix=little)
-    assert "20 tasks: 20 done" in shell.run("wait", "water", prefix=little)
-    shell.run("status", "water", prefix=little)
-
-
 def test_who_waits_submits_the_follow_up_of_a_pilot_whose_time_is_over(shell: Shell, slurm: SlurmCluster) -> None:
     go = shell.home / "go"
     text = (shell.home / shell.campaign(f"[ -e {go} ] || exec sleep infinity")).read_text()
