@@ -182,7 +182,8 @@ def test_a_plain_user_starts_a_cluster_runs_a_pilot_on_it_and_leaves_nothing(she
 
 # ----- clients on what a login node grants --------------------------------------------------------------------------------
 
-CAMPAIGN = """
+LIMITS = "ulimit -S -u; ulimit -S -v"
+CAMPAIGN = f"""
 session = "water"
 
 [pilot]
@@ -193,7 +194,7 @@ idle_timeout_s = 1
 
 [[tasks]]
 executable = "/bin/bash"
-arguments = ["-c", "echo $(ulimit -S -u) $(ulimit -S -v) $(ulimit -H -u) $(ulimit -H -v)"]
+arguments = ["-c", "{LIMITS}"]
 count = 20
 """
 
@@ -274,6 +275,17 @@ def test_a_campaign_is_submitted_from_there_and_its_tasks_get_what_their_nodes_g
     assert "20 tasks: 20 done" in login.run(*client, "wait", "water", limited=True)
     login.run(*client, "status", "water", limited=True)
 
-    here = login.run("/bin/bash", "-c", "ulimit -H -u; ulimit -H -v").split()
-    outputs = {path.read_text().strip() for path in login.home.glob("pilotage/sessions/water/*/tasks/**/*.out")}
-    assert outputs == {" ".join(2 * here)}
+    outputs = {path.read_text() for path in login.home.glob("pilotage/sessions/water/*/tasks/**/*.out")}
+    assert outputs == {login.run("/bin/bash", "-c", LIMITS.replace("-S", "-H"))}
+
+
+def test_a_program_is_submitted_from_there_and_gets_what_its_node_grants(login: PlainShell) -> None:
+    (login.home / "program.py").write_text(f"import subprocess; subprocess.run(['/bin/bash', '-c', {LIMITS!r}])")
+    client = (sys.executable, "-m", "pilotage.cli")
+    words = ("--resource", "test.cluster", "--nodes", "1", "--runtime", "5m", "--session", "water")
+
+    login.run(*client, "submit", "program.py", *words, limited=True)
+    assert "the program ended with exit code 0" in login.run(*client, "wait", "water", limited=True)
+
+    found = json.loads(login.run(*client, "status", "water", "--format", "json", limited=True))["program"]
+    assert Path(found["output"]).read_text() == login.run("/bin/bash", "-c", LIMITS.replace("-S", "-H"))
