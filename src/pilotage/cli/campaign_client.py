@@ -6,10 +6,13 @@ the tables that it names, may change meanwhile. Argument: that folder.
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +24,7 @@ from pilotage.cli.campaign_order import Ordered, TaskGroup, described, ordered, 
 from pilotage.cli.items import Items
 from pilotage.cli.progress import Interrupts
 from pilotage.cli.renderers import note
+from pilotage.cli.submitted import CANCEL_FILE
 from pilotage.core.client.binding import CHUNK_TASKS
 from pilotage.errors import InvalidTask, PilotageError
 from pilotage.log.files import replace_file
@@ -34,6 +38,9 @@ if TYPE_CHECKING:
     from pilotage.client.task_manager import TaskManager
 
 CAMPAIGN_FILE = "campaign.msgpack"
+LOOK_S = 1.0
+"""How often the client looks whether it is to cancel its campaign."""
+
 DRAIN_S = 30.0
 """How long a pilot without tasks may take to end in good order."""
 
@@ -109,7 +116,7 @@ def run_campaign(folder: Path) -> int:
     services = services_of(pilot)
     tasks = ordered(groups, services)
     total = sum(not groups[task.group].is_service for task in tasks)
-    with Interrupts() as interrupts, Session(folder.name, folder.parent) as session:
+    with Interrupts() as interrupts, Session(folder.name, folder.parent) as session, _heeded(folder / CANCEL_FILE):
         campaign = Campaign(session.uid, pilot.as_dict())
         status = campaign.run_in(session, interrupts, lambda manager: Dealer(manager, groups, tasks, services.values()), total)
         if not interrupts.count:
@@ -118,6 +125,26 @@ def run_campaign(folder: Path) -> int:
                 manager.drain_pilots()
                 manager.wait_pilots(timeout=DRAIN_S)
         return status
+
+
+@contextmanager
+def _heeded(cancel_file: Path) -> Iterator[None]:
+    """Have this process interrupted by TERM, as by its job's end, when somebody has written this file."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK_S):
+            if cancel_file.exists():
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    looking = threading.Thread(target=look, name="pilotage-cancel", daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        looking.join()
 
 
 class Dealer:

@@ -366,7 +366,7 @@ def _end_submitted(folder: Path, force: bool) -> None:
     job = f"session {folder.name}: {submitted.shown_job} is {status.state.value}"
     if not force:
         raise SessionInUse(f"{job}; end it first with: pilotage cancel {folder.name}; or use --force, which cancels it")
-    if not end_program(submitted, END_PATIENCE_S):
+    if not end_program(folder, submitted, END_PATIENCE_S):
         raise SessionInUse(
             f"{job}, was cancelled, and has not ended in {END_PATIENCE_S:g} s; remove the session when it is over"
         )

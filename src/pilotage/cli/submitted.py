@@ -5,6 +5,7 @@ All of it lies in the folder of the session that the client is to open, which ha
     program.json      what runs, in which surroundings, and its job (0600)
     campaign.msgpack  of a campaign: what is to be run
     job.sh, job.out   what the job runs, and what the batch system and the platform's setup printed
+    cancel            of a campaign: it is to be cancelled
     program.out, program.err, program.exit
 
 On a platform without a batch system the job is a process of this machine, which lives on when its user leaves.
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pilotage.cli.lookup import PROGRAM_FILE, meant, session_folders
+from pilotage.cli.lookup import PROGRAM_FILE, meant, session_folders, session_state
 from pilotage.cli.session import END_PATIENCE_S, REPEAT_S, is_over
 from pilotage.log.files import replace_file
 from pilotage.system.processes import boot_id, is_alive, started_ticks
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 EXIT_FILE = "program.exit"
 OUTPUT_FILE = "program.out"
 ERROR_FILE = "program.err"
+CANCEL_FILE = "cancel"
 LOCAL = "local"
 
 
@@ -139,13 +141,24 @@ def exit_code_of(folder: Path) -> int | None:
         return None
 
 
-def end_program(submitted: SubmittedProgram, patience_s: float = END_PATIENCE_S) -> bool:
-    """Cancel the job of what was submitted, and wait for its end. Return whether it has ended in time.
+def end_program(folder: Path, submitted: SubmittedProgram, patience_s: float = END_PATIENCE_S) -> bool:
+    """End the job of what was submitted, and wait for that. Return whether it has ended in time.
+
+    A campaign's client that runs is asked to end its tasks and its pilot first, as a job that is cancelled takes all of them
+    with it, and nobody would know how they ended.
 
     Raises:
-        BackendError: the batch system cannot be asked.
+        BackendError: the batch system cannot be asked, or the folder cannot be written.
     """
+    if submitted.campaign and session_state(folder) == "open":
+        replace_file(folder / CANCEL_FILE, [])
+        if _awaits_end(submitted, patience_s):
+            return True
     submitted.cancel()
+    return _awaits_end(submitted, patience_s)
+
+
+def _awaits_end(submitted: SubmittedProgram, patience_s: float) -> bool:
     until = time.monotonic() + patience_s
     while not is_over(submitted.now()):
         if time.monotonic() > until:

@@ -74,7 +74,7 @@ def show_program(folder: Path, format: Format) -> None:
         "program": " ".join([submitted.program, *submitted.arguments]),
         "platform": submitted.platform,
         "job": submitted.job,
-        "job_state": f"{told.state.value}{f': {told.reason}' if told.reason else ''}" if told is not None else "",
+        "job_state": _words(told) if told is not None else "",
         "starts": starts_of(told),
         "exit_code": exit_code_of(folder),
         "output": str(folder / OUTPUT_FILE),
@@ -107,7 +107,7 @@ def _show_campaign(
                 "state": PMGR_ACTIVE_PENDING if waiting else state.upper(),
                 "resource": submitted.platform,
                 "unfinished": submitted.tasks,
-                "reason": told.reason if told is not None else "",
+                "reason": told.reason if told is not None and waiting else "",
                 "path": str(folder / FIRST_PILOT),
             }
         ]
@@ -120,8 +120,8 @@ def _show_campaign(
         row["tasks"] = submitted.tasks
         row["by_state"] = ", ".join(f"{count:,} {name}" for name, count in row["states"].items())
     code = exit_code_of(folder)
-    if code not in (None, 0) or (told is not None and is_over(told) and code is None):
-        row["problem"] = row["problem"] or f"its client has ended, see {folder / ERROR_FILE}"
+    if not row["problem"] and code != 0 and (code is not None or (told is not None and is_over(told))):
+        row["problem"] = _said(folder)
     show_session(row, pilots, format)
 
 
@@ -160,7 +160,11 @@ def follow_program(folder: Path, *, shown: bool) -> int:
 
 
 def _words(told: JobStatus) -> str:
-    return f"{told.state.value}{f': {told.reason}' if told.reason else ''}"
+    from pilotage.batch.job import JobState
+
+    # What a job that is cancelled last waited for tells nothing.
+    reason = "" if told.state is JobState.CANCELLED else told.reason
+    return f"{told.state.value}{f': {reason}' if reason else ''}"
 
 
 def _expected(told: JobStatus) -> str:
@@ -182,29 +186,35 @@ def _ended(folder: Path, submitted: SubmittedProgram) -> int:
 
 def _gone(folder: Path, submitted: SubmittedProgram, how: str) -> int:
     """Say that a job took its client with it, and return the exit code."""
-    what = "the client of its campaign" if submitted.campaign else "its program"
-    note(f"{submitted.shown_job} {how}, and {what} has not told how it ended")
-    if submitted.campaign:
-        _judge_campaign(folder, submitted)
+    if not submitted.campaign:
+        note(f"{submitted.shown_job} {how}, and its program has not told how it ended")
+        return _FAILED
+    note(f"{submitted.shown_job} {how}")
+    _judge_campaign(folder, submitted)
     return _FAILED
 
 
 def _judge_campaign(folder: Path, submitted: SubmittedProgram) -> int:
     """Say what became of the tasks of a campaign, and return the exit code."""
-    if not (folder / CLIENT_FOLDER).is_dir():
+    if (folder / CLIENT_FOLDER).is_dir():
+        status = judge(folder, submitted.tasks)
+    else:
         note(f"none of its {plural(submitted.tasks, 'task')} was begun")
-        _point_to_errors(folder)
-        return _FAILED
-    status = judge(folder, submitted.tasks)
-    if status:
-        _point_to_errors(folder)
+        status = _FAILED
+    if status and (said := _said(folder)):
+        note(said)
     return status
 
 
-def _point_to_errors(folder: Path) -> None:
-    errors = folder / ERROR_FILE
-    if errors.exists() and errors.stat().st_size:
-        note(f"what its client said: {errors}")
+def _said(folder: Path) -> str:
+    """Return where to read what a campaign's client, or its job, said last; empty: neither said anything."""
+    from pilotage.client.job_specs import JOB_OUTPUT
+
+    for who, name in (("its client", ERROR_FILE), ("its job", JOB_OUTPUT)):
+        path = folder / name
+        if path.exists() and path.stat().st_size:
+            return f"what {who} said: {path}"
+    return ""
 
 
 def cancel_program(folder: Path) -> int:
@@ -214,7 +224,7 @@ def cancel_program(folder: Path) -> int:
     if is_over(before):
         note(f"{submitted.shown_job} is {before.state.value}; nothing was to be cancelled")
         return 0
-    if not end_program(submitted):
+    if not end_program(folder, submitted):
         note(f"{submitted.shown_job} was cancelled, and has not ended in {END_PATIENCE_S:g} s; look again: pilotage status")
         return _FAILED
     what = "the tasks of its campaign wrote" if submitted.campaign else "its program wrote"
