@@ -1,7 +1,9 @@
 """Making sure that nothing of a partition runs on any node of a cluster any more, when its agent is gone.
 
 Hosts look for their agent where they have found it before, and find this in its place: who comes is told to end all, and says
-so when it has. One that does not come has ended by its own rule after a while without an agent, and so has all that it ran.
+so when it has. One that does not come, as its node is down or it died before, has ended by its own rule after a while without
+an agent, and so has all that it ran. But of one that did come, and does not say that it has ended, that is not so: it lives, or
+lived just now.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ def end_partition_hosts(settings: PilotSettings, patience_s: float = GONE_S) -> 
     """End the hosts of a partition, and what they run; ``settings`` are those of its agent, which is gone and comes no more.
 
     Raises:
-        BackendError: ``patience_s`` is less than ``GONE_S``, and hosts have not said that they are gone.
+        BackendError: hosts are not known to be gone: they have come and did not end, or not come while ``patience_s`` is less
+            than ``GONE_S``.
     """
     found = read_found(Path(settings.pilot_folder))
     if found is None or found.alone:
@@ -48,5 +51,6 @@ def end_partition_hosts(settings: PilotSettings, patience_s: float = GONE_S) -> 
     launchers = launchers_of(settings)
     for name, node in spawners.items():
         end_steps_of(runner_settings(settings, found.nodes, node, launchers, 0.0), name, _STEPS_S)
-    if left and patience_s < GONE_S:
-        raise BackendError(f"hosts of partition {settings.partition} are not known to be gone: {', '.join(sorted(left))}")
+    unsure = left.ending | (left.silent if patience_s < GONE_S else frozenset())
+    if unsure:
+        raise BackendError(f"hosts of partition {settings.partition} are not known to be gone: {', '.join(sorted(unsure))}")

@@ -13,6 +13,7 @@ import select
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -36,6 +37,13 @@ _SPARE_FILES = 256
 """What an agent has open beside the connections of its hosts."""
 
 _decode_found = msgspec.msgpack.Decoder(NodeFound).decode
+
+
+class HostsLeft(NamedTuple):
+    """Hosts that have not said that they are gone: *silent* ones were not heard at all; the others were told to end."""
+
+    silent: frozenset[str]
+    ending: frozenset[str]
 
 
 class HostLobby:
@@ -133,10 +141,10 @@ class HostLobby:
         self.send(name, HostRefused(reason))
         self.forget(name)
 
-    def end_hosts(self, names: Collection[str], grace_s: float, patience_s: float) -> set[str]:
+    def end_hosts(self, names: Collection[str], grace_s: float, patience_s: float) -> HostsLeft:
         """Have all hosts end that are there, or come, until those of these names have, or the patience is over.
 
-        Tasks have ``grace_s`` to end. Return the names of hosts that have not said that they are gone, and nothing with them.
+        Tasks have ``grace_s`` to end. Return the names of hosts that have not said that they are gone, and all with them.
         """
         left = set(names)
         close = HostClose(grace_s)
@@ -150,7 +158,7 @@ class HostLobby:
                 elif isinstance(message, HostGone):
                     told.discard(name)
                     left.discard(name)
-        return left | told
+        return HostsLeft(frozenset(left - told), frozenset(told))
 
     def forget(self, name: str) -> None:
         """Have nothing more to do with the host's connection, if it has one; it may connect again."""

@@ -474,3 +474,18 @@ def test_nodes_of_a_partition_that_are_lost_are_told_and_others_may_come(restart
         core = again(core, (0, 1, 2), cores=1, nodes=(0, 1))
     (sent,) = told_by(core.handle(events.LinkOpened(2.0)), actions.SendNodes)
     assert isinstance(sent, actions.SendNodes) and sent.nodes == [0, 1]
+
+
+def test_a_partition_without_a_node_keeps_no_task() -> None:
+    core = ready((0, 1, 2), nodes=(1, 2))
+    core.handle(submitted(1, ["a", "b", "c", "d", "e"]))
+    step = core.handle(events.NodesLost(4.0, [1], "it is gone"))
+    assert outcomes_of(step) == [], "one is left, and the metascheduler may give it another"
+    step = core.handle(events.NodesLost(5.0, [2], "it is gone"))
+    refused = [uid for uid, ending in outcomes_of(step) if ending is Ending.INFEASIBLE]
+    step = core.handle(submitted(2, ["late"], at=6.0))
+    assert outcomes_of(step) == [("late", Ending.INFEASIBLE)]
+    for runner in [*core.state.runners]:
+        step = core.lose(runner, at=7.0)
+    assert not core.state.tasks and "e" in refused
+    assert core.state.ending is None, "it is told to end, or given a node, by its metascheduler"

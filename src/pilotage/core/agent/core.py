@@ -242,7 +242,7 @@ class AgentCore:
             self._gangs.settle(now)
         if self._reports.came_back:
             self._reports.came_back = False
-            if self.state.lost_nodes and self._nodes.are_for_good:
+            if self.state.lost_nodes and self._are_refused:
                 self._end_unplaceable(now)
         self._services.settle(now)
         if self._waiting.launches.waiting:
@@ -417,10 +417,18 @@ class AgentCore:
     # -------------------------------------------------------------------------------------------------------------- nodes
 
     def _nodes_lost(self, event: events.NodesLost) -> None:
-        if self._lose(event) and self._nodes.are_for_good:
-            if self._has_hosts and not self._nodes.own():
+        if self._lose(event) and self._are_refused:
+            if self._has_hosts and self._nodes.are_for_good and not self._nodes.own():
                 self._end(event.time, 0, False, FAILED, f"no node is left; the last was lost: {event.reason}")
             self._end_unplaceable(event.time)
+
+    @property
+    def _are_refused(self) -> bool:
+        """Whether tasks that cannot be placed now, as nodes were lost, are not to wait here for others.
+
+        A partition may be given nodes; but while it has none, its metascheduler finds another place for its tasks.
+        """
+        return self._nodes.are_for_good or (self._has_hosts and not self._nodes.own())
 
     def _give_up(self, now: float, nodes: list[int], reason: str) -> None:
         """No spawner comes up on the host of these nodes."""
