@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from pilotage.model.ids import PilotUid
 
 SessionArgument = Annotated[str, typer.Argument(metavar="SESSION", help="The session, or how its uid begins or ends.")]
+
+TO_BE_CONTINUED = "TO BE CONTINUED"
+"""In place of the states of tasks whose pilot is over, and that go on in the one that follows it."""
 
 LOOK_S = 2.0
 ANSWER_S = 15.0
@@ -88,7 +91,14 @@ def status_of(folder: Path, session: str) -> tuple[dict[str, Any], list[dict[str
     told, problem = jobs_of(state)
     unfinished = Counter(record.pilot for record in state.tasks.values() if record.outcome is None)
     pilots = [_pilot_row(folder, pilot, told.get(pilot.uid), unfinished[pilot.uid]) for pilot in state.pilots.values()]
-    states = Counter(record.state for record in state.tasks.values())
+    followed = {pilot["uid"] for pilot in pilots if unfinished[pilot["uid"]]} & _followed(folder, state, told)
+    for pilot in pilots:
+        if pilot["uid"] in followed and not pilot["reason"]:
+            pilot["reason"] = f"its time is over; a follow-up is submitted by: pilotage wait {folder.name}"
+    states = Counter(
+        TO_BE_CONTINUED if record.outcome is None and record.pilot in followed else record.state
+        for record in state.tasks.values()
+    )
     row = {
         "uid": folder.name,
         "state": session,
@@ -99,6 +109,24 @@ def status_of(folder: Path, session: str) -> tuple[dict[str, Any], list[dict[str
         "problem": problem,
     }
     return row, pilots
+
+
+def _followed(folder: Path, state: ClientState, told: Mapping[PilotUid, JobStatus]) -> set[PilotUid]:
+    """Return the pilots that are over, as far as is told of their jobs or processes, and that others may follow."""
+    from pilotage.batch.job import JobState
+    from pilotage.cli.lookup import living_pilots
+    from pilotage.core.client.successors import may_be_followed
+
+    alive = {pilot.uid for pilot, _ in living_pilots(folder, state)}
+    by_itself = (JobState.DONE, JobState.TIMED_OUT, JobState.PREEMPTED, JobState.NODE_FAILED)
+    return {
+        pilot.uid
+        for pilot in state.pilots.values()
+        if pilot.state not in FINAL
+        and not pilot.ending
+        and may_be_followed(pilot)
+        and (told[pilot.uid].state in by_itself if pilot.uid in told else pilot.job is None and pilot.uid not in alive)
+    }
 
 
 def jobs_of(state: ClientState) -> tuple[dict[PilotUid, JobStatus], str]:
