@@ -17,7 +17,8 @@ import typer
 from pilotage.cli.progress import Interrupts
 from pilotage.cli.renderers import is_terminal, note, plural, span
 from pilotage.core.client import facts
-from pilotage.core.client.state import ClientState, TaskRecord, apply
+from pilotage.core.client.applying import apply
+from pilotage.core.client.state import ClientState, TaskRecord
 from pilotage.errors import BackendError
 from pilotage.model.states import AGENT_EXECUTING, CANCELED, DONE, FAILED, FINAL
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 
 from pilotage.core.client import facts
-from pilotage.core.client.state import ClientState, apply
+from pilotage.core.client.applying import apply
+from pilotage.core.client.state import ClientState
 from pilotage.log.reader import recover
 
 

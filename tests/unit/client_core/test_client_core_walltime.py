@@ -16,7 +16,8 @@ from pilotage.core.client import actions, events, facts
 from pilotage.core.client import journal as journal_module
 from pilotage.core.client.facts import Held
 from pilotage.core.client.pilots import Pilots
-from pilotage.core.client.state import ClientState, JobRecord, apply
+from pilotage.core.client.applying import apply
+from pilotage.core.client.state import ClientState, JobRecord
 from pilotage.core.client.successors import FRUITLESS, FRUITLESS_CONTINUING, Successors
 from pilotage.model.ids import Attempt, PilotUid, TaskUid, TemplateId
 from pilotage.model.outcome import Ending

@@ -16,7 +16,8 @@ from pilotage.client.engine import Engine
 from pilotage.client.launcher import StartedPilot
 from pilotage.client.pilot_link import PilotLink
 from pilotage.core.client import events, facts
-from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord, apply
+from pilotage.core.client.applying import apply
+from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord
 from pilotage.model.ids import PilotUid, TaskUid
 from pilotage.wire.channel import Disconnected
 from pilotage.wire.keys import Connection

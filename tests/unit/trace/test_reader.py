@@ -11,7 +11,8 @@ from trace_builders import AgentLog, ClientLog, batch, encode, nodes, outcome
 
 from pilotage.core.agent import events
 from pilotage.core.client import facts as client
-from pilotage.core.client.state import ClientState, apply
+from pilotage.core.client.applying import apply
+from pilotage.core.client.state import ClientState
 from pilotage.log.format import list_segments
 from pilotage.model.ids import Attempt, Binding, PilotUid, RunnerId, TaskUid
 from pilotage.model.outcome import Ending, Outcome, Times

@@ -1,6 +1,6 @@
 """What the client's core has taken as true: the records of its log.
 
-``state.apply`` folds them, and nothing else changes the client's state, so recovery is to apply the log. Large lists stay
+``applying.apply`` folds them, and nothing else changes the client's state, so recovery is to apply the log. Large lists stay
 encoded, as they came from the encoder or from the wire: the log, the wire and memory share the same bytes. Tags are never
 reused.
 """

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from pilotage.core.client import actions
 from pilotage.core.client.actions import Action
+from pilotage.core.client.applying import apply
 from pilotage.core.client.facts import Fact
-from pilotage.core.client.state import ClientState, apply
+from pilotage.core.client.state import ClientState
 from pilotage.model.ids import PilotUid, TaskUid
 from pilotage.model.outcome import Outcome
 from pilotage.model.workload import Batch
