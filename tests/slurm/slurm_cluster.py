@@ -16,7 +16,9 @@ spare      as ``shared``, until a job of one of the others wants the place: then
            that long a time; Slurm looks every 10 to 15 s only whether it is over
 =========  ======================================================================================================
 
-*What it needs*: Debian's packages (``scripts/get-slurm``); root or a plain user. *Where it is*: everything is in the folder
+*What it needs*: Debian's packages (``scripts/get-slurm``); root or a plain user, whom ``/etc/passwd`` has to know. (It
+takes root to get jobs the environment of a login, for ``--export=NONE``: those of a plain user's cluster begin without any.)
+*Where it is*: everything is in the folder
 given, and on ports that nobody else has: each is held by a socket that is bound to it for as long as the cluster lives, and
 Slurm binds over it. Clusters may live beside each other, of several test runs too. *Who may use it*: its daemons listen on all
 addresses of the machine, so they take orders only from those who have its key (munge, with a daemon of its own). *How it
@@ -32,9 +34,9 @@ to 60 s. So ranks of tests ``exec`` what they stay with.
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -62,7 +64,13 @@ _LONGEST_SOCKET = "/spool/node1000_1000000.4294967290"
 def missing_slurm() -> str:
     """Return why there can be no cluster here; empty if there can."""
     missing = [name for name in _PROGRAMS if shutil.which(name, path=_PATH) is None]
-    return f"there is no {', '.join(missing)}: run scripts/get-slurm as root" if missing else ""
+    if missing:
+        return f"there is no {', '.join(missing)}: run scripts/get-slurm as root"
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return f"Slurm runs for nobody whom /etc/passwd does not know, as user {os.geteuid()}; take one who is there"
+    return ""
 
 
 class SlurmCluster:
@@ -348,7 +356,7 @@ class SlurmCluster:
         (etc / "gres.conf").write_text(gres_configuration(self.shape, self.folder))
         (etc / "plugstack.conf").touch()
         (etc / "cgroup.conf").write_text("CgroupAutomount=no\n")
-        user, host = getpass.getuser(), socket.gethostname().partition(".")[0]
+        user, host = pwd.getpwuid(os.geteuid()).pw_name, socket.gethostname().partition(".")[0]
         self.configuration.write_text(slurm_configuration(self.shape, self.folder, ports, user, host))
 
     def _hold_port(self) -> int:

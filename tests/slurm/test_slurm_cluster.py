@@ -120,3 +120,9 @@ def test_what_slurm_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("slurm_cluster._PATH", "/nonexistent")
 
     assert "slurmctld" in missing_slurm() and "scripts/get-slurm" in missing_slurm()
+
+
+def test_who_is_not_known_to_slurm_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 2**31)
+
+    assert "/etc/passwd" in missing_slurm() and str(2**31) in missing_slurm()
