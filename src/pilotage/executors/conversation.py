@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 import msgspec
 
 from pilotage.errors import InvariantViolated, unreachable
 from pilotage.executors.connections import Hello, send_away
+from pilotage.executors.cut_short import judged, note
 from pilotage.executors.function_calls import FunctionCalls
 from pilotage.executors.runner import Runner
 from pilotage.executors.runner_table import RunnerTable
 from pilotage.model.environments import EnvironmentDifference
 from pilotage.model.ids import RunnerId
+from pilotage.model.outcome import Ending
 from pilotage.wire import runner_messages as wire
 from pilotage.wire.framing import Disconnected
 
@@ -48,6 +51,9 @@ class Conversation:
 
     def turn(self) -> None:
         """Take in what has arrived."""
+        unread, self._runners.unread = self._runners.unread, {}
+        for name, frames in unread.items():
+            self._take_all(self._runners.by_name[name], frames)
         for who, takes_more in self._runners.connections.poll():
             if isinstance(who, Hello):
                 self.hear_hello(who)
@@ -129,7 +135,7 @@ class Conversation:
             case wire.TasksEnded():
                 self._calls.over(runner, [(end.task, end.attempt) for end in message.ends])
                 runner.received = max(runner.received, message.number)
-                self._runners.told.tasks_ended(runner.name, message.number, message.ends)
+                self._runners.told.tasks_ended(runner.name, message.number, judged(runner, message.ends))
             case wire.TasksStarted():
                 self._runners.told.tasks_started(runner.name, wire.by_own_clock(message, time.time()))
             case wire.TasksReturned():
@@ -140,7 +146,10 @@ class Conversation:
                 if worker is not None and (not worker.pid or worker.pid == message.pid):
                     worker.exit_code = message.status
                     worker.gone = message.message
+                    worker.cut_short = message.cut_short
                     self.doom(worker)
+            case wire.EndedByOthers():
+                note(runner, message, self._runners.by_name.values())
             case wire.StorageFull():
                 self._runners.told.storage_full(runner.name, message.reason)
             case wire.RunnerHello():
@@ -160,23 +169,15 @@ class Conversation:
 
     def _drain(self, runner: Runner) -> None:
         """Take in what a dead runner still had sent."""
-        while runner.reader is not None:
-            try:
-                frames = runner.reader.read()
-            except Disconnected:
-                self._runners.connections.detach(runner)
-                return
-            if not frames:
-                return
-            self._take_all(runner, frames)
+        self._take_all(runner, [*self._runners.unread.pop(runner.name, []), *runner.read_all()])
 
     def take_legacy(self, runner: Runner, messages: Iterable[wire.FromRunner]) -> None:
         """Take what a dead worker had not sent, from where it kept it."""
         for message in messages:
             self._take(runner, message)
 
-    def hear_last_words(self) -> None:
-        """Let nobody who is about to exit wait for us to read, and tell who comes only now to go."""
+    def hear_last_words(self, *, tell: bool) -> None:
+        """Let nobody who is about to exit wait for us to read, and have who comes only now go; ``tell`` of what ended well."""
         for who, takes_more in self._runners.connections.poll(_LAST_WORDS_S):
             if isinstance(who, Hello):
                 send_away(who.connection)
@@ -184,10 +185,33 @@ class Conversation:
             if takes_more:
                 self._runners.flush({who.name})
             try:
-                if who.reader is not None:
-                    who.reader.read()
+                frames = who.reader.read() if who.reader is not None else []
             except Disconnected:
                 self._runners.connections.detach(who)
+                continue
+            if tell:
+                self._tell_results(who, frames)
+
+    def tell_last_words(self, runner: Runner, kept: Iterable[wire.TasksEnded]) -> None:
+        """Tell of what ended well in a runner that is gone: that it has said so, and that it had ``kept`` to say."""
+        self._tell_results(runner, [*self._runners.unread.pop(runner.name, []), *runner.read_all()])
+        for message in kept:
+            if message.number > runner.received:
+                self._tell_well_ended(runner, message)
+
+    def _tell_results(self, runner: Runner, frames: list[bytes]) -> None:
+        for frame in frames:
+            with suppress(msgspec.DecodeError):
+                message = _decode(frame)
+                if isinstance(message, wire.TasksEnded):
+                    self._tell_well_ended(runner, message)
+
+    def _tell_well_ended(self, runner: Runner, message: wire.TasksEnded) -> None:
+        # The rest may have been cut short; it is lost with the executor.
+        runner.received = max(runner.received, message.number)
+        well = [end for end in message.ends if end.ending is Ending.DONE]
+        if well:
+            self._runners.told.tasks_ended(runner.name, message.number, well)
 
 
 def _definition(name: str, difference: EnvironmentDifference) -> wire.DefineEnvironment:

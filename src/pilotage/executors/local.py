@@ -58,6 +58,7 @@ class LocalExecutor:
     ) -> None:
         self._folder = folder
         self._log_folder = log_folder
+        self._is_far = bool(host)
         self._runners = RunnerTable(folder)
         self._calls = FunctionCalls(folder, self._runners)
         self._conversation = Conversation(self._runners, self._calls, incarnation)
@@ -96,7 +97,7 @@ class LocalExecutor:
     def next_deadline(self) -> float | None:
         """Return when ``turn`` is due without anything arriving."""
         runners = self._runners
-        if runners.dying or runners.taken_back or runners.to_flush:
+        if runners.dying or runners.taken_back or runners.to_flush or runners.unread:
             return 0.0
         due = self._calls.next_deadline()
         if runners.expected and (due is None or runners.look_at < due):
@@ -217,7 +218,10 @@ class LocalExecutor:
     # the end
 
     def close(self, grace_s: float) -> None:
-        """Stop all runners and wait for their processes, within the grace and a little more."""
+        """Stop all runners and wait for their processes, within the grace and a little more.
+
+        On another host than the agent's it is told meanwhile what ends well. Here it may be the agent's log that is at an end.
+        """
         runners = self._runners
         for runner in runners.by_name.values():
             runner.send(wire.StopRunner(grace_s))
@@ -229,9 +233,11 @@ class LocalExecutor:
         while mine and time.monotonic() < until:
             mine = [runner for runner in mine if not runner.is_gone()]
             if mine:
-                self._conversation.hear_last_words()
+                self._conversation.hear_last_words(tell=self._is_far)
         for runner in mine:
             runner.kill()
+        if self._is_far:
+            self._lost.tell_last_words()
         self._lost.end_all()
         for runner in runners.by_name.values():
             runners.close(runner)

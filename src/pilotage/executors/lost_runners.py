@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pilotage.executors.conversation import Conversation
+from pilotage.executors.cut_short import end_of_running
 from pilotage.executors.orphans import TASK_MARK, WORKER_MARK, end_orphans, end_spawners
 from pilotage.executors.runner import Runner
 from pilotage.executors.runner_table import RunnerTable
@@ -89,6 +90,12 @@ class LostRunners:
         for name in list(self._runners.dying):
             self._lose(self._runners.by_name[name])
 
+    def tell_last_words(self) -> None:
+        """Tell of what ended well and was not heard, when all runners are gone and the executor ends."""
+        for runner in self._runners.by_name.values():
+            kept = read_outbox(self._folder, runner.name, runner.released) if runner.is_worker else []
+            self._conversation.tell_last_words(runner, kept)
+
     def _lose(self, runner: Runner) -> None:
         name, runners = runner.name, self._runners
         if runner.is_worker:
@@ -97,6 +104,9 @@ class LostRunners:
         running, not_begun = None, list(runner.unsent)
         if runner.calls is not None:
             running = runner.calls.running()
+            if running is not None and runner.cut_short:
+                self._conversation.take_legacy(runner, [end_of_running(runner, running)])
+                running = None
             not_begun += runner.calls.not_begun()
         what = "function worker" if runner.is_worker else "spawner"
         if not runner.gone:

@@ -13,7 +13,7 @@ from pilotage.executors.worker_calls import WorkerCalls
 from pilotage.model.execution import Execution, LaneTasks
 from pilotage.model.ids import RunnerId, TemplateId
 from pilotage.system.processes import is_alive
-from pilotage.wire.framing import FrameReader, FrameWriter
+from pilotage.wire.framing import Disconnected, FrameReader, FrameWriter
 from pilotage.wire.runner_messages import Launch, ToRunner
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -47,6 +47,10 @@ class Runner:
         self.gone = ""
         """Why it is taken to be lost; empty while it is not."""
         self.doubtful = False
+        self.cut_short = False
+        """Whether it is gone as a batch system ends what is beside it."""
+        self.ended_by_others_at: float | None = None
+        """Since when a batch system ends what is beside it (seconds since the epoch); None: it does not."""
 
     @property
     def is_worker(self) -> bool:
@@ -59,6 +63,19 @@ class Runner:
             self.waiting.append(message)
         else:
             self.writer.write(_encode(message))
+
+    def read_all(self) -> list[bytes]:
+        """Return all that has arrived, to the end of the connection if it is there."""
+        frames: list[bytes] = []
+        while self.reader is not None:
+            try:
+                more = self.reader.read()
+            except Disconnected:
+                break
+            if not more:
+                break
+            frames += more
+        return frames
 
     def take_back(self, executions: Sequence[Execution]) -> list[Execution]:
         """Return those of the executions that wait to be sent, and send them no more."""

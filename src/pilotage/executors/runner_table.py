@@ -39,6 +39,8 @@ class RunnerTable:
         """Workers that hold calls."""
         self.taken_back: dict[RunnerId, list[Execution]] = {}
         """What was never sent and is to be told as returned."""
+        self.unread: dict[RunnerId, list[bytes]] = {}
+        """What runners had said when it turned out that they do not listen any more."""
 
     @property
     def told(self) -> RunnerListener:
@@ -59,6 +61,7 @@ class RunnerTable:
         names = set(names)
         self.to_flush -= names
         for runner in self.connections.flush([self.by_name[name] for name in names if name in self.by_name]):
+            self.unread.setdefault(runner.name, []).extend(runner.read_all())
             self.disconnect(runner)
 
     def disconnect(self, runner: Runner) -> None:
@@ -83,7 +86,7 @@ class RunnerTable:
         """Nothing more is to be known of a runner."""
         self.close(runner)
         del self.by_name[runner.name]
-        for names in (self.dying, self.expected, self.calling, self.taken_back):
+        for names in (self.dying, self.expected, self.calling, self.taken_back, self.unread):
             names.pop(runner.name, None)
 
     def close(self, runner: Runner) -> None:

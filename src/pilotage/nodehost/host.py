@@ -159,7 +159,8 @@ class NodeHost:
         """End all that runs here, for good."""
         self._reason = reason
         if self._relay is not None:
-            self._relay.close(grace_s)
+            for frame in self._relay.close(grace_s):
+                self._link.send(frame)
             self._relay = None
         # What no executor was told of: those of the host before, if it died, and all of them while there is no agent.
         end_runners(self._folder, grace_s + _END_S, _ORPHANS_S)

@@ -71,6 +71,22 @@ class Relay:
         if self._waits_for:
             return []
         self._executor.turn(now)
+        frames = self._frames()
+        if self._must_wait:
+            self._must_wait = False
+            self._waits_for = self._reports
+        return frames
+
+    def close(self, grace_s: float) -> list[bytes]:
+        """End all runners, and what they run, within the grace and a little more; return the frames of what was told."""
+        self._executor.close(grace_s)
+        return self._frames()
+
+    def leave(self) -> None:
+        """Let go of the runners; they go on."""
+        self._executor.leave()
+
+    def _frames(self) -> list[bytes]:
         if self._told:
             self._end_batch()
         batches, self._batches = self._batches, []
@@ -79,18 +95,7 @@ class Relay:
             for bundle in wire.bundles(told):
                 self._reports += 1
                 frames.append(wire.report_frame(self._reports, heard, time.time(), bundle))
-        if self._must_wait:
-            self._must_wait = False
-            self._waits_for = self._reports
         return frames
-
-    def close(self, grace_s: float) -> None:
-        """End all runners, and what they run, within the grace and a little more."""
-        self._executor.close(grace_s)
-
-    def leave(self) -> None:
-        """Let go of the runners; they go on."""
-        self._executor.leave()
 
     def _follow(self, order: wire.Order) -> None:
         executor = self._executor

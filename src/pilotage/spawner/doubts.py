@@ -17,13 +17,9 @@ import msgspec
 from pilotage.model.execution import AttemptEnd, Execution
 from pilotage.model.outcome import Ending
 from pilotage.spawner.timers import Timers
+from pilotage.wire.runner_messages import DOUBT_S, ENDED_WITH_PILOT
 
-DOUBT_S = 0.1
-"""How long TERM to the spawner may be behind that to its tasks."""
-
-ENDED_WITH_PILOT = "ended with its pilot"
-
-_FAILURES = (Ending.EXITED, Ending.SIGNALLED, Ending.LAUNCH_FAILED)
+_FAILURES = (Ending.EXITED, Ending.SIGNALLED, Ending.LAUNCH_FAILED, Ending.RAISED)
 
 
 class Doubts:
@@ -69,4 +65,5 @@ class Doubts:
 
 
 def _ended_by_others(end: AttemptEnd) -> AttemptEnd:
-    return msgspec.structs.replace(end, ending=Ending.CANCELLED, message=ENDED_WITH_PILOT)
+    # Of a function, what it raised when its children or itself were told to end.
+    return msgspec.structs.replace(end, ending=Ending.CANCELLED, result=None, message=ENDED_WITH_PILOT)

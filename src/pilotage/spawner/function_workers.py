@@ -1,11 +1,19 @@
-"""The function workers beside this spawner: started, ended, and told when their processes are gone."""
+"""The function workers beside this spawner: started, ended, and told when their processes are gone.
+
+In a job one that failed is told a moment later, as a batch system that ends the job's step may have told it before the spawner
+(see ``doubts``). When TERM comes to the spawner that is said first, and then what it did to the workers.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import time
+from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from pilotage.model.ids import RunnerId
 from pilotage.spawner.failures import LaunchFailed
@@ -15,8 +23,9 @@ from pilotage.spawner.launching import Launcher
 from pilotage.spawner.memory import MemoryKills
 from pilotage.spawner.outbox import Outbox
 from pilotage.spawner.termination import Termination
+from pilotage.spawner.timers import Timers
 from pilotage.system.python import installation_path
-from pilotage.wire.runner_messages import WorkerExited
+from pilotage.wire.runner_messages import DOUBT_S, EndedByOthers, WorkerExited
 from pilotage.wire.runner_settings import RunnerSettings
 
 
@@ -27,6 +36,7 @@ class FunctionWorkers:
         self,
         folder: Path,
         settings: RunnerSettings,
+        timers: Timers,
         launcher: Launcher,
         forest: Forest,
         termination: Termination,
@@ -35,6 +45,7 @@ class FunctionWorkers:
     ) -> None:
         self._folder = folder
         self._settings = settings
+        self._timers = timers
         self._launcher = launcher
         self._forest = forest
         self._termination = termination
@@ -42,6 +53,10 @@ class FunctionWorkers:
         self._memory_kills = memory_kills
         self._trees: dict[RunnerId, WorkerTree] = {}
         self._exited: dict[RunnerId, WorkerExited] = {}
+        self._unwanted: set[RunnerId] = set()
+        """Workers that the agent wants to end."""
+        self._doubtful: dict[RunnerId, WorkerExited] = {}
+        self._ended_by_others: EndedByOthers | None = None
         self._stopping = False
 
     @property
@@ -82,6 +97,7 @@ class FunctionWorkers:
     def end(self, worker: RunnerId) -> None:
         """Kill a worker and what it started."""
         if (tree := self._trees.get(worker)) is not None:
+            self._unwanted.add(worker)
             self._termination.kill(tree)
 
     def gone(self, tree: WorkerTree, now: float) -> None:
@@ -93,16 +109,39 @@ class FunctionWorkers:
             message = "killed by the kernel for memory"
         else:
             message = f"ended by signal {signal_name(-tree.status)}"
-        self._tell(WorkerExited(tree.worker, tree.pid, tree.status, message), now)
+        exited = WorkerExited(tree.worker, tree.pid, tree.status, message)
+        if tree.worker in self._unwanted:
+            self._unwanted.discard(tree.worker)
+            self._tell(exited, now)
+        elif self._ended_by_others is not None:
+            self._tell(msgspec.structs.replace(exited, cut_short=True), now)
+        elif tree.status and not self._stopping and self._settings.allocation_environment:
+            self._doubtful[tree.worker] = exited
+            self._timers.at(now + DOUBT_S, partial(self._believe, tree.worker))
+        else:
+            self._tell(exited, now)
+
+    def _believe(self, worker: RunnerId) -> None:
+        exited = self._doubtful.pop(worker, None)
+        if exited is not None:
+            self._tell(exited, time.monotonic())
 
     def tell_exits(self, now: float) -> None:
         """Tell all exits again: what was told to an agent that died may never have been read."""
+        if self._ended_by_others is not None:
+            self._outbox.add_warning(self._ended_by_others, now)
         for exited in self._exited.values():
             self._outbox.add(exited, now)
 
-    def stop(self, grace_s: float, now: float) -> None:
-        """End all workers, and start none any more."""
+    def stop(self, grace_s: float, now: float, *, by_others: bool = False) -> None:
+        """End all workers, and start none any more; ``by_others``: than the agent want it."""
         self._stopping = True
+        if by_others and self._settings.allocation_environment:
+            self._ended_by_others = EndedByOthers(time.time())
+            self._outbox.add_warning(self._ended_by_others, now)
+        doubtful, self._doubtful = self._doubtful, {}
+        for exited in doubtful.values():
+            self._tell(msgspec.structs.replace(exited, cut_short=self._ended_by_others is not None), now)
         for tree in self._trees.values():
             self._termination.end(tree, grace_s, now)
 

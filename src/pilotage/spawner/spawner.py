@@ -77,7 +77,7 @@ class Spawner:
         termination = Termination(self._forest, self._timers, self._steps)
         trees = (self._launcher, self._forest, termination, self._outbox, self._memory_kills)
         self._tasks = Tasks(settings, self._timers, Notes(folder), self._outputs, self._steps, *trees)
-        self._workers = FunctionWorkers(folder, settings, *trees)
+        self._workers = FunctionWorkers(folder, settings, self._timers, *trees)
         self._agent = Conversation(
             folder,
             runner,
@@ -242,7 +242,7 @@ class Spawner:
             return
         self._stopping = True
         self._tasks.stop(grace_s, now, by_others=by_others)
-        self._workers.stop(grace_s, now)
+        self._workers.stop(grace_s, now, by_others=by_others)
 
     def _recognise(self, environment: Environment) -> Tree | None:
         """Find the tree to which a process with this environment belongs."""

@@ -24,7 +24,7 @@ from pilotage.model.workload import Template
 from pilotage.outputs.files import tail
 from pilotage.spawner.calls import CallEnd, collect
 from pilotage.spawner.choosing import choose
-from pilotage.spawner.doubts import ENDED_WITH_PILOT, Doubts
+from pilotage.spawner.doubts import Doubts
 from pilotage.spawner.environment import Environment
 from pilotage.spawner.examination import Examiner
 from pilotage.spawner.failures import LaunchFailed, StorageExhausted, undefined_environment
@@ -37,11 +37,12 @@ from pilotage.spawner.outbox import Outbox
 from pilotage.spawner.outputs import Outputs
 from pilotage.spawner.rank_watch import RankWatch
 from pilotage.spawner.recipes import Recipe, find_shells
+from pilotage.spawner.relaunches import Relaunches
 from pilotage.spawner.steps import Steps
 from pilotage.spawner.termination import Termination
 from pilotage.spawner.timers import Timers
 from pilotage.spawner.verdicts import Verdict
-from pilotage.wire.runner_messages import StorageFull
+from pilotage.wire.runner_messages import ENDED_WITH_PILOT, StorageFull
 from pilotage.wire.runner_settings import RunnerSettings
 
 _STARTS_PER_TURN = 16
@@ -86,6 +87,7 @@ class Tasks:
         self._rank_watch = RankWatch(forest, timers, self._examiner, self._refuse, self._fail)
         self._outputs = outputs
         self._steps = steps
+        self._relaunches = Relaunches(forest, timers, steps, outputs, self._clear_launch, self._grow_again)
         self._templates: dict[TemplateId, Template] = {}
         self._environments: dict[str, EnvironmentDifference] = {}
         self._recipes: dict[TemplateId, Recipe] = {}
@@ -296,6 +298,8 @@ class Tasks:
             verdict = Verdict(exit_.exit_code, rank=tree.rank_of(exit_.pid))
         else:
             verdict = self._examiner.verdict(tree, exit_.pid, exit_.exit_code)
+        if self._relaunches.note(tree, verdict):
+            return
         tree.note_exit(verdict)
         if tree.step is not None and (tree.killed or not 0 <= exit_.exit_code <= _CODE_LIMIT):
             tree.unproven = True
@@ -327,6 +331,8 @@ class Tasks:
 
     def gone(self, tree: TaskTree, now: float) -> None:
         """Nothing of a task is left, or nothing but hooks that are to run after it."""
+        if self._relaunches.begin(tree):
+            return
         if tree.wants_after:
             after = self._begun[tree.execution] = self._executions[tree.execution] = tree.lane.running = tree.follower()
             self._grow(after, now)
@@ -456,6 +462,12 @@ class Tasks:
         shown = output.paths()[0] if tree.hook_failed and len(set(output.names)) > 1 else ""
         detail = tail(shown, _DETAIL_BYTES).decode(errors="replace") if shown else ""
         return detail + self._outputs.end(output, _DETAIL_BYTES if tree.exit_code or tree.hook_failed else 0)
+
+    def _clear_launch(self, tree: TaskTree) -> None:
+        """Remove what a launch has left that has started nothing."""
+        self._clear_notes(tree)
+        self._launcher.clear(tree)
+        tree.note = ""
 
     def _clear_notes(self, tree: TaskTree) -> None:
         if tree.note and not tree.recipe.far and not (tree.recipe.quiet and tree.exit_code == 0):

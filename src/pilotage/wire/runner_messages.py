@@ -16,6 +16,12 @@ from pilotage.model.ids import Attempt, RunnerId, TaskUid, TemplateId
 from pilotage.model.outcome import Ending
 from pilotage.model.workload import Template
 
+DOUBT_S = 0.1
+"""How long TERM to a spawner may be behind that to what runs beside it, where a batch system tells all processes of a step."""
+
+ENDED_WITH_PILOT = "ended with its pilot"
+"""What a runner says of an attempt that it ends, or that was cut short, as it is itself told to end."""
+
 
 class RunnerHello(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """A runner introduces itself. ``started_ticks`` is its start time from ``/proc/<pid>/stat``, against reuse of pids."""
@@ -133,12 +139,25 @@ class TasksReturned(msgspec.Struct, frozen=True, array_like=True, tag=22):
 
 
 class WorkerExited(msgspec.Struct, frozen=True, array_like=True, tag=23):
-    """A function worker's process is gone; ``status`` is its exit code, negative for a signal."""
+    """A function worker's process is gone; ``status`` is its exit code, negative for a signal.
+
+    ``cut_short``: as a batch system ends the spawner and all beside it, and nobody else had asked for its end.
+    """
 
     worker: RunnerId
     pid: int
     status: int
     message: str
+    cut_short: bool = False
+
+
+class EndedByOthers(msgspec.Struct, frozen=True, array_like=True, tag=25):
+    """A batch system ends the spawner and its workers, since ``at`` (seconds since the epoch). Said before what comes of that.
+
+    A call that raised later than ``DOUBT_S`` before may have been cut short by it.
+    """
+
+    at: float
 
 
 class StorageFull(msgspec.Struct, frozen=True, array_like=True, tag=24):
@@ -160,7 +179,7 @@ ToRunner = (
     | DefineEnvironment
     | SignalTasks
 )
-FromRunner = RunnerHello | TasksEnded | TasksStarted | TasksReturned | WorkerExited | StorageFull
+FromRunner = RunnerHello | TasksEnded | TasksStarted | TasksReturned | WorkerExited | EndedByOthers | StorageFull
 
 
 def by_own_clock(message: TasksStarted, now: float) -> list[tuple[TaskUid, Attempt, float]]:

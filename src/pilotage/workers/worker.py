@@ -34,6 +34,7 @@ from pilotage.model.payload import INLINE_LIMIT_BYTES, Payload
 from pilotage.model.resources import core_indices
 from pilotage.model.workload import Row, Template
 from pilotage.wire.runner_messages import (
+    DOUBT_S,
     DefineTemplates,
     EndTasks,
     Launch,
@@ -102,6 +103,8 @@ class Worker:
         self._exit_status = 0
         self._forked = False
         self._told_running = (0, 0)
+        self._doubtful_until = 0.0
+        """Until when ends are not told, of which the last may be the doing of who ends all; 0.0: there is none such."""
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
@@ -194,6 +197,7 @@ class Worker:
                 or ended - started > LONG_CALL_S
                 or self._large_bytes > LARGE_BYTES
             ):
+                self._doubt(end, kept)
                 self._exchange()
         self.idle = True
 
@@ -238,7 +242,7 @@ class Worker:
         self._streams.reopen()
         self._flush_output()
         # Without an agent they wait for the next, in as few batches as can be: the outbox has not many.
-        if link.connected or len(self._ends) >= BATCH_ENDS:
+        if (link.connected and not self._doubt_s()) or len(self._ends) >= BATCH_ENDS:
             self._tell_ends()
         link.send()
         for message in link.receive():
@@ -257,7 +261,7 @@ class Worker:
         interest = self._link.interest()
         if interest is not None:
             descriptor, full = interest
-            return descriptor, select.POLLIN | select.POLLOUT if full else select.POLLIN, None
+            return descriptor, select.POLLIN | select.POLLOUT if full else select.POLLIN, self._doubt_s() or None
         lost_since = self._link.lost_since
         if lost_since is not None and monotonic() - lost_since > self._settings.orphan_timeout_s:
             say(f"no agent for {self._settings.orphan_timeout_s} s; this worker ends")
@@ -265,12 +269,33 @@ class Worker:
             self._stop_at = monotonic()
         return -1, 0, self._link.retry_in_s()
 
+    def _doubt(self, end: AttemptEnd, kept: bool) -> None:
+        """Look whether this end may be the doing of a batch system, so that it is told a moment later; it must be ``kept``.
+
+        When that ends a job's step it tells one process after another. A function whose child is told before its worker may
+        raise; if the worker and its spawner are told next, the agent sees what that was. Short calls are not held up: it is
+        hardly one of them that is hit.
+        """
+        if not kept:
+            self._doubtful_until = 0.0
+        elif end.ending is Ending.RAISED and end.ended - end.started > LONG_CALL_S and self._settings.allocation_environment:
+            self._doubtful_until = monotonic() + DOUBT_S
+
+    def _doubt_s(self) -> float:
+        """Return for how long ends are not told yet; 0.0: they are told."""
+        if self._doubtful_until:
+            left_s = self._doubtful_until - monotonic()
+            if left_s > 0 and self._ends:
+                return left_s
+            self._doubtful_until = 0.0
+        return 0.0
+
     def attend(self) -> tuple[int, int, float | None]:
         """Serve the socket while a call takes long; see ``Attended``."""
         if not self._link.is_intact:
             self.give_up()
         self._outputs.look()
-        if self._link.connected:
+        if self._link.connected and not self._doubt_s():
             self._tell_ends()
         # Told once for each call and connection: a new agent does not know which of the calls that are held runs.
         told = (self.begun, self._words[CONNECTION])
@@ -408,6 +433,7 @@ class Worker:
     def _drain(self) -> None:
         """Send what is queued, for as long as the agent gave."""
         deadline = max(monotonic() + 1.0, self._stop_at or 0.0)
+        self._doubtful_until = 0.0
         self._exchange()
         while (interest := self._link.interest()) and interest[1] and monotonic() < deadline:
             poll = select.poll()

@@ -243,6 +243,19 @@ def test_ends_that_a_dead_worker_had_not_sent_are_told_before_its_loss(stage):
     assert names[-2:] == ["tasks_ended", "runner_lost"]
 
 
+def test_the_last_words_of_a_runner_that_does_not_listen_any_more_are_heard(stage):
+    stage.start()
+    spawner = stage.spawner()
+    stage.executor.launch(SPAWNER, [lane(1, "a")], TEMPLATES)
+    stage.until(lambda: spawner.launched())
+    spawner.say(wire.TasksEnded(1, [AttemptEnd(*execution("a"), Ending.DONE)]))
+    stage.kill(spawner)
+    stage.executor.launch(SPAWNER, [lane(2, "b")], TEMPLATES)
+    stage.executor.flush()
+    assert lost(stage, SPAWNER)[0] == -9
+    assert [(call[1], [end.task for end in call[3]]) for call in stage.was_told("tasks_ended")] == [(SPAWNER, ["a"])]
+
+
 def test_a_worker_that_died_between_calls_ran_none(stage):
     stage.start()
     spawner = stage.spawner()

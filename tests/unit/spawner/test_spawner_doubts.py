@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from spawner_driver import SpawnerDriver, StartDriver
 
 from pilotage.model.execution import AttemptEnd, Execution
 from pilotage.model.ids import Attempt, RunnerId, TaskUid
 from pilotage.model.outcome import Ending
-from pilotage.spawner.doubts import DOUBT_S, Doubts
+from pilotage.spawner.doubts import Doubts
+from pilotage.spawner.function_workers import FunctionWorkers
+from pilotage.spawner.lanes import WorkerTree
+from pilotage.spawner.memory import MemoryKills
+from pilotage.spawner.outbox import Outbox
 from pilotage.spawner.timers import Timers
-from pilotage.testing.runner_driver import descendants
+from pilotage.testing.runner_driver import default_settings, descendants
+from pilotage.wire.runner_messages import DOUBT_S, EndedByOthers, FromRunner, StartWorker, WorkerExited
 
-FAILURES = (Ending.EXITED, Ending.SIGNALLED, Ending.LAUNCH_FAILED)
+WORKER = RunnerId("worker.1")
+FAILURES = (Ending.EXITED, Ending.SIGNALLED, Ending.LAUNCH_FAILED, Ending.RAISED)
 
 
 class Told:
@@ -115,3 +124,127 @@ def test_a_program_that_fails_in_a_job_has_failed(in_job: SpawnerDriver) -> None
     in_job.shell("task.1", "exit 9")
     end = in_job.wait_for_end("task.1")
     assert (end.ending, end.exit_code) == (Ending.EXITED, 9)
+
+
+def test_what_a_function_raised_as_it_was_cut_short_is_no_result() -> None:
+    ends: list[AttemptEnd] = []
+    doubts = Doubts(Timers(), lambda end, now: ends.append(end), in_job=True)
+    doubts.over(AttemptEnd(*execution("a"), Ending.RAISED, result=b"pickled"), 1.0, is_wanted=True)
+    doubts.stop([], 1.0, by_others=True)
+    assert [(end.ending, end.result) for end in ends] == [(Ending.CANCELLED, None)]
+
+
+# function workers
+
+
+def worker_messages(driver: SpawnerDriver) -> list[object]:
+    """What the spawner has told of its workers, in order."""
+    return [message for _, message in driver.messages if isinstance(message, (EndedByOthers, WorkerExited))]
+
+
+def start_worker(driver: SpawnerDriver) -> int:
+    """Have the spawner start a worker, and return its process id when it has said hello."""
+    driver.send(StartWorker(WORKER, {}))
+    return driver.wait_for(
+        lambda: [hello.pid for hello in driver.hellos() if hello.runner == WORKER], what="a hello of the worker"
+    )[0]
+
+
+def stop_spawner(driver: SpawnerDriver) -> None:
+    spawner = driver.processes[RunnerId("spawner.0")]
+    spawner.send_signal(signal.SIGSTOP)
+    driver.wait_for(lambda: process_state(spawner.pid) == "T", what="the spawner to be stopped")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_worker_that_is_told_to_end_before_the_spawner_was_cut_short(in_job: SpawnerDriver, number: signal.Signals) -> None:
+    worker = start_worker(in_job)
+    spawner = in_job.processes[RunnerId("spawner.0")]
+    before = time.time()
+    stop_spawner(in_job)
+    os.kill(worker, number)
+    in_job.wait_for(lambda: process_state(worker) == "Z", what="the end of the worker")
+    spawner.terminate()
+    spawner.send_signal(signal.SIGCONT)
+
+    ended, exited = in_job.wait_for(lambda: len(worker_messages(in_job)) == 2 and worker_messages(in_job), what="the exit")
+    assert isinstance(ended, EndedByOthers)
+    assert before <= ended.at <= time.time()
+    assert isinstance(exited, WorkerExited)
+    assert (exited.status, exited.cut_short) == (-number, True)
+    assert spawner.wait() == 0
+
+
+def test_a_worker_that_ends_with_the_spawner_was_cut_short(in_job: SpawnerDriver) -> None:
+    start_worker(in_job)
+    in_job.processes[RunnerId("spawner.0")].terminate()
+    _, exited = in_job.wait_for(lambda: len(worker_messages(in_job)) == 2 and worker_messages(in_job), what="the exit")
+    assert isinstance(exited, WorkerExited)
+    assert exited.cut_short
+
+
+@pytest.mark.parametrize("job", [{"SLURM_JOB_ID": "1"}, {}], ids=["in a job", "in none"])
+def test_a_worker_that_ends_by_itself_was_not_cut_short(start_driver: StartDriver, job: dict[str, str]) -> None:
+    driver = start_driver(allocation_environment=job)
+    os.kill(start_worker(driver), signal.SIGTERM)
+    exited = driver.wait_for(lambda: driver.workers_exited().get(WORKER), what="the exit")
+    assert (exited.status, exited.cut_short) == (-signal.SIGTERM, False)
+    driver.processes[RunnerId("spawner.0")].terminate()
+    assert driver.processes[RunnerId("spawner.0")].wait() == 0
+
+
+class Processes:
+    """Stands in for launcher, forest and termination: starts nothing, ends nothing, and notes which trees there are."""
+
+    def __init__(self) -> None:
+        self.trees: list[WorkerTree] = []
+
+    def spawn_program(self, *_: object) -> int:
+        return 4242
+
+    def add(self, tree: WorkerTree, _pid: int) -> None:
+        self.trees.append(tree)
+
+    def kill(self, tree: WorkerTree) -> None:
+        tree.status = -signal.SIGKILL
+
+    def end(self, tree: WorkerTree, *_: object) -> None:
+        tree.status = tree.status or -signal.SIGTERM
+
+
+def test_a_worker_that_the_agent_wants_to_end_is_not_cut_short_by_others(tmp_path: Path) -> None:
+    processes: Any = Processes()
+    outbox = Outbox()
+    settings = default_settings(tmp_path, allocation_environment={"SLURM_JOB_ID": "1"})
+    parts = (processes, processes, processes, outbox, MemoryKills())
+    workers = FunctionWorkers(tmp_path, settings, Timers(), *parts)
+    for name in ("worker.1", "worker.2"):
+        workers.start(RunnerId(name), {}, 1.0)
+    workers.end(WORKER)
+    workers.stop(5.0, 1.0, by_others=True)
+    for tree in processes.trees:
+        workers.gone(tree, 1.0)
+    told = [msgspec.msgpack.decode(frame, type=FromRunner) for frame in outbox.take(1.0)]
+    assert isinstance(told[0], EndedByOthers)
+    exits = {message.worker: message.cut_short for message in told if isinstance(message, WorkerExited)}
+    assert exits == {"worker.1": False, "worker.2": True}
+
+
+def test_without_a_batch_system_nothing_is_said_of_others(start_driver: StartDriver) -> None:
+    driver = start_driver()
+    start_worker(driver)
+    driver.processes[RunnerId("spawner.0")].terminate()
+    assert not driver.wait_for(lambda: driver.workers_exited().get(WORKER), what="the exit").cut_short
+    assert not any(isinstance(message, EndedByOthers) for message in worker_messages(driver))
+
+
+def test_the_next_agent_hears_that_others_end_the_workers_too(in_job: SpawnerDriver) -> None:
+    in_job.shell("task.1", "trap '' TERM; touch ready; sleep 1000 & wait; sleep 1000")
+    in_job.wait_for((in_job.sandbox("task.1") / "ready").exists, what="a task that TERM does not end")
+    in_job.processes[RunnerId("spawner.0")].terminate()
+    in_job.wait_for(lambda: worker_messages(in_job), what="what the first agent hears")
+    in_job.messages.clear()
+    in_job.pause()
+    in_job.resume()
+    (ended,) = in_job.wait_for(lambda: worker_messages(in_job), what="what the next agent hears")
+    assert isinstance(ended, EndedByOthers)

@@ -17,6 +17,7 @@ from pilotage.model.outcome import Ending
 from pilotage.testing.runner_driver import RunnerDriver
 from pilotage.wire.runner_messages import EndTasks, RecallTasks, Release, RunnerHello, StopRunner, TasksEnded, Welcome
 from pilotage.workers.link import connect
+from pilotage.workers.outbox import read_outbox
 from pilotage.workers.worker import BATCH_ENDS, EXIT_ORPHANED
 
 
@@ -197,6 +198,59 @@ def test_stop_does_not_wait_longer_than_its_grace(bench: Bench, gate: Gate) -> N
 def test_a_worker_that_a_function_ends_is_gone_with_its_status(bench: Bench) -> None:
     bench.launch(("a", bench.define(os._exit), (3,)))
     assert bench.driver.processes[WORKER].wait(timeout=30) == 3
+
+
+def _raise_and_be_ended() -> None:
+    """Raise, in a worker that is gone long before a doubt is over."""
+    import signal
+    import time
+
+    time.sleep(0.01)
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    raise RuntimeError("a child was told to end")
+
+
+@pytest.mark.parametrize("job", [{"SLURM_JOB_ID": "1"}, {}], ids=["in a job", "in none"])
+def test_what_a_long_call_raised_in_a_job_is_told_a_moment_later(bench_with: Callable[..., Bench], job: dict[str, str]) -> None:
+    bench = bench_with(allocation_environment=job)
+    bench.start()
+    bench.launch(("quick", bench.define(len), ("abc",)), ("raises", bench.define(_raise_and_be_ended), ()))
+    assert bench.driver.processes[WORKER].wait(timeout=60) == -signal.SIGALRM
+    bench.driver.wait_for(lambda: not bench.driver._by_runner, what="the end of the connection")
+    told = bench.told_ends()
+    assert ("raises" in told) == (not job)
+    left = read_outbox(bench.driver.folder, WORKER, max((frame.number for frame in frames(bench.driver)), default=0))
+    assert [end.task for batch in left for end in batch.ends][-1:] == (["raises"] if job else [])
+
+
+def test_what_was_held_back_for_a_moment_is_told(bench_with: Callable[..., Bench]) -> None:
+    def fails() -> None:
+        import time
+
+        time.sleep(0.01)
+        raise RuntimeError("by itself")
+
+    bench = bench_with(allocation_environment={"SLURM_JOB_ID": "1"})
+    bench.start()
+    assert bench.call(fails).message == "RuntimeError: by itself"
+    bench.launch(("fails", bench.define(fails), ()), ("behind", bench.define(len), ("abc",)))
+    ends = bench.driver.wait_for_ends(["fails", "behind"])
+    assert [end.ending for end in ends.values()] == [Ending.RAISED, Ending.DONE]
+
+
+def test_a_worker_that_is_stopped_tells_what_it_holds_back(bench_with: Callable[..., Bench], gate: Gate) -> None:
+    def fails(path: str) -> None:
+        wait_at_gate(path)
+        raise RuntimeError("by itself")
+
+    bench = bench_with(allocation_environment={"SLURM_JOB_ID": "1"})
+    bench.start()
+    bench.launch(("fails", bench.define(fails), gate.args))
+    bench.driver.wait_for_start("fails")
+    bench.driver.send(StopRunner(30.0))
+    gate.open()
+    assert bench.driver.processes[WORKER].wait(timeout=60) == 0
+    assert bench.driver.wait_for_end("fails").ending is Ending.RAISED
 
 
 def test_an_interrupt_between_calls_does_not_end_the_worker(bench: Bench) -> None:
