@@ -29,7 +29,8 @@ node's by cores; ``task/affinity`` works, and binds to the cores of this machine
 of more ranks than that is an error). *Not as there*: no accounting (``sacct``), no PMIx. No cgroups, which a plain user and
 most containers may not make: nothing keeps programs to their cores and memory, and Slurm loses sight of a process whose parent
 has ended: it is neither signalled nor killed with its step, and while it holds the step's output, the job is not over for up
-to 60 s. So ranks of tests ``exec`` what they stay with.
+to 60 s. So ranks of tests ``exec`` what they stay with. ``keeps_to_memory`` makes cgroups of memory alone, where there may be
+any (see ``missing_memory_cgroups``): then jobs and steps have no more than they were given.
 """
 
 from __future__ import annotations
@@ -49,11 +50,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from slurm_configuration import Shape, gres_configuration, slurm_configuration
+from slurm_configuration import Shape, cgroup_configuration, gres_configuration, slurm_configuration
 
 PATIENCE_S = 60.0
 """How long a condition may take to come true on a busy machine."""
 LOOK_S = 0.05
+MEMORY_CGROUPS = Path("/sys/fs/cgroup/memory")
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "scancel", "scontrol", "sinfo", "squeue", "setpriv")
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 _KEEPER = Path(__file__).with_name("slurm_keeper.py")
@@ -73,6 +75,13 @@ def missing_slurm() -> str:
     return ""
 
 
+def missing_memory_cgroups() -> str:
+    """Return why no cluster here can keep programs to their memory; empty if one can."""
+    if not (MEMORY_CGROUPS / "memory.limit_in_bytes").exists():
+        return f"{MEMORY_CGROUPS} is no hierarchy of cgroup v1"
+    return "" if os.access(MEMORY_CGROUPS, os.W_OK) else f"nobody but root may make cgroups in {MEMORY_CGROUPS}"
+
+
 class SlurmCluster:
     """See the head of this module. ``extra``: more lines of slurm.conf. Memory is that of a node."""
 
@@ -84,15 +93,17 @@ class SlurmCluster:
         gpus: int = 4,
         memory_mib: int = 16000,
         grace_s: int = 0,
+        keeps_to_memory: bool = False,
         extra: str = "",
     ) -> None:
         self.folder = folder
-        self.shape = Shape(nodes, cores, gpus, memory_mib, grace_s, extra)
+        self.shape = Shape(nodes, cores, gpus, memory_mib, grace_s, keeps_to_memory, extra)
         self.node_names = [f"node{number}" for number in range(1, nodes + 1)]
         self._held_ports: list[socket.socket] = []
         self._clients: list[subprocess.Popen[str]] = []
         self._keeper: subprocess.Popen[str] | None = None
         self._daemons: set[str] = set()
+        self._cgroup: Path | None = None
 
     def __enter__(self) -> SlurmCluster:
         self.start()
@@ -147,6 +158,7 @@ class SlurmCluster:
             self._keeper.stdout.close()
             self._keeper = None
             self._daemons.clear()
+        self._remove_cgroup()
         while self._held_ports:
             self._held_ports.pop().close()
 
@@ -355,9 +367,24 @@ class SlurmCluster:
         etc = self.folder / "etc"
         (etc / "gres.conf").write_text(gres_configuration(self.shape, self.folder))
         (etc / "plugstack.conf").touch()
-        (etc / "cgroup.conf").write_text("CgroupAutomount=no\n")
+        (etc / "cgroup.conf").write_text(cgroup_configuration(self.shape, self.folder))
+        if self.shape.keeps_to_memory:
+            self._make_cgroup()
         user, host = pwd.getpwuid(os.geteuid()).pw_name, socket.gethostname().partition(".")[0]
         self.configuration.write_text(slurm_configuration(self.shape, self.folder, ports, user, host))
+
+    def _make_cgroup(self) -> None:
+        """Make a cgroup in which those of all nodes are, where Slurm looks for the root of all."""
+        self._cgroup = MEMORY_CGROUPS / f"pilotage-{os.getpid()}-{self.folder.parent.name}-{self.folder.name}"
+        self._cgroup.mkdir()
+        (self.folder / "cgroup").mkdir()
+        (self.folder / "cgroup" / "memory").symlink_to(self._cgroup)
+
+    def _remove_cgroup(self) -> None:
+        if self._cgroup is not None:
+            for path, _, _ in os.walk(self._cgroup, topdown=False):
+                os.rmdir(path)
+            self._cgroup = None
 
     def _hold_port(self) -> int:
         """Return a free port that stays ours: nobody else is given it, but who asks to share it (as Slurm does) gets it."""

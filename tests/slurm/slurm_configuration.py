@@ -14,6 +14,7 @@ class Shape(NamedTuple):
     gpus: int
     memory_mib: int
     grace_s: int
+    keeps_to_memory: bool
     extra: str
 
 
@@ -22,6 +23,20 @@ def gres_configuration(shape: Shape, folder: Path) -> str:
     if not shape.gpus:
         return ""
     return f"NodeName=node[1-{shape.nodes}] Name=gpu Type=fake File={folder}/devices/gpu[0-{shape.gpus - 1}]\n"
+
+
+def cgroup_configuration(shape: Shape, folder: Path) -> str:
+    """Return cgroup.conf."""
+    if not shape.keeps_to_memory:
+        return "CgroupAutomount=no\n"
+    return f"""\
+CgroupPlugin=cgroup/v1
+CgroupAutomount=no
+CgroupMountpoint={folder}/cgroup
+ConstrainRAMSpace=yes
+ConstrainSwapSpace=yes
+AllowedSwapSpace=0
+"""
 
 
 def slurm_configuration(shape: Shape, folder: Path, ports: list[int], user: str, host: str) -> str:
@@ -61,7 +76,7 @@ SelectTypeParameters=CR_Core_Memory
 DefMemPerCPU={max(1, shape.memory_mib // shape.cores)}
 # The cores of the nodes are those of this file, not the machine's.
 SlurmdParameters=config_overrides
-TaskPlugin=task/affinity
+TaskPlugin=task/affinity{",task/cgroup" if shape.keeps_to_memory else ""}
 ProctrackType=proctrack/linuxproc
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none

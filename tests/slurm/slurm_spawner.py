@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 from slurm_allocation import Allocation
 
 from pilotage.launchers.method import parse_step_name
@@ -15,7 +16,7 @@ from pilotage.launchers.registry import launch_method
 from pilotage.model.execution import AttemptEnd, LaneTasks
 from pilotage.model.ids import Attempt, LaneId, TaskUid, TemplateId
 from pilotage.model.installed import Installed
-from pilotage.model.resources import GPU_SHARES, Node, NodeShape, NodeShare, Placement, Request, core_mask
+from pilotage.model.resources import BLOCK_MIB, GPU_SHARES, Node, NodeShape, NodeShare, Placement, Request, core_mask
 from pilotage.model.workload import ANY_MPI, Row, Template
 from pilotage.testing.runner_driver import RunnerDriver, default_settings
 from pilotage.wire.runner_messages import DefineTemplates, Launch
@@ -68,11 +69,13 @@ class JobSpawner(RunnerDriver):
         executable: str,
         *arguments: str,
         gpus: int = 0,
+        memory_mib: int = 0,
         payload: bytes | None = None,
         **fields: object,
     ) -> None:
         """Hand over a task with a rank on each of these nodes."""
         placement, request = spread_over(nodes, gpus)
+        request = msgspec.structs.replace(request, memory=memory_mib // BLOCK_MIB)
         number = TemplateId(next(self._numbers))
         template = Template(**{"executable": executable, "request": request, **fields})  # type: ignore[arg-type]
         self.send(DefineTemplates({number: template}))

@@ -12,6 +12,7 @@ from pilotage.spawner.verdicts import Verdict, verdict_on_script
 
 _SAID_BYTES = 1 << 14
 _UNKNOWN_CODE = 1
+_OUT_OF_MEMORY = "killed for memory on its node, where its step may use no more than it was given; ask for more memory"
 
 
 class Examiner:
@@ -44,7 +45,11 @@ class Examiner:
         """Return how a rank has ended, by what its launcher has said so far; None if it has said nothing of that."""
         assert tree.recipe.chosen is not None
         ended = rank_ending(tree.recipe.chosen.kind, _UNKNOWN_CODE, _said(tree))
-        return None if ended.rank is None else Verdict(ended.exit_code, rank=ended.rank)
+        if ended.rank is None:
+            return None
+        if ended.out_of_memory:
+            return Verdict(ended.exit_code, Ending.OUT_OF_MEMORY, _OUT_OF_MEMORY, ended.rank)
+        return Verdict(ended.exit_code, rank=ended.rank)
 
     def _of_launcher(self, tree: TaskTree, verdict: Verdict) -> Verdict:
         chosen, ranks = tree.recipe.chosen, tree.recipe.template.request.ranks
@@ -63,8 +68,10 @@ class Examiner:
                 return Verdict(verdict.exit_code, Ending.LAUNCH_FAILED, mismatch)
         ended = rank_ending(chosen.kind, verdict.exit_code, said)
         if ended.refused:
-            name = chosen.method.facts.name
-            return Verdict(ended.exit_code, Ending.LAUNCH_FAILED, f"{name} did not start the ranks: {ended.failure}")
+            message = f"{chosen.method.facts.name} did not start the ranks: {ended.failure}"
+            return Verdict(ended.exit_code, Ending.LAUNCH_FAILED, message, transient=ended.transient)
+        if ended.out_of_memory:
+            return Verdict(ended.exit_code, Ending.OUT_OF_MEMORY, _OUT_OF_MEMORY, ended.rank if ranks > 1 else None)
         if ended.failure:
             message = f"mpiexec itself failed, as it may when a rank is ended by a signal: {ended.failure}"
             return Verdict(ended.exit_code, Ending.EXITED, message)

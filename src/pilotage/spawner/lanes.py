@@ -58,12 +58,14 @@ class TaskTree(Tree):
         "folder",
         "hook_failed",
         "lane",
+        "launches",
         "left",
         "message",
         "note",
         "output",
         "ranks",
         "recipe",
+        "refused",
         "row",
         "stage",
         "started",
@@ -98,6 +100,10 @@ class TaskTree(Tree):
         """Where its output goes; None before the first process."""
         self.started = 0.0
         self.tries = 0
+        self.launches = 0
+        """How often its launcher was begun again, as it was refused."""
+        self.refused: Verdict | None = None
+        """Its launcher was refused for now, and has started nothing."""
         self.exit_code: int | None = None
         """Of the first process that failed; 0 if none did; None before an exit."""
         self.failed_rank: int | None = None

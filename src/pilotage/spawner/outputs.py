@@ -159,6 +159,15 @@ class Outputs:
         elif output.spare:
             self._end_spare(output)
 
+    def empty(self, output: Output) -> None:
+        """Forget what was printed for a task of which nothing has begun, as it is tried again."""
+        for path in {*output.paths()} - {_NULL}:
+            try:
+                os.truncate(path, 0)
+            except OSError:
+                # It is not there, or is no file: what follows comes after what was printed.
+                continue
+
     def close(self) -> None:
         """Nothing runs any more: leave no file that is of no use."""
         self._aggregate.close()

@@ -42,17 +42,30 @@ _SRUN_REFUSED = re.compile(
     re.MULTILINE,
 )
 
+_SRUN_REFUSED_NOW = re.compile(
+    r"^(?:Unable to create step|Unable to confirm allocation)\b.*: (?:Memory required by task is not available|"
+    r"Unable to contact slurm controller|Socket timed out|Zero Bytes were transmitted|Resource temporarily unavailable|"
+    r"Slurm backup controller in standby|Transport endpoint)",
+    re.IGNORECASE,
+)
+"""While the controller is away, and for some seconds after: it says that there is no memory until it knows its nodes again."""
+_OUT_OF_MEMORY = "Out Of Memory"
+_USED_UP_MEMORY = re.compile(r"^slurmstepd\S*: error: (?:Detected \d+ oom.kill event|\S+ exceeded memory limit)", re.MULTILINE)
+
 
 class RankEnding(NamedTuple):
     """The exit code, negative for a signal, of one rank, or of all together where ``rank`` is None.
 
-    ``failure``: what the launcher says of itself, if it was that which failed. ``refused``: it has started no rank.
+    ``failure``: what the launcher says of itself, if it was that which failed. ``refused``: it has started no rank, and if that
+    is ``transient``, it may the next time. ``out_of_memory``: the rank was killed as its step had used up its memory.
     """
 
     exit_code: int
     rank: int | None = None
     failure: str = ""
     refused: bool = False
+    transient: bool = False
+    out_of_memory: bool = False
 
 
 def rank_ending(kind: str, exit_code: int, said: str) -> RankEnding:
@@ -61,9 +74,9 @@ def rank_ending(kind: str, exit_code: int, said: str) -> RankEnding:
     ``kind``: of an mpiexec, or the name of another launch method.
 
     >>> rank_ending("pals", 143, "node1: rank 3 died from signal 11")
-    RankEnding(exit_code=-11, rank=3, failure='', refused=False)
-    >>> rank_ending("srun", 143, "srun: error: node1: task 1: Exited with exit code 3")
-    RankEnding(exit_code=3, rank=1, failure='', refused=False)
+    RankEnding(exit_code=-11, rank=3, failure='', refused=False, transient=False, out_of_memory=False)
+    >>> rank_ending("srun", 143, "srun: error: node1: task 1: Exited with exit code 3") == RankEnding(3, rank=1)
+    True
     """
     if exit_code <= 0:
         return RankEnding(exit_code)
@@ -88,10 +101,14 @@ def _of_srun(exit_code: int, said: str) -> RankEnding:
         rank = int(found["rank"])
         if found["code"] is not None:
             return RankEnding(exit_code_of(int(found["code"])), rank)
-        if (number := _SIGNAL_NUMBERS.get(found["signal"].strip())) is not None:
-            return RankEnding(-number, rank)
+        word = found["signal"].strip()
+        if word == _OUT_OF_MEMORY:
+            return RankEnding(-signal.SIGKILL, rank, out_of_memory=True)
+        if (number := _SIGNAL_NUMBERS.get(word)) is not None:
+            used_up = number == signal.SIGKILL and _USED_UP_MEMORY.search(said) is not None
+            return RankEnding(-number, rank, out_of_memory=used_up)
     if failed := _SRUN_REFUSED.search(said):
-        return RankEnding(exit_code, failure=failed[1], refused=True)
+        return RankEnding(exit_code, failure=failed[1], refused=True, transient=_SRUN_REFUSED_NOW.search(failed[1]) is not None)
     return RankEnding(exit_code_of(exit_code))
 
 

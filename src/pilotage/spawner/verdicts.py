@@ -17,7 +17,7 @@ class Verdict(NamedTuple):
     """How a process ended. ``ending`` is None where the exit code says it all; negative ones are of signals.
 
     ``rank``: of a task with several, if it is known which. ``hook``: whether it was one that failed, so that what was printed
-    before is its own.
+    before is its own. ``transient``: nothing has begun, and trying again may help.
     """
 
     exit_code: int
@@ -25,6 +25,7 @@ class Verdict(NamedTuple):
     message: str = ""
     rank: int | None = None
     hook: bool = False
+    transient: bool = False
 
 
 def verdict_on_script(hooks: Hooks, executable: str, note: Note | None, exit_code: int) -> Verdict:

@@ -274,6 +274,24 @@ srun: error: node1: task 0: Terminated
 SRUN_REFUSAL = """\
 srun: error: Unable to create step for job 7: Invalid node name specified
 """
+SRUN_AWAY = """\
+srun: error: Unable to confirm allocation for job 1: Unable to contact slurm controller (connect failure)
+"""
+SRUN_NOT_YET = """\
+srun: error: Unable to create step for job 1: Memory required by task is not available
+"""
+SRUN_CGROUP = """\
+srun: error: node1: task 0: Out Of Memory
+slurmstepd-node1: error: Detected 1 oom-kill event(s) in StepId=3.0. Some of your processes may have been killed by the cgroup \
+out-of-memory handler.
+"""
+SRUN_ACCOUNTED = """\
+slurmstepd-node1: error: StepId=4.0 exceeded memory limit (392945664 > 314572800), being killed
+srun: Job step aborted: Waiting up to 4 seconds for job step to finish.
+slurmstepd-node1: error: Exceeded job memory limit
+slurmstepd-node1: error: *** STEP 4.0 ON node1 CANCELLED AT 2026-11-22T02:19:30 ***
+srun: error: node1: task 0: Killed
+"""
 HYDRA_FAILURE = """
 [mpiexec@vm] control_cb (pmiserv_cb.c:280): assert (!closed) failed
 [mpiexec@vm] main (/mpich/src/pm/hydra/mpiexec/mpiexec.c:270): process manager error waiting for completion
@@ -302,6 +320,10 @@ INTEL_SIGNAL = """
         ("srun", 139, "srun: error: node2: task 1: Segmentation fault (core dumped)\n", RankEnding(-11, 1)),
         ("srun", 137, "srun: error: nid0001: tasks 4-7: Killed\n", RankEnding(-9, 4)),
         ("srun", 1, SRUN_REFUSAL, RankEnding(1, None, "Unable to create step for job 7: Invalid node name specified", True)),
+        ("srun", 1, SRUN_AWAY, RankEnding(1, None, SRUN_AWAY[13:-1], refused=True, transient=True)),
+        ("srun", 1, SRUN_NOT_YET, RankEnding(1, None, SRUN_NOT_YET[13:-1], refused=True, transient=True)),
+        ("srun", 1, SRUN_CGROUP, RankEnding(-9, 0, out_of_memory=True)),
+        ("srun", 137, SRUN_ACCOUNTED, RankEnding(-9, 0, out_of_memory=True)),
         ("srun", 137, "", RankEnding(-9)),
         ("srun", 7, "task 1: Exited with exit code 3\n", RankEnding(7)),
         ("mpich", -15, "", RankEnding(-15)),
