@@ -5,11 +5,11 @@ the listener (``wire.host_messages`` tells how the rules of ``executors.base`` h
 one descriptor.
 
 A connection that breaks is no loss. The host looks for its agent, its runners go on, and the next connection begins as the life
-of another agent does, with the runners that are known. A host that does not come back soon is started again, by another step;
-the new one finds the runners of the one before. A host is given up when it is gone for certain: it has said so; or each step
-that has started it is over, and the batch system has ended all that was left of it; or it has had no connection for so long
-that its runners and itself have ended by their own rule (``orphan_timeout_s``). Then its runners are told as lost, and after
-them its nodes. Should it come yet, it is told to end.
+of another agent does, with the runners that are known. A host that does not come back soon is started again, by another step
+(``host_starts``); the new one finds the runners of the one before. A host is given up when it is gone for certain: it has said
+so; or each step that has started it is over, and the batch system has ended all that was left of it; or it has had no
+connection for so long that its runners and itself have ended by their own rule (``orphan_timeout_s``). Then its runners are
+told as lost, and after them its nodes. Should it come yet, it is told to end.
 
 Nodes of a partition come and go, and so do their hosts, which are *on demand*: those that are given runners at the same time
 are started by one step, and a host whose last runner was told to go is told to end. Its step lasts until all hosts have ended
@@ -22,10 +22,10 @@ import math
 import select
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 
-from pilotage.errors import BackendError, InvariantViolated, unreachable
+from pilotage.errors import InvariantViolated, unreachable
 from pilotage.executors.base import RunnerListener, RunnerProcess
+from pilotage.executors.host_starts import HostStarts
 from pilotage.executors.hosts import HostsEnded, HostSettings, HostStarter
 from pilotage.executors.left_steps import end_steps_of
 from pilotage.executors.lobby import HostLobby
@@ -44,16 +44,9 @@ either side may notice the loss of a connection half a minute later than the oth
 AWAY_S = 10.0
 """A host that has had no connection for so long is started again."""
 
-START_PAUSES_S = (0.0, 5.0, 20.0)
-"""How long after the end of a host's step another is started, for the first time, the second and so on; then never again."""
-
 PING_S = 5.0
 """How often it is tried whether hosts are still there; one whose process is gone is noticed that soon."""
 
-_SETTLED_S = 600.0
-"""After so long with a connection a host may be started again as often as in the beginning."""
-_UP_S = 60.0
-"""A host that was started again has so long to come before it is once more."""
 _CLOSE_S = 8.0
 _STEPS_S = 10.0
 """The agent itself ends what spawners of a lost host have started on others, and does nothing else meanwhile."""
@@ -86,8 +79,6 @@ class ClusterExecutor:
         self._lobby = lobby
         self._starter = starter
         self._incarnation = incarnation
-        self._margin_s = margin_s
-        self._away_s = away_s
         now = time.time()
         # Of steps that an earlier agent had started nobody may tell the end.
         steps = (0 if on_demand else 1) if incarnation == 1 else math.inf
@@ -99,8 +90,6 @@ class ClusterExecutor:
         self._listener: RunnerListener | None = None
         self._to_flush: dict[str, None] = {}
         """Hosts that have something to hear."""
-        self._away: dict[str, None] = {}
-        """Hosts without a connection that are not given up."""
         self._idle: dict[str, None] = {}
         """Hosts on demand that have no runner any more."""
         self._doomed: dict[str, None] = {}
@@ -108,7 +97,7 @@ class ClusterExecutor:
         self._ping_at = now + PING_S
         self._poll = select.epoll()
         self._poll.register(lobby.fileno(), select.EPOLLIN)
-        self._step_fd = -1
+        self._starts = HostStarts(starter, self._poll, margin_s=margin_s, away_s=away_s)
 
     # -------------------------------------------------------------------------------------------------------- the contract
 
@@ -129,9 +118,9 @@ class ClusterExecutor:
             host.is_wanted = bool(host.runners) or not self._on_demand
             if host.is_wanted:
                 # The first agent has only just had them started.
-                self._await(host, now, _UP_S if self._incarnation == 1 else self._away_s)
+                self._starts.expect_first(host, now, is_started=self._incarnation == 1)
         self._hear(now)
-        self._watch_steps()
+        self._starts.watch()
 
     def fileno(self) -> int:
         """Return the descriptor to poll for reading."""
@@ -141,11 +130,8 @@ class ClusterExecutor:
         """Return when ``turn`` is due without anything arriving."""
         if self._to_flush or self._doomed or self._idle:
             return 0.0
-        due = self._ping_at
-        for name in self._away:
-            host = self._by_name[name]
-            due = min(due, self._gone_at(host), due if host.start_at is None else host.start_at)
-        return due
+        due = self._starts.next_deadline()
+        return self._ping_at if due is None else min(self._ping_at, due)
 
     def turn(self, now: float) -> None:
         """Take in what hosts have reported, look after those that are away, and send what is queued."""
@@ -157,16 +143,15 @@ class ClusterExecutor:
         self._doomed.clear()
         self._dismiss_idle(now)
         self._hear(now)
-        while (end := self._starter.ended()) is not None:
+        for end in self._starts.ended():
             # What its hosts said last comes first.
             self._hear(now)
             self._step_ended(end, now)
-        self._watch_steps()
         if now >= self._ping_at:
             self._ping_at = now + PING_S
             for host in self._hosts:
                 self._ping(host, now)
-        if self._away:
+        if self._starts.away:
             self._look_after(now)
 
     def flush(self) -> None:
@@ -182,7 +167,7 @@ class ClusterExecutor:
         self._host_of[runner] = where
         where.start_runner(runner, beside, environment)
         if not where.is_wanted:
-            self._want(where, time.time())
+            self._starts.want(where, time.time())
         self._to_flush[where.name] = None
         if where.lost:
             self._doomed[where.name] = None
@@ -254,10 +239,9 @@ class ClusterExecutor:
                     waited.pop(name, None)
                 elif isinstance(message, wire.HostHello):
                     self._lobby.send(name, last)
-            while (end := self._starter.ended()) is not None:
+            for end in self._starts.ended():
                 for name in end.nodes:
                     waited.pop(name, None)
-            self._watch_steps()
         self._starter.end()
         self._lobby.close()
         self._poll.close()
@@ -307,7 +291,7 @@ class ClusterExecutor:
     def _welcome(self, host: RemoteHost, now: float) -> None:
         if host.is_connected:
             host.disconnected(now)
-        self._away.pop(host.name, None)
+        self._starts.over(host)
         self._send(host, host.welcome(now, self._incarnation, self._environments))
         self._to_flush[host.name] = None
 
@@ -318,29 +302,9 @@ class ClusterExecutor:
     def _miss(self, host: RemoteHost, now: float) -> None:
         """The host has no connection."""
         if host.is_connected:
-            if now - host.changed_at >= _SETTLED_S:
-                host.starts = 0
-            host.disconnected(now)
+            self._starts.connection_lost(host, now)
         self._lobby.forget(host.name)
-        self._await(host, now)
-
-    def _await(self, host: RemoteHost, now: float, patience_s: float | None = None) -> None:
-        """Have a host started again if it does not come within the patience; if none can come, as soon as may be."""
-        self._away[host.name] = None
-        if host.starts >= len(START_PAUSES_S):
-            host.start_at = None
-        elif host.steps:
-            host.start_at = now + (self._away_s if patience_s is None else patience_s)
-        else:
-            host.start_at = now + START_PAUSES_S[host.starts]
-
-    def _want(self, host: RemoteHost, now: float) -> None:
-        """Have a host on demand started in the next turn, with all others that are wanted by then."""
-        host.is_wanted = True
-        host.changed_at = host.start_at = now
-        # This start is not one more.
-        host.starts = -1
-        self._away[host.name] = None
+        self._starts.expect(host, now)
 
     def _dismiss_idle(self, now: float) -> None:
         """Have hosts end that have no runner any more; those have been told to go."""
@@ -352,7 +316,7 @@ class ClusterExecutor:
             host.is_wanted = False
             self._lobby.dismiss(name, _GIVEN_BACK)
             host.disconnected(now)
-            self._away.pop(name, None)
+            self._starts.over(host)
 
     def _take(self, host: RemoteHost, report: wire.HostReport, now: float) -> None:
         """Tell what a host has reported."""
@@ -395,35 +359,11 @@ class ClusterExecutor:
 
     # ----------------------------------------------------------------------------------------------------------- lost hosts
 
-    def _gone_at(self, host: RemoteHost) -> float:
-        """Return when nothing of a host that is away can run any more, by its own rule."""
-        return host.changed_at + host.settings.settings.orphan_timeout_s + self._margin_s
-
     def _look_after(self, now: float) -> None:
-        to_start = []
-        for name in list(self._away):
-            host = self._by_name[name]
-            if now >= self._gone_at(host):
-                silent_s = now - host.changed_at
-                self._lose(host, f"nothing was heard of the host of node {name} for {silent_s:.0f} s{host.last_words}")
-            elif host.start_at is not None and now >= host.start_at:
-                to_start.append(host)
-        if to_start:
-            self._start_again(to_start, now)
-
-    def _start_again(self, hosts: Sequence[RemoteHost], now: float) -> None:
-        for host in hosts:
-            host.starts += 1
-            host.start_at = now + _UP_S if host.starts < len(START_PAUSES_S) else None
-        try:
-            self._starter.start([host.name for host in hosts])
-        except BackendError as error:
-            for host in hosts:
-                host.last_words = f", and it could not be started again: {error}"
-            return
-        for host in hosts:
-            host.steps += 1
-        self._watch_steps()
+        for host in self._starts.gone(now):
+            silent_s = now - host.changed_at
+            self._lose(host, f"nothing was heard of the host of node {host.name} for {silent_s:.0f} s{host.last_words}")
+        self._starts.start_due(now)
 
     def _step_ended(self, end: HostsEnded, now: float) -> None:
         for name in end.nodes:
@@ -436,9 +376,7 @@ class ClusterExecutor:
             said = end.output.strip()[-_LAST_WORDS:]
             host.last_words = f"; its step exited with {end.exit_code}{f': {said}' if said else ''}"
             if host.steps:
-                # Another step has started a host there, too, and that one may be what runs.
-                if host.start_at is not None:
-                    host.start_at = min(host.start_at, now + max(self._away_s, START_PAUSES_S[host.starts]))
+                self._starts.other_step_runs(host, now)
             elif end.all_gone:
                 self._miss(host, now)
                 self._lose_runners(host, f"the host of node {name} is gone{host.last_words}")
@@ -448,14 +386,14 @@ class ClusterExecutor:
                 # A connection that is still there is noticed to be broken when something is sent.
                 self._ping(host, now)
             else:
-                self._await(host, now)
+                self._starts.expect(host, now)
 
     def _lose(self, host: RemoteHost, reason: str) -> None:
         """Give a host up: it is gone for certain, and all that ran there."""
         host.lost = reason
         self._lobby.dismiss(host.name, reason)
         host.disconnected(time.time())
-        self._away.pop(host.name, None)
+        self._starts.over(host)
         self._lose_runners(host, reason)
         self._told.nodes_lost(host.nodes, reason)
 
@@ -465,12 +403,3 @@ class ClusterExecutor:
             left = end_steps_of(host.settings.settings, name, _STEPS_S) if host.runners[name].beside is None else ""
             self._forget(host, name)
             self._told.runner_lost(name, reason + left, None, None, not_begun)
-
-    def _watch_steps(self) -> None:
-        """Wake when a step ends; the starter's descriptor may be another one by now, under the same number even."""
-        if self._step_fd >= 0:
-            with suppress(OSError, ValueError):
-                self._poll.unregister(self._step_fd)
-        self._step_fd = self._starter.fileno()
-        if self._step_fd >= 0:
-            self._poll.register(self._step_fd, select.EPOLLIN)

@@ -16,6 +16,7 @@ from cluster_support import Cluster
 
 from pilotage.errors import BackendError, InvariantViolated
 from pilotage.executors import cluster as cluster_module
+from pilotage.executors import host_starts
 from pilotage.executors.hosts import HostsEnded
 from pilotage.executors.lobby import HostLobby
 from pilotage.executors.orphans import end_orphans, end_runners, marks_of, orphans, runners_of
@@ -197,7 +198,7 @@ def test_when_a_step_ends_with_all_it_had_started_its_runners_are_lost_at_once(c
 
 
 def test_a_host_whose_steps_keep_ending_is_given_up_with_its_nodes(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "START_PAUSES_S", (0.0,))
+    monkeypatch.setattr(host_starts, "START_PAUSES_S", (0.0,))
     agent = crowd.begin(1, all_gone=True)
     crowd.starter.kill("node0")
     agent.until(lambda: len(crowd.starter.started) == 2)
@@ -215,7 +216,7 @@ def test_a_host_whose_steps_keep_ending_is_given_up_with_its_nodes(crowd: Crowd,
 def test_a_host_that_is_silent_for_too_long_is_lost_when_it_has_ended_by_its_own_rule(
     crowd: Crowd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_module, "START_PAUSES_S", ())
+    monkeypatch.setattr(host_starts, "START_PAUSES_S", ())
     agent = crowd.begin(2, orphan_timeout_s=0.5, margin_s=8.0)
     (gone,) = crowd.launch_on(1, "gone")
     (stays,) = crowd.launch_on(0, "stays")
@@ -274,12 +275,12 @@ def test_a_broken_connection_is_made_anew_and_nothing_is_lost(crowd: Crowd) -> N
 
 
 def test_a_given_up_host_that_comes_back_is_told_to_end(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "START_PAUSES_S", ())
+    monkeypatch.setattr(host_starts, "START_PAUSES_S", ())
     agent = crowd.begin(1, breakable=True)
     (execution,) = crowd.launch_on(0, "long")
     agent.until(lambda: execution in agent.told.started)
     # The agent thinks that no host can live for so long without it, and is wrong.
-    monkeypatch.setattr(agent.executor, "_margin_s", -59.0)
+    monkeypatch.setattr(agent.executor._starts, "_margin_s", -59.0)  # type: ignore[attr-defined]
     crowd.way.cut(keep_broken=True)
     agent.until(lambda: "lost nodes [0]" in agent.told.story)
     host = crowd.starter.host("node0")
@@ -291,7 +292,7 @@ def test_a_given_up_host_that_comes_back_is_told_to_end(crowd: Crowd, monkeypatc
 
 
 def test_a_host_that_is_cut_off_for_too_long_has_ended_when_it_is_lost(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "START_PAUSES_S", ())
+    monkeypatch.setattr(host_starts, "START_PAUSES_S", ())
     agent = crowd.begin(1, breakable=True, orphan_timeout_s=0.5, margin_s=12.0)
     (execution,) = crowd.launch_on(0, "long")
     agent.until(lambda: execution in agent.told.started)
@@ -402,7 +403,7 @@ def test_environments_are_known_on_all_hosts_also_after_a_broken_connection(crow
 
 
 def test_a_step_that_cannot_be_started_is_part_of_the_reason(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "START_PAUSES_S", (0.0,))
+    monkeypatch.setattr(host_starts, "START_PAUSES_S", (0.0,))
     agent = crowd.begin(1, away_s=0.1, orphan_timeout_s=0.5, margin_s=8.0)
     reasons: list[str] = []
     agent.told.nodes_lost = lambda nodes, reason: reasons.append(reason)  # type: ignore[method-assign]

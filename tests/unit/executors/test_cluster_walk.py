@@ -19,6 +19,7 @@ import pytest
 from cluster_support import Cluster
 
 from pilotage.executors import cluster as cluster_module
+from pilotage.executors import host_starts
 from pilotage.model.execution import AttemptEnd, Execution, LaneTasks
 from pilotage.model.ids import Attempt, LaneId, RunnerId, TaskUid, TemplateId
 from pilotage.model.outcome import Ending
@@ -177,7 +178,7 @@ class Walker:
 def test_each_attempt_runs_once_or_is_told_not_to_have_begun(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     print(f"seed {seed}; others by PILOTAGE_WALK_SEEDS")
     monkeypatch.setattr(cluster_module, "PING_S", 0.1)
-    monkeypatch.setattr(cluster_module, "START_PAUSES_S", (0.0,) * 1000)
+    monkeypatch.setattr(host_starts, "START_PAUSES_S", (0.0,) * 1000)
     folder = Path(tempfile.mkdtemp(prefix="pilotage-"))
     walker = Walker(folder, 400, random.Random(seed))
     try:
