@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Runs a command as a plain user, on what a login node may grant: ``plain_user.py [--processes N] [--memory-mib M] COMMAND...``
 
 As root it becomes ``nobody``, whom every machine knows (Slurm takes no user without an entry in ``/etc/passwd``) and who gets
