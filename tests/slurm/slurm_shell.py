@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,19 @@ executable = "/bin/sh"
 arguments = ["-c", "{line}"]
 count = 20
 """
+
+
+class Gate:
+    """A file before which tasks wait, without using the machine meanwhile, until a test opens it. ``wait``: their line."""
+
+    def __init__(self, path: Path) -> None:
+        self.wait = f"flock --shared {path} true"
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    def open(self) -> None:
+        """Let all tasks through, also those that come later."""
+        os.close(self._descriptor)
 
 
 class Shell:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from slurm_cluster import PATIENCE_S, SlurmCluster
-from slurm_shell import Shell
+from slurm_shell import Gate, Shell
 
 
 def outputs(shell: Shell) -> set[str]:
@@ -46,8 +46,8 @@ def test_a_campaign_whose_job_begins_at_once_is_handed_over_just_so(shell: Shell
 
 
 def test_who_waits_may_leave_and_come_back_and_is_told_how_it_went(shell: Shell, slurm: SlurmCluster) -> None:
-    go = shell.home / "go"
-    shell.run("submit", shell.campaign(f"until [ -e {go} ]; do sleep 0.1; done; [ {{i}} != 3 ]"))
+    gate = Gate(shell.home / "gate")
+    shell.run("submit", shell.campaign(f"{gate.wait}; [ {{i}} != 3 ]"))
     waiting = shell.start("wait")
     slurm.wait_until(lambda: shell.status()["state"] == "open", "the one that waits has the session")
     refused = shell.run("cancel", "water", code=1)
@@ -63,9 +63,9 @@ def test_who_waits_may_leave_and_come_back_and_is_told_how_it_went(shell: Shell,
     # Who only watched is the session's client now.
     slurm.wait_until(lambda: shell.status()["state"] == "open", "the other one goes on")
 
-    go.touch()
+    gate.open()
 
-    output, errors = watching.communicate(timeout=PATIENCE_S)
+    output, errors = watching.communicate(timeout=2 * PATIENCE_S)
     assert (watching.returncode, "20 tasks: 19 done, 1 failed" in errors) == (1, True), output + errors
     assert "20 tasks: 19 done, 1 failed" in shell.run("wait", "water", code=1)
     slurm.wait_until(lambda: not slurm.jobs(), "its job is over")
@@ -123,6 +123,9 @@ def test_who_waits_submits_the_follow_up_of_a_pilot_whose_time_is_over(shell: Sh
     [job] = slurm.jobs()
     slurm.wait_for_job(job, "COMPLETED")
     assert slurm.jobs() == {}
+    found = shell.status()
+    assert found["states"] == {"TO BE CONTINUED": 3}
+    assert found["pilots"][0]["reason"] == "its time is over; a follow-up is submitted by: pilotage wait water"
     go.touch()
 
     told = shell.run("wait", "water")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 HELP = (
     "Hand a campaign or a program over to the batch system, and leave.\n\n"
-    "A campaign is a TOML file with a [pilot] and [[tasks]]; its pilots run without a client. A program is a Python script "
+    "A campaign is a TOML file with a [pilot] and [[tasks]]; it needs nobody who stays. A program is a Python script "
     "that runs inside its job, on the first node; its arguments stand after '--', and its pilot takes the nodes of the "
     "job.\n\n"
     "Afterwards, on any machine that sees the files: pilotage status, attach, wait and cancel.\n\n"
