@@ -38,7 +38,7 @@ def plain_user() -> pwd.struct_passwd:
 def as_plain_user(*command: str, processes: int = 0, memory_mib: int = 0) -> list[str]:
     """Return the command line that runs this one as a plain user. 0: no limit of its own."""
     limits = [f"--processes={processes}", f"--memory-mib={memory_mib}"]
-    return [sys.executable, "-I", "-S", str(Path(__file__).resolve()), *limits, "--", *command]
+    return [sys.executable, "-I", "-S", str(Path(__file__).resolve()), *limits, *command]
 
 
 def why_no_count_of_its_own() -> str:
@@ -107,9 +107,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(usage="plain_user.py [--processes N] [--memory-mib M] COMMAND...")
     parser.add_argument("--processes", type=int, default=0)
     parser.add_argument("--memory-mib", type=int, default=0)
-    parser.add_argument("command", nargs="+")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
     given = parser.parse_args()
     command = given.command
+    if not command:
+        parser.error("name a command")
     if given.processes:
         _count_apart()
     if os.geteuid() == 0:
