@@ -146,3 +146,24 @@ def test_what_cannot_be_asked_for_is_refused_at_the_call(
     assert told in str(refused.value)
     assert not (queue / "submitted").exists()
     assert session.state.pilots == {}
+
+
+def test_no_command_that_submits_is_said_at_the_call(session: Session, queue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(queue / "nothing"))
+    with pytest.raises(
+        InvalidPilot, match=r"resource='site.machine': no batch system slurm here: there is no sbatch in PATH"
+    ):
+        submit(session)
+    assert not session.state.pilots
+
+
+def test_tasks_that_come_after_a_refusal_are_told_of_it(
+    session: Session, queue: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (queue / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: no lunch today' >&2; exit 7\n")
+    pilot, tasks = submit(session)
+    assert pilot.wait() == "FAILED"
+    tasks.submit_tasks(TaskDescription(executable="/bin/true"))
+    [said] = [record.getMessage() for record in caplog.records if "wait for a pilot" in record.getMessage()]
+    assert f"it has none that can take them, as {pilot.uid} is FAILED: its job could not be submitted: " in said
+    assert "no lunch today; submit one and pass it to add_pilots()" in said

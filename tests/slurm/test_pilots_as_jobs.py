@@ -169,15 +169,16 @@ def test_a_pilot_that_can_never_start_fails(session: Session, slurm: SlurmCluste
     slurm.wait_for_job(failed, "FAILED")
     pilot = submit(session, **{name: value.format(failed) if name == "dependency" else value for name, value in asked.items()})
     assert pilot.wait(timeout=PATIENCE_S) == "FAILED"
-    assert f"its job {pilot.job} can never begin: {reason}; change what the pilot asks for" in pilot.reason
+    assert f"its job {pilot.job} can never begin: {reason}; change what the pilot asks for: " in pilot.reason
+    assert f"nodes={asked.get('nodes', 1)}" in pilot.reason
     assert slurm.jobs() == {}
 
 
-def test_no_batch_system_here_fails_the_pilot(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_batch_system_here_is_said_at_the_call(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    pilot = submit(session)
-    assert pilot.wait(timeout=PATIENCE_S) == "FAILED"
-    assert "no batch system slurm here: sbatch: not found" in pilot.reason
+    with pytest.raises(InvalidPilot, match="no batch system slurm here: there is no sbatch in PATH; work where it is"):
+        submit(session)
+    assert not session.state.pilots
 
 
 def test_what_the_platform_lacks_or_forbids_is_refused_at_the_call(session: Session, slurm: SlurmCluster) -> None:

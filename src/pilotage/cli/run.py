@@ -182,7 +182,8 @@ def run(
 
 def _require_possible(pilot: dict[str, Any], is_runtime_given: bool, of_job: dict[str, Any]) -> None:
     """Refuse a pilot that its platform cannot give before there is a session. ``of_job``: what options of jobs say of it."""
-    from pilotage.client.job_specs import check_job, check_script, nodes_for
+    from pilotage.client.inside import is_inside
+    from pilotage.client.job_specs import check_job, check_script, nodes_for, require_commands
     from pilotage.client.pilot_description import PilotDescription
     from pilotage.platforms import platform
 
@@ -206,6 +207,8 @@ def _require_possible(pilot: dict[str, Any], is_runtime_given: bool, of_job: dic
     check_job("pilot", on, description)
     if on.batch != "local":
         check_script("pilot", on, description, Path("/"))
+        if not is_inside(on.name):
+            require_commands("pilot", on)
 
 
 def _pilot_size(cores: int, gpus: int, nodes: int, cores_per_node: int, gpus_per_node: int) -> dict[str, int | None]:

@@ -34,7 +34,7 @@ from pilotage.batch.job import JobState, JobStatus
 from pilotage.batch.system import BatchError, FailureKind
 from pilotage.batch.watcher import JobChange, JobWatcher
 from pilotage.client.job_nodes import has_ended_before, has_first_node, has_lost_first_node, with_lost_node
-from pilotage.client.job_words import details_of, refusal
+from pilotage.client.job_words import details_of, never, refusal
 from pilotage.core.client import events
 from pilotage.core.client.state import JobRecord, PilotRecord
 from pilotage.errors import BackendError, InvariantViolated
@@ -341,7 +341,7 @@ class BatchJobs:
         self._engine.tell(events.JobTold(time.time(), job.pilot.uid, status.state.value, reason, starts, over, complete))
         facts = self._commands_for(job.record.system).system.facts
         if status.state in _WAITING and status.reason in facts.never and not job.cancelling:
-            failure = f"its job {job.record.id} can never begin: {status.reason}; change what the pilot asks for"
+            failure = never(job.record.id, status.reason, job.pilot)
             self._engine.tell(events.PilotCancelRequested(time.time(), [job.pilot.uid], drain=False, failure=failure))
 
     def _vanished(self, job: _Job, number: int, status: JobStatus) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -169,6 +170,21 @@ def check_job(pilot: str, on: Platform, description: PilotDescription) -> None:
     _check_limits(pilot, on, description)
 
 
+def require_commands(pilot: str, on: Platform) -> None:
+    """See that the command is here that submits a pilot's job.
+
+    Raises:
+        InvalidPilot: it is not; names it, and the remedy.
+    """
+    facts = _system_of(on).facts
+    command = facts.commands[0]
+    if shutil.which(command) is None:
+        raise InvalidPilot(
+            f"{pilot}: resource={on.name!r}: no batch system {facts.name} here: there is no {command} in PATH; work where it "
+            "is, load the module that has it, or take a platform without a batch system"
+        )
+
+
 def check_script(pilot: str, on: Platform, description: PilotDescription, folder: Path) -> None:
     """See that the batch system can say all of a pilot's job: values that mean nothing in a script are refused.
 
@@ -196,18 +212,20 @@ def _check_limits(pilot: str, on: Platform, description: PilotDescription) -> No
             "for; ask for less"
         )
     nodes = size_of_job(pilot, on, description).nodes + on.agent_nodes
+    counted = "1 node" if nodes == 1 else f"{nodes} nodes"
     for whose, limit, beside in _limits(on, description):
         longest, most, least = limit.max_walltime_minutes, limit.max_nodes, limit.min_nodes
         if longest is not None and description.runtime > longest:
             told = f"runtime={description.runtime} exceeds the {longest:g} minutes {whose} on {on.name}; ask for less"
         elif most is not None and nodes > most:
-            told = f"{nodes} nodes exceed the {most} {whose} on {on.name}; ask for fewer"
+            told = f"{counted} {'exceeds' if nodes == 1 else 'exceed'} the {most} {whose} on {on.name}; ask for fewer"
         elif nodes < least:
-            told = f"{nodes} nodes are fewer than the {least} {whose} on {on.name}; ask for more"
+            told = f"{counted} {'is' if nodes == 1 else 'are'} fewer than the {least} {whose} on {on.name}; ask for more"
         else:
             continue
         others = [name for name, other in beside.items() if _allows(other, description.runtime, nodes)]
-        raise InvalidPilot(f"{pilot}: {told}{f', or use one of {chr(44).join(others)}' if others else ''}")
+        instead = f", or use one of {', '.join(others)}" if others else ""
+        raise InvalidPilot(f"{pilot}: {told}{instead}")
 
 
 def _limits(on: Platform, description: PilotDescription) -> list[tuple[str, QueueLimits, Mapping[str, QueueLimits]]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+import msgspec
+
 from pilotage.batch.job import JobState, JobStatus
 from pilotage.batch.system import BatchError, FailureKind
 from pilotage.core.client.state import JobRecord, PilotRecord
@@ -18,6 +20,11 @@ REMEDIES: Mapping[FailureKind, str] = {
 }
 """What to do when a job is refused, by the kind of failure; the other errors say it themselves."""
 
+_ASKED = (
+    *("nodes", "cores", "gpus", "memory", "runtime", "queue", "qos", "project"),
+    *("constraints", "reservation", "licenses", "dependency", "extra_options"),
+)
+"""Attributes of a pilot for which its job may have to wait for ever."""
 STARTS = "; it is expected to start at "
 """In a reason to wait: what follows is an estimate, which batch systems change all the time."""
 
@@ -52,6 +59,13 @@ def refusal(error: BatchError) -> str:
     """Return why a job could not be submitted, and what to do."""
     remedy = REMEDIES.get(error.kind, "")
     return f"its job could not be submitted: {error}{f'; {remedy}' if remedy else ''}"
+
+
+def never(job: str, reason: str, pilot: PilotRecord) -> str:
+    """Return why a job can never begin, and what its pilot asks for."""
+    said = msgspec.msgpack.decode(pilot.description)
+    asked = ", ".join(f"{name}={said[name]!r}" for name in _ASKED if said.get(name))
+    return f"its job {job} can never begin: {reason}; change what the pilot asks for{f': {asked}' if asked else ''}"
 
 
 def end_of(job: JobRecord) -> str:

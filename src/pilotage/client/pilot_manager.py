@@ -14,7 +14,7 @@ from pilotage.client.callbacks import PilotNews
 from pilotage.client.checks import UID_BYTES, is_short, length_of
 from pilotage.client.constants import PILOT_STATE, PMGR_METRICS
 from pilotage.client.inside import check_inside, is_inside
-from pilotage.client.job_specs import check_job, check_script, nodes_for, size_of_job
+from pilotage.client.job_specs import check_job, check_script, nodes_for, require_commands, size_of_job
 from pilotage.client.managers import Manager, chosen
 from pilotage.client.pilot import Pilot
 from pilotage.client.pilot_description import (
@@ -107,6 +107,8 @@ class PilotManager(Manager):
                 wanted = size_of_job(named, on, description).nodes + on.agent_nodes
                 others = [*self._inside(), *(uid for uid, other, *_ in described if is_inside(other.resource or ""))]
                 log.warning("%s", check_inside(named, on.name, wanted, others))
+            elif is_job:
+                require_commands(named, on)
             if is_job and not description.sandbox:
                 # Who resumes the session may have other variables.
                 description.sandbox = sandbox_of(on) or None

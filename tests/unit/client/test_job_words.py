@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from pilotage.batch.job import JobState, JobStatus
-from pilotage.client.job_words import details_of, outcome_of, reason_of
+from pilotage.client.job_words import details_of, never, outcome_of, reason_of
 from pilotage.core.client.state import JobRecord, PilotRecord
 from pilotage.model.ids import PilotUid
 from pilotage.model.states import CANCELED, FAILED, PMGR_ACTIVE, PMGR_ACTIVE_PENDING, PMGR_LAUNCHING
@@ -67,3 +67,9 @@ def test_there_is_none_without_a_job() -> None:
 def test_what_is_told_of_an_end_is_told_in_full() -> None:
     assert details_of(JobStatus(JobState.FAILED, "RaisedSignal", signal=9)) == "RaisedSignal, signal 9"
     assert details_of(JobStatus(JobState.DONE, exit_code=0)) == ""
+
+
+def test_what_can_never_begin_is_told_with_what_is_asked_for() -> None:
+    asked = msgspec.Raw(msgspec.msgpack.encode({"resource": "lab.blue", "nodes": 9, "queue": "debug", "sandbox": "/a"}))
+    told = never("12", "PartitionNodeLimit", msgspec.structs.replace(pilot(PMGR_ACTIVE_PENDING, job()), description=asked))
+    assert told == ("its job 12 can never begin: PartitionNodeLimit; change what the pilot asks for: nodes=9, queue='debug'")

@@ -269,6 +269,6 @@ class Pilots:
 
 
 def _better(pilot: PilotRecord) -> str:
-    if pilot.failure:
+    if pilot.failure and pilot.incarnation:
         return "whose services can start"
     return "that lives longer" if pilot.incarnation else "that starts"

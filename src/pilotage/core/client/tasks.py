@@ -10,7 +10,7 @@ from pilotage.core.client import actions, events, facts
 from pilotage.core.client.binding import CHUNK_TASKS, Dealer, only_pilot, usable_pilots
 from pilotage.core.client.holding import Holding
 from pilotage.core.client.journal import Journal
-from pilotage.core.client.state import NO_PILOT, PilotRecord
+from pilotage.core.client.state import NO_PILOT, ManagerRecord, PilotRecord
 from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid
 from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.states import AGENT_EXECUTING, AGENT_STAGING_OUTPUT, FINAL
@@ -52,12 +52,17 @@ class Tasks:
         elif not usable:
             self._journal.warn_once(
                 event.manager,
-                f"the tasks of {event.manager} wait for a pilot: it has none that can take them; "
+                f"the tasks of {event.manager} wait for a pilot: it has none that can take them{self._last_end(manager)}; "
                 "submit one and pass it to add_pilots()",
             )
             self._journal.tell_waiting(event.manager)
         else:
             self.bind_waiting(now, event.manager)
+
+    def _last_end(self, manager: ManagerRecord) -> str:
+        """Return in words how the last of a manager's pilots that have ended has; empty if none has."""
+        ended = [self._state.pilots[uid] for uid in manager.pilots if self._state.pilots[uid].state in FINAL]
+        return f", as {ended[-1].uid} is {ended[-1].state}: {ended[-1].reason}" if ended else ""
 
     def bind_freed(self, now: float, tasks: list[TaskUid]) -> None:
         """Bind tasks that wait for a pilot: to the one that they ask for, or as their managers deal."""
