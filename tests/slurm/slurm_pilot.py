@@ -47,7 +47,8 @@ class SlurmPilot:
         self._keys = generate_key_pair()
         folder.mkdir(mode=0o700)
         fields: dict[str, Any] = {
-            "session": SessionUid("s"),
+            # Processes are found by session and pilot, and another run of these tests may be on this machine.
+            "session": SessionUid(f"s.{os.getpid()}"),
             "pilot": PilotUid("pilot"),
             "session_folder": str(folder),
             "pilot_folder": str(folder),

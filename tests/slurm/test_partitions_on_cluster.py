@@ -154,6 +154,29 @@ def test_a_partition_is_retired_and_another_added(open_pilot: OpenPilot, slurm: 
     pilot.end()
 
 
+def test_partitions_share_what_the_launcher_bears_as_they_come_and_go(open_pilot: OpenPilot, slurm: SlurmCluster) -> None:
+    pilot = open_pilot(*halves(), launcher_options={"srun": {"ceiling": "2"}})
+    pilot.come_up()
+    folder, go = pilot.folder / "running", pilot.folder / "go"
+    folder.mkdir()
+    script = (
+        'if [ $PILOTAGE_RANK = 0 ]; then touch "$1/$PILOTAGE_TASK_ID"; ls "$1" | wc -l; fi; '
+        'until [ -e "$2" ]; do sleep 0.05; done; rm -f "$1/$PILOTAGE_TASK_ID"'
+    )
+    ranks = shell(ranks=2, ranks_per_node=1, launch_method="srun", partition="a")
+    uids = pilot.submit(*((f"ranks.{number}", ranks, (script, "sh", str(folder), str(go))) for number in range(4)))
+    pilot.wait(lambda: len(list(folder.iterdir())) == 1, "one runs")
+    plain = pilot.submit(*((f"plain.{number}", shell(partition="a"), ("true",)) for number in range(8)))
+    assert ends_of(pilot, plain) == {Ending.DONE}
+    assert len(list(folder.iterdir())) == 1, "the other launch is the other partition's"
+    pilot.retire_partition("b")
+    pilot.wait(lambda: len(list(folder.iterdir())) == 2, "both launches are those of the partition that is left")
+    go.touch()
+    assert ends_of(pilot, uids) == {Ending.DONE}
+    assert max(int(pilot.output(uid)) for uid in uids) == 2
+    pilot.end()
+
+
 def test_an_agent_of_a_partition_dies(open_pilot: OpenPilot, slurm: SlurmCluster) -> None:
     pilot = open_pilot(*halves())
     pilot.come_up()

@@ -118,6 +118,9 @@ class Agent(PilotLoop[AgentCore]):
             case _:
                 unreachable(message)
 
+    def _share_launches(self, now: float, message: wire.ShareLaunches) -> None:
+        self._handle(events.LaunchesShared(now, message.among))
+
     def _change_plan(self, now: float, message: wire.ToHead) -> None:
         raise ProtocolError(f"the client changes the plan ({type(message).__name__}) of a pilot that has none")
 

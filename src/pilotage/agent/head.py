@@ -22,6 +22,7 @@ from pilotage.errors import ProtocolError, unreachable
 from pilotage.log.writer import LogWriter
 from pilotage.model.outcome import Outcome
 from pilotage.model.partitions import LOST_NODES
+from pilotage.model.states import FAILED
 from pilotage.wire import messages as wire
 from pilotage.wire.channel import AgentChannel, Peer
 from pilotage.wire.codec import encode
@@ -69,6 +70,8 @@ class Head(PilotLoop[MetaschedulerCore]):
         self._questions = 0
         self._asked: dict[int, _Asked] = {}
         self._was_ending = False
+        self._sharing = 0
+        """Among how many partitions launches are divided, as these were told last."""
         self.abandoned = ""
         """Why this head ends without an end of its pilot: as its job is ended around it; see ``Agent.abandoned``."""
         self._job_ends = ""
@@ -134,6 +137,9 @@ class Head(PilotLoop[MetaschedulerCore]):
     def _follow_head(self, now: float, message: wire.ToPartition) -> None:
         raise ProtocolError(f"the client moves nodes or tasks ({type(message).__name__}), which only a metascheduler does")
 
+    def _share_launches(self, now: float, message: wire.ShareLaunches) -> None:
+        raise ProtocolError("the client divides the pilot's launches, which only a metascheduler does")
+
     def _change_plan(self, now: float, message: wire.ToHead) -> None:
         if isinstance(message, wire.AddPartition):
             self._handle(events.PartitionAsked(now, message.number, message.spec))
@@ -183,7 +189,18 @@ class Head(PilotLoop[MetaschedulerCore]):
         if ending and not self._was_ending:
             self._was_ending = True
             self._agents.look_at_ends(now)
+        self._share_anew()
         self._offer(now)
+
+    def _share_anew(self) -> None:
+        """Tell all partitions when others have come or gone."""
+        living = self._agents.living
+        if living != self._sharing:
+            self._sharing = living
+            told = encode(wire.ShareLaunches(max(1, living)))
+            for agent in self._agents:
+                if agent.link.is_open:
+                    agent.link.send(told)
 
     def _offer(self, now: float) -> None:
         """Have the core number messages that links have room for: one of each, which is logged before the next."""
@@ -215,6 +232,7 @@ class Head(PilotLoop[MetaschedulerCore]):
             case wire.AgentHello():
                 link.greeted(message)
                 link.send(encode(wire.AskLoad(LOAD_EVERY_S)))
+                link.send(encode(wire.ShareLaunches(max(1, self._agents.living))))
                 self._handle(events.PartitionGreeted(now, name, message.incarnation, message.durable))
                 self._offered[name] = None
             case wire.NodesReturned():
@@ -227,7 +245,7 @@ class Head(PilotLoop[MetaschedulerCore]):
                     self._handle(events.TasksGivenBack(now, name, message.number, message.recall, message.tasks))
             case wire.PilotEnded():
                 if link.accept(now, message):
-                    if agent.record.life != "retiring":
+                    if agent.record.life != "retiring" or message.state == FAILED:
                         self._told.notice(f"partition {name!r} ended: {message.reason}", lasting=False)
                     told = message.number, message.state, message.reason, message.tries, message.out_of_time
                     self._handle(events.PartitionEndArrived(now, name, *told))

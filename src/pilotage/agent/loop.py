@@ -382,6 +382,8 @@ class PilotLoop(ABC, Generic[CoreT]):
                 self._answer(channel, peer, message)
             case wire.AskLoad():
                 self._told.ask_load(message.every_s)
+            case wire.ShareLaunches():
+                self._share_launches(now, message)
             case wire.Heartbeat() | wire.ClientHello():
                 pass
             case _:
@@ -407,6 +409,10 @@ class PilotLoop(ABC, Generic[CoreT]):
     @abstractmethod
     def _follow_head(self, now: float, message: wire.ToPartition) -> None:
         """The metascheduler gives or wants nodes, or wants tasks."""
+
+    @abstractmethod
+    def _share_launches(self, now: float, message: wire.ShareLaunches) -> None:
+        """The metascheduler divides what the launcher bears."""
 
     @abstractmethod
     def _change_plan(self, now: float, message: wire.ToHead) -> None:

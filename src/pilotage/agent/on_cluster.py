@@ -181,9 +181,8 @@ class ClusterGround:
 
     @property
     def launches(self) -> int:
-        """How many launches may be under way at once; see ``AgentCore``."""
-        all_at_once = launches_at_once(self.launchers, len(self.found.nodes))
-        return max(1, all_at_once // self.settings.launch_share) if all_at_once else 0
+        """How many launches may be under way at once in the whole pilot; see ``AgentCore``."""
+        return launches_at_once(self.launchers, len(self.found.nodes))
 
     def executor(self, folder: Path, incarnation: int, end_time: float) -> Executor:
         """Return the executor of these nodes. ``folder`` is the agent's private one; ``end_time``: see ``RunnerSettings``."""

@@ -65,6 +65,7 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: Ca
             barrier=settings.startup_barrier,
             hosts=ground.hosts if ground is not None else (),
             launches=ground.launches if ground is not None else 0,
+            partitions=settings.launch_share,
             drain_s=settings.drain_s,
             checkpoint_signal=settings.checkpoint_signal,
             in_job=settings.batch != "local",

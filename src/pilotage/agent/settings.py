@@ -103,7 +103,7 @@ class PilotSettings(msgspec.Struct, frozen=True, kw_only=True):
     scheduler: PolicySpec = PolicySpec()
     """Of a sub-agent: by which rule tasks are placed."""
     launch_share: int = 1
-    """Of a sub-agent: among how many the launches are divided that the pilot may have under way at once."""
+    """Of a sub-agent: how many partitions shared the launches that the pilot may have under way at once as this one began."""
     sync_delay_s: float = 0.0
     """Added to each sync of the log, for measuring what a slow disk does."""
 

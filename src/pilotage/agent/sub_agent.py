@@ -79,8 +79,8 @@ class SubAgent:
         self.is_over = False
 
 
-def settings_of(settings: PilotSettings, name: str, record: PartitionRecord) -> PilotSettings:
-    """Return what the agent of a partition has to know; ``settings`` are those of its head."""
+def settings_of(settings: PilotSettings, name: str, record: PartitionRecord, partitions: int) -> PilotSettings:
+    """Return what the agent of a partition has to know; ``settings`` are those of its head, that has so many ``partitions``."""
     granted = {
         node
         for queued in (*record.outbox, *record.unacknowledged.values())
@@ -94,7 +94,7 @@ def settings_of(settings: PilotSettings, name: str, record: PartitionRecord) -> 
         present=[node for node in record.nodes if node not in granted],
         scheduler=record.spec.scheduler,
         executor=_executor_of(settings, record),
-        launch_share=len(settings.partitions),
+        launch_share=partitions,
         transport="ipc",
         client_keys=[],
         observer_keys=[],

@@ -159,6 +159,11 @@ class SubAgents:
                 agent.running.terminate()
 
     @property
+    def living(self) -> int:
+        """How many partitions there are of which something may run."""
+        return sum(record.living for record in self._state.partitions.values())
+
+    @property
     def are_gone(self) -> bool:
         """Whether no agent runs."""
         return all(agent.running is None for agent in self._agents.values())
@@ -198,7 +203,7 @@ class SubAgents:
         try:
             agent.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not (agent.folder / SETTINGS_FILE).exists():
-                write_settings(settings_of(self._settings, agent.name, agent.record))
+                write_settings(settings_of(self._settings, agent.name, agent.record, self.living))
             if starts(agent.folder) > RESTARTS + heads_before:
                 self._give_up(agent, f"its agent ended {RESTARTS + 1} times")
                 return

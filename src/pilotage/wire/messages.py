@@ -219,6 +219,15 @@ class AskLoad(msgspec.Struct, frozen=True, array_like=True, tag=18):
     every_s: float = 0.0
 
 
+class ShareLaunches(msgspec.Struct, frozen=True, array_like=True, tag=25):
+    """The launches that the pilot may have under way at once are divided ``among`` so many partitions from now on.
+
+    It holds for this agent, and is told again after each hello.
+    """
+
+    among: int
+
+
 class AddPartition(msgspec.Struct, frozen=True, array_like=True, tag=21):
     """Add a partition to the pilot, which has some: at once, or when it has nodes for it."""
 
@@ -264,6 +273,7 @@ FromClient = (
     | PrepareEnvironment
     | Inspect
     | AskLoad
+    | ShareLaunches
     | ToPartition
     | ToHead
     | AskPartitions

@@ -20,6 +20,7 @@ from agent_builders import (
 )
 from agent_world import World, walk
 
+from pilotage.core.agent import events
 from pilotage.core.agent.core import AgentCore
 from pilotage.core.agent.launches import Launches
 from pilotage.model.ids import TaskUid
@@ -48,6 +49,22 @@ def test_no_more_are_launched_than_the_launcher_bears() -> None:
     step = core.handle(ended("spawner.0", 2, end("a"), end("c")))
     assert launched_by(step) == [("d", 1)]
     assert core.summary()["awaiting launch"] == 0
+
+
+def test_partitions_share_what_the_launcher_bears_as_they_come_and_go() -> None:
+    core = core_with(ceiling=4, partitions=2)
+    assert launched_by(core.handle(submitted(1, ["a", "b", "c", "d", "e"], MPI))) == [("a", 1), ("b", 1)]
+    assert launched_by(core.handle(events.LaunchesShared(1.0, 1))) == [("c", 1), ("d", 1)], "the other is gone"
+    step = core.handle(events.LaunchesShared(2.0, 5))
+    assert launched_by(step) == [], "more than there are launches: one for each"
+    assert launched_by(core.handle(ended("spawner.0", 1, end("a"), end("b"), end("c")))) == []
+    assert launched_by(core.handle(ended("spawner.0", 2, end("d")))) == [("e", 1)]
+
+
+def test_what_has_no_ceiling_has_none_for_partitions() -> None:
+    core = core_with(ceiling=0, partitions=2)
+    core.handle(events.LaunchesShared(1.0, 3))
+    assert len(launched_by(core.handle(submitted(1, ["a", "b", "c", "d", "e"], MPI)))) == 5
 
 
 def test_tasks_that_need_no_launcher_do_not_wait_for_one() -> None:

@@ -65,7 +65,8 @@ class AgentCore:
     never). ``drain_s`` before the deadline no task begins any more, and those that run get the ``checkpoint_signal`` (0: none).
     ``barrier``: no task begins before so many have arrived. ``nodes``: of a partition, the indices of those that it
     began with, which are the ones that its policy has to begin with. ``hosts``: the number of the host of each node, by the
-    node's index; without it all are on host 0. ``launches``: how many launchers may run at once (0: any number).
+    node's index; without it all are on host 0. ``launches``: how many launchers may run at once (0: any number),
+    in all partitions of the pilot together; there are ``partitions`` of them.
     ``in_job``: it is a batch job, which others may end. ``successor_s``: how long a pilot lives that follows it (0.0: none
     follows): tasks whose declared duration is not longer wait for that one if they would end too late here.
     """
@@ -82,6 +83,7 @@ class AgentCore:
         barrier: int = 0,
         hosts: Sequence[int] = (),
         launches: int = 0,
+        partitions: int = 1,
         drain_s: float = 0.0,
         checkpoint_signal: int = 0,
         in_job: bool = False,
@@ -95,7 +97,7 @@ class AgentCore:
         self._alarms = Alarms(self.state)
         self._delivery = PartitionDelivery(journal)
         self._idleness = Idleness(self.state, idle_timeout_s, self._prepares)
-        self._waiting = Waiting(self.state, policy, Launches(self.state, launches, len(set(hosts)) > 1), barrier)
+        self._waiting = Waiting(self.state, policy, Launches(self.state, launches, len(set(hosts)) > 1, partitions), barrier)
         self._dispatch = Dispatch(journal, policy, self._waiting, self._pool)
         self._endings = Endings(journal, self._waiting, self._delivery)
         self._gangs = Gangs(journal, self._endings)
@@ -192,6 +194,8 @@ class AgentCore:
                     self._recalls.recalled(event)
             case events.StorageFilled():
                 self._dispatch.paused = event.reason
+            case events.LaunchesShared():
+                self._waiting.launches.share(event.among)
             case events.StorageFreed():
                 self._dispatch.paused = ""
                 self._staging.go_on()

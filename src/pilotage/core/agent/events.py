@@ -204,6 +204,13 @@ class StorageFilled(msgspec.Struct, frozen=True):
     reason: str
 
 
+class LaunchesShared(msgspec.Struct, frozen=True):
+    """The launches that the pilot may have under way at once are divided ``among`` so many partitions, of which this is one."""
+
+    time: float
+    among: int
+
+
 class StorageFreed(msgspec.Struct, frozen=True):
     """There is room again."""
 
@@ -253,6 +260,7 @@ Event = (
     | NodesLost
     | StorageFilled
     | StorageFreed
+    | LaunchesShared
     | LinkOpened
     | TimePassed
 )

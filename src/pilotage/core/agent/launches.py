@@ -3,6 +3,9 @@
 Tasks whose ranks are started by a launcher are let into the policy's queue as long as no more of them are there, or run, than
 launches may be under way; the others wait before it, by priority and then by age. So no more lanes of such tasks are open at
 once, and each lane has one launch at a time.
+
+What the launcher bears the partitions of a pilot share: each has as many launches as there are of them for each, and one at
+least. When partitions come, those that are there go on with what they have let in.
 """
 
 from __future__ import annotations
@@ -17,10 +20,14 @@ from pilotage.model.workload import Template
 
 
 class Launches:
-    """The launches of a pilot. ``ceiling``: at once; 0: as many as one likes. ``several_hosts``: it has more than one."""
+    """The launches of a pilot. ``ceiling``: at once; 0: as many as one likes. ``several_hosts``: it has more than one.
 
-    def __init__(self, state: AgentState, ceiling: int, several_hosts: bool) -> None:
-        self.ceiling = ceiling
+    ``among``: how many partitions share them.
+    """
+
+    def __init__(self, state: AgentState, ceiling: int, several_hosts: bool, among: int = 1) -> None:
+        self._of_pilot = ceiling
+        self.share(among)
         self._state = state
         self._several_hosts = several_hosts
         self._let_in: set[TaskUid] = set()
@@ -30,6 +37,10 @@ class Launches:
         self.waiting: dict[TaskUid, None] = {}
         """Those that wait."""
         self._ages = itertools.count()
+
+    def share(self, among: int) -> None:
+        """Let so many partitions have the pilot's launches, of which this is one."""
+        self.ceiling = max(1, self._of_pilot // among) if self._of_pilot else 0
 
     def limits(self, template: Template) -> bool:
         """Return whether tasks of this template count."""

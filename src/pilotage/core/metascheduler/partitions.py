@@ -23,6 +23,7 @@ from pilotage.core.metascheduler.tasks import Tasks
 from pilotage.model.ids import Attempt, TaskUid
 from pilotage.model.partitions import PartitionSpec
 from pilotage.model.resources import Node
+from pilotage.model.states import FAILED
 
 NO_NODE_LEFT = "its last node was lost"
 
@@ -124,8 +125,9 @@ class Partitions:
             self._journal.stale += 1
             return
         how: facts.Over = "ended" if record.life == "retiring" and record.nodes else "lost"
-        # Why it was told to end is known better here than there.
-        reason = record.reason if record.life == "retiring" else event.reason
+        # Why it was told to end is known better here than there; how its last node was lost is not.
+        knows_better = record.reason == NO_NODE_LEFT and event.state == FAILED
+        reason = record.reason if record.life == "retiring" and not knows_better else event.reason
         words = f"partition {event.partition!r} ended ({event.state}{': ' if reason else ''}{reason})"
         self._tasks.go_on(event.time, self._tasks.leased_to(event.partition), {}, event.tries, words)
         self._is_over(event.time, event.number, event.partition, how, reason, [])
