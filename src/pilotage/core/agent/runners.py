@@ -46,6 +46,9 @@ class RunnerPool:
         self._idle_until: dict[RunnerId, float] = {}
         """When idle workers are to go; in this order, as all are kept equally long."""
         self._binding: dict[RunnerId, str] = {}
+        """Of function workers: their node and GPUs, if they have some."""
+        self._shunned: set[RunnerId] = set()
+        """Function workers that are to end."""
         self._inherited: set[RunnerId] = set()
         """Runners that had not come up when an earlier agent was lost."""
         self._short = dict.fromkeys(self._hosts)
@@ -270,7 +273,7 @@ class RunnerPool:
         if lanes is None:
             return
         lanes.pop(lane, None)
-        if not lanes and runner in self._binding:
+        if not lanes and runner in self._binding and runner not in self._shunned:
             self._rest(runner, now)
 
     def _rest(self, runner: RunnerId, now: float) -> None:
@@ -294,27 +297,35 @@ class RunnerPool:
     # ---------------------------------------------------------------------------------------------------------- runners go
 
     def shun(self, runner: RunnerId) -> None:
-        """Give this spawner, if it is one, nothing more; another is started in its place."""
+        """Give this runner nothing more; for a spawner another is started in its place."""
         if self._load.pop(runner, None) is not None:
             host = self._host[runner]
             host.spawners.pop(runner, None)
             host.coming.pop(runner, None)
             self._note(host)
+        elif runner in self._binding:
+            self._shunned.add(runner)
+            self._wake_up(runner)
+
+    def _wake_up(self, worker: RunnerId) -> None:
+        """The worker is not one of the idle ones."""
+        self._idle_until.pop(worker, None)
+        host, binding = self._host[worker], self._binding[worker]
+        idle = host.idle.get(binding, {})
+        idle.pop(worker, None)
+        if not idle:
+            host.idle.pop(binding, None)
 
     def remove(self, runner: RunnerId) -> None:
         """The runner is gone; its lanes no longer count."""
         self.shun(runner)
+        self._shunned.discard(runner)
         self._inherited.discard(runner)
         self._lanes.pop(runner, None)
+        self._binding.pop(runner, None)
         host = self._host.pop(runner, None)
-        binding = self._binding.pop(runner, None)
-        if host is not None and binding is not None:
+        if host is not None:
             host.untried.discard(runner)
-            self._idle_until.pop(runner, None)
-            idle = host.idle.get(binding, {})
-            idle.pop(runner, None)
-            if not idle:
-                host.idle.pop(binding, None)
 
     def next_retirement(self) -> float | None:
         """Return when the next idle worker is to go."""
