@@ -104,6 +104,9 @@ def _of_one(job: Job, report: Reported, began: list[Execution], ended: Mapping[E
     if job.kind in ("flaky", "flaky_call") and 1 not in {attempt for _, attempt in attempts}:
         # It fails in attempt 1 alone, and that one did not begin.
         allowed.add("DONE")
+    if job.kind in ("flaky", "flaky_call") and job.restartable and len(attempts) > 1 and harm.runner:
+        # Attempt 1 was lost before it was known to have failed, and followed by another.
+        allowed.add("DONE")
     if job.cancel:
         allowed.add("CANCELLED")
     if harm.runner or harm.pilot:

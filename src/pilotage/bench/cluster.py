@@ -32,8 +32,8 @@ from pilotage.bench.runs import Bench, bench_pilot
 from pilotage.client.job_specs import job_spec
 from pilotage.client.session_folder import sessions_folder
 from pilotage.errors import BackendError, InvalidRequest
-from pilotage.executors.lobby import HOSTS_FILE
 from pilotage.platforms import Platform, platform
+from pilotage.wire.runner_settings import HOSTS_FILE
 
 NODES = 4
 IN_FLIGHT = 32

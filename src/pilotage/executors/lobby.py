@@ -25,9 +25,7 @@ from pilotage.wire.channel import Peer, Role
 from pilotage.wire.host_channel import HostListener
 from pilotage.wire.host_messages import HOST_PROTOCOL, FromHost, HostClose, HostGone, HostHello, HostRefused, ToHost
 from pilotage.wire.keys import HostAccess, generate_key_pair, write_host_access
-
-HOSTS_FILE = "hosts.json"
-"""In the agent's folder: how hosts reach their agent."""
+from pilotage.wire.runner_settings import HOSTS_FILE
 
 ORPHAN_TIMEOUT_S = 60.0
 """A host without its agent for so long ends its tasks and itself."""

@@ -19,7 +19,6 @@ from pathlib import Path
 import msgspec
 
 from pilotage.errors import unreachable
-from pilotage.executors.lobby import HOSTS_FILE
 from pilotage.executors.local import LocalExecutor
 from pilotage.executors.notify import NotifySocket
 from pilotage.executors.orphans import end_orphans, end_runners, marks_of
@@ -31,7 +30,7 @@ from pilotage.platforms.node_here import usable_here
 from pilotage.system.processes import boot_id, started_ticks
 from pilotage.wire import host_messages as wire
 from pilotage.wire.keys import HostAccess
-from pilotage.wire.runner_settings import NOTIFY_SOCKET, write_settings
+from pilotage.wire.runner_settings import HOSTS_FILE, NOTIFY_SOCKET, write_settings
 
 _STOP_GRACE_S = 5.0
 """Tasks have so long after TERM, when the host is told to end by others than its agent."""

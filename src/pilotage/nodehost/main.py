@@ -19,11 +19,11 @@ from pilotage.agent.claim import CLAIM_FILE, claim
 from pilotage.agent.private_folder import private_folder, remove_private_folder
 from pilotage.errors import BackendError, PilotageError
 from pilotage.executors.hosts import NODE_NAME
-from pilotage.executors.lobby import HOSTS_FILE
 from pilotage.nodehost.host import NodeHost
 from pilotage.platforms.allocations.allocation import place_here
 from pilotage.platforms.allocations.registry import discover
 from pilotage.wire.keys import HostAccess, read_host_access
+from pilotage.wire.runner_settings import HOSTS_FILE
 
 CRASHED = 2
 _FILE_APPEARS_S = 30.0

@@ -1,7 +1,7 @@
 """Talking with the agent: connecting to it, and again when it is gone; what is told, when, and what it says.
 
 The agent listens, we connect. Nothing is told before it has welcomed us; while it is away news wait in the outbox, and when it
-stays away for longer than ``orphan_timeout_s`` that is told to whoever asked, once.
+stays away for longer than ``orphan_timeout_s``, or is known to be over for good, that is told to whoever asked, once.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ from pilotage.wire.runner_messages import RunnerHello, ToRunner
 _RECONNECT_FIRST_S = 0.05
 _RECONNECT_LAST_S = 1.0
 _GOODBYE_S = 5.0
+_OVER_S = 3.0
+"""A pilot that seems to be over has to seem so for this long."""
 
 
 class Conversation:
     """Our side of the talk with one agent after another. Times are of ``time.monotonic``.
 
-    ``holds`` returns what is held here and not over, for the hello; ``abandoned`` is called when no agent came back in time.
+    ``holds`` returns what is held here and not over, for the hello; ``abandoned`` is called with why no agent will come back.
+    ``is_over`` is asked while there is none.
     """
 
     def __init__(
@@ -42,7 +45,8 @@ class Conversation:
         timers: Timers,
         poll: select.epoll,
         holds: Callable[[], list[Execution]],
-        abandoned: Callable[[], None],
+        abandoned: Callable[[str], None],
+        is_over: Callable[[], bool],
     ) -> None:
         self._runner = runner
         self._orphan_timeout_s = orphan_timeout_s
@@ -51,6 +55,8 @@ class Conversation:
         self._poll = poll
         self._holds = holds
         self._abandoned = abandoned
+        self._is_over = is_over
+        self._over_since: float | None = None
         self._link = AgentLink(folder)
         self._descriptor: int | None = None
         self._all_sent = True
@@ -129,9 +135,11 @@ class Conversation:
         now = time.monotonic()
         descriptor = self._link.connect()
         if descriptor is None:
+            self._look_whether_over(now)
             self._timers.at(now + self._reconnect_pause_s, self._connect)
             self._reconnect_pause_s = min(2 * self._reconnect_pause_s, _RECONNECT_LAST_S)
             return
+        self._over_since = None
         self._descriptor = descriptor
         self._all_sent = True
         self._poll.register(descriptor, select.EPOLLIN)
@@ -141,6 +149,14 @@ class Conversation:
         hello = RunnerHello(self._runner, pid, started_ticks(pid) or 0, boot_id(), self._holds(), self._outbox.sent)
         self._send([self._outbox.encode(hello)], now)
 
+    def _look_whether_over(self, now: float) -> None:
+        if not self._is_over():
+            self._over_since = None
+        elif self._over_since is None:
+            self._over_since = now
+        elif now - self._over_since >= _OVER_S:
+            self._abandoned("the pilot is over")
+
     def _give_up(self, since: float) -> None:
         if self._away_since == since:
-            self._abandoned()
+            self._abandoned(f"no agent for {self._orphan_timeout_s:g} s")

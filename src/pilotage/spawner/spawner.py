@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -48,7 +49,7 @@ from pilotage.wire.runner_messages import (
     ToRunner,
     Welcome,
 )
-from pilotage.wire.runner_settings import RunnerSettings, launch_folder
+from pilotage.wire.runner_settings import RunnerSettings, launch_folder, pilot_is_over
 
 _STAY_S = 0.005
 """How long a spawner that has nothing to do stays on the cores of the task that it started last."""
@@ -87,6 +88,8 @@ class Spawner:
             self._poll,
             self._tasks.held,
             self._abandoned,
+            # Its host would have told it, but that may have been lost before.
+            partial(pilot_is_over, Path(settings.agent_folder)) if settings.host else lambda: False,
         )
         self._stop_requested = False
         self._alarmed = False
@@ -231,9 +234,9 @@ class Spawner:
     def _storage_full(self, error: OSError) -> None:
         self._outbox.add_warning(StorageFull(f"no room for the output of tasks: {error}"), time.monotonic())
 
-    def _abandoned(self) -> None:
+    def _abandoned(self, reason: str) -> None:
         if not self._stopping:
-            sys.stderr.write(f"no agent for {self._settings.orphan_timeout_s:g} s: ending all tasks\n")
+            sys.stderr.write(f"{reason}: ending all tasks\n")
             self._stop(_STOP_GRACE_S, time.monotonic())
 
     def _stop(self, grace_s: float, now: float, *, again: bool = False, by_others: bool = False) -> None:

@@ -20,6 +20,8 @@ from pilotage.model.resources import Node
 AGENT_SOCKET = "agent.sock"
 SETTINGS_FILE = "runner.settings"
 NOTIFY_SOCKET = "notify.sock"
+HOSTS_FILE = "hosts.json"
+"""In the folder of an agent with hosts: how they reach it. It is there until the pilot is over."""
 
 
 class RunnerSettings(msgspec.Struct, frozen=True):
@@ -113,6 +115,11 @@ class RunnerSettings(msgspec.Struct, frozen=True):
 def launch_folder(settings: RunnerSettings, runner: RunnerId) -> str:
     """Return where a spawner keeps what the launchers of its tasks, and their ranks on other nodes, need of files."""
     return f"{settings.pilot_folder}/launches/{settings.printing_name(runner)}"
+
+
+def pilot_is_over(agent_folder: Path) -> bool:
+    """Return whether an agent with hosts has ended in good order: it has taken their file along, and none is to follow."""
+    return agent_folder.is_dir() and not (agent_folder / HOSTS_FILE).exists()
 
 
 def write_settings(folder: Path, settings: RunnerSettings) -> None:

@@ -10,13 +10,13 @@ from breakable import BreakableWay
 from pilotage.executors.base import Executor
 from pilotage.executors.cluster import ClusterExecutor
 from pilotage.executors.hosts import HostSettings
-from pilotage.executors.lobby import HOSTS_FILE, HostLobby
+from pilotage.executors.lobby import HostLobby
 from pilotage.model.resources import Node, NodeShape
 from pilotage.testing.host_processes import HostProcesses
 from pilotage.testing.runner_driver import default_settings
 from pilotage.wire.addresses import HERE
 from pilotage.wire.keys import read_host_access, write_host_access
-from pilotage.wire.runner_settings import RunnerSettings
+from pilotage.wire.runner_settings import HOSTS_FILE, RunnerSettings
 
 NOBODY_S = 3600.0
 

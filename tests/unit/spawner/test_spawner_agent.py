@@ -20,6 +20,7 @@ from pilotage.wire.runner_messages import (
     TasksEnded,
     TasksStarted,
 )
+from pilotage.wire.runner_settings import HOSTS_FILE
 
 
 def numbers(driver: SpawnerDriver) -> list[int]:
@@ -147,6 +148,22 @@ def test_a_spawner_that_is_left_alone_ends_its_tasks_and_itself(start_driver: St
     assert process.returncode == 0
     printed = Path(driver.settings.pilot_folder, "spawner.0.err").read_text()
     assert printed == "no agent for 0.3 s: ending all tasks\n"
+
+
+def test_a_spawner_whose_host_is_lost_ends_when_the_pilot_is_over(start_driver: StartDriver, tmp_path: Path) -> None:
+    (hosts := tmp_path / HOSTS_FILE).touch()
+    driver = start_driver(host="node1", agent_folder=str(tmp_path))
+    driver.shell("task.1", "exec sleep 1000")
+    driver.wait_for_start("task.1")
+    driver.pause()
+    process = driver.processes[RunnerId("spawner.0")]
+
+    hosts.unlink()
+
+    # Long before it would give up.
+    driver.wait_for(lambda: process.poll() is not None, what="exit of the spawner")
+    assert driver.settings.orphan_timeout_s >= 60.0
+    assert (tmp_path / "spawner.0.err").read_text() == "the pilot is over: ending all tasks\n"
 
 
 def test_a_stopped_spawner_returns_what_waits_ends_what_runs_reports_and_exits(driver: SpawnerDriver) -> None:
