@@ -212,22 +212,59 @@ class Processes:
         tree.status = tree.status or -signal.SIGTERM
 
 
+class Workers:
+    """Two function workers in a job that are no processes, and what is told of them."""
+
+    def __init__(self, folder: Path) -> None:
+        processes: Any = Processes()
+        self.timers = Timers()
+        self._outbox = Outbox()
+        settings = default_settings(folder, allocation_environment={"SLURM_JOB_ID": "1"})
+        parts = (processes, processes, processes, self._outbox, MemoryKills())
+        self.all = FunctionWorkers(folder, settings, self.timers, *parts)
+        for name in ("worker.1", "worker.2"):
+            self.all.start(RunnerId(name), {}, 1.0)
+        self.trees: list[WorkerTree] = processes.trees
+
+    def told(self) -> list[object]:
+        """Return what is told now: of others, or by worker whether it was cut short."""
+        messages = [msgspec.msgpack.decode(frame, type=FromRunner) for frame in self._outbox.take(1.0)]
+        return [
+            (message.worker, message.cut_short) if isinstance(message, WorkerExited) else type(message) for message in messages
+        ]
+
+
 def test_a_worker_that_the_agent_wants_to_end_is_not_cut_short_by_others(tmp_path: Path) -> None:
-    processes: Any = Processes()
-    outbox = Outbox()
-    settings = default_settings(tmp_path, allocation_environment={"SLURM_JOB_ID": "1"})
-    parts = (processes, processes, processes, outbox, MemoryKills())
-    workers = FunctionWorkers(tmp_path, settings, Timers(), *parts)
-    for name in ("worker.1", "worker.2"):
-        workers.start(RunnerId(name), {}, 1.0)
-    workers.end(WORKER)
-    workers.stop(5.0, 1.0, by_others=True)
-    for tree in processes.trees:
-        workers.gone(tree, 1.0)
-    told = [msgspec.msgpack.decode(frame, type=FromRunner) for frame in outbox.take(1.0)]
-    assert isinstance(told[0], EndedByOthers)
-    exits = {message.worker: message.cut_short for message in told if isinstance(message, WorkerExited)}
-    assert exits == {"worker.1": False, "worker.2": True}
+    workers = Workers(tmp_path)
+    workers.all.end(WORKER)
+    workers.all.stop(5.0, 1.0, by_others=True)
+    for tree in workers.trees:
+        workers.all.gone(tree, 1.0)
+    assert workers.told() == [EndedByOthers, ("worker.1", False), ("worker.2", True)]
+
+
+@pytest.mark.parametrize("by_others", [True, False])
+def test_a_worker_that_is_gone_just_before_its_spawner_is_told_to_end(tmp_path: Path, by_others: bool) -> None:
+    workers = Workers(tmp_path)
+    workers.trees[0].status = -signal.SIGTERM
+    workers.all.gone(workers.trees[0], 1.0)
+    workers.timers.run(1.0 + 0.9 * DOUBT_S)
+    assert workers.told() == []
+    workers.all.stop(5.0, 1.0, by_others=by_others)
+    assert workers.told() == [*([EndedByOthers] if by_others else []), ("worker.1", by_others)]
+    workers.timers.run(9.0)
+    assert workers.told() == []
+
+
+def test_a_worker_that_is_gone_for_another_reason_is_told_of_a_moment_later(tmp_path: Path) -> None:
+    workers = Workers(tmp_path)
+    workers.trees[0].status = 3
+    workers.all.gone(workers.trees[0], 1.0)
+    assert workers.told() == []
+    workers.timers.run(1.0 + DOUBT_S)
+    assert workers.told() == [("worker.1", False)]
+    workers.all.stop(5.0, 2.0, by_others=True)
+    assert workers.told() == [EndedByOthers]
 
 
 def test_without_a_batch_system_nothing_is_said_of_others(start_driver: StartDriver) -> None:
