@@ -64,3 +64,19 @@ def test_a_restarted_controller_knows_its_jobs(slurm: SlurmCluster) -> None:
     assert slurm.jobs() == {running: "RUNNING", waiting: "PENDING"}
     slurm.output("scancel", running)
     slurm.wait_for_job(waiting, "COMPLETED")
+
+
+def test_at_the_beginning_of_a_grace_steps_are_told_and_scripts_are_not_but_the_end_is_nearer(open_slurm: OpenSlurm) -> None:
+    slurm = open_slurm(nodes=1, grace_s=600)
+    step = "trap 'echo step told' TERM; echo step ready; while :; do sleep 0.05; done"
+    script = f'trap "echo script told" TERM; srun --overlap sh -c "{step}" & while :; do sleep 0.05; done'
+    job = slurm.submit("--partition=spare", "--ntasks=1", "--time=60", f"--wrap={script}")
+    slurm.wait_until(lambda: "step ready" in slurm.job_output(job), "the step runs")
+    end = slurm.job(job)["EndTime"]
+
+    slurm.submit("--nodes=1", "--wrap=true")
+
+    slurm.wait_until(lambda: "step told" in slurm.job_output(job), "the step is told")
+    told = slurm.job(job)
+    assert (told["JobState"], told["EndTime"] < end) == ("RUNNING", True), told
+    assert "script told" not in slurm.job_output(job)
