@@ -28,18 +28,6 @@ NODE_CORES = 4
 LOSSES = {Ending.LOST, Ending.NODE_FAILED, Ending.SIGNALLED}
 """How tasks end whose runner, node or pilot was lost."""
 
-PLATFORM = f"""
-[cluster]
-description = "the cluster of the tests"
-batch = "slurm"
-launch_methods = ["srun"]
-emulated = true
-cores_per_node = {NODE_CORES}
-gpus_per_node = 0
-memory_per_node_mib = 16000
-disk_per_node_mib = 16000
-"""
-
 _PAYLOAD = """#!/bin/sh
 # $1: folder of the witness, $2: what to do.
 say() { echo "$PILOTAGE_PILOT_ID $PILOTAGE_ATTEMPT $PILOTAGE_RANK $1 $PILOTAGE_NODE" >>"$witness/$PILOTAGE_TASK_ID"; }

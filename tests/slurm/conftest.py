@@ -9,22 +9,10 @@ from typing import Any
 
 import pytest
 from slurm_cluster import OpenSlurm, SlurmCluster, missing_slurm
+from slurm_platform import platform_variables
 from slurm_shell import Shell
 
 from pilotage.client.session import Session
-
-PLATFORM = """
-[cluster]
-description = "the cluster of the tests"
-batch = "slurm"
-launch_methods = ["srun"]
-emulated = true
-cores_per_node = 8
-gpus_per_node = 4
-memory_per_node_mib = 16000
-disk_per_node_mib = 16000
-queues.spare.max_walltime_minutes = 60
-"""
 
 
 @pytest.fixture(scope="session")
@@ -44,9 +32,7 @@ def slurm(_shared_slurm: SlurmCluster) -> Iterator[SlurmCluster]:
 @pytest.fixture
 def session(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
     """A session on this machine, whose platform ``test.cluster`` is the cluster."""
-    (tmp_path / "test.toml").write_text(PLATFORM)
-    monkeypatch.setenv("PILOTAGE_PLATFORMS", str(tmp_path / "test.toml"))
-    for name, value in slurm.variables.items():
+    for name, value in platform_variables(slurm, tmp_path).items():
         monkeypatch.setenv(name, value)
     with Session(base=tmp_path / "sessions") as session:
         yield session
@@ -54,9 +40,8 @@ def session(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def shell(slurm: SlurmCluster, tmp_path: Path) -> Shell:
-    (tmp_path / "test.toml").write_text(PLATFORM)
-    ours = {"PILOTAGE_PLATFORMS": str(tmp_path / "test.toml"), "PILOTAGE_HOME": str(tmp_path / "home")}
-    return Shell(tmp_path, {**os.environ, **slurm.variables, **ours})
+    ours = {**platform_variables(slurm, tmp_path), "PILOTAGE_HOME": str(tmp_path / "home")}
+    return Shell(tmp_path, {**os.environ, **ours})
 
 
 @pytest.fixture

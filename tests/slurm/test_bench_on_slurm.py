@@ -9,31 +9,19 @@ from pathlib import Path
 
 import pytest
 from slurm_cluster import PATIENCE_S, SlurmCluster, missing_slurm
+from slurm_platform import platform_variables
 
 from documentation_pages import ROOT
 from pilotage.bench import cluster
 
 SCRIPT = ROOT / "scripts" / "slurm-cluster"
-PLATFORM = """
-[cluster]
-description = "the cluster of the tests"
-batch = "slurm"
-launch_methods = ["srun"]
-emulated = true
-cores_per_node = 8
-gpus_per_node = 4
-memory_per_node_mib = 16000
-disk_per_node_mib = 16000
-"""
 
 
 @pytest.fixture
 def platform(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a platform that is the cluster; sessions are in a folder of the test, of which none is left after it."""
-    (tmp_path / "test.toml").write_text(PLATFORM)
-    monkeypatch.setenv("PILOTAGE_PLATFORMS", str(tmp_path / "test.toml"))
     monkeypatch.setenv("PILOTAGE_HOME", str(tmp_path / "home"))
-    for name, value in slurm.variables.items():
+    for name, value in platform_variables(slurm, tmp_path).items():
         monkeypatch.setenv(name, value)
     yield "test.cluster"
     assert list((tmp_path / "home" / "sessions").iterdir()) == []

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_books import NODE_CORES, PLATFORM, Campaign
+from cluster_books import NODE_CORES, Campaign
 from node_processes import cut_power
 from slurm_cluster import SlurmCluster, missing_slurm
+from slurm_platform import platform_variables
 
 from pilotage.wire.keys import read_connection
 
@@ -33,9 +34,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
 @pytest.fixture
 def begin(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
     """Begin campaigns; takes what ``Campaign`` takes, but for cluster and folder. They are closed after the test."""
-    (tmp_path / "test.toml").write_text(PLATFORM)
-    monkeypatch.setenv("PILOTAGE_PLATFORMS", str(tmp_path / "test.toml"))
-    for name, value in cluster.variables.items():
+    for name, value in platform_variables(cluster, tmp_path, cores=NODE_CORES, gpus=0).items():
         monkeypatch.setenv(name, value)
     begun: list[Campaign] = []
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_books import LOSSES, NODE_CORES, PLATFORM, Campaign
+from cluster_books import LOSSES, NODE_CORES, Campaign
 from slurm_cluster import OpenSlurm, SlurmCluster
 from slurm_pilot import SlurmPilot, shell
+from slurm_platform import platform_variables
 
 from pilotage.model.outcome import Ending
 from pilotage.model.partitions import PartitionSpec
@@ -25,9 +26,7 @@ BOTH = pytest.mark.parametrize("sub_agents", ["processes", "threads"])
 @contextmanager
 def campaigns(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
     """Begin campaigns; takes the nodes of the pilot, its partitions and other attributes. They are closed at the end."""
-    (tmp_path / "test.toml").write_text(PLATFORM)
-    monkeypatch.setenv("PILOTAGE_PLATFORMS", str(tmp_path / "test.toml"))
-    for name, value in cluster.variables.items():
+    for name, value in platform_variables(cluster, tmp_path, cores=NODE_CORES, gpus=0).items():
         monkeypatch.setenv(name, value)
     begun: list[Campaign] = []
 
