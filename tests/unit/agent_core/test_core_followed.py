@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 import agent_world_client
 import msgspec
@@ -19,6 +18,7 @@ from pilotage.model.ids import RunnerId, TaskUid
 from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.partitions import PolicyName, PolicySpec
 from pilotage.model.workload import Template
+from planted_faults import Patch, require_noticed
 
 A = TaskUid("a")
 
@@ -162,19 +162,13 @@ def they_wait_in_a_pilot_that_nobody_follows(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(AgentCore, "_is_followed", property(lambda self: True))
 
 
-FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
+FAULTS: list[Patch] = [
     late_tasks_are_ended,
     they_wait_in_a_pilot_that_nobody_follows,
 ]
 
 
 @pytest.mark.usefixtures("durations")
-@pytest.mark.parametrize("plant", FAULTS, ids=lambda fault: fault.__name__)
-def test_the_walk_catches_a_planted_fault(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch)
-    for seed in range(BITES_WITHIN):
-        try:
-            walk(seed)
-        except AssertionError:
-            return
-    raise AssertionError(f"no walk of {BITES_WITHIN} notices that {plant.__name__.replace('_', ' ')}")
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_the_walk_catches_a_planted_fault(fault: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_noticed(fault, monkeypatch, walk, BITES_WITHIN)

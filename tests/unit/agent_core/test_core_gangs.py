@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 import pytest
 from agent_builders import (
@@ -34,6 +32,7 @@ from pilotage.model.ids import Binding, RunnerId, TaskUid, TemplateId
 from pilotage.model.outcome import Ending
 from pilotage.model.resources import Request
 from pilotage.model.workload import Batch, Row, Template
+from planted_faults import Patch, require_noticed
 
 SPAWNER = RunnerId("spawner.0")
 
@@ -269,8 +268,5 @@ def nobody_looks_who_is_missing_at_the_end(patch: pytest.MonkeyPatch) -> None:
     ],
     ids=lambda fault: str(fault.__name__),
 )
-def test_the_walks_catch(fault: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    fault(monkeypatch)
-    with pytest.raises(AssertionError, match="replays it"):
-        for seed in range(100):
-            gang_walk(seed)
+def test_the_walks_catch(fault: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_noticed(fault, monkeypatch, gang_walk, 100)

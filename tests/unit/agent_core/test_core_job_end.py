@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -35,6 +34,7 @@ from pilotage.core.agent.walltime import Walltime
 from pilotage.model.execution import AttemptEnd, Execution
 from pilotage.model.ids import RunnerId
 from pilotage.model.outcome import Ending
+from planted_faults import Patch, require_noticed
 
 SPAWNER = RunnerId("spawner.0")
 USR1 = int(signal.SIGUSR1)
@@ -337,7 +337,7 @@ def what_is_held_back_is_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(JobEnd, "ripe", lambda self, now: [])
 
 
-FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
+FAULTS: list[Patch] = [
     no_end_is_doubted,
     what_is_cut_short_counts,
     losses_count_at_the_end,
@@ -347,12 +347,6 @@ FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
 ]
 
 
-@pytest.mark.parametrize("plant", FAULTS, ids=lambda fault: fault.__name__)
-def test_the_walk_catches_a_planted_fault(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch)
-    for seed in range(BITES_WITHIN):
-        try:
-            walk(seed)
-        except AssertionError:
-            return
-    raise AssertionError(f"no walk of {BITES_WITHIN} notices that {plant.__name__.replace('_', ' ')}")
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_the_walk_catches_a_planted_fault(fault: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_noticed(fault, monkeypatch, walk, BITES_WITHIN)

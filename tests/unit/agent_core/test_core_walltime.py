@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -41,6 +40,7 @@ from pilotage.core.agent.walltime import Walltime
 from pilotage.model.ids import Attempt, RunnerId, TaskUid
 from pilotage.model.outcome import Ending
 from pilotage.model.workload import Template
+from planted_faults import Patch, require_noticed
 
 CONTINUES = with_(EXECUTABLE, restart="continue")
 SPAWNER = RunnerId("spawner.0")
@@ -388,7 +388,7 @@ def workers_are_signalled(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Walltime, "_signal", signal_all)
 
 
-FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
+FAULTS: list[Patch] = [
     launches_go_on_while_the_pilot_drains,
     recovery_forgets_the_drain,
     what_is_cut_short_is_given_back_though_it_may_not_begin_again,
@@ -400,12 +400,6 @@ FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
 ]
 
 
-@pytest.mark.parametrize("plant", FAULTS, ids=lambda fault: fault.__name__)
-def test_the_walk_catches_a_planted_fault(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch)
-    for seed in range(BITES_WITHIN):
-        try:
-            walk(seed)
-        except AssertionError:
-            return
-    pytest.fail(f"{BITES_WITHIN} walks did not notice that {plant.__name__.replace('_', ' ')}")
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_the_walk_catches_a_planted_fault(fault: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_noticed(fault, monkeypatch, walk, BITES_WITHIN)

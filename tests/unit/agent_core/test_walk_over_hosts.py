@@ -14,6 +14,7 @@ from pilotage.core.agent.hosts import Host
 from pilotage.core.agent.nodes import Nodes
 from pilotage.core.agent.runners import RunnerPool
 from pilotage.core.scheduling.scheduler import Scheduler
+from planted_faults import require_noticed
 
 WALKS = 120
 BITES_WITHIN = 400
@@ -157,12 +158,6 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("plant", FAULTS, ids=lambda fault: fault.__name__)
-def test_the_walk_over_hosts_catches_a_planted_fault(plant, monkeypatch):
-    plant(monkeypatch)
-    for seed in range(BITES_WITHIN):
-        try:
-            walk_over_hosts(seed)
-        except AssertionError:
-            return
-    pytest.fail(f"{BITES_WITHIN} walks did not notice that {plant.__name__.replace('_', ' ')}")
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_the_walk_over_hosts_catches_a_planted_fault(fault, monkeypatch):
+    require_noticed(fault, monkeypatch, walk_over_hosts, BITES_WITHIN)

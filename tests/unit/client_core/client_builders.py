@@ -8,10 +8,10 @@ from collections.abc import Iterable
 import msgspec
 
 from pilotage.core.client import actions, events, facts
-from pilotage.core.client.core import ClientCore, Decision
-from pilotage.core.client.holding import Holding, verdict
 from pilotage.core.client.applying import apply
 from pilotage.core.client.bound_load import is_wide
+from pilotage.core.client.core import ClientCore, Decision
+from pilotage.core.client.holding import Holding, verdict
 from pilotage.core.client.state import ClientState
 from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid, TemplateId
 from pilotage.model.outcome import Ending, Outcome

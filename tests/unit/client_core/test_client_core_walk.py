@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -26,6 +25,7 @@ from pilotage.model.ids import Attempt, Binding, PilotUid, TaskUid
 from pilotage.model.outcome import Ending, Outcome
 from pilotage.model.states import CANCELED, FINAL
 from pilotage.model.workload import Batch
+from planted_faults import Patch, require_noticed
 
 STEPS = 300
 
@@ -399,7 +399,7 @@ def _is_content_with_failure(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "plant",
+    "fault",
     [
         _runs_again_without_leave,
         _forgets_the_orphans,
@@ -415,8 +415,5 @@ def _is_content_with_failure(patch: pytest.MonkeyPatch) -> None:
         _takes_the_end_of_a_job_for_nothing,
     ],
 )
-def test_the_walk_finds_planted_faults(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch)
-    with pytest.raises((AssertionError, KeyError, IndexError)):
-        for seed in range(40):
-            Walk(seed).run()
+def test_the_walk_finds_planted_faults(fault: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_noticed(fault, monkeypatch, lambda seed: Walk(seed).run(), 40, by=(AssertionError, LookupError))

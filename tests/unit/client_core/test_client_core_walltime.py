@@ -6,7 +6,6 @@ The last part walks at random through chains of pilots that live too short, in w
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -14,15 +13,16 @@ from client_builders import MANAGER, PLAIN, RESTARTABLE, RETRIED, TEMPLATES, Ses
 
 from pilotage.core.client import actions, events, facts
 from pilotage.core.client import journal as journal_module
+from pilotage.core.client.applying import apply
 from pilotage.core.client.facts import Held
 from pilotage.core.client.pilots import Pilots
-from pilotage.core.client.applying import apply
 from pilotage.core.client.state import ClientState, JobRecord
 from pilotage.core.client.successors import FRUITLESS, FRUITLESS_CONTINUING, Successors
 from pilotage.model.ids import Attempt, PilotUid, TaskUid, TemplateId
 from pilotage.model.outcome import Ending
 from pilotage.model.states import DONE, FAILED, PMGR_LAUNCHING_PENDING
 from pilotage.model.workload import Extra, Template
+from planted_faults import Patch, require_noticed
 
 CONTINUES, FRESH = TemplateId(101), TemplateId(102)
 OVER = "the pilot's runtime is over"
@@ -399,7 +399,7 @@ def _is_not_noted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(journal_module.Journal, "emit", emit)
 
 
-FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
+FAULTS: list[Patch] = [
     _forgets_how_many_there_were,
     _follows_though_nothing_is_left,
     _goes_on_for_ever,
@@ -409,12 +409,6 @@ FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
 ]
 
 
-@pytest.mark.parametrize("plant", FAULTS, ids=lambda fault: fault.__name__)
-def test_the_walk_finds_planted_faults(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch)
-    for seed in range(BITES_WITHIN):
-        try:
-            walk(seed)
-        except AssertionError:
-            return
-    pytest.fail(f"{BITES_WITHIN} walks did not notice that the client {plant.__name__.strip('_').replace('_', ' ')}")
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_the_walk_finds_planted_faults(fault: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_noticed(fault, monkeypatch, walk, BITES_WITHIN)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 import pytest
 from metascheduler_builders import (
@@ -26,6 +25,7 @@ from pilotage.core.metascheduler import actions, events, facts
 from pilotage.core.metascheduler.core import MetaschedulerCore, Step
 from pilotage.core.metascheduler.job_end import JobEnd
 from pilotage.model.outcome import Ending
+from planted_faults import Patch, require_noticed
 
 REASON = "the agent was told to end by SIGTERM"
 
@@ -258,7 +258,7 @@ def outcomes_are_not_taken_any_more(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MetaschedulerCore, "handle", handle)
 
 
-FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
+FAULTS: list[Patch] = [
     tasks_are_given_out,
     partitions_that_go_are_lost,
     the_log_is_told_of_an_end,
@@ -266,9 +266,6 @@ FAULTS: list[Callable[[pytest.MonkeyPatch], None]] = [
 ]
 
 
-@pytest.mark.parametrize("plant", FAULTS, ids=lambda fault: fault.__name__)
-def test_the_walk_catches_a_planted_fault(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch)
-    with pytest.raises(AssertionError):
-        for seed in range(BITES_WITHIN):
-            walk(seed)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_the_walk_catches_a_planted_fault(fault: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_noticed(fault, monkeypatch, walk, BITES_WITHIN)

@@ -33,6 +33,7 @@ from pilotage.core.metascheduler.tasks import Tasks
 from pilotage.model.ids import Attempt, TaskUid
 from pilotage.model.outcome import Ending
 from pilotage.model.partitions import LOST_NODES
+from planted_faults import Patch, require_noticed
 
 WALKS = 100
 BITES_WITHIN = 200
@@ -106,8 +107,6 @@ def test_one_seed_is_one_log_under_any_hash_seed() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- planted faults
-
-Patch = Callable[[pytest.MonkeyPatch], None]
 
 
 def change_apply(patch: pytest.MonkeyPatch, kind: type, change: Callable[[MetaschedulerState, Any], None]) -> None:
@@ -344,7 +343,4 @@ FAULTS: list[Patch] = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_the_walk_catches_a_planted_fault(fault: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
-    fault(monkeypatch)
-    with pytest.raises(AssertionError):
-        for seed in range(BITES_WITHIN):
-            walk(seed)
+    require_noticed(fault, monkeypatch, walk, BITES_WITHIN)

@@ -18,6 +18,7 @@ from pilotage.core.scheduling.pool import Pool
 from pilotage.core.scheduling.reservation import Reservations
 from pilotage.model.partitions import PolicyName, PolicySpec
 from pilotage.model.resources import Request
+from planted_faults import Patch, require_noticed
 
 SHARED: tuple[PolicyName, ...] = ("continuous", "torus", "tagged", "packed", "spread")
 
@@ -272,9 +273,6 @@ def test_a_random_walk_with_gangs_keeps_all_promises(seeds: range, policy: Polic
     assert begun > 50
 
 
-Patch = Callable[[pytest.MonkeyPatch], None]
-
-
 def a_part_of_a_gang_starts(patch: pytest.MonkeyPatch) -> None:
     original = Gang.members
     patch.setattr(Gang, "members", lambda self: original(self)[:1])
@@ -331,10 +329,8 @@ FAULTS: list[Patch] = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault.__name__))
 def test_the_walks_catch(fault: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
-    fault(monkeypatch)
-    with pytest.raises(Exception):  # noqa: B017 - in whatever way it is seen
-        for seed in range(60):
-            walk(seed, gangs=True)
+    # In whatever way it is seen.
+    require_noticed(fault, monkeypatch, lambda seed: walk(seed, gangs=True), 60, by=Exception)
 
 
 @pytest.mark.parametrize(

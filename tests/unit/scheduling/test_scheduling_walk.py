@@ -34,8 +34,10 @@ from pilotage.core.scheduling.tags import Places, Territories
 from pilotage.core.scheduling.torus import Torus
 from pilotage.model.partitions import PolicyName
 from pilotage.model.resources import NodeShare, Request
+from planted_faults import Patch, instead, require_noticed
 
 SEEDS = range(60)
+NOTICED_BY = (AssertionError, LookupError, ValueError)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -67,24 +69,6 @@ def test_decisions_do_not_depend_on_the_hash_seed(policy: PolicyName) -> None:
         for hash_seed in ("0", "1", "12345")
     }
     assert digests == {scheduling_walk.digest(7, policy) + "\n"}
-
-
-Patch = Callable[[pytest.MonkeyPatch], None]
-
-
-def instead(owner: Any, name: str) -> Callable[[Callable[..., Any]], Patch]:
-    """Plant a fault: replace a method by one that is given the original first."""
-
-    def planted(fault: Callable[..., Any]) -> Patch:
-        original = getattr(owner, name)
-
-        def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-            monkeypatch.setattr(owner, name, lambda *args, **options: fault(original, *args, **options))
-
-        patch.__name__ = fault.__name__
-        return patch
-
-    return planted
 
 
 @instead(Pool, "_give_back_more")
@@ -307,10 +291,7 @@ def a_pin_is_not_looked_at(original: Any, search: TaggedSearch, need: Any, view:
 def test_the_walk_catches_a_fault_planted_in_a_policy(
     policy: PolicyName, fault: Patch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fault(monkeypatch)
-    with pytest.raises((AssertionError, LookupError, ValueError)):
-        for seed in SEEDS:
-            walk(seed, policy)
+    require_noticed(fault, monkeypatch, lambda seed: walk(seed, policy), len(SEEDS), NOTICED_BY)
 
 
 @pytest.mark.parametrize(
@@ -347,7 +328,4 @@ def test_the_walk_catches_a_fault_planted_in_a_policy(
     ids=lambda fault: fault.__name__,
 )
 def test_the_walk_catches_a_planted_fault(fault: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
-    fault(monkeypatch)
-    with pytest.raises((AssertionError, LookupError, ValueError)):
-        for seed in SEEDS:
-            walk(seed)
+    require_noticed(fault, monkeypatch, walk, len(SEEDS), NOTICED_BY)

@@ -6,7 +6,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from pilotage.sim.result import Result
 from pilotage.sim.runners import Runners
 from pilotage.sim.world import World
 from pilotage.wire.link import IncomingLink
+from planted_faults import Patch, require_noticed
 
 PILOT = "pilot.0000"
 COSTLY = launcher(startup_s=3.0, starts_per_s=20.0, prepare_s=0.5, acknowledge_s=0.2, most_at_once=12, failure_share=0.05)
@@ -311,19 +311,15 @@ def adopts_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "plant", [forgets_what_it_launched, takes_doubles, begins_twice, loses_tasks, never_resends, adopts_nothing]
+    "fault", [forgets_what_it_launched, takes_doubles, begins_twice, loses_tasks, never_resends, adopts_nothing]
 )
-def test_a_planted_fault_is_caught(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch)
-    caught = 0
-    for seed in range(60):
+def test_a_planted_fault_is_caught(fault: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_all(seed: int) -> None:
         faults, more = everything(seed)
-        try:
-            run(mixed(seed), faults, seed=seed, **more)
-        except Exception:  # a fault may trip anything: the witness, the books of a policy, a fold
-            caught += 1
-            break
-    assert caught, f"{plant.__doc__} Nobody noticed in 60 runs"
+        run(mixed(seed), faults, seed=seed, **more)
+
+    # It may trip anything: the witness, the books of a policy, a fold.
+    require_noticed(fault, monkeypatch, run_all, 60, by=Exception)
 
 
 def test_the_witness_tells_of_a_task_that_two_arrivals_bring() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 from simulated_tasks import ONE, Tasks, core_seconds, launcher, machine, parts_of, rows, uids
@@ -20,6 +20,7 @@ from pilotage.sim.metaschedulers import SimulatedMetascheduler
 from pilotage.sim.model import IDEAL, Arrival, Faults, Launcher
 from pilotage.sim.result import Result
 from pilotage.sim.world import World
+from planted_faults import Patch, require_noticed
 
 HALVES = [PartitionSpec(name="left", nodes=2), PartitionSpec(name="right", nodes=2)]
 BOTH = pytest.mark.parametrize("client", [True, False])
@@ -227,15 +228,10 @@ def takes_outcomes_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MetaschedulerCore, "handle", twice)
 
 
-@pytest.mark.parametrize("plant", [forgets_leases, takes_outcomes_twice])
-def test_a_planted_fault_is_caught(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    plant(monkeypatch)
-    for seed in range(40):
-        try:
-            with_plan(seed)
-        except Exception:  # a fault may trip anything: the witness, the numbers of a link, a fold
-            return
-    pytest.fail(f"{plant.__doc__} Nobody noticed in 40 runs")
+@pytest.mark.parametrize("fault", [forgets_leases, takes_outcomes_twice])
+def test_a_planted_fault_is_caught(fault: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It may trip anything: the witness, the numbers of a link, a fold.
+    require_noticed(fault, monkeypatch, with_plan, 40, by=Exception)
 
 
 def test_wide_tasks_go_to_the_partition_that_can_hold_them() -> None:
