@@ -23,14 +23,6 @@ from pilotage.model.outcome import Ending
 from pilotage.model.partitions import PartitionSpec
 from pilotage.wire.keys import read_connection
 
-PLATFORM = """
-[cluster]
-description = "the cluster of the tests"
-batch = "slurm"
-launch_methods = ["srun"]
-emulated = true
-cores_per_node = 8
-"""
 OpenPilot = Callable[..., SlurmPilot]
 
 WHERE = 'echo $PILOTAGE_PARTITION $PILOTAGE_NODE; while [ ! -e "$1" ]; do sleep 0.05; done'
@@ -253,26 +245,21 @@ def test_a_job_that_is_begun_again_goes_on_from_the_logs_of_all(open_pilot: Open
     assert pilot.end().state == "CANCELED"
 
 
-def test_a_program_divides_a_pilot_that_is_a_job(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "test.toml").write_text(PLATFORM)
-    monkeypatch.setenv("PILOTAGE_PLATFORMS", str(tmp_path / "test.toml"))
-    for name, value in slurm.variables.items():
-        monkeypatch.setenv(name, value)
-    with Session(base=tmp_path / "sessions") as session:
-        manager = PilotManager(session)
-        described = {"resource": "test.cluster", "runtime": 10, "nodes": 3}
-        with pytest.raises(InvalidPilot, match="the partitions ask for 4 nodes"):
-            manager.submit_pilots(PilotDescription(described, partitions=halves(nodes=2)))
-        plan = [PartitionSpec(name="a", nodes=2), PartitionSpec(name="b")]
-        pilot = manager.submit_pilots(PilotDescription(described, partitions=plan))
-        tasks = TaskManager(session)
-        tasks.add_pilots(pilot)
-        where = {"executable": "/bin/sh", "arguments": ["-c", "echo $PILOTAGE_PARTITION"]}
-        handles = tasks.submit_tasks([TaskDescription(where, partition=name) for name in ("a", "b")])
-        assert tasks.wait_tasks(timeout=PATIENCE_S) == ["DONE", "DONE"]
-        assert [task.stdout.strip() for task in handles] == ["a", "b"]
-        pilot.retire_partition("b")
-        pilot.add_partition({"name": "c", "nodes": 1})
-        late = tasks.submit_tasks(TaskDescription(where, partition="c"))
-        assert late.wait(timeout=PATIENCE_S) == "DONE"
-        assert {each.name: each.state for each in pilot.partitions()} == {"a": "active", "b": "ended", "c": "active"}
+def test_a_program_divides_a_pilot_that_is_a_job(session: Session) -> None:
+    manager = PilotManager(session)
+    described = {"resource": "test.cluster", "runtime": 10, "nodes": 3}
+    with pytest.raises(InvalidPilot, match="the partitions ask for 4 nodes"):
+        manager.submit_pilots(PilotDescription(described, partitions=halves(nodes=2)))
+    plan = [PartitionSpec(name="a", nodes=2), PartitionSpec(name="b")]
+    pilot = manager.submit_pilots(PilotDescription(described, partitions=plan))
+    tasks = TaskManager(session)
+    tasks.add_pilots(pilot)
+    where = {"executable": "/bin/sh", "arguments": ["-c", "echo $PILOTAGE_PARTITION"]}
+    handles = tasks.submit_tasks([TaskDescription(where, partition=name) for name in ("a", "b")])
+    assert tasks.wait_tasks(timeout=PATIENCE_S) == ["DONE", "DONE"]
+    assert [task.stdout.strip() for task in handles] == ["a", "b"]
+    pilot.retire_partition("b")
+    pilot.add_partition({"name": "c", "nodes": 1})
+    late = tasks.submit_tasks(TaskDescription(where, partition="c"))
+    assert late.wait(timeout=PATIENCE_S) == "DONE"
+    assert {each.name: each.state for each in pilot.partitions()} == {"a": "active", "b": "ended", "c": "active"}
