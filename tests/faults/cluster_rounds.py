@@ -27,8 +27,9 @@ from .witness import Harm
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "slurm"))
 
-from cluster_books import PLATFORM
+from cluster_books import NODE_CORES
 from slurm_cluster import SlurmCluster
+from slurm_platform import platform_variables
 
 NODES = 3
 ROUND_S = 180.0
@@ -103,9 +104,7 @@ def play(seed: int, cluster: SlurmCluster, count: int | None = None) -> RoundRes
     began = time.monotonic()
     killed: Counter[str] = Counter()
     with ClusterStage(plan, environment=cluster.variables) as stage:
-        platforms = stage.folder / "test.toml"
-        platforms.write_text(PLATFORM)
-        stage.environment["PILOTAGE_PLATFORMS"] = str(platforms)
+        stage.environment.update(platform_variables(cluster, stage.folder, cores=NODE_CORES, gpus=0))
         stage.start_client()
         stage.until(lambda: stage.witnessed() or not stage.pids("client"), "the first task has begun")
         for _ in range(random_.choice((1, 1, 2, 3))):
