@@ -6,8 +6,8 @@ a worker whose descriptors were touched uses none of them any more: it ends at o
 ends of the calls before are in the ``outbox``, which is memory; those behind have not begun, and go to another worker.
 
 Seen is it in three ways. The way back to the folder in which calls begin fails, which costs nothing to find out. The
-socket is no longer there, or is something that blocks: one system call after each call. Where more is done than that
-costs, the descriptor has to be the file that it was.
+socket is no longer there, or is something that blocks: one system call after each call that is not of the shortest. Where ends
+are told the descriptor has to be the file that it was; if not even the last look has found that out, nobody is blamed.
 
 The standard streams are as much the functions' own. One that was closed is opened again as it was, lest something else get
 its number and be taken for it.

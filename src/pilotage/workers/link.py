@@ -74,6 +74,14 @@ class AgentLink:
         """Whether no function has closed the connection, or put something else in its place."""
         return self.descriptor < 0 or self._known.is_there
 
+    @property
+    def is_touched(self) -> bool:
+        """Whether the connection is seen to be closed, or something else. Costs little; ``is_intact`` is sure."""
+        try:
+            return os.get_blocking(self.descriptor)
+        except OSError:
+            return self.descriptor >= 0
+
     def tell_ends(self, ends: list[AttemptEnd], changed: bool = False) -> None:
         """Number these endings, keep them until they are released, and queue them for sending.
 
