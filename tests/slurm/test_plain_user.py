@@ -190,7 +190,7 @@ session = "water"
 resource = "test.cluster"
 nodes = 2
 runtime = 10
-idle_timeout_s = 1
+idle_timeout_s = 20
 
 [[tasks]]
 executable = "/bin/bash"
