@@ -150,9 +150,7 @@ def test_what_cannot_be_asked_for_is_refused_at_the_call(
 
 def test_no_command_that_submits_is_said_at_the_call(session: Session, queue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(queue / "nothing"))
-    with pytest.raises(
-        InvalidPilot, match=r"resource='site.machine': no batch system slurm here: there is no sbatch in PATH"
-    ):
+    with pytest.raises(InvalidPilot, match=r"resource='site.machine': no batch system slurm here: there is no sbatch in PATH"):
         submit(session)
     assert not session.state.pilots
 
