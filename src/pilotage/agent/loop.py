@@ -79,6 +79,11 @@ class Core(Protocol):
         ...
 
     @property
+    def idle_end(self) -> float | None:
+        """When it ends for having nothing to do, if nothing arrives; None: it does not."""
+        ...
+
+    @property
     def finished(self) -> bool:
         """Whether the pilot was to end and has nothing left to do."""
         ...
@@ -250,7 +255,7 @@ class PilotLoop(ABC, Generic[CoreT]):
         if self._link.connected:
             # What it hands over when it goes is there before it is gone.
             self._inbox_due = now
-        elif self._has_inbox and now >= self._inbox_due:
+        elif self._has_inbox and (now >= self._inbox_due or self._ends_for_idleness(now)):
             self._look_into_inbox(now)
         loss = self._client_loss_deadline()
         if loss is not None and now >= loss and self._core.state.ending is None:
@@ -312,6 +317,11 @@ class PilotLoop(ABC, Generic[CoreT]):
             time.sleep(DISK_FULL_PAUSE_S)
 
     # ---------------------------------------------------------------------------------------------------- from the client
+
+    def _ends_for_idleness(self, now: float) -> bool:
+        """Whether there is nothing left to do unless something was handed over since the last look."""
+        end = self._core.idle_end
+        return end is not None and now >= end
 
     @property
     def _has_inbox(self) -> bool:

@@ -310,11 +310,16 @@ class AgentCore:
             self._pool.next_start() if self._wants_spawners else None,
             self._walltime.due,
             self._dispatch.too_late_from,
-            self._idleness.due if not self._job_end.came else None,
+            self.idle_end,
             self._pool.next_wake(),
             self._job_end.due,
         )
         return min((due for due in dues if due is not None), default=None)
+
+    @property
+    def idle_end(self) -> float | None:
+        """When the pilot ends for having nothing to do (seconds since the epoch), if nothing happens; None: it does not."""
+        return None if self._job_end.came else self._idleness.due
 
     @property
     def _wants_spawners(self) -> bool:
@@ -407,7 +412,7 @@ class AgentCore:
             self._endings.ask(now, 0, [uid], Ending.TIMED_OUT, f"ran longer than its timeout of {timeout_s:g} s")
         self._dispatch.recall_behind(self._alarms.stalled(now))
         self._walltime.time_passed(now)
-        if self._idleness.due is not None and now >= self._idleness.due and not self._job_end.came:
+        if self.idle_end is not None and now >= self.idle_end:
             self._journal.emit(facts.PilotEnding(now, 0, True, DONE, self._idleness.reason, idle=True))
         if self._wants_spawners:
             for fact, action in self._pool.missing_spawners(self.state, now):

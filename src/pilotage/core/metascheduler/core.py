@@ -175,7 +175,7 @@ class MetaschedulerCore:
                 if not event.number or self._is_new(event.number):
                     self._changes.retirement_asked(event)
             case events.TimePassed():
-                if self._idleness.due is not None and now >= self._idleness.due and not self._job_end.came:
+                if self.idle_end is not None and now >= self.idle_end:
                     self._journal.emit(facts.PilotEnding(now, 0, True, DONE, self._idleness.reason, idle=True))
             case _:
                 unreachable(event)
@@ -249,6 +249,11 @@ class MetaschedulerCore:
         end = self._deadline if self._may_end_sooner else None
         dues = (self._balance.next_look(), self._recalls.next_look(), self._idleness.due, end)
         return min((due for due in dues if due is not None), default=None)
+
+    @property
+    def idle_end(self) -> float | None:
+        """When the pilot ends for having nothing to do (seconds since the epoch), if nothing happens; None: it does not."""
+        return None if self._job_end.came else self._idleness.due
 
     @property
     def _may_end_sooner(self) -> bool:
