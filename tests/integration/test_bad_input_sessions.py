@@ -64,8 +64,10 @@ def test_a_task_that_went_with_its_pilot_says_so(fresh: Campaign) -> None:
 
 
 def test_a_pilot_whose_walltime_is_over(fresh: Campaign) -> None:
-    pilot = fresh.start(runtime=1 / 60)
-    task = fresh.tasks.submit_tasks(shell("sleep 600"))
+    # Its time may be over before its task has begun, or anybody has seen it active.
+    pilot = fresh.pilots.submit_pilots({"resource": "local.localhost", "runtime": 1 / 60, "cores": 2})
+    fresh.tasks.add_pilots(pilot)
+    task = fresh.tasks.submit_tasks(shell("sleep 600", pilot=pilot.uid))
     assert pilot.wait(timeout=PATIENCE_S) in rp.FINAL
     assert task.wait(timeout=PATIENCE_S) in (rp.FAILED, rp.CANCELED)
     assert "walltime" in pilot.reason or "runtime" in pilot.reason

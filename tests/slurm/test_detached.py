@@ -116,7 +116,7 @@ def test_a_dry_run_prints_what_it_would_come_to_and_submits_nothing(shell: Shell
 def test_who_waits_submits_the_follow_up_of_a_pilot_whose_time_is_over(shell: Shell, slurm: SlurmCluster) -> None:
     go = shell.home / "go"
     text = (shell.home / shell.campaign(f"[ -e {go} ] || exec sleep infinity")).read_text()
-    text = text.replace("runtime = 10", "runtime = 0.2\nsuccessors = 2").replace("count = 20", "count = 3\nrestartable = true")
+    text = text.replace("runtime = 10", "runtime = 0.2\nsuccessors = 9").replace("count = 20", "count = 3\nrestartable = true")
     (shell.home / "campaign.toml").write_text(text)
     told = shell.run("submit", "campaign.toml")
     assert "a follow-up is submitted by who is there when its time is over" in told

@@ -92,10 +92,11 @@ class PilotDescription(Description):
     that run get the ``checkpoint_signal`` (such as ``'USR1'``; not set: none), so that they can save what they have.
     ``successors``: how many pilots of the same description may follow in a row when its time is over and tasks are left;
     ``'until_done'``: as many as it takes. ``idle_timeout_s``: when it has had no tasks but services, and has not heard from its
-    client, for so long, the pilot ends itself (0: never). ``startup_barrier``: it starts no task but services before so many
-    tasks have arrived, or it is to end. On emulated platforms ``cores_per_node``, ``gpus_per_node``, ``memory_per_node``
-    and ``disk_per_node`` (MB) give the shape of a node. ``executor='simulated'`` starts nothing: each task takes
-    ``simulated_duration_s``. ``services`` (task descriptions) start first: other tasks wait until all are ready.
+    client, for so long, the pilot ends itself (0: never; before anything was handed over to it not within 60 s).
+    ``startup_barrier``: it starts no task but services before so many tasks have arrived, or it is to end. On emulated
+    platforms ``cores_per_node``, ``gpus_per_node``, ``memory_per_node`` and ``disk_per_node`` (MB) give the shape of a node.
+    ``executor='simulated'`` starts nothing: each task takes ``simulated_duration_s``. ``services`` (task descriptions) start
+    first: other tasks wait until all are ready.
     On platforms with a batch system the pilot is a job there. ``queue``, ``project``, ``qos``, ``constraints`` (features of
     nodes), ``reservation``, ``licenses``, ``filesystems``, ``exclusive`` (whole nodes, shared with no other job), ``begin``
     (not before: Unix time, datetime or text), ``dependency`` (``'afterok:1234'``: on other jobs), ``mail_to`` and

@@ -24,6 +24,7 @@ from agent_builders import (
 from pilotage.core.agent import actions, events, facts
 from pilotage.core.agent.aftermath import aftermath
 from pilotage.core.agent.core import AgentCore, Step
+from pilotage.core.agent.idleness import FIRST_WORD_S
 from pilotage.model.ids import Attempt, Binding, TaskUid
 from pilotage.model.outcome import Ending
 from pilotage.model.states import CANCELED, DONE
@@ -69,6 +70,25 @@ def test_one_without_a_timeout_stays() -> None:
     core = ready_core()
     assert core.next_deadline() is None
     assert time_passed(core, 1e6).facts == []
+
+
+def test_a_pilot_that_was_told_nothing_yet_waits_for_what_its_client_hands_over() -> None:
+    """Its job may have begun before its client came to that, which may be its last deed."""
+    core = ready_core(idle_timeout_s=1.0)
+    waits_until = core.next_deadline()
+    assert waits_until is not None
+    assert waits_until >= FIRST_WORD_S
+    assert time_passed(core, waits_until - 0.1).facts == []
+    [ending] = time_passed(core, waits_until).facts
+    assert isinstance(ending, facts.PilotEnding)
+    assert ending.reason == "nothing was handed over to it in 60 s, and its idle_timeout_s is 1 s"
+
+
+def test_a_pilot_that_was_told_something_waits_no_longer_than_it_should() -> None:
+    core = ready_core(idle_timeout_s=1.0)
+    core.handle(submitted(1, ["a"], at=50.0))
+    core.handle(ended("spawner.0", 1, end("a"), at=50.0))
+    assert core.next_deadline() == 51.0
 
 
 def test_a_task_that_comes_in_time_is_run_and_time_begins_anew() -> None:

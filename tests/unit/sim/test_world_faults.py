@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from simulated_tasks import ONE, Tasks, core_seconds, launcher, machine, rows, uids
 
+import planted_faults
 from pilotage.core.agent.core import AgentCore
 from pilotage.errors import InvariantViolated
 from pilotage.model.execution import LaneTasks
@@ -241,11 +242,11 @@ def history(seed: int) -> str:
 
 def test_the_same_seed_has_the_same_history_under_every_hash_seed() -> None:
     program = "from test_world_faults import history; print(history(7), history(8))"
+    path = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, Path(planted_faults.__file__).parent))
     told = {
         subprocess.run(
             [sys.executable, "-c", program],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed},
-            cwd=Path(__file__).parent,
+            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": hash_seed},
             capture_output=True,
             text=True,
             check=True,
