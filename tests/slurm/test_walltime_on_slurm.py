@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from slurm_cluster import PATIENCE_S, SlurmCluster
+import pytest
+from slurm_cluster import PATIENCE_S, OpenSlurm, SlurmCluster
+from slurm_platform import platform_variables
 
 from pilotage.agent.settings import CONNECTION_FILE
 from pilotage.client.pilot import Pilot
@@ -21,6 +23,7 @@ from pilotage.client.task import Task
 from pilotage.client.task_description import TaskDescription
 from pilotage.client.task_manager import TaskManager
 from pilotage.model.outcome import Ending
+from pilotage.model.partitions import PartitionSpec
 from pilotage.wire.keys import read_connection
 
 SAVES = r"""
@@ -201,3 +204,52 @@ def test_who_saves_and_is_done_when_the_job_is_told_to_end_is_done(
     work.finish(saved, cut_off)
     assert (ending_of(saved), ending_of(cut_off)) == (Ending.DONE, Ending.LOST), work.story()
     assert all((Path(task.sandbox) / "saved").read_text() == "saved\n" for task in (saved, cut_off))
+
+
+# ----- a grace, at whose beginning steps are told and scripts are not ---------------------------------------------------
+
+
+TELLS_HOSTS_ALONE = "ProctrackType=proctrack/pgid"
+"""As where Slurm has cgroups: of a step those processes alone are signalled that Slurm has started itself."""
+GRACE_S = 40
+
+
+@pytest.fixture
+def graceful(open_slurm: OpenSlurm) -> SlurmCluster:
+    """A cluster whose jobs in ``spare`` have a grace when others take their place."""
+    return open_slurm(nodes=2, gpus=0, grace_s=GRACE_S, extra=TELLS_HOSTS_ALONE)
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "alone": {"nodes": 1},
+    "hosts": {"nodes": 2},
+    "partitions": {"nodes": 2, "partitions": [PartitionSpec(name=name, nodes=1) for name in ("a", "b")]},
+    "threads": {"nodes": 1, "partitions": [PartitionSpec(name="a")], "sub_agents": "threads"},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_at_the_beginning_of_a_grace_tasks_are_told_and_what_is_cut_short_goes_on_in_a_pilot_that_follows(
+    graceful: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: dict[str, Any]
+) -> None:
+    for name, value in platform_variables(graceful, tmp_path, gpus=0).items():
+        monkeypatch.setenv(name, value)
+    with Session(base=tmp_path / "sessions") as session:
+        described = {"queue": "spare", "extra_options": "--no-requeue", "drain_s": 300, "checkpoint_signal": "USR1"}
+        work = Work(session, **described, **shape, successors=2)
+        line = "echo $PILOTAGE_ATTEMPT >>attempts; [ $PILOTAGE_ATTEMPT = 1 ] || exit 0; trap 'touch saved; exit {}' USR1; "
+        stay = "touch ready; while :; do sleep 0.05; done"
+        saved, once = (work.shell(line.format(code) + stay) for code in (0, 7))
+        again = work.shell(line.format(7) + stay, restart="continue")
+        tasks = (saved, once, again)
+        wait_until(lambda: all((Path(task.sandbox) / "ready").exists() for task in tasks), work.story, 2 * PATIENCE_S)
+
+        graceful.submit(f"--nodes={len(graceful.node_names)}", "--wrap=true")
+
+        wait_until(lambda: all((Path(task.sandbox) / "saved").exists() for task in tasks), work.story)
+        assert graceful.job(work.pilot.job)["JobState"] == "RUNNING", "they were told before the end"
+        work.finish(*tasks)
+        assert (ending_of(saved), ending_of(once), ending_of(again)) == (Ending.DONE, Ending.PREEMPTED, Ending.DONE)
+        assert work.outcome() == "PREEMPTED", work.story()
+        assert again.pilot == f"{work.pilot.uid}.2"
+        assert (Path(again.sandbox) / "attempts").read_text() == "1\n2\n"

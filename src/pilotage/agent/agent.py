@@ -9,6 +9,7 @@ import msgspec
 
 from pilotage.agent.client_link import ClientLink
 from pilotage.agent.crew import Crew
+from pilotage.agent.job_watch import JobWatch, Verdict
 from pilotage.agent.loop import PilotLoop
 from pilotage.agent.progress import Progress
 from pilotage.agent.result_blobs import ResultBlobs
@@ -39,9 +40,10 @@ class Agent(PilotLoop[AgentCore]):
         wakeup: int,
         blobs: ResultBlobs,
         crew: Crew,
+        watch: JobWatch | None = None,
     ) -> None:
         told = Progress(core.state, link, core.load)
-        super().__init__(settings, core, log, channels, link, wakeup, told, (executor.fileno(), crew.fileno()))
+        super().__init__(settings, core, log, channels, link, wakeup, told, (executor.fileno(), crew.fileno()), watch)
         self._told: Progress = told
         self._executor = executor
         self._blobs = blobs
@@ -49,8 +51,11 @@ class Agent(PilotLoop[AgentCore]):
         self.abandoned = ""
         """Why this agent ends without an end of its pilot, or partition: what is there of a partition is for its head to judge;
         and the job that is ended around a pilot may be begun again, or else the client learns from it what to make of that."""
-        self._job_ends = ""
-        """Why the job around the pilot is being ended, by others."""
+        self._is_questioned = False
+        """Whether it was said that the batch system is asked whether the job ends."""
+        self._verdict: Verdict | None = None
+        """Of a partition: what its head is to know of the job's end."""
+        self._head_knows = False
         self._told_of_starvation = False
 
     # --------------------------------------------------------------------------------------------------------------- the loop
@@ -61,6 +66,11 @@ class Agent(PilotLoop[AgentCore]):
 
     def _gather(self, now: float, ready: Collection[int]) -> None:
         self._executor.turn(now)
+        if self._watch is not None and self._watch.was_asked and not self._is_questioned:
+            self._is_questioned = True
+            self._handle(events.JobQuestioned(now))
+        if self._verdict is not None:
+            self._tell_head(self._verdict)
         if self._crew.fileno() in ready:
             self._hear_crew()
 
@@ -76,13 +86,31 @@ class Agent(PilotLoop[AgentCore]):
         if self._settings.batch != "local":
             # The agent of a partition hears it of the batch system or of its head, or of both.
             if not self._job_ends:
-                self._job_ends = reason
-                self._handle(events.JobEnding(now, reason))
+                self._end_with_job(now, reason)
+                if self._settings.partition and self._watch is not None:
+                    # The head may know when, and a signal does not tell.
+                    self._watch.look()
         elif self._settings.partition and not self._link.reaches_client():
             # A head that lives hears how all ends; without one what runs is ended, and nothing is said of it.
             self.abandoned = reason
         else:
             super()._told_to_end(now, reason)
+
+    def _job_end_learned(self, now: float, verdict: Verdict) -> None:
+        if self._settings.partition and not self._job_ends:
+            self._verdict = verdict
+            self._tell_head(verdict)
+        super()._job_end_learned(now, verdict)
+
+    def _tell_head(self, verdict: Verdict) -> None:
+        """Have the head know before this agent is gone, which another is not to follow."""
+        if not self._head_knows:
+            self._link.send(wire.JobEnds(verdict.reason, verdict.end_s))
+        self._head_knows = self._link.connected
+
+    def _job_goes_on(self, now: float) -> None:
+        self._is_questioned = False
+        self._handle(events.JobGoesOn(now))
 
     def _client_lost(self, now: float) -> None:
         if self._settings.partition:

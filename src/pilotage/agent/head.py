@@ -12,6 +12,7 @@ import msgspec
 
 from pilotage.agent.client_link import ClientLink
 from pilotage.agent.head_progress import HeadProgress
+from pilotage.agent.job_watch import JobWatch, Verdict
 from pilotage.agent.loop import Answer, PilotLoop
 from pilotage.agent.settings import PilotSettings
 from pilotage.agent.sub_agent import SubAgent
@@ -60,9 +61,10 @@ class Head(PilotLoop[MetaschedulerCore]):
         link: ClientLink,
         wakeup: int,
         incarnation: int,
+        watch: JobWatch | None = None,
     ) -> None:
         told = HeadProgress(core, link, core.load)
-        super().__init__(settings, core, log, channels, link, wakeup, told, ())
+        super().__init__(settings, core, log, channels, link, wakeup, told, (), watch)
         self._told: HeadProgress = told
         self._agents = SubAgents(settings, incarnation, core.state, self._poll, self._hear_partition, log.sync)
         self._offered: dict[str, None] = {}
@@ -74,8 +76,6 @@ class Head(PilotLoop[MetaschedulerCore]):
         """Among how many partitions launches are divided, as these were told last."""
         self.abandoned = ""
         """Why this head ends without an end of its pilot: as its job is ended around it; see ``Agent.abandoned``."""
-        self._job_ends = ""
-        """Why the job around the pilot is being ended, by others."""
 
     def notice(self, text: str) -> None:
         """Let the user know, when a client is there."""
@@ -123,13 +123,15 @@ class Head(PilotLoop[MetaschedulerCore]):
     def _told_to_end(self, now: float, reason: str) -> None:
         if self._settings.batch != "local":
             if not self._job_ends:
-                self._job_ends = reason
-                self._handle(events.JobEnding(now, reason))
-                self._agents.pass_job_end_on()
+                self._end_with_job(now, reason)
             return
         super()._told_to_end(now, reason)
         self._agents.hurry_since = now
         self._agents.look_at_ends(now)
+
+    def _end_with_job(self, now: float, reason: str, until: float | None = None) -> None:
+        super()._end_with_job(now, reason, until)
+        self._agents.pass_job_end_on()
 
     def _storage_full(self, reason: str) -> None:
         self._told.notice(reason, lasting=True)
@@ -249,6 +251,10 @@ class Head(PilotLoop[MetaschedulerCore]):
                         self._told.notice(f"partition {name!r} ended: {message.reason}", lasting=False)
                     told = message.number, message.state, message.reason, message.tries, message.out_of_time
                     self._handle(events.PartitionEndArrived(now, name, *told))
+            case wire.JobEnds():
+                # Of several agents each says so.
+                if not self._job_ends:
+                    self._job_end_learned(now, Verdict(message.reason, message.end_s))
             case wire.Inspection():
                 self._pass_answer_on(name, message)
             case wire.Refused():

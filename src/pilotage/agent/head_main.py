@@ -9,6 +9,7 @@ from pathlib import Path
 from pilotage.agent.client_link import ClientLink
 from pilotage.agent.head import Head
 from pilotage.agent.head_recovery import recover_head, tasks_of_last_head_record
+from pilotage.agent.job_watch import watch_of
 from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, PilotSettings
 from pilotage.agent.startup import CannotBegin, EndCall, cluster_ground, listen, open_log, quarantine, times_of, was_begun
 from pilotage.core.metascheduler.core import MetaschedulerCore
@@ -55,7 +56,8 @@ def run_head(settings: PilotSettings, folder: Path, incarnation: int, ready: Cal
         ground.note()
     channels, connection = listen(settings, folder, incarnation)
     link = ClientLink(settings, core.state, incarnation, began, log.sync)
-    loop = Head(settings, core, log, channels, link, call.reader, incarnation)
+    watch = watch_of(settings, ground.found) if ground is not None else None
+    loop = Head(settings, core, log, channels, link, call.reader, incarnation, watch)
     for note in ground.found.notes if ground is not None else ():
         loop.notice(note)
     call.hand_to(loop)
@@ -66,5 +68,7 @@ def run_head(settings: PilotSettings, folder: Path, incarnation: int, ready: Cal
     for channel in channels:
         channel.close()
     log.close()
+    if loop.abandoned:
+        call.stay_until = loop.job_end_s
     note_progress(log_folder)
     return loop.abandoned

@@ -18,6 +18,7 @@ import msgspec
 
 from pilotage.agent.client_link import ClientLink
 from pilotage.agent.inbox import LOOK_S, BrokenInbox, Handed, discard, handed_over
+from pilotage.agent.job_watch import JobWatch, Verdict
 from pilotage.agent.progress import News
 from pilotage.agent.settings import PilotSettings
 from pilotage.core.agent import events
@@ -115,7 +116,10 @@ CoreT = TypeVar("CoreT", bound=Core)
 
 
 class PilotLoop(ABC, Generic[CoreT]):
-    """Runs one agent. ``run`` returns when its pilot has ended. ``sources``: descriptors that wake it beside its own."""
+    """Runs one agent. ``run`` returns when its pilot has ended. ``sources``: descriptors that wake it beside its own.
+
+    ``watch``: over the pilot's job; None if it is none.
+    """
 
     def __init__(
         self,
@@ -127,8 +131,14 @@ class PilotLoop(ABC, Generic[CoreT]):
         wakeup: int,
         told: News,
         sources: Iterable[int],
+        watch: JobWatch | None = None,
     ) -> None:
         self._settings = settings
+        self._watch = watch
+        self._job_ends = ""
+        """Why the job around the pilot is being ended, by others."""
+        self.job_end_s: float | None = None
+        """When that job ends, if it was not said by a signal but learned (seconds since the epoch)."""
         self._core = core
         self._log = log
         self._channels = {channel.fileno(): channel for channel in channels}
@@ -141,7 +151,8 @@ class PilotLoop(ABC, Generic[CoreT]):
         self._to_discard = 0
         self._finished_at: float | None = None
         self._poll = select.epoll()
-        for descriptor in (*sources, log.wake_fd, wakeup, *self._channels):
+        watched = () if watch is None else (watch.fileno(),)
+        for descriptor in (*sources, *watched, log.wake_fd, wakeup, *self._channels):
             self._poll.register(descriptor, select.EPOLLIN)
         self._wakeup = wakeup
 
@@ -151,6 +162,8 @@ class PilotLoop(ABC, Generic[CoreT]):
 
     def close(self) -> None:
         """Let go of what the loop itself holds."""
+        if self._watch is not None:
+            self._watch.close()
         self._poll.close()
 
     def run(self) -> None:
@@ -168,6 +181,7 @@ class PilotLoop(ABC, Generic[CoreT]):
             for descriptor in ready:
                 if descriptor in self._channels:
                     self._hear(now, self._channels[descriptor])
+            self._watch_job(now)
             self._gather(now, ready)
             self._pass_time(now)
             self._commit()
@@ -215,6 +229,34 @@ class PilotLoop(ABC, Generic[CoreT]):
     def _told_to_end(self, now: float, reason: str) -> None:
         self._handle(events.EndRequested(now, 0, False, reason))
 
+    def _watch_job(self, now: float) -> None:
+        verdict = self._watch.take(now) if self._watch is not None else None
+        if verdict is not None and verdict.reason:
+            self._job_end_learned(now, verdict)
+        elif verdict is not None:
+            self._job_goes_on(now)
+
+    def _job_end_learned(self, now: float, verdict: Verdict) -> None:
+        """The batch system, or who has asked it, says that the job ends."""
+        if not self._job_ends:
+            self.job_end_s = now if verdict.end_s is None else verdict.end_s
+        until = None
+        if verdict.end_s is not None:
+            # The pilot takes its time to end, too; of a short one the tasks get half.
+            left_s = max(0.0, verdict.end_s - now)
+            until = now + left_s - min(self._settings.end_margin_s, 0.5 * left_s)
+        self._end_with_job(now, verdict.reason, until)
+
+    def _end_with_job(self, now: float, reason: str, until: float | None = None) -> None:
+        """The job ends: nothing begins any more, and what runs has its time, till ``until`` at the longest if that is given."""
+        self._job_ends = self._job_ends or reason
+        if self._watch is not None:
+            self._watch.job_ends()
+        self._handle(events.JobEnding(now, reason, until))
+
+    def _job_goes_on(self, now: float) -> None:
+        """It was asked whether the job ends, and it does not, as far as it can be learned."""
+
     def _client_lost(self, now: float) -> None:
         drain = self._settings.on_client_loss == "drain"
         reason = f"no client for {self._settings.client_loss_timeout_s:g} s"
@@ -230,6 +272,7 @@ class PilotLoop(ABC, Generic[CoreT]):
             self._told.due,
             self._client_loss_deadline(),
             self._inbox_due if self._has_inbox else None,
+            self._watch.due if self._watch is not None else None,
             *self._dues(),
         ]
         if self._finished_at is not None:

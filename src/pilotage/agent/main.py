@@ -43,6 +43,8 @@ def main() -> None:
         if abandoned := run(settings, folder, incarnation, lambda: _tell_ready(ready_fd), call):
             what = f"agent of partition {settings.partition}" if settings.partition else "agent"
             sys.stderr.write(f"this {what} ends: {abandoned}\n")
+            sys.stderr.flush()
+            call.stay()
             status = ABANDONED
     except CannotBegin as error:
         sys.stderr.write(f"{error}\n")

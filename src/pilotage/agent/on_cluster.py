@@ -31,7 +31,7 @@ from pilotage.errors import BackendError
 from pilotage.executors.base import Executor
 from pilotage.executors.cluster import MARGIN_S, ClusterExecutor
 from pilotage.executors.host_step import HostStep, earlier_steps
-from pilotage.executors.hosts import HostSettings
+from pilotage.executors.hosts import EndInquiry, HostSettings
 from pilotage.executors.lobby import ORPHAN_TIMEOUT_S, HostLobby
 from pilotage.executors.local import LocalExecutor
 from pilotage.launchers.found import found_host_launcher, found_launchers
@@ -184,8 +184,11 @@ class ClusterGround:
         """How many launches may be under way at once in the whole pilot; see ``AgentCore``."""
         return launches_at_once(self.launchers, len(self.found.nodes))
 
-    def executor(self, folder: Path, incarnation: int, end_time: float) -> Executor:
-        """Return the executor of these nodes. ``folder`` is the agent's private one; ``end_time``: see ``RunnerSettings``."""
+    def executor(self, folder: Path, incarnation: int, end_time: float, inquiry: EndInquiry | None) -> Executor:
+        """Return the executor of these nodes.
+
+        ``folder`` is the agent's private one; ``end_time``: see ``RunnerSettings``; ``inquiry``: see ``ClusterExecutor``.
+        """
         settings, found, launchers = self.settings, self.found, self.launchers
         if self._lobby is None or self._starter is None:
             write_settings(folder, runner_settings(settings, found.nodes, 0, launchers, end_time, str(folder / NOTIFY_SOCKET)))
@@ -199,7 +202,13 @@ class ClusterGround:
         # A host that never comes is given up when the pilot would have gone on without it in the beginning.
         margin_s = max(MARGIN_S, settings.hosts_timeout_s - ORPHAN_TIMEOUT_S)
         executor = ClusterExecutor(
-            self._lobby, self._starter, hosts, incarnation, margin_s=margin_s, on_demand=bool(settings.partition)
+            self._lobby,
+            self._starter,
+            hosts,
+            incarnation,
+            margin_s=margin_s,
+            on_demand=bool(settings.partition),
+            inquiry=inquiry,
         )
         self._lobby, self._starter = None, None
         return executor

@@ -14,6 +14,7 @@ import msgspec
 from pilotage.agent.agent import Agent
 from pilotage.agent.client_link import ClientLink
 from pilotage.agent.crew import Crew
+from pilotage.agent.job_watch import JobWatch, watch_of
 from pilotage.agent.recovery import recover_state, tasks_of_last_record
 from pilotage.agent.result_blobs import ResultBlobs
 from pilotage.agent.settings import CONNECTION_FILE, LOG_FOLDER, PilotSettings
@@ -86,12 +87,13 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: Ca
         channels, connection = listen(settings, folder, incarnation)
         for channel in reversed(channels):
             held.callback(channel.close)
-        executor = _executor(settings, folder, agent_folder, incarnation, ground, deadline)
+        watch = watch_of(settings, ground.found) if ground is not None else None
+        executor = _executor(settings, folder, agent_folder, incarnation, ground, deadline, watch)
         held.push(lambda kind, *_: executor.close(STOP_GRACE_S) if kind is None else executor.leave())
         crew = (SimulatedCrew if settings.executor == "simulated" else Crew)(settings, folder, incarnation, executor)
         held.callback(crew.close)
         link = ClientLink(settings, core.state, incarnation, began, log.sync)
-        loop = Agent(settings, core, log, executor, channels, link, call.reader, blobs, crew)
+        loop = Agent(settings, core, log, executor, channels, link, call.reader, blobs, crew, watch)
         held.callback(loop.close)
         for note in ground.found.notes if ground is not None else ():
             loop.notice(note)
@@ -101,6 +103,8 @@ def run_agent(settings: PilotSettings, folder: Path, incarnation: int, ready: Ca
         write_connection(agent_folder / CONNECTION_FILE, connection)
         ready()
         loop.run()
+    if loop.abandoned and not settings.partition:
+        call.stay_until = loop.job_end_s
     note_progress(log_folder)
     return loop.abandoned
 
@@ -112,12 +116,13 @@ def _executor(
     incarnation: int,
     ground: ClusterGround | None,
     deadline: float | None,
+    watch: JobWatch | None,
 ) -> Executor:
     if settings.executor == "simulated":
         return SimulatedExecutor(settings.simulated_duration_s)
     Path(settings.pilot_folder, TASKS_FOLDER).mkdir(mode=0o700, exist_ok=True)
     if ground is not None:
-        return ground.executor(folder, incarnation, deadline or 0.0)
+        return ground.executor(folder, incarnation, deadline or 0.0, watch)
     write_settings(
         folder,
         RunnerSettings(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import socket
 import sys
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 ABANDONED = 3
 """The exit status of an agent that has ended, and not its pilot: of a partition without a head, or of a job that was ended."""
+LATE_S = 300.0
+"""So much later than it says a batch system may end a job; then it is not going to, and another agent goes on."""
 QUARANTINE_CRASHES = 2
 """After so many crashes of agents at one record of the log the tasks that it names are ended."""
 
@@ -50,6 +53,8 @@ class EndCall:
         """What the loop polls, and what wakes it."""
         self._loop: PilotLoop[Any] | None = None
         self._reason = ""
+        self.stay_until: float | None = None
+        """The job's end (seconds since the epoch), of which nobody has told this process: see ``stay``."""
 
     def hand_to(self, loop: PilotLoop[Any]) -> None:
         """This loop is told, also of what was said before there was one."""
@@ -71,6 +76,16 @@ class EndCall:
     def came(self) -> bool:
         """Whether the loop was told to end, or is to be as soon as there is one."""
         return bool(self._reason)
+
+    def stay(self) -> None:
+        """When the loop is over, and the job is to be ended by the batch system later: wait for that.
+
+        What becomes of a job whose script ends before it is preempted, the batch system would not say.
+        """
+        while self.stay_until is not None and not self.came and (left_s := self.stay_until + LATE_S - time.time()) > 0:
+            ready, _, _ = select.select([self.reader], [], [], left_s)
+            if ready:
+                os.read(self.reader, 4096)
 
     def close(self) -> None:
         """Let go of the descriptors, when the loop is over."""

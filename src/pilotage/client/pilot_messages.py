@@ -63,7 +63,7 @@ class PilotMessages:
                 self._steps.fail(f"pilot {pilot} refuses this client: {message.reason}")
             case wire.PartitionsTold():
                 self._questions.take(message)
-            case wire.Heartbeat() | wire.Inspection() | wire.NodesReturned() | wire.TasksReturned():
+            case wire.Heartbeat() | wire.Inspection() | wire.NodesReturned() | wire.TasksReturned() | wire.JobEnds():
                 pass
             case _:
                 unreachable(message)

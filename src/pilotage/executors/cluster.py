@@ -11,6 +11,8 @@ so; or each step that has started it is over, and the batch system has ended all
 connection for so long that its runners and itself have ended by their own rule (``orphan_timeout_s``). Then its runners are
 told as lost, and after them its nodes. Should it come yet, it is told to end.
 
+A host that others tell to end asks whether the whole job ends, in which it has to stay (``hosts.EndInquiry``).
+
 Nodes of a partition come and go, and so do their hosts, which are *on demand*: those that are given runners at the same time
 are started by one step, and a host whose last runner was told to go is told to end. Its step lasts until all hosts have ended
 that it had started, here or there.
@@ -26,7 +28,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pilotage.errors import InvariantViolated, unreachable
 from pilotage.executors.base import RunnerListener, RunnerProcess
 from pilotage.executors.host_starts import HostStarts
-from pilotage.executors.hosts import HostsEnded, HostSettings, HostStarter
+from pilotage.executors.hosts import EndInquiry, HostsEnded, HostSettings, HostStarter
 from pilotage.executors.left_steps import end_steps_of
 from pilotage.executors.lobby import HostLobby
 from pilotage.executors.remote_host import RemoteHost, definition
@@ -55,6 +57,8 @@ _UNWANTED = "the pilot goes on without this node"
 _GIVEN_BACK = "its node is another partition's"
 
 _PING = wire.encode(wire.HostPing())
+_STAY = wire.encode(wire.HostStay())
+_HEED = wire.encode(wire.HostHeed())
 
 
 class ClusterExecutor:
@@ -62,7 +66,7 @@ class ClusterExecutor:
 
     ``lobby`` is open, and ``starter`` has been told to start the hosts, by this agent or an earlier one. ``incarnation`` is the
     agent's. ``margin_s`` and ``away_s``: see ``MARGIN_S`` and ``AWAY_S``. ``on_demand``: only those hosts were
-    started whose runners are known, and each is to be there while it has runners.
+    started whose runners are known, and each is to be there while it has runners. ``inquiry``: None if there is no job.
     """
 
     def __init__(
@@ -75,7 +79,11 @@ class ClusterExecutor:
         margin_s: float = MARGIN_S,
         away_s: float = AWAY_S,
         on_demand: bool = False,
+        inquiry: EndInquiry | None = None,
     ) -> None:
+        self._inquiry = inquiry
+        self._signalled: dict[str, None] = {}
+        """Hosts that want to know whether the job ends."""
         self._lobby = lobby
         self._starter = starter
         self._incarnation = incarnation
@@ -143,6 +151,8 @@ class ClusterExecutor:
         self._doomed.clear()
         self._dismiss_idle(now)
         self._hear(now)
+        if self._signalled:
+            self._answer_signalled()
         for end in self._starts.ended():
             # What its hosts said last comes first.
             self._hear(now)
@@ -285,8 +295,23 @@ class ClusterExecutor:
                     self._told.service_spoke(message.task, message.attempt, message.lines)
                 case wire.HostGone():
                     self._lose(host, f"the host of node {name} ended: {message.reason}")
+                case wire.HostSignalled():
+                    self._signalled[name] = None
+                    if self._inquiry is not None:
+                        self._inquiry.ask()
                 case _:
                     unreachable(message)
+
+    def _answer_signalled(self) -> None:
+        """Tell hosts that were told to end whether they are to, if it is known."""
+        answer = False if self._inquiry is None else self._inquiry.answer
+        if answer is None:
+            return
+        signalled, self._signalled = self._signalled, {}
+        for name in signalled:
+            host = self._by_name[name]
+            if host.is_connected:
+                self._send(host, [_STAY if answer else _HEED])
 
     def _welcome(self, host: RemoteHost, now: float) -> None:
         if host.is_connected:

@@ -58,6 +58,19 @@ class HostsEnded(NamedTuple):
     all_gone: bool = False
 
 
+class EndInquiry(Protocol):
+    """Finds out whether the batch system ends the job, as hosts were told to end by others. All calls come from one thread."""
+
+    def ask(self) -> None:
+        """Begin to find out, unless it is known that the job ends; returns at once."""
+        ...
+
+    @property
+    def answer(self) -> bool | None:
+        """What came of the last ``ask``: whether the job ends; False, too, if that cannot be learned. None: nothing yet."""
+        ...
+
+
 class HostStarter(Protocol):
     """Starts hosts by steps of the batch system, or by whatever else reaches the nodes. All calls come from one thread.
 

@@ -4,6 +4,9 @@ Whatever happens to connection, agent or host, it goes on in one way: the agent 
 runners that it knows, and the host begins with another executor, which adopts them. While there is no agent there is no
 executor: runners look for one in vain, and end themselves after their time-out as the host does, which sees to it that nothing
 of the pilot is left on the node.
+
+TERM from others may mean the whole job, whose tasks are to have the time that the batch system leaves them, or the step of the
+hosts alone. A host cannot tell, and asks its agent. It ends at once if there is none, or no answer.
 """
 
 from __future__ import annotations
@@ -34,8 +37,11 @@ from pilotage.wire.runner_settings import HOSTS_FILE, NOTIFY_SOCKET, write_setti
 
 _STOP_GRACE_S = 5.0
 """Tasks have so long after TERM, when the host is told to end by others than its agent."""
+_ANSWER_S = 40.0
+"""The agent has so long to find out what a TERM means; longer than it asks the batch system."""
 _END_S = 8.0
 _ORPHANS_S = 5.0
+_BY_SIGNAL = "it was told to end by a signal"
 _WORDS_KEPT = 1024
 """So many services' words are told again to the next agent."""
 
@@ -60,6 +66,8 @@ class NodeHost:
         self._poll = select.epoll()
         self._wakeup = -1
         self._terminated = False
+        self._answer_until: float | None = None
+        """Until when the agent may tell what TERM means; None: it was not asked."""
         self._reason: str | None = None
         """Why this host ends; None while it does not."""
 
@@ -94,8 +102,8 @@ class NodeHost:
             for frame in self._relay.turn(time.time()):
                 self._link.send(frame)
         self._watch_relay()
-        if self._terminated:
-            self._end(_STOP_GRACE_S, "it was told to end by a signal")
+        if self._terminated and self._is_alone(now):
+            self._end(_STOP_GRACE_S, _BY_SIGNAL)
         elif self._link.away_since is not None and now - self._link.away_since >= self._access.orphan_timeout_s:
             self._end(_STOP_GRACE_S, f"there was no agent for {self._access.orphan_timeout_s:g} s")
 
@@ -112,8 +120,21 @@ class NodeHost:
                 self._end(message.grace_s, "the pilot is over")
             case wire.HostRefused():
                 self._end(0.0, f"its agent wants it to end: {message.reason}")
+            case wire.HostStay():
+                self._terminated, self._answer_until = False, None
+            case wire.HostHeed():
+                self._end(_STOP_GRACE_S, _BY_SIGNAL)
             case _:
                 unreachable(message)
+
+    def _is_alone(self, now: float) -> bool:
+        """TERM came: ask the agent what it means; tell whether there is none, or no answer."""
+        if self._link.away_since is not None:
+            return True
+        if self._answer_until is None:
+            self._answer_until = now + _ANSWER_S
+            self._link.send(wire.HostSignalled())
+        return now >= self._answer_until
 
     def _begin(self, welcome: wire.HostWelcome) -> None:
         """Have an executor, which finds the runners of the one before."""
@@ -217,6 +238,8 @@ class NodeHost:
             dues.append(due - now)
         if self._link.away_since is not None:
             dues.append(self._link.away_since + self._access.orphan_timeout_s - now)
+        if self._answer_until is not None:
+            dues.append(self._answer_until - now)
         if self._relay is not None and (due := self._relay.next_deadline()) is not None:
             dues.append(due - time.time())
         return max(0.0, min(dues)) if dues else -1

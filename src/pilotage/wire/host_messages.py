@@ -24,7 +24,7 @@ from pilotage.model.outcome import Ending
 from pilotage.model.workload import Template
 from pilotage.wire.runner_settings import RunnerSettings
 
-HOST_PROTOCOL = 1
+HOST_PROTOCOL = 2
 """Version of these messages; both sides are of one installation, unless that changed under a running pilot."""
 
 BUNDLE_BYTES = 8 << 20
@@ -235,6 +235,10 @@ class HostGone(msgspec.Struct, frozen=True, array_like=True, tag=42):
     reason: str
 
 
+class HostSignalled(msgspec.Struct, frozen=True, array_like=True, tag=44):
+    """Others have told the host to end, by TERM: the agent is to say whether the whole job ends, ``HostStay``, or it alone."""
+
+
 # From an agent to its hosts.
 
 
@@ -270,8 +274,16 @@ class HostClose(msgspec.Struct, frozen=True, array_like=True, tag=54):
     grace_s: float
 
 
-FromHost = HostHello | HostReport | HostWord | HostGone
-ToHost = HostWelcome | HostRefused | HostOrders | HostPing | HostClose
+class HostStay(msgspec.Struct, frozen=True, array_like=True, tag=55):
+    """The batch system ends the job: what runs has its time, and the host goes on until it hears ``HostClose``."""
+
+
+class HostHeed(msgspec.Struct, frozen=True, array_like=True, tag=56):
+    """The job goes on, or nobody knows: the host is to end as it was told."""
+
+
+FromHost = HostHello | HostReport | HostWord | HostGone | HostSignalled
+ToHost = HostWelcome | HostRefused | HostOrders | HostPing | HostClose | HostStay | HostHeed
 
 
 # Frames

@@ -260,6 +260,16 @@ class PartitionsTold(msgspec.Struct, frozen=True, array_like=True, tag=24):
     refusal: str = ""
 
 
+class JobEnds(msgspec.Struct, frozen=True, array_like=True, tag=26):
+    """An agent of a partition has learned that the batch system ends the pilot's job, and why.
+
+    ``end_s``: when, if that is known, in seconds since the epoch by the batch system's clock.
+    """
+
+    reason: str
+    end_s: float | None = None
+
+
 ToPartition = GrantNodes | ReclaimNodes | RecallTasks
 FromPartition = NodesReturned | TasksReturned
 ToHead = AddPartition | RetirePartition
@@ -289,5 +299,6 @@ FromAgent = (
     | Inspection
     | FromPartition
     | PartitionsTold
+    | JobEnds
 )
 Numbered = Submit | Cancel | EndPilot | PrepareEnvironment | ToPartition | ToHead | Outcomes | PilotEnded | FromPartition

@@ -176,6 +176,36 @@ def test_nothing_is_handed_to_a_runner_whose_loss_is_in_doubt() -> None:
     assert [uid for uid, _ in outcomes_of(core.handle(events.TimePassed(9.0 + DOUBT_S)))] == ["a"]
 
 
+@pytest.mark.parametrize(("ends", "ending"), [(True, None), (False, Ending.SIGNALLED)], ids=["ends", "goes on"])
+def test_while_the_batch_system_is_asked_no_doubt_is_over(ends: bool, ending: Ending | None) -> None:
+    core = core_in_job()
+    core.handle(submitted(1, ["a", "b"]))
+    for uid in ("a", "b"):
+        core.handle(started("spawner.0", uid))
+    core.handle(ended("spawner.0", 1, by_term("a"), at=9.0))
+    core.handle(events.JobQuestioned(9.1))
+    assert core.next_deadline() is None
+    assert core.handle(events.TimePassed(20.0)).facts == []
+    step = job_ends(core, 21.0) if ends else core.handle(events.JobGoesOn(21.0))
+    assert outcomes_of(step) == ([] if ending is None else [("a", ending)])
+    assert (core.state.tasks.keys() == {"a", "b"}) is ends
+    if not ends:
+        core.handle(ended("spawner.0", 2, by_term("b"), at=22.0))
+        assert core.next_deadline() == 22.0 + DOUBT_S, "doubts are over in time again"
+
+
+def test_what_runs_has_no_more_time_than_the_batch_system_leaves() -> None:
+    core = core_in_job()
+    core.handle(submitted(1, ["a"]))
+    core.handle(started("spawner.0", "a"))
+    core.handle(events.JobEnding(10.0, "the end is nearer", until=25.0))
+    assert core.next_deadline() == 25.0 and not core.is_left(24.0) and core.is_left(25.0)
+    step = core.handle(events.JobEnding(11.0, "the end is nearer", until=20.0))
+    assert (step.facts, step.actions, core.next_deadline()) == ([], [], 20.0), "nobody is told twice"
+    core.handle(events.JobEnding(12.0, "the end is nearer", until=40.0))
+    assert core.next_deadline() == 20.0
+
+
 # ----------------------------------------------------------------------------------------------------------------- walks
 
 WALKS = 100

@@ -9,7 +9,7 @@ from breakable import BreakableWay
 
 from pilotage.executors.base import Executor
 from pilotage.executors.cluster import ClusterExecutor
-from pilotage.executors.hosts import HostSettings
+from pilotage.executors.hosts import EndInquiry, HostSettings
 from pilotage.executors.lobby import HostLobby
 from pilotage.model.resources import Node, NodeShape
 from pilotage.testing.host_processes import HostProcesses
@@ -52,7 +52,9 @@ class Cluster:
     def settings_of(self, number: int) -> RunnerSettings:
         return msgspec.structs.replace(self.settings, host_nodes=[number])
 
-    def executor(self, *, away_s: float = NOBODY_S, margin_s: float = 60.0) -> ClusterExecutor:
+    def executor(
+        self, *, away_s: float = NOBODY_S, margin_s: float = 60.0, inquiry: EndInquiry | None = None
+    ) -> ClusterExecutor:
         """Return the executor of the next agent; the first one has the hosts started."""
         self.lobby = HostLobby.open(
             self.agent_folder,
@@ -74,7 +76,14 @@ class Cluster:
         self._incarnation += 1
         hosts = [HostSettings(name, self.settings_of(number)) for number, name in enumerate(self.names)]
         return ClusterExecutor(
-            self.lobby, self.starter, hosts, self._incarnation, away_s=away_s, margin_s=margin_s, on_demand=self._on_demand
+            self.lobby,
+            self.starter,
+            hosts,
+            self._incarnation,
+            away_s=away_s,
+            margin_s=margin_s,
+            on_demand=self._on_demand,
+            inquiry=inquiry,
         )
 
 

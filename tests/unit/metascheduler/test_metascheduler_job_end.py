@@ -45,6 +45,14 @@ def test_outcomes_are_taken_and_nothing_is_given_out_and_the_log_says_nothing_of
     assert head.is_left(30.0)
 
 
+@pytest.mark.parametrize(("until", "over"), [(None, 30.0), (22.0, 22.0), (90.0, 30.0)])
+def test_partitions_are_waited_for_no_longer_than_the_batch_system_lets_them(until: float | None, over: float) -> None:
+    head = ready_head(part("a"), drain_s=20.0)
+    head.handle(submitted(1, ["x"]))
+    head.handle(events.JobEnding(10.0, REASON, until))
+    assert (head.next_deadline(), head.is_left(over - 1.0), head.is_left(over)) == (over, False, True)
+
+
 def test_tasks_that_come_wait_and_those_that_the_user_cancels_end() -> None:
     head = ready_head(part("a"), drain_s=20.0)
     job_ends(head)

@@ -166,8 +166,13 @@ class AgentCore:
                 if not self._job_end.holds(event):
                     self._reported(event)
             case events.JobEnding():
-                self._walltime.job_ends(now, event.reason)
+                self._walltime.job_ends(now, event.reason, event.until)
                 self._take_in_held(self._job_end.released())
+            case events.JobQuestioned():
+                self._job_end.question()
+            case events.JobGoesOn():
+                self._job_end.go_on()
+                self._take_in_held(self._job_end.ripe(now))
             case events.TimePassed():
                 self._time_passed(now)
             case events.StagingEnded():

@@ -44,10 +44,26 @@ class EndRequested(msgspec.Struct, frozen=True):
 
 
 class JobEnding(msgspec.Struct, frozen=True):
-    """The batch system ends the job that the pilot is; it may begin it again."""
+    """The batch system ends the job that the pilot is; it may begin it again.
+
+    ``until``: what runs is to be over by then, if that is known (seconds since the epoch).
+    """
 
     time: float
     reason: str
+    until: float | None = None
+
+
+class JobQuestioned(msgspec.Struct, frozen=True):
+    """The batch system is asked whether it ends the job: ``JobEnding`` or ``JobGoesOn`` is to follow."""
+
+    time: float
+
+
+class JobGoesOn(msgspec.Struct, frozen=True):
+    """It does not, as far as it can be learned."""
+
+    time: float
 
 
 class OutcomesReceived(msgspec.Struct, frozen=True):
@@ -242,6 +258,8 @@ Event = (
     | CancelRequested
     | EndRequested
     | JobEnding
+    | JobQuestioned
+    | JobGoesOn
     | OutcomesReceived
     | RunnerConnected
     | RunnerReconciled

@@ -12,6 +12,8 @@ Before the signal comes ends that look like it are *doubtful*: such a message is
 runner says after it, and so is the loss of runners and nodes. They are in no log, nor is the runner told that they have
 arrived; another agent hears them again. A program may also fail in its own way, as its child got the signal: its spawner, which
 gets it, too, knows what came just before it, and reports that as what it ends itself (see ``spawner.doubts``).
+
+The signal may come to hosts and tasks alone. While the batch system is asked what that means nothing is out of doubt.
 """
 
 from __future__ import annotations
@@ -52,6 +54,8 @@ class JobEnd:
         self.came = False
         """Whether the batch system is ending the job."""
         self._until = 0.0
+        self._is_questioned = False
+        """Whether the batch system is asked."""
         self._cut_off: set[TaskUid] = set()
         self._gone: set[RunnerId] = set()
 
@@ -93,11 +97,17 @@ class JobEnd:
         """When doubts are over, or the time that what runs has (seconds since the epoch)."""
         if self.came:
             return self._until
+        if self._is_questioned:
+            return None
         return self._held[0].time + DOUBT_S if self._held else None
 
     def ripe(self, now: float) -> list[Doubtful]:
         """Return, once, what is in doubt no longer: no signal came."""
-        return [] if self.came else self._take([event for event in self._held if now >= event.time + DOUBT_S])
+        return (
+            []
+            if self.came or self._is_questioned
+            else self._take([event for event in self._held if now >= event.time + DOUBT_S])
+        )
 
     def released(self, runner: RunnerId | None = None) -> list[Doubtful]:
         """Return, once, what is held back, of this runner or of all."""
@@ -151,11 +161,24 @@ class JobEnd:
             case _:
                 return event
 
+    def question(self) -> None:
+        """The batch system is asked whether it ends the job: until ``begin`` or ``go_on`` no doubt is over."""
+        self._is_questioned = True
+
+    def go_on(self) -> None:
+        """It does not, as far as it can be learned."""
+        self._is_questioned = False
+
     # ---------------------------------------------------------------------------------------------------------------- end
 
     def begin(self, now: float, patience_s: float) -> None:
         """The batch system ends the job. ``patience_s``: for how long what runs may go on, if it is let."""
         self.came, self._until = True, now + patience_s
+
+    def hurry(self, until: float | None) -> None:
+        """What runs may go on no longer than that, if it is known (seconds since the epoch)."""
+        if until is not None:
+            self._until = min(self._until, until)
 
     def is_left(self, now: float) -> bool:
         """Tell whether there is nothing more to wait for."""

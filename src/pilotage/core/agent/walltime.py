@@ -135,10 +135,17 @@ class Walltime:
         self._dispatch.recall([uid for lane in state.lanes.values() for uid in lane.tasks if not state.tasks[uid].started])
         self._signal(self._state.runners)
 
-    def job_ends(self, now: float, reason: str) -> None:
-        """The batch system ends the job, and may begin it again: the log is not told of an end of the pilot."""
+    def job_ends(self, now: float, reason: str, until: float | None = None) -> None:
+        """The batch system ends the job, and may begin it again: the log is not told of an end of the pilot.
+
+        ``until``: what runs has no more time than that; it may be told later than the rest.
+        """
         state = self._state
+        if self._job_end.came:
+            self._job_end.hurry(until)
+            return
         self._job_end.begin(now, self._patience_s)
+        self._job_end.hurry(until)
         self._dispatch.closed = reason
         self._dispatch.recall([uid for lane in state.lanes.values() for uid in lane.tasks if not state.tasks[uid].started])
         self._signal(state.runners)

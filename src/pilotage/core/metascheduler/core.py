@@ -167,7 +167,7 @@ class MetaschedulerCore:
                 if not self._job_end.came:
                     self._partitions.lost(event)
             case events.JobEnding():
-                self._job_end.begin(now, event.reason)
+                self._job_end.begin(now, event.reason, event.until)
             case events.PartitionAsked():
                 if not event.number or self._is_new(event.number):
                     self._changes.partition_asked(event)

@@ -31,10 +31,12 @@ class JobEnd:
         """When the time is over that tasks have (seconds since the epoch)."""
         return self._until if self.came else None
 
-    def begin(self, now: float, reason: str) -> None:
-        """The batch system ends the job; once more is as once."""
+    def begin(self, now: float, reason: str, until: float | None = None) -> None:
+        """The batch system ends the job; once more is as once. ``until``: it is over then, if that is known."""
         if not self.came:
             self.reason, self._until = reason, now + self._drain_s
+            if until is not None:
+                self._until = min(self._until, until)
 
     def is_left(self, now: float) -> bool:
         """Tell whether partitions are not waited for any longer, whatever they still do."""
