@@ -79,7 +79,13 @@ def missing_memory_cgroups() -> str:
     """Return why no cluster here can keep programs to their memory; empty if one can."""
     if not (MEMORY_CGROUPS / "memory.limit_in_bytes").exists():
         return f"{MEMORY_CGROUPS} is no hierarchy of cgroup v1"
-    return "" if os.access(MEMORY_CGROUPS, os.W_OK) else f"nobody but root may make cgroups in {MEMORY_CGROUPS}"
+    probe = MEMORY_CGROUPS / f"pilotage-probe-{os.getpid()}"
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        return f"no cgroups can be made in {MEMORY_CGROUPS}: {error.strerror}"
+    return ""
 
 
 class SlurmCluster:

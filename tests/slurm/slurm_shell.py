@@ -12,6 +12,7 @@ from typing import Any
 
 from slurm_cluster import PATIENCE_S
 
+# Tasks are known by session, pilot and node, and another module's may be on this machine: each has a session of its own.
 CAMPAIGN = """
 session = "water"
 
@@ -60,8 +61,9 @@ class Shell:
         assert process.returncode == code, (process.returncode, output, errors)
         return output + errors
 
-    def status(self, uid: str = "water") -> dict[str, Any]:
-        document = json.loads(self.run("status", uid, "--format", "json"))
+    def status(self) -> dict[str, Any]:
+        """Return what is told of the newest session."""
+        document = json.loads(self.run("status", "--format", "json"))
         found: dict[str, Any] = document.get("session") or document["program"]
         return found
 

@@ -12,7 +12,7 @@ from slurm_cluster import PATIENCE_S, SlurmCluster
 from slurm_shell import Gate, Shell
 
 CAMPAIGN = """
-session = "water"
+session = "river"
 
 [pilot]
 resource = "test.cluster"
@@ -77,7 +77,7 @@ def test_it_runs_to_its_end_with_nobody_there(shell: Shell, seen: Path, slurm: S
     told = shell.run("submit", written(shell, seen))
     [job] = slurm.jobs().keys() - {holding}
     assert f"pilot.0000: job {job} on test.cluster, 2 nodes, 10 min" in told
-    assert "pilotage wait water" in told
+    assert "pilotage wait river" in told
     queued = shell.status()
     assert (queued["state"], queued["tasks"], queued["states"]) == ("queued", 14, {"NOT SUBMITTED": 14})
     [pilot] = queued["pilots"]
@@ -92,9 +92,9 @@ def test_it_runs_to_its_end_with_nobody_there(shell: Shell, seen: Path, slurm: S
     found = shell.status()
     assert (found["state"], found["states"], found["problem"]) == ("closed", {"DONE": 14}, "")
     assert (found["pilots"][0]["job"], found["pilots"][0]["state"]) == (job, "DONE")
-    assert "14 tasks: 14 done" in shell.run("wait", "water")
-    assert shell.run("task", "logs", "task.000013", "-s", "water").strip() == "6"
-    assert "nothing was to be cancelled" in shell.run("cancel", "water")
+    assert "14 tasks: 14 done" in shell.run("wait", "river")
+    assert shell.run("task", "logs", "task.000013", "-s", "river").strip() == "6"
+    assert "nothing was to be cancelled" in shell.run("cancel", "river")
 
 
 def test_one_that_waits_in_the_queue_is_listed_and_can_be_cancelled_and_removed(
@@ -103,35 +103,35 @@ def test_one_that_waits_in_the_queue_is_listed_and_can_be_cancelled_and_removed(
     holding = slurm.submit("--nodes=4", "--wrap=exec sleep infinity")
     job = submitted(shell, written(shell, seen))
     [row] = sessions(shell)
-    assert (row["uid"], row["state"], row["job"], row["tasks"], row["unfinished"]) == ("water", "queued", job, 14, 14)
-    assert f"job {job} is queued; end it first with: pilotage cancel water" in shell.run("session", "rm", "water", code=1)
-    assert "is not there before its job begins; see: pilotage status water" in shell.run("task", "list", "-s", "water", code=2)
-    told = shell.run("cancel", "water")
+    assert (row["uid"], row["state"], row["job"], row["tasks"], row["unfinished"]) == ("river", "queued", job, 14, 14)
+    assert f"job {job} is queued; end it first with: pilotage cancel river" in shell.run("session", "rm", "river", code=1)
+    assert "is not there before its job begins; see: pilotage status river" in shell.run("task", "list", "-s", "river", code=2)
+    told = shell.run("cancel", "river")
     assert f"job {job} was queued and is cancelled" in told
     assert "none of its 14 tasks was begun" in told
     assert list(slurm.jobs()) == [holding]
     assert shell.status()["state"] == "cancelled"
-    assert "none of its 14 tasks was begun" in shell.run("wait", "water", code=1)
-    shell.run("session", "rm", "water")
+    assert "none of its 14 tasks was begun" in shell.run("wait", "river", code=1)
+    shell.run("session", "rm", "river")
     assert sessions(shell) == []
 
 
 def test_removing_by_force_cancels_its_job(shell: Shell, seen: Path, slurm: SlurmCluster) -> None:
     holding = slurm.submit("--nodes=4", "--wrap=exec sleep infinity")
     submitted(shell, written(shell, seen))
-    shell.run("session", "rm", "water", "--force")
+    shell.run("session", "rm", "river", "--force")
     assert (list(slurm.jobs()), sessions(shell)) == ([holding], [])
 
 
 def test_a_program_that_waits_in_the_queue_is_listed_too(shell: Shell, slurm: SlurmCluster) -> None:
     holding = slurm.submit("--nodes=4", "--wrap=exec sleep infinity")
     (shell.home / "program.py").write_text("")
-    words = ("--platform", "test.cluster", "--nodes", "1", "--runtime", "5m", "--session", "water")
+    words = ("--platform", "test.cluster", "--nodes", "1", "--runtime", "5m", "--session", "river")
     shell.run("submit", "program.py", *words)
     [job] = slurm.jobs().keys() - {holding}
     [row] = sessions(shell)
-    assert (row["uid"], row["state"], row["job"]) == ("water", "queued", job)
-    assert f"job {job} is queued" in shell.run("session", "rm", "water", code=1)
+    assert (row["uid"], row["state"], row["job"]) == ("river", "queued", job)
+    assert f"job {job} is queued" in shell.run("session", "rm", "river", code=1)
 
 
 def test_who_attaches_may_leave_and_come_back(shell: Shell, seen: Path, slurm: SlurmCluster) -> None:
@@ -139,6 +139,8 @@ def test_who_attaches_may_leave_and_come_back(shell: Shell, seen: Path, slurm: S
     mesh = f"[ {{i}} = 0 ] || {gate.wait}; [ {{i}} != 3 ]"
     submitted(shell, written(shell, seen, mesh=mesh))
     attached = shell.start("attach")
+    assert attached.stdout is not None
+    assert attached.stdout.readline(), "it watches"
     slurm.wait_until(lambda: seen.exists(), "the first chain of tasks is through, beside the others")
     attached.send_signal(signal.SIGINT)
     output, errors = attached.communicate(timeout=PATIENCE_S)
@@ -147,7 +149,7 @@ def test_who_attaches_may_leave_and_come_back(shell: Shell, seen: Path, slurm: S
     assert found["state"] == "open"
     # Two at one time: the first has made room for a third.
     assert found["states"]["NOT SUBMITTED"] > 0
-    attached = shell.start("attach", "water")
+    attached = shell.start("attach", "river")
 
     gate.open()
 
@@ -161,13 +163,13 @@ def test_who_attaches_may_leave_and_come_back(shell: Shell, seen: Path, slurm: S
 def test_cancelling_ends_its_tasks_in_good_order(shell: Shell, seen: Path, slurm: SlurmCluster) -> None:
     submitted(shell, written(shell, seen, mesh=f"[ {{i}} = 0 ] || {{ echo >>{seen}; exec sleep infinity; }}"))
     slurm.wait_until(lambda: seen.exists() and len(seen.read_text().splitlines()) == 3, "two run, and the first is through")
-    told = shell.run("cancel", "water")
+    told = shell.run("cancel", "river")
     assert "was running and is cancelled" in told
     assert slurm.jobs() == {}
     states = shell.status()["states"]
     assert states.keys() <= {"DONE", "CANCELED", "NOT SUBMITTED"}, states
     assert states["CANCELED"] >= 2
-    assert "canceled" in shell.run("wait", "water", code=1)
+    assert "canceled" in shell.run("wait", "river", code=1)
 
 
 def test_what_a_job_was_too_small_for_is_told_and_the_others_are_done(shell: Shell, seen: Path, slurm: SlurmCluster) -> None:
@@ -175,7 +177,7 @@ def test_what_a_job_was_too_small_for_is_told_and_the_others_are_done(shell: She
     text = (shell.home / name).read_text().replace('name = "report"', 'name = "report"\nranks = 1000')
     (shell.home / name).write_text(text)
     submitted(shell, name)
-    told = shell.run("wait", "water", code=1)
+    told = shell.run("wait", "river", code=1)
     assert "13 done" in told
     assert len(seen.read_text().splitlines()) == 6
 

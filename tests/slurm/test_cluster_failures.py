@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from cluster_books import NODE_CORES, Campaign
 from node_processes import cut_power
-from slurm_cluster import SlurmCluster, missing_slurm
+from slurm_cluster import PATIENCE_S, SlurmCluster, missing_slurm
 from slurm_platform import platform_variables
 
 from pilotage.wire.keys import read_connection
@@ -236,7 +236,9 @@ def test_a_job_whose_agent_cannot_end_in_time(begin: Begin, cluster: SlurmCluste
     campaign.occupy(3)
     os.kill(agent_of(campaign), signal.SIGSTOP)
     cluster.output("scontrol", "update", f"JobId={campaign.pilot.job}", "EndTime=now+1")
-    campaign.finish()
+    # Slurm looks every 30 s only whose time is over, and kills it then.
+    campaign.finish(patience_s=2 * PATIENCE_S)
+    campaign.until(lambda: campaign.pilot.job_outcome, "the end of the job is told")
     assert campaign.pilot.job_outcome == "TIMED_OUT", campaign.story()
 
 

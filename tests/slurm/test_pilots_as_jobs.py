@@ -379,7 +379,7 @@ def test_a_job_that_nobody_lists_any_more_fails_its_pilot(
 PROGRAM = """
 import sys
 from pilotage import PilotDescription, PilotManager, Session
-session = Session("water", base=sys.argv[1])
+session = Session("spring", base=sys.argv[1])
 PilotManager(session).submit_pilots(PilotDescription(resource="test.cluster", nodes=1, runtime=10)).wait()
 """
 
@@ -393,7 +393,7 @@ def test_a_job_is_found_that_was_submitted_as_the_program_died(
     assert died.returncode == -signal.SIGKILL
     [job] = slurm.jobs()
 
-    with Session.resume("water", base=base) as resumed:
+    with Session.resume("spring", base=base) as resumed:
         [pilot] = resumed.get_pilot_managers()[0].get_pilots()
         assert pilot.wait("PMGR_ACTIVE", timeout=PATIENCE_S) == "PMGR_ACTIVE", pilot.reason
         assert (pilot.job, list(slurm.jobs())) == (job, [job])

@@ -325,13 +325,13 @@ def test_an_interrupted_resume_leaves_the_tasks_to_the_pilot(start: Callable[...
 
 
 def test_rm_ends_the_pilots_of_a_dead_program_and_removes_all(start: Callable[..., subprocess.Popen[str]]) -> None:
-    process = start("run", "--session", "left", "--", "/bin/sleep", "1000")
-    eventually(running("left", 1))
+    process = start("run", "--session", "left-behind", "--", "/bin/sleep", "1000")
+    eventually(running("left-behind", 1))
     process.kill()
     process.wait(PATIENCE_S)
-    folder = Path(pilotage("session", "path", "left").stdout.strip())
+    folder = Path(pilotage("session", "path", "left-behind").stdout.strip())
     pid = json.loads((folder / "pilot.0000" / "connection.json").read_text())["pid"]
-    done = pilotage("session", "rm", "--force", "left")
+    done = pilotage("session", "rm", "--force", "left-behind")
     assert (done.returncode, done.stderr) == (0, "")
     assert not folder.exists()
     assert not Path(f"/proc/{pid}").exists()
