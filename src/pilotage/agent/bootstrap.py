@@ -4,6 +4,9 @@ Standard library only, so that it takes little memory for the life of the pilot.
 spawners outlive the agent that started them, wait for the next one here, and are reaped here. An agent that exits with 0 has
 ended the pilot; any other end is followed by another agent, at most ``RESTARTS`` times, unless it says that it is in vain.
 
+Beside the agent of a batch job that another may follow it starts a client for the last minutes (``pilotage.cli.follow_up``).
+When the agent has ended the pilot, that client is told so by TERM, and waited for.
+
 Its first act is to claim the pilot: a client that died after it started a bootstrap, and before it noted which process that
 is, finds it by the claim, and of two bootstraps that were started for one pilot the second goes away. But a batch system may
 begin a job again, after a node was lost or the job had to make room: then the bootstrap of the job's later *run* takes the
@@ -43,6 +46,9 @@ _JOBS = (
 """By batch system: the variables that tell the job, and how often it was begun again, if it tells that."""
 _PR_SET_CHILD_SUBREAPER = 36
 _END_S = 10.0
+_FOLLOW_UP_S = 45.0
+"""For how long a follow-up may be seen to when the agent has ended; the job's time is longer than the pilot's by a minute."""
+_SETTINGS_FILE = "pilot.json"
 _LOOK_S = 0.02
 
 
@@ -112,10 +118,26 @@ def _write(path: str, content: str) -> None:
 
 
 def _start_agent(pilot_folder: str, incarnation: int, ready: int) -> int:
-    # The agent's command line is this process's own, with another module's name: same Python, same import path.
-    program = sys.orig_argv[sys.orig_argv.index("-c") + 1].replace("pilotage.agent.bootstrap", "pilotage.agent.main")
-    command = [sys.executable, "-I", "-S", "-c", program, pilot_folder, str(incarnation), str(ready)]
-    output = os.path.join(pilot_folder, "agent.err")
+    return _start("pilotage.agent.main", os.path.join(pilot_folder, "agent.err"), pilot_folder, str(incarnation), str(ready))
+
+
+def _start_follow_up(pilot_folder: str) -> int:
+    """Start the client that sees to the pilot's follow-up; 0: there is to be none."""
+    import json
+
+    try:
+        with open(os.path.join(pilot_folder, _SETTINGS_FILE)) as file:
+            if not json.load(file).get("followed"):
+                return 0
+    except FileNotFoundError:
+        return 0
+    return _start("pilotage.cli.follow_up", os.path.join(pilot_folder, "follow_up.err"), pilot_folder)
+
+
+def _start(module: str, output: str, *arguments: str) -> int:
+    # The command line is this process's own, with another module's name: same Python, same import path.
+    program = sys.orig_argv[sys.orig_argv.index("-c") + 1].replace("pilotage.agent.bootstrap", module)
+    command = [sys.executable, "-I", "-S", "-c", program, *arguments]
     actions: list[tuple[int, ...]] = [
         (os.POSIX_SPAWN_OPEN, 1, output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),  # type: ignore[list-item]
         (os.POSIX_SPAWN_DUP2, 1, 2),
@@ -141,6 +163,14 @@ def _end_children() -> None:
                 time.sleep(_LOOK_S)
         except ChildProcessError:
             return
+
+
+def _await_follow_up(follow_up: int) -> None:
+    """Tell the client of the pilot's last minutes that the agent has ended, and wait until it has done its work."""
+    until = time.monotonic() + _FOLLOW_UP_S
+    os.kill(follow_up, signal.SIGTERM)
+    while time.monotonic() < until and os.waitpid(follow_up, os.WNOHANG) == (0, 0):
+        time.sleep(_LOOK_S)
 
 
 def main() -> None:
@@ -174,6 +204,7 @@ def main() -> None:
     status = 1
     # Of the agents of earlier runs none has the number of one of this run.
     first = 1 + claimed_run(pilot_folder) * (RESTARTS + 1)
+    follow_up = _start_follow_up(pilot_folder) if ready < 0 else 0
     for incarnation in range(first, first + RESTARTS + 1):
         if ready >= 0:
             os.set_inheritable(ready, True)
@@ -184,6 +215,8 @@ def main() -> None:
             pid, raw = os.wait()
             if pid == agent:
                 break
+            if pid == follow_up:
+                follow_up = 0
         agent, status = 0, os.waitstatus_to_exitcode(raw)
         # One that was told to end before it could listen has died of it; another would not know.
         if status in (0, HOPELESS) or ending:
@@ -192,4 +225,6 @@ def main() -> None:
         sys.stderr.flush()
     if status:
         _end_children()
+    elif follow_up:
+        _await_follow_up(follow_up)
     sys.exit(0 if status == 0 else 1)

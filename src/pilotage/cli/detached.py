@@ -94,7 +94,7 @@ def status_of(folder: Path, session: str) -> tuple[dict[str, Any], list[dict[str
     followed = {pilot["uid"] for pilot in pilots if unfinished[pilot["uid"]]} & _followed(folder, state, told)
     for pilot in pilots:
         if pilot["uid"] in followed and not pilot["reason"]:
-            pilot["reason"] = f"its time is over; a follow-up is submitted by: pilotage wait {folder.name}"
+            pilot["reason"] = _why_not_followed(folder.name, Path(pilot["path"]))
     states = Counter(
         TO_BE_CONTINUED if record.outcome is None and record.pilot in followed else record.state
         for record in state.tasks.values()
@@ -109,6 +109,14 @@ def status_of(folder: Path, session: str) -> tuple[dict[str, Any], list[dict[str
         "problem": problem,
     }
     return row, pilots
+
+
+def _why_not_followed(session: str, pilot_folder: Path) -> str:
+    from pilotage.cli.follow_up import problem_of
+
+    if problem := problem_of(pilot_folder):
+        return f"a follow-up could not be submitted from the job: {problem}; pilotage wait {session} submits it"
+    return f"its time is over; a follow-up is submitted by: pilotage wait {session}"
 
 
 def _followed(folder: Path, state: ClientState, told: Mapping[PilotUid, JobStatus]) -> set[PilotUid]:

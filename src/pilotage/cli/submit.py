@@ -137,7 +137,7 @@ def submit_campaign(path: Path, uid: str, dry_run: bool, format: Format) -> int:
         remove_session(Path(session.path), force=True)
         return 1
     for pilot in pilots:
-        if pilot.description.get("successors"):
+        if pilot.description.get("successors") and not pilot.job:
             note(
                 f"{pilot.uid}: a follow-up is submitted by who is there when its time is over; leave this running, or run it "
                 f"then: pilotage wait {session.uid}"

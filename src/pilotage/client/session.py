@@ -32,6 +32,7 @@ from pilotage.client.session_folder import (
     BLOB_FOLDER,
     CLIENT_FOLDER,
     CLIENT_KEY_FILE,
+    HANDED_OVER_FILE,
     METADATA_FILE,
     has_client,
     sessions_folder,
@@ -42,7 +43,7 @@ from pilotage.core.client import events
 from pilotage.core.client.state import ClientState, PilotRecord, TaskRecord
 from pilotage.errors import InvalidRequest, nearest
 from pilotage.log.blobs import BlobStore
-from pilotage.log.files import make_folder
+from pilotage.log.files import make_folder, replace_file
 from pilotage.log.lease import Lease, holder_of
 from pilotage.log.writer import LogWriter
 from pilotage.model.ids import SessionUid
@@ -309,7 +310,8 @@ class Session:
 
         Pilots that are jobs need not have begun. Return how many tasks no pilot has, as they wait for other tasks, for
         services, or for a pilot that is active: these wait until somebody comes back with ``Session.resume``. For how long a
-        pilot goes on without a client its ``on_client_loss`` says.
+        pilot goes on without a client its ``on_client_loss`` says. Pilots that are jobs have their ``successors`` submitted
+        from there when their time is over.
 
         Raises:
             BackendError: a job is not submitted yet, a pilot that runs does not answer, or its folder cannot be written; the
@@ -319,6 +321,10 @@ class Session:
         self._engine.require_owner()
         self._engine.check()
         self._engine.hand_over(HAND_OVER_S)
+        try:
+            replace_file(self._folder / HANDED_OVER_FILE, [])
+        except OSError as error:
+            raise unusable(self._folder, error) from error
         self.close(terminate=False)
         return len(self.state.held) + sum(len(manager.waiting) for manager in self.state.managers.values())
 

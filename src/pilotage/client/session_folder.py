@@ -23,6 +23,8 @@ OBSERVER_KEY_FILE = "observer.json"
 """In the client's folder: the key pair of the command line, which may look and cancel."""
 BLOB_FOLDER = "blobs"
 METADATA_FILE = "metadata.json"
+HANDED_OVER_FILE = "handed.over"
+"""There once the session was handed over: its pilots see to their follow-ups themselves when nobody has it open."""
 
 
 def sessions_folder(base: str | os.PathLike[str] | None = None) -> Path:

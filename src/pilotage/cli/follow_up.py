@@ -1,0 +1,151 @@
+"""Has a pilot followed by another when its session was handed over and nobody is there: a client for the pilot's last minutes.
+
+It is started by the pilot's bootstrap, in the job, on its first node. Argument: the pilot's folder. It sleeps until shortly
+before the pilot's time is over, so that the session is free until then. Then it goes on with the session, as ``pilotage wait``
+does, and hears the pilot's goodbye, upon which the client's core decides on a follow-up. It has that one's job submitted, hands
+over to it what is left, and ends. Whoever has the session open at that time does all of this instead.
+
+A follow-up that is refused would be the end of the tasks that wait for it. So the batch system is asked first whether it takes
+the pilot's own job once more from here. If it does not, the session is left alone, and the reason is kept in the pilot's folder
+for ``pilotage status``.
+
+Wherever this process dies, it is a client that died: what it had decided is in the log, and who comes to the session next finds
+a job that was being submitted by its name, and goes on from there. A pilot whose job ends before its time has no last minutes:
+its follow-up is submitted by who comes to the session.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from pilotage.agent.settings import PilotSettings, read_settings
+from pilotage.agent.startup import times_of
+from pilotage.client.session_folder import HANDED_OVER_FILE
+from pilotage.platforms.allocations.variables import without_job
+
+PROBLEM_FILE = "follow_up.problem"
+"""In the pilot's folder: why no follow-up can be submitted from its job."""
+
+LEAD_S = 120.0
+"""How long before tasks begin no more the session is opened: a job's script may have lasted before the pilot began."""
+LOOK_S = 1.0
+PATIENCE_S = 15.0
+"""For how long after the end of the agent its goodbye, or the session, is waited for."""
+
+
+def main() -> None:
+    """Wait until the pilot's time is almost over, and see to its follow-up."""
+    folder = Path(sys.argv[1])
+    settings = read_settings(folder)
+    # Before that the bootstrap ends this process by TERM when the pilot has ended.
+    _, end = times_of(settings)
+    if end is None:
+        return
+    while (left_s := end - settings.drain_s - LEAD_S - time.time()) > 0:
+        time.sleep(left_s)
+    agent_ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: agent_ended.set())
+    # A job may begin before its session was handed over, and that may be never.
+    while not (Path(settings.session_folder) / HANDED_OVER_FILE).exists():
+        if agent_ended.is_set():
+            return
+        time.sleep(LOOK_S)
+    _become_client(settings)
+    from pilotage.cli.main import prepare_messages
+    from pilotage.cli.renderers import note
+    from pilotage.errors import PilotageError
+    from pilotage.log.files import replace_file
+
+    prepare_messages()
+    try:
+        problem = refusal(settings) or _follow(settings, agent_ended)
+    except PilotageError as error:
+        problem = str(error)
+    if problem:
+        note(problem)
+        replace_file(folder / PROBLEM_FILE, [problem.encode()])
+
+
+def problem_of(pilot_folder: Path) -> str:
+    """Return why no follow-up of a pilot could be submitted from its job; empty: nothing is known to be in the way."""
+    try:
+        return (pilot_folder / PROBLEM_FILE).read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def client_environment(settings: PilotSettings, job: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of the pilot's user, without what a batch system says of a job. ``job``: that in the job."""
+    environment = without_job(settings.environment)
+    # Modules that the platform's setup has loaded, with the batch system's commands, stand behind what the user had.
+    paths = [path for name in (settings.environment, job) for path in name.get("PATH", "").split(os.pathsep) if path]
+    environment["PATH"] = os.pathsep.join(dict.fromkeys(paths))
+    return environment
+
+
+def refusal(settings: PilotSettings) -> str:
+    """Return why the batch system would not take the pilot's job from here; empty: it would, or it does not tell."""
+    from pilotage.batch.commands import BatchCommands
+    from pilotage.batch.system import BatchError
+    from pilotage.client.job_specs import JOB_SCRIPT
+
+    commands = BatchCommands.here(settings.batch)
+    command = commands.system.submit_command("")[0]
+    if shutil.which(command) is None:
+        return f"there is no {command} on this node"
+    try:
+        commands.estimate(os.path.join(settings.pilot_folder, JOB_SCRIPT))
+    except BatchError as error:
+        # What may be otherwise in a moment is tried again by the client.
+        return "" if error.transient else " ".join(str(error).split())
+    return ""
+
+
+def _become_client(settings: PilotSettings) -> None:
+    """Give this process the surroundings of the program that submitted the pilot, which its follow-up takes from here."""
+    environment = client_environment(settings, os.environ)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(settings.working_folder)
+    sys.path += [entry for entry in settings.python_path if entry not in sys.path]
+
+
+def _follow(settings: PilotSettings, agent_ended: threading.Event) -> str:
+    """Be the session's client until the pilot has ended and its follow-up has all that it needs; return what was in the way."""
+    from pilotage.client.session import Session
+    from pilotage.errors import SessionInUse
+    from pilotage.model.states import FINAL
+
+    folder = Path(settings.session_folder)
+    until: float | None = None
+    while True:
+        try:
+            session = Session.resume(settings.session, folder.parent, trace=settings.keep_history)
+            break
+        except SessionInUse:
+            if until is None and agent_ended.is_set():
+                until = time.monotonic() + PATIENCE_S
+            if until is not None and time.monotonic() > until:
+                return ""  # who has it sees to the follow-up
+            time.sleep(LOOK_S)
+    try:
+        pilot = session.state.pilots[settings.pilot]
+        until = None
+        while not session.wait([pilot], frozenset(FINAL), LOOK_S):
+            if until is None and agent_ended.is_set():
+                until = time.monotonic() + PATIENCE_S
+            if until is not None and time.monotonic() > until:
+                break
+        is_over = pilot.state in FINAL
+        session.hand_over()
+    finally:
+        # Whatever has happened: closing it otherwise would end its pilots.
+        session.close(terminate=False)
+    return "" if is_over else "the pilot's end was not heard of in time"
