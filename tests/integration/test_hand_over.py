@@ -37,7 +37,7 @@ def test_tasks_run_with_nobody_there(tmp_path: Path, more: dict[str, Any], begun
             **more,
         }
     )
-    session = rp.Session("pond", base=tmp_path)
+    session = rp.Session("puddle", base=tmp_path)
     pilot = rp.PilotManager(session).submit_pilots(described)
     tasks = rp.TaskManager(session)
     tasks.add_pilots(pilot)
@@ -51,7 +51,7 @@ def test_tasks_run_with_nobody_there(tmp_path: Path, more: dict[str, Any], begun
 
     wait_until(lambda: (tmp_path / "ran").exists() and len((tmp_path / "ran").read_text().split()) == 40, "all run")
 
-    with rp.Session.resume("pond", base=tmp_path) as again:
+    with rp.Session.resume("puddle", base=tmp_path) as again:
         manager = again.get_task_managers(tasks.uid)
         manager.wait_tasks(timeout=PATIENCE_S)
         assert [task.state for task in manager.get_tasks([task.uid for task in ran])] == ["DONE"] * 40
@@ -59,7 +59,7 @@ def test_tasks_run_with_nobody_there(tmp_path: Path, more: dict[str, Any], begun
 
 
 def test_tasks_that_no_pilot_has_are_counted_and_go_on_with_who_comes_back(tmp_path: Path) -> None:
-    session = rp.Session("pond", base=tmp_path)
+    session = rp.Session("puddle", base=tmp_path)
     pilot = rp.PilotManager(session).submit_pilots({"resource": "local.localhost", "nodes": 1, "on_client_loss": "continue"})
     tasks = rp.TaskManager(session)
     tasks.add_pilots(pilot)
@@ -68,7 +68,7 @@ def test_tasks_that_no_pilot_has_are_counted_and_go_on_with_who_comes_back(tmp_p
     tasks.submit_tasks([first, rp.TaskDescription(uid="second", executable="/bin/true", after=["first"])])
     assert session.hand_over() == 1
     go.touch()
-    with rp.Session.resume("pond", base=tmp_path) as again:
+    with rp.Session.resume("puddle", base=tmp_path) as again:
         manager = again.get_task_managers(tasks.uid)
         manager.wait_tasks(timeout=PATIENCE_S)
         assert {task.uid: task.state for task in manager.get_tasks()} == {"first": "DONE", "second": "DONE"}

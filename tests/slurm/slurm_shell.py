@@ -12,9 +12,8 @@ from typing import Any
 
 from slurm_cluster import PATIENCE_S
 
-# Tasks are known by session, pilot and node, and another module's may be on this machine: each has a session of its own.
 CAMPAIGN = """
-session = "water"
+session = "{session}"
 
 [pilot]
 resource = "test.cluster"
@@ -43,11 +42,16 @@ class Gate:
 
 
 class Shell:
-    """A user's shell on a login node, in a folder of their own."""
+    """A user's shell on a login node, in a folder of their own.
+
+    ``session``: the name of those of campaigns. Tasks are known by session, pilot and node, and pilots of one name would end
+    each other's: modules that may run at one time have names of their own.
+    """
 
     def __init__(self, home: Path, environment: dict[str, str]) -> None:
         self.home = home
         self.environment = environment
+        self.session = "water"
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "pilotage.cli", *words]
@@ -69,5 +73,5 @@ class Shell:
 
     def campaign(self, line: str) -> str:
         """Return the name of a campaign of 20 tasks that run a line of shell."""
-        (self.home / "campaign.toml").write_text(CAMPAIGN.replace("{line}", line))
+        (self.home / "campaign.toml").write_text(CAMPAIGN.replace("{session}", self.session).replace("{line}", line))
         return "campaign.toml"

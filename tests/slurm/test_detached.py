@@ -8,12 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from slurm_cluster import PATIENCE_S, SlurmCluster
 from slurm_shell import Gate, Shell
 
 
+@pytest.fixture(autouse=True)
+def _own_session(shell: Shell) -> None:
+    shell.session = "pond"
+
+
 def outputs(shell: Shell) -> set[str]:
-    return {path.read_text().strip() for path in (shell.home / "home").glob("sessions/water/*/tasks/**/*.out")}
+    return {path.read_text().strip() for path in (shell.home / "home").glob("sessions/pond/*/tasks/**/*.out")}
 
 
 def test_a_campaign_runs_to_its_end_with_nobody_there(shell: Shell, slurm: SlurmCluster) -> None:
@@ -21,7 +27,7 @@ def test_a_campaign_runs_to_its_end_with_nobody_there(shell: Shell, slurm: Slurm
     told = shell.run("submit", shell.campaign("echo ran {i}"))
     [job] = slurm.jobs().keys() - {holding}
     assert f"pilot.0000: job {job} on test.cluster, 2 nodes, 10 min" in told
-    assert "pilotage wait water" in told
+    assert "pilotage wait pond" in told
     queued = shell.status()
     assert (queued["state"], queued["tasks"]) == ("closed", 20)
     [pilot] = queued["pilots"]
@@ -34,15 +40,15 @@ def test_a_campaign_runs_to_its_end_with_nobody_there(shell: Shell, slurm: Slurm
 
     assert outputs(shell) == {f"ran {number}" for number in range(20)}
     assert shell.status()["states"] == {"DONE": 20}
-    assert "20 tasks: 20 done" in shell.run("wait", "water")
-    assert "20 tasks: 20 done" in shell.run("session", "resume", "water")
+    assert "20 tasks: 20 done" in shell.run("wait", "pond")
+    assert "20 tasks: 20 done" in shell.run("session", "resume", "pond")
 
 
 def test_a_campaign_whose_job_begins_at_once_is_handed_over_just_so(shell: Shell, slurm: SlurmCluster) -> None:
     job = json.loads(shell.run("submit", shell.campaign("echo ran {i}"), "--format", "json"))["submission"]["jobs"][0]
     slurm.wait_for_job(job, "COMPLETED")
     assert outputs(shell) == {f"ran {number}" for number in range(20)}
-    assert "20 tasks: 20 done" in shell.run("attach", "water")
+    assert "20 tasks: 20 done" in shell.run("attach", "pond")
 
 
 def test_who_waits_may_leave_and_come_back_and_is_told_how_it_went(shell: Shell, slurm: SlurmCluster) -> None:
@@ -50,16 +56,16 @@ def test_who_waits_may_leave_and_come_back_and_is_told_how_it_went(shell: Shell,
     shell.run("submit", shell.campaign(f"{gate.wait}; [ {{i}} != 3 ]"))
     waiting = shell.start("wait")
     slurm.wait_until(lambda: shell.status()["state"] == "open", "the one that waits has the session")
-    refused = shell.run("cancel", "water", code=1)
-    assert "cancel tasks: pilotage task cancel -s water" in refused
-    watching = shell.start("attach", "water")
+    refused = shell.run("cancel", "pond", code=1)
+    assert "cancel tasks: pilotage task cancel -s pond" in refused
+    watching = shell.start("attach", "pond")
     assert watching.stdout is not None
     assert watching.stdout.readline(), "it watches"
     waiting.send_signal(signal.SIGINT)
     output, errors = waiting.communicate(timeout=PATIENCE_S)
     assert waiting.returncode == 130, output + errors
     assert "leaving 20 tasks" in errors
-    assert "come back with: pilotage wait water" in errors
+    assert "come back with: pilotage wait pond" in errors
     # Who only watched is the session's client now.
     slurm.wait_until(lambda: shell.status()["state"] == "open", "the other one goes on")
 
@@ -67,14 +73,14 @@ def test_who_waits_may_leave_and_come_back_and_is_told_how_it_went(shell: Shell,
 
     output, errors = watching.communicate(timeout=2 * PATIENCE_S)
     assert (watching.returncode, "20 tasks: 19 done, 1 failed" in errors) == (1, True), output + errors
-    assert "20 tasks: 19 done, 1 failed" in shell.run("wait", "water", code=1)
+    assert "20 tasks: 19 done, 1 failed" in shell.run("wait", "pond", code=1)
     slurm.wait_until(lambda: not slurm.jobs(), "its job is over")
 
 
 def test_cancelling_takes_a_job_that_waits_out_of_the_queue(shell: Shell, slurm: SlurmCluster) -> None:
     holding = slurm.submit("--nodes=4", "--wrap=exec sleep infinity")
     shell.run("submit", shell.campaign("true"))
-    told = shell.run("cancel", "water")
+    told = shell.run("cancel", "pond")
     assert list(slurm.jobs()) == [holding]
     assert "0 of 20 tasks were done" in told
     assert shell.status()["states"] == {"CANCELED": 20}
@@ -86,7 +92,7 @@ def test_cancelling_ends_a_pilot_that_runs_with_its_tasks(shell: Shell, slurm: S
     runs = shell.home / "runs"
     shell.run("submit", shell.campaign(f"[ {{i}} -lt 10 ] || {{ echo >>{runs}; exec sleep infinity; }}"))
     slurm.wait_until(lambda: runs.exists() and len(runs.read_text()) == 10, "the second half runs")
-    told = shell.run("cancel", "water")
+    told = shell.run("cancel", "pond")
     assert "pilot.0000 CANCELED" in told
     assert "10 of 20 tasks were done" in told
     assert slurm.jobs() == {}
@@ -125,10 +131,10 @@ def test_who_waits_submits_the_follow_up_of_a_pilot_whose_time_is_over(shell: Sh
     assert slurm.jobs() == {}
     found = shell.status()
     assert found["states"] == {"TO BE CONTINUED": 3}
-    assert found["pilots"][0]["reason"] == "its time is over; a follow-up is submitted by: pilotage wait water"
+    assert found["pilots"][0]["reason"] == "its time is over; a follow-up is submitted by: pilotage wait pond"
     go.touch()
 
-    told = shell.run("wait", "water")
+    told = shell.run("wait", "pond")
 
     assert "pilot 'pilot.0000.2' follows it" in told
     assert "3 tasks: 3 done" in told
@@ -143,7 +149,7 @@ def test_a_submission_that_is_killed_can_be_gone_on_with(shell: Shell, slurm: Sl
     killed = subprocess.run([sys.executable, "-c", code], cwd=shell.home, env=shell.environment, timeout=PATIENCE_S)
     assert killed.returncode == -signal.SIGKILL
     [job] = slurm.jobs().keys() - {holding}
-    waiting = shell.start("wait", "water")
+    waiting = shell.start("wait", "pond")
     slurm.wait_until(lambda: shell.status()["state"] == "open", "the one that waits has the session")
 
     slurm.output("scancel", holding)
@@ -164,7 +170,7 @@ def test_what_a_submission_was_killed_over_is_told_by_who_comes_too_late(shell: 
     slurm.output("scancel", holding)
     # What had arrived is done, and the nodes are given back.
     slurm.wait_for_job(job, "COMPLETED")
-    assert "2,001 tasks: 2,000 done, 1 failed" in shell.run("wait", "water", code=1)
+    assert "2,001 tasks: 2,000 done, 1 failed" in shell.run("wait", "pond", code=1)
 
 
 KILLED = """
@@ -210,11 +216,11 @@ sys.exit(3)
 
 def test_a_program_runs_inside_its_job_and_its_pilot_takes_the_nodes_of_that(shell: Shell, slurm: SlurmCluster) -> None:
     (shell.home / "program.py").write_text(PROGRAM)
-    words = ("--resource", "test.cluster", "--nodes", "2", "--runtime", "10m", "--session", "water", "--", "one", "two")
+    words = ("--resource", "test.cluster", "--nodes", "2", "--runtime", "10m", "--session", "pond", "--", "one", "two")
     shell.run("submit", "program.py", *words)
     [job] = slurm.jobs()
 
-    told = shell.run("wait", "water", code=3)
+    told = shell.run("wait", "pond", code=3)
 
     assert "the program ended with exit code 3" in told
     assert "16 tasks: 16 done" in told
@@ -222,7 +228,7 @@ def test_a_program_runs_inside_its_job_and_its_pilot_takes_the_nodes_of_that(she
     assert (found["job"], found["exit_code"], found["states"]) == (job, 3, {"DONE": 16})
     printed = Path(found["output"]).read_text()
     nodes = "; ".join(f"node{number}, not submitted" for number in (1, 2))
-    assert printed.splitlines()[1:] == [nodes, "arguments one two in water"], printed
+    assert printed.splitlines()[1:] == [nodes, "arguments one two in pond"], printed
     assert "the nodes of this job are those of pilot 'pilot.0000', which has not ended" in printed
     assert f"takes the nodes of this job {job}, 2 of them, and is no job of its own" in Path(found["errors"]).read_text()
     slurm.wait_until(lambda: not slurm.jobs(), "there was but one job")
