@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,18 @@ import pytest
 from slurm_cluster import SlurmCluster
 from slurm_shell import Shell
 
+from pilotage.agent.settings import CONNECTION_FILE
+from pilotage.system.processes import is_alive
+from pilotage.wire.keys import read_connection
+
 STARTS = 3
+
+
+@pytest.fixture(autouse=True)
+def _own_session(shell: Shell) -> None:
+    shell.session = "lake"
+
+
 LINE = "echo $PILOTAGE_ATTEMPT $PILOTAGE_PILOT_ID >>starts; [ $(wc -l <starts) -ge {starts} ] || exec sleep infinity"
 
 
@@ -28,7 +40,7 @@ def _has_pilots(shell: Shell, count: int) -> bool:
 
 
 def told_by_follow_ups(shell: Shell) -> str:
-    files = sorted((shell.home / "home").glob("sessions/water/pilot.*/follow_up.*"))
+    files = sorted((shell.home / "home").glob("sessions/lake/pilot.*/follow_up.*"))
     return "\n".join(f"{path}: {path.read_text()}" for path in files)
 
 
@@ -41,16 +53,37 @@ def test_a_campaign_of_several_jobs_runs_to_its_end_with_nobody_there(shell: She
         slurm.wait_until(pilots, lambda: told_by_follow_ups(shell))
     slurm.wait_until(lambda: shell.status()["states"] == {"DONE": 3}, lambda: told_by_follow_ups(shell))
 
-    for path in (shell.home / "home").glob("sessions/water/pilot.*/tasks/**/starts"):
+    for path in (shell.home / "home").glob("sessions/lake/pilot.*/tasks/**/starts"):
         numbers, pilots = zip(*(line.split() for line in path.read_text().splitlines()), strict=True)
         assert [int(number) for number in numbers] == list(range(1, STARTS + 1))
         assert len(set(pilots)) == STARTS
     slurm.wait_until(lambda: not slurm.jobs(), "nothing is queued or runs")
     assert shell.status()["states"] == {"DONE": 3}
-    folders = list((shell.home / "home").glob("sessions/water/pilot.*/follow_up.err"))
+    folders = list((shell.home / "home").glob("sessions/lake/pilot.*/follow_up.err"))
     assert len(folders) >= STARTS
     assert {path.stat().st_mode & 0o777 for path in folders} == {0o600}
-    assert "3 tasks: 3 done" in shell.run("wait", "water")
+    assert "3 tasks: 3 done" in shell.run("wait", "lake")
+
+
+def test_a_pilot_that_ended_while_the_session_was_in_use_is_followed_when_it_is_free(shell: Shell, slurm: SlurmCluster) -> None:
+    holding = slurm.submit("--nodes=4", "--wrap=exec sleep infinity")
+    submit_long(shell, 2)
+    waiting = shell.start("wait", "lake")
+    slurm.wait_until(lambda: shell.status()["state"] == "open", "the one that waits has the session")
+    # It keeps the session, and hears nothing more.
+    waiting.send_signal(signal.SIGSTOP)
+    slurm.output("scancel", holding)
+    pilot = shell.home / "home" / "sessions" / "lake" / "pilot.0000"
+    slurm.wait_until((pilot / CONNECTION_FILE).exists, "its agent is up")
+    agent = read_connection(pilot / CONNECTION_FILE)
+
+    slurm.wait_until(lambda: not is_alive(agent.pid, agent.started_ticks, agent.boot_id), "its agent has ended")
+    waiting.kill()
+    waiting.communicate()
+
+    slurm.wait_until(lambda: shell.status()["states"] == {"DONE": 3}, lambda: told_by_follow_ups(shell))
+    assert "pilot 'pilot.0000.2' follows it" in (pilot / "follow_up.err").read_text()
+    slurm.wait_until(lambda: not slurm.jobs(), "nothing is queued or runs")
 
 
 @pytest.fixture
@@ -78,10 +111,10 @@ def test_where_jobs_may_not_submit_it_is_told_and_who_waits_submits(shell: Shell
     assert found["states"] == {"TO BE CONTINUED": 3}, told_by_follow_ups(shell)
     [pilot] = found["pilots"]
     assert pilot["reason"].startswith("a follow-up could not be submitted from the job: slurm: "), pilot
-    assert "Access/permission denied; pilotage wait water submits it" in pilot["reason"]
+    assert "Access/permission denied; pilotage wait lake submits it" in pilot["reason"]
     refusing.unlink()
 
-    told = shell.run("wait", "water")
+    told = shell.run("wait", "lake")
 
     assert "pilot 'pilot.0000.2' follows it" in told
     assert "3 tasks: 3 done" in told

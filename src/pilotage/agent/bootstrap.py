@@ -5,7 +5,7 @@ spawners outlive the agent that started them, wait for the next one here, and ar
 ended the pilot; any other end is followed by another agent, at most ``RESTARTS`` times, unless it says that it is in vain.
 
 Beside the agent of a batch job that another may follow it starts a client for the last minutes (``pilotage.cli.follow_up``).
-When the agent has ended the pilot, that client is told so by TERM, and waited for.
+When the agent has ended the pilot, that client is told so by USR1, and waited for.
 
 Its first act is to claim the pilot: a client that died after it started a bootstrap, and before it noted which process that
 is, finds it by the claim, and of two bootstraps that were started for one pilot the second goes away. But a batch system may
@@ -168,7 +168,7 @@ def _end_children() -> None:
 def _await_follow_up(follow_up: int) -> None:
     """Tell the client of the pilot's last minutes that the agent has ended, and wait until it has done its work."""
     until = time.monotonic() + _FOLLOW_UP_S
-    os.kill(follow_up, signal.SIGTERM)
+    os.kill(follow_up, signal.SIGUSR1)
     while time.monotonic() < until and os.waitpid(follow_up, os.WNOHANG) == (0, 0):
         time.sleep(_LOOK_S)
 

@@ -20,15 +20,18 @@ import os
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pilotage.agent.settings import PilotSettings, read_settings
 from pilotage.agent.startup import times_of
 from pilotage.client.session_folder import HANDED_OVER_FILE
 from pilotage.platforms.allocations.variables import without_job
+
+if TYPE_CHECKING:
+    from pilotage.client.session import Session
 
 PROBLEM_FILE = "follow_up.problem"
 """In the pilot's folder: why no follow-up can be submitted from its job."""
@@ -36,25 +39,50 @@ PROBLEM_FILE = "follow_up.problem"
 LEAD_S = 120.0
 """How long before tasks begin no more the session is opened: a job's script may have lasted before the pilot began."""
 LOOK_S = 1.0
-PATIENCE_S = 15.0
-"""For how long after the end of the agent its goodbye, or the session, is waited for."""
+SESSION_S = 30.0
+"""For how long after the end of the agent the session is waited for, while somebody has it open."""
+HEAR_S = 5.0
+"""For how long after the end of the agent what it has said may be on its way."""
+JUDGE_S = 10.0
+"""For how long the end of a pilot that did not say goodbye is read from its log."""
+
+AGENT_ENDED = signal.SIGUSR1
+"""By this the bootstrap tells that the agent has ended the pilot; by TERM the batch system tells that the job is over."""
+
+
+class _Bell:
+    """Notes what this process is told by signals."""
+
+    def __init__(self) -> None:
+        self.agent_ended = False
+        self._since_s: float | None = None
+        for number in (AGENT_ENDED, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.agent_ended = self.agent_ended or number == AGENT_ENDED
+        if self._since_s is None:
+            self._since_s = time.monotonic()
+
+    def rang(self, ago_s: float = 0.0) -> bool:
+        """Tell whether this process was told of an end, so long ago at least."""
+        return self._since_s is not None and time.monotonic() - self._since_s >= ago_s
 
 
 def main() -> None:
     """Wait until the pilot's time is almost over, and see to its follow-up."""
     folder = Path(sys.argv[1])
     settings = read_settings(folder)
-    # Before that the bootstrap ends this process by TERM when the pilot has ended.
+    # Before that it is ended by the signals that it heeds later, as nothing is left to do for it.
     _, end = times_of(settings)
     if end is None:
         return
     while (left_s := end - settings.drain_s - LEAD_S - time.time()) > 0:
         time.sleep(left_s)
-    agent_ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: agent_ended.set())
+    bell = _Bell()
     # A job may begin before its session was handed over, and that may be never.
     while not (Path(settings.session_folder) / HANDED_OVER_FILE).exists():
-        if agent_ended.is_set():
+        if bell.rang():
             return
         time.sleep(LOOK_S)
     _become_client(settings)
@@ -65,7 +93,7 @@ def main() -> None:
 
     prepare_messages()
     try:
-        problem = refusal(settings) or _follow(settings, agent_ended)
+        problem = refusal(settings) or _follow(settings, bell)
     except PilotageError as error:
         problem = str(error)
     if problem:
@@ -117,35 +145,43 @@ def _become_client(settings: PilotSettings) -> None:
     sys.path += [entry for entry in settings.python_path if entry not in sys.path]
 
 
-def _follow(settings: PilotSettings, agent_ended: threading.Event) -> str:
+def _follow(settings: PilotSettings, bell: _Bell) -> str:
     """Be the session's client until the pilot has ended and its follow-up has all that it needs; return what was in the way."""
     from pilotage.client.session import Session
     from pilotage.errors import SessionInUse
-    from pilotage.model.states import FINAL
 
     folder = Path(settings.session_folder)
-    until: float | None = None
     while True:
         try:
             session = Session.resume(settings.session, folder.parent, trace=settings.keep_history)
             break
         except SessionInUse:
-            if until is None and agent_ended.is_set():
-                until = time.monotonic() + PATIENCE_S
-            if until is not None and time.monotonic() > until:
+            if bell.rang(SESSION_S):
                 return ""  # who has it sees to the follow-up
             time.sleep(LOOK_S)
     try:
-        pilot = session.state.pilots[settings.pilot]
-        until = None
-        while not session.wait([pilot], frozenset(FINAL), LOOK_S):
-            if until is None and agent_ended.is_set():
-                until = time.monotonic() + PATIENCE_S
-            if until is not None and time.monotonic() > until:
-                break
-        is_over = pilot.state in FINAL
+        is_over = _await_end(session, settings, bell)
         session.hand_over()
     finally:
         # Whatever has happened: closing it otherwise would end its pilots.
         session.close(terminate=False)
-    return "" if is_over else "the pilot's end was not heard of in time"
+    return "" if is_over else "the job ended before the pilot"
+
+
+def _await_end(session: Session, settings: PilotSettings, bell: _Bell) -> bool:
+    """Wait until the session knows how the pilot has ended. False: it has not, and its job is about to."""
+    from pilotage.batch.job import JobState
+    from pilotage.core.client import events
+    from pilotage.model.states import FINAL
+
+    pilot, over = session.state.pilots[settings.pilot], frozenset(FINAL)
+    began_s = time.monotonic()
+    while not session.wait([pilot], over, LOOK_S):
+        if bell.rang(HEAR_S) and time.monotonic() - began_s >= HEAR_S:
+            break
+    if pilot.state not in FINAL and bell.agent_ended:
+        # It did so while nobody was there who would have heard it. The batch system cannot tell yet that the job is over, as
+        # this process is part of it; but all is in the agent's log.
+        session.engine.tell(events.JobTold(time.time(), settings.pilot, JobState.DONE.value, over=True))
+        session.wait([pilot], over, JUDGE_S)
+    return pilot.state in FINAL
