@@ -119,25 +119,26 @@ def test_a_dry_run_prints_what_it_would_come_to_and_submits_nothing(shell: Shell
     assert (slurm.jobs(), (shell.home / "home").exists()) == ({}, False)
 
 
-def test_who_waits_submits_the_follow_up_of_a_pilot_whose_time_is_over(shell: Shell, slurm: SlurmCluster) -> None:
+def test_who_is_there_submits_the_follow_up_of_a_pilot_whose_time_is_over(shell: Shell, slurm: SlurmCluster) -> None:
+    holding = slurm.submit("--nodes=4", "--wrap=exec sleep infinity")
     go = shell.home / "go"
     text = (shell.home / shell.campaign(f"[ -e {go} ] || exec sleep infinity")).read_text()
     text = text.replace("runtime = 10", "runtime = 0.2\nsuccessors = 9").replace("count = 20", "count = 3\nrestartable = true")
     (shell.home / "campaign.toml").write_text(text)
-    told = shell.run("submit", "campaign.toml")
-    assert "a follow-up is submitted by who is there when its time is over" in told
-    [job] = slurm.jobs()
-    slurm.wait_for_job(job, "COMPLETED")
-    assert slurm.jobs() == {}
-    found = shell.status()
-    assert found["states"] == {"TO BE CONTINUED": 3}
-    assert found["pilots"][0]["reason"] == "its time is over; a follow-up is submitted by: pilotage wait pond"
+    shell.run("submit", "campaign.toml")
+    waiting = shell.start("wait", "pond")
+    slurm.wait_until(lambda: shell.status()["state"] == "open", "the one that waits has the session")
+    slurm.output("scancel", holding)
+    slurm.wait_until(lambda: len(shell.status()["pilots"]) > 1, "another pilot follows")
     go.touch()
 
-    told = shell.run("wait", "pond")
+    output, errors = waiting.communicate(timeout=2 * PATIENCE_S)
 
-    assert "pilot 'pilot.0000.2' follows it" in told
-    assert "3 tasks: 3 done" in told
+    assert waiting.returncode == 0, output + errors
+    assert "pilot 'pilot.0000.2' follows it" in errors
+    assert "3 tasks: 3 done" in errors
+    [said] = (shell.home / "home").glob("sessions/pond/pilot.0000/follow_up.*")
+    assert said.read_text() == "", "the client in the job has left it to who was there"
 
 
 def test_a_submission_that_is_killed_can_be_gone_on_with(shell: Shell, slurm: SlurmCluster) -> None:
