@@ -152,7 +152,7 @@ def test_partitions_share_what_the_launcher_bears_as_they_come_and_go(open_pilot
     folder, go = pilot.folder / "running", pilot.folder / "go"
     folder.mkdir()
     script = (
-        'if [ $PILOTAGE_RANK = 0 ]; then touch "$1/$PILOTAGE_TASK_ID"; ls "$1" | wc -l; fi; '
+        'if [ $PILOTAGE_RANK = 0 ]; then touch "$1/$PILOTAGE_TASK_ID"; ls "$1" | wc -l; touch "$2.$PILOTAGE_TASK_ID"; fi; '
         'until [ -e "$2" ]; do sleep 0.05; done; rm -f "$1/$PILOTAGE_TASK_ID"'
     )
     ranks = shell(ranks=2, ranks_per_node=1, launch_method="srun", partition="a")
@@ -162,7 +162,8 @@ def test_partitions_share_what_the_launcher_bears_as_they_come_and_go(open_pilot
     assert ends_of(pilot, plain) == {Ending.DONE}
     assert len(list(folder.iterdir())) == 1, "the other launch is the other partition's"
     pilot.retire_partition("b")
-    pilot.wait(lambda: len(list(folder.iterdir())) == 2, "both launches are those of the partition that is left")
+    # Not before both have counted: one that is told to go is gone for the other.
+    pilot.wait(lambda: len(list(pilot.folder.glob("go.*"))) == 2, "both launches are those of the partition that is left")
     go.touch()
     assert ends_of(pilot, uids) == {Ending.DONE}
     assert max(int(pilot.output(uid)) for uid in uids) == 2

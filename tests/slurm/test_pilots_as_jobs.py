@@ -19,7 +19,7 @@ from slurm_cluster import PATIENCE_S, SlurmCluster
 from pilotage.batch.commands import BatchCommands, LocalRunner
 from pilotage.batch.registry import batch_system
 from pilotage.cli.main import run_command
-from pilotage.client.batch_jobs import BatchJobs, Patience
+from pilotage.client.batch_jobs import Patience
 from pilotage.client.pilot import Pilot
 from pilotage.client.pilot_description import PilotDescription
 from pilotage.client.pilot_manager import PilotManager
@@ -325,11 +325,9 @@ def test_a_job_that_is_queued_again_goes_on_with_its_tasks(session: Session, slu
 
 def impatient(session: Session, timeout_s: float = 60.0) -> None:
     """Have the session give up sooner what is not listed, and commands that do not answer."""
-    session.engine.jobs = BatchJobs(
-        session.engine,
-        patience=Patience(vanish_s=1.0, settle_s=1.0, again_s=0.1),
-        commands_of=lambda name: BatchCommands(batch_system(name), LocalRunner(), timeout_s=timeout_s),
-    )
+    jobs = session.engine.jobs
+    jobs.patience = Patience(vanish_s=1.0, settle_s=1.0, again_s=0.1)
+    jobs.commands_of = lambda name: BatchCommands(batch_system(name), LocalRunner(), timeout_s=timeout_s)
 
 
 def replaced(program: str, script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,10 @@ class _Job:
 
 
 class BatchJobs:
-    """The jobs of one session. ``commands_of`` returns the commands of a batch system by its name."""
+    """The jobs of one session. ``commands_of`` returns the commands of a batch system by its name.
+
+    Both it and ``patience`` may be set anew before the first job.
+    """
 
     def __init__(
         self,
@@ -104,8 +107,8 @@ class BatchJobs:
         commands_of: Callable[[str], BatchCommands] | None = None,
     ) -> None:
         self._engine = engine
-        self._patience = patience or Patience()
-        self._commands_of = commands_of or BatchCommands.here
+        self.patience = patience or Patience()
+        self.commands_of = commands_of or BatchCommands.here
         self._commands: dict[str, BatchCommands] = {}
         self._watchers: dict[str, JobWatcher] = {}
         self._jobs: dict[PilotUid, _Job] = {}
@@ -149,7 +152,7 @@ class BatchJobs:
                 self._later(0.0, lambda: self._look_for(job))
             return
         job.cancelling = job.cancelling or at_once
-        self._later(0.0 if at_once else self._patience.cancel_s, lambda: self._cancel(job))
+        self._later(0.0 if at_once else self.patience.cancel_s, lambda: self._cancel(job))
 
     def hurry(self, pilot: PilotUid) -> None:
         """Ask soon: something has surely changed."""
@@ -190,7 +193,7 @@ class BatchJobs:
     def _commands_for(self, system: str) -> BatchCommands:
         found = self._commands.get(system)
         if found is None:
-            found = self._commands[system] = self._commands_of(system)
+            found = self._commands[system] = self.commands_of(system)
         return found
 
     def _later(self, delay_s: float, call: Callable[[], None]) -> None:
@@ -225,7 +228,7 @@ class BatchJobs:
 
     def _pause_s(self, job: _Job) -> float:
         job.attempt += 1
-        return float(min(self._patience.again_s * 2.0 ** (job.attempt - 1), self._patience.longest_s))
+        return float(min(self.patience.again_s * 2.0 ** (job.attempt - 1), self.patience.longest_s))
 
     # submitting
 
@@ -249,7 +252,7 @@ class BatchJobs:
         if _is_unwanted(job.pilot):
             self._refused(job, f"{CANCELLED}; {error}")
             return
-        if time.monotonic() - job.since_s > self._patience.submit_s:
+        if time.monotonic() - job.since_s > self.patience.submit_s:
             self._refused(job, f"{refusal(error)}. A job {job.record.name!r} that comes into the queue ends by itself")
             return
         self._engine.tell(events.JobTold(time.time(), job.pilot.uid, "", str(error)))
@@ -272,7 +275,7 @@ class BatchJobs:
             why = str(last) if last is not None else "this program's predecessor died while it submitted it"
             told = f"it is not known whether its job {job.record.name!r} was submitted: {why}"
             self._refused(job, f"{told}. If it is in the queue, it ends by itself; or cancel it")
-        elif time.monotonic() - began_s < self._patience.settle_s:
+        elif time.monotonic() - began_s < self.patience.settle_s:
             self._later(self._pause_s(job), lambda: self._look_for(job, began_s, last))
         else:
             self._submit(job)
@@ -330,7 +333,7 @@ class BatchJobs:
         if status.state is JobState.UNKNOWN:
             keeps = self._commands_for(job.record.system).system.facts.keeps_ended
             number = job.changes
-            delay_s = self._patience.vanish_s if keeps else self._patience.unlisted_s
+            delay_s = self.patience.vanish_s if keeps else self.patience.unlisted_s
             self._later(delay_s, lambda: self._vanished(job, number, status))
         else:
             job.last_state = status.state.value
