@@ -228,7 +228,11 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+# Each takes as long as the grace; those of partitions differ from the others in what units show, too.
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param(shape, id=name, marks=pytest.mark.slow if "partitions" in shape else ()) for name, shape in SHAPES.items()],
+)
 def test_at_the_beginning_of_a_grace_tasks_are_told_and_what_is_cut_short_goes_on_in_a_pilot_that_follows(
     graceful: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: dict[str, Any]
 ) -> None:
