@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from functools import partial
@@ -27,10 +28,12 @@ def _own_session(shell: Shell) -> None:
 LINE = "echo $PILOTAGE_ATTEMPT $PILOTAGE_PILOT_ID >>starts; [ $(wc -l <starts) -ge {starts} ] || exec sleep infinity"
 
 
-def submit_long(shell: Shell, starts: int) -> str:
+def submit_long(shell: Shell, starts: int, pilots: int = 1) -> str:
     """Submit a campaign of 3 tasks that go on until they have begun so often; return what was said."""
     text = (shell.home / shell.campaign(LINE.format(starts=starts))).read_text()
     text = text.replace("runtime = 10", 'runtime = 0.3\nsuccessors = "until_done"')
+    head, pilot, tasks = re.split(r"(?=\[pilot\]|\[\[tasks\]\])", text)
+    text = head + pilots * pilot.replace("[pilot]", "[[pilots]]") + tasks
     (shell.home / "campaign.toml").write_text(text.replace("count = 20", 'count = 3\nrestart = "continue"'))
     return shell.run("submit", "campaign.toml")
 
@@ -63,6 +66,13 @@ def test_a_campaign_of_several_jobs_runs_to_its_end_with_nobody_there(shell: She
     assert len(folders) >= STARTS
     assert {path.stat().st_mode & 0o777 for path in folders} == {0o600}
     assert "3 tasks: 3 done" in shell.run("wait", "lake")
+
+
+def test_several_pilots_whose_time_is_over_together_are_all_followed(shell: Shell, slurm: SlurmCluster) -> None:
+    submit_long(shell, 2, pilots=2)
+    slurm.wait_until(partial(_has_pilots, shell, 3), lambda: told_by_follow_ups(shell))
+    slurm.wait_until(lambda: shell.status()["states"] == {"DONE": 3}, lambda: told_by_follow_ups(shell))
+    slurm.wait_until(lambda: not slurm.jobs(), "nothing is queued or runs")
 
 
 def test_a_pilot_that_ended_while_the_session_was_in_use_is_followed_when_it_is_free(shell: Shell, slurm: SlurmCluster) -> None:
