@@ -68,6 +68,7 @@ def test_a_campaign_of_several_jobs_runs_to_its_end_with_nobody_there(shell: She
     assert "3 tasks: 3 done" in shell.run("wait", "lake")
 
 
+@pytest.mark.slow
 def test_several_pilots_whose_time_is_over_together_are_all_followed(shell: Shell, slurm: SlurmCluster) -> None:
     submit_long(shell, 2, pilots=2)
     slurm.wait_until(partial(_has_pilots, shell, 3), lambda: told_by_follow_ups(shell))
@@ -75,6 +76,7 @@ def test_several_pilots_whose_time_is_over_together_are_all_followed(shell: Shel
     slurm.wait_until(lambda: not slurm.jobs(), "nothing is queued or runs")
 
 
+@pytest.mark.slow
 def test_a_pilot_that_ended_while_the_session_was_in_use_is_followed_when_it_is_free(shell: Shell, slurm: SlurmCluster) -> None:
     holding = slurm.submit("--nodes=4", "--wrap=exec sleep infinity")
     submit_long(shell, 2)
