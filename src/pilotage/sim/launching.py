@@ -42,10 +42,12 @@ from pilotage.sim.runners import Runners
 from pilotage.sim.stage import Stage
 from pilotage.sim.turns import Turns
 
-FEW_TASKS = 4096
-"""Up to so many tasks in hand, each end is told by itself."""
+EXACT_TASKS = 32_768
+"""In a simulation of up to so many tasks each end is told by itself: ticks of a sixty-fourth are seen in utilisations."""
+FEW_TASKS = 256
+"""Up to so many tasks in hand, it is in larger ones, too."""
 
-LONGEST_TICK = 1.0 / 256
+LONGEST_TICK = 1.0 / 64
 SHORTEST_TICK = 1.0 / 512
 """Of the mean duration of a task."""
 ENDS_PER_TICK = 256
@@ -130,7 +132,7 @@ class Launching:
             known_s, known = sum(durations), len(durations)
         mean = known_s / known if known else 0.0
         self._tick_s = 0.0
-        if len(self._jobs) > FEW_TASKS and mean > 0.0:
+        if self._witness.submitted > EXACT_TASKS and len(self._jobs) > FEW_TASKS and mean > 0.0:
             share = max(SHORTEST_TICK, min(LONGEST_TICK, ENDS_PER_TICK / len(self._jobs)))
             # Ticks that divide each other keep what has begun together together.
             self._tick_s = 2.0 ** round(math.log2(mean * share))
