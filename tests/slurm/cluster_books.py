@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from slurm_cluster import PATIENCE_S, SlurmCluster
+from slurm_platform import platform_variables
 
 from pilotage.client.pilot import Pilot
 from pilotage.client.pilot_description import PilotDescription
@@ -23,6 +26,7 @@ from pilotage.client.task import Task
 from pilotage.client.task_description import TaskDescription
 from pilotage.client.task_manager import TaskManager
 from pilotage.model.outcome import Ending
+from pilotage.model.partitions import PartitionSpec
 
 NODE_CORES = 4
 LOSSES = {Ending.LOST, Ending.NODE_FAILED, Ending.SIGNALLED}
@@ -251,3 +255,31 @@ def _command(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
         return ""
+
+
+Begin = Callable[..., Campaign]
+
+
+@contextmanager
+def campaigns(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
+    """Begin campaigns; takes the nodes of a pilot, its partitions and other attributes. They are closed at the end."""
+    for name, value in platform_variables(cluster, tmp_path, cores=NODE_CORES, gpus=0).items():
+        monkeypatch.setenv(name, value)
+    begun: list[Campaign] = []
+
+    def begin(nodes: int, *partitions: PartitionSpec, **attributes: Any) -> Campaign:
+        folder = tmp_path / f"campaign.{len(begun)}"
+        begun.append(Campaign(cluster, folder, nodes, partitions=list(partitions), **attributes))
+        return begun[-1]
+
+    try:
+        yield begin
+    finally:
+        for campaign in begun:
+            campaign.close()
+        for name, state in cluster.node_states().items():
+            if state.startswith("down"):
+                cluster.set_node(name, "resume")
+        cluster.cancel_all()
+    for campaign in begun:
+        campaign.check_that_nothing_is_left()

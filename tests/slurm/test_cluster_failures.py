@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from cluster_books import NODE_CORES, Campaign
+from cluster_books import NODE_CORES, Begin, Campaign, campaigns
 from node_processes import cut_power
 from slurm_cluster import PATIENCE_S, SlurmCluster, missing_slurm
-from slurm_platform import platform_variables
 
 from pilotage.wire.keys import read_connection
-
-Begin = Callable[..., Campaign]
 
 
 @pytest.fixture(scope="module")
@@ -33,26 +29,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
 
 @pytest.fixture
 def begin(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
-    """Begin campaigns; takes what ``Campaign`` takes, but for cluster and folder. They are closed after the test."""
-    for name, value in platform_variables(cluster, tmp_path, cores=NODE_CORES, gpus=0).items():
-        monkeypatch.setenv(name, value)
-    begun: list[Campaign] = []
-
-    def begin_one(nodes: int, **attributes: Any) -> Campaign:
-        begun.append(Campaign(cluster, tmp_path / f"campaign.{len(begun)}", nodes, **attributes))
-        return begun[-1]
-
-    try:
-        yield begin_one
-    finally:
-        for campaign in begun:
-            campaign.close()
-        for name, state in cluster.node_states().items():
-            if state.startswith("down"):
-                cluster.set_node(name, "resume")
-        cluster.cancel_all()
-    for campaign in begun:
-        campaign.check_that_nothing_is_left()
+    with campaigns(cluster, tmp_path, monkeypatch) as begin:
+        yield begin
 
 
 def kill(pids: list[int]) -> None:

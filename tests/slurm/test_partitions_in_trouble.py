@@ -5,47 +5,19 @@ After each test an outside witness says what ran, and how often (``cluster_books
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_books import LOSSES, NODE_CORES, Campaign
+from cluster_books import LOSSES, NODE_CORES, Begin, campaigns
 from slurm_cluster import OpenSlurm, SlurmCluster
 from slurm_pilot import SlurmPilot, shell
-from slurm_platform import platform_variables
 
 from pilotage.model.outcome import Ending
 from pilotage.model.partitions import PartitionSpec
 
-Begin = Callable[..., Campaign]
 BOTH = pytest.mark.parametrize("sub_agents", ["processes", "threads"])
-
-
-@contextmanager
-def campaigns(cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
-    """Begin campaigns; takes the nodes of the pilot, its partitions and other attributes. They are closed at the end."""
-    for name, value in platform_variables(cluster, tmp_path, cores=NODE_CORES, gpus=0).items():
-        monkeypatch.setenv(name, value)
-    begun: list[Campaign] = []
-
-    def begin(nodes: int, *partitions: PartitionSpec, **attributes: Any) -> Campaign:
-        folder = tmp_path / f"campaign.{len(begun)}"
-        begun.append(Campaign(cluster, folder, nodes, partitions=list(partitions), **attributes))
-        return begun[-1]
-
-    try:
-        yield begin
-    finally:
-        for campaign in begun:
-            campaign.close()
-        for name, state in cluster.node_states().items():
-            if state.startswith("down"):
-                cluster.set_node(name, "resume")
-        cluster.cancel_all()
-    for campaign in begun:
-        campaign.check_that_nothing_is_left()
 
 
 @pytest.fixture

@@ -21,14 +21,13 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilotage.agent.settings import PilotSettings, read_settings
 from pilotage.agent.startup import times_of
 from pilotage.client.session_folder import HANDED_OVER_FILE
-from pilotage.platforms.allocations.variables import without_job
+from pilotage.platforms.allocations.variables import client_in_job
 
 if TYPE_CHECKING:
     from pilotage.client.session import Session
@@ -109,15 +108,6 @@ def problem_of(pilot_folder: Path) -> str:
         return ""
 
 
-def client_environment(settings: PilotSettings, job: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of the pilot's user, without what a batch system says of a job. ``job``: that in the job."""
-    environment = without_job(settings.environment)
-    # Modules that the platform's setup has loaded, with the batch system's commands, stand behind what the user had.
-    paths = [path for name in (settings.environment, job) for path in name.get("PATH", "").split(os.pathsep) if path]
-    environment["PATH"] = os.pathsep.join(dict.fromkeys(paths))
-    return environment
-
-
 def refusal(settings: PilotSettings) -> str:
     """Return why the batch system would not take the pilot's job from here; empty: it would, or it does not tell."""
     from pilotage.batch.commands import BatchCommands
@@ -138,7 +128,7 @@ def refusal(settings: PilotSettings) -> str:
 
 def _become_client(settings: PilotSettings) -> None:
     """Give this process the surroundings of the program that submitted the pilot, which its follow-up takes from here."""
-    environment = client_environment(settings, os.environ)
+    environment = client_in_job(settings.environment, os.environ)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(settings.working_folder)

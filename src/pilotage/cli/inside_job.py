@@ -21,7 +21,7 @@ from pilotage.agent.allocation import allocation_environment
 from pilotage.cli.submitted import ERROR_FILE, EXIT_FILE, LOCAL, OUTPUT_FILE, SubmittedProgram, read_program
 from pilotage.client.inside import PLATFORM_VARIABLE, SESSION_VARIABLE
 from pilotage.log.files import replace_file
-from pilotage.platforms.allocations.variables import without_job
+from pilotage.platforms.allocations.variables import client_in_job
 from pilotage.system.limits import lift_limits_of_submission
 from pilotage.system.python import python_command
 
@@ -60,10 +60,7 @@ def environment_of(submitted: SubmittedProgram, job: Mapping[str, str]) -> dict[
     """Return what the program starts from. ``job``: the environment of the job's script."""
     if submitted.system == LOCAL:
         return submitted.environment
-    environment = without_job(submitted.environment) | allocation_environment(job)
-    # Modules that the platform's setup has loaded stand behind what the user had.
-    paths = [path for name in (submitted.environment, job) for path in name.get("PATH", "").split(os.pathsep) if path]
-    environment["PATH"] = os.pathsep.join(dict.fromkeys(paths))
+    environment = client_in_job(submitted.environment, job) | allocation_environment(job)
     folder = job.get("TMPDIR", "")
     if folder:
         environment["TMPDIR"] = folder

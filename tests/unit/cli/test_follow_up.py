@@ -10,8 +10,9 @@ import pytest
 
 from pilotage.agent import bootstrap
 from pilotage.agent.settings import SETTINGS_FILE, PilotSettings
-from pilotage.cli.follow_up import PROBLEM_FILE, client_environment, problem_of, refusal
+from pilotage.cli.follow_up import PROBLEM_FILE, problem_of, refusal
 from pilotage.model.ids import PilotUid, SessionUid
+from pilotage.platforms.allocations.variables import client_in_job
 
 
 def settings_of(folder: Path, environment: dict[str, str] | None = None) -> PilotSettings:
@@ -30,7 +31,7 @@ def settings_of(folder: Path, environment: dict[str, str] | None = None) -> Pilo
 def test_it_has_the_users_environment_and_nothing_that_tells_of_a_job(tmp_path: Path) -> None:
     users = {"PATH": "/mine:/bin", "PILOTAGE_HOME": "/home/me/runs", "SLURM_CONF": "/etc/slurm.conf", "SLURM_NTASKS": "3"}
     job = {"PATH": "/slurm/bin:/bin", "SLURM_JOB_ID": "7", "SBATCH_TIMELIMIT": "1", "HOSTNAME": "node1"}
-    assert client_environment(settings_of(tmp_path, users), job) == {
+    assert client_in_job(settings_of(tmp_path, users).environment, job) == {
         "PATH": "/mine:/bin:/slurm/bin",
         "PILOTAGE_HOME": "/home/me/runs",
         "SLURM_CONF": "/etc/slurm.conf",

@@ -6,6 +6,7 @@ whole job for their own, with all its nodes, or the job around a client for that
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 _OF_A_JOB = (
@@ -83,6 +84,18 @@ def without_job(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if (not name.startswith(_OF_A_JOB) or name.startswith(_OF_THE_SITE)) and not (grid_engine and name in _OF_GRID_ENGINE)
     }
+
+
+def client_in_job(environment: Mapping[str, str], job: Mapping[str, str]) -> dict[str, str]:
+    """Return a client's variables for when it runs in a job, whose environment is ``job``: nothing in them tells of a job.
+
+    Folders that the platform's setup has put into PATH, with the batch system's commands, stand behind what the user had.
+
+    >>> client_in_job({"PATH": "/mine:/bin", "SLURM_JOB_ID": "7"}, {"PATH": "/bin:/slurm"})
+    {'PATH': '/mine:/bin:/slurm'}
+    """
+    paths = [path for each in (environment, job) for path in each.get("PATH", "").split(os.pathsep) if path]
+    return without_job(environment) | {"PATH": os.pathsep.join(dict.fromkeys(paths))}
 
 
 def _is_in_grid_engine(environment: Mapping[str, str]) -> bool:
